@@ -1,8 +1,7 @@
-//! What authentication costs: the steps, the whole attempt, and the layer around a service that
-//! does nothing.
+//! The cost of authentication: each step, a whole attempt, and the layer around a service that does
+//! nothing.
 //!
-//! `cargo bench --bench authenticate`. Timings move with the machine;
-//! compare within one run.
+//! `cargo bench --bench authenticate`. Timings depend on the machine; compare within one run.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +31,7 @@ use portunus_profiles::Profile;
 use portunus_test_support::Setup;
 use tower::{Layer, Service, service_fn};
 
-/// Runs a future that never has to wait.
+/// Runs a future that is ready immediately.
 fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future
@@ -51,13 +50,13 @@ fn request(key: &str) -> Request<Full<Bytes>> {
         .expect("a valid request")
 }
 
-/// An authenticator over this many keys, and some of the keys.
+/// Builds an authenticator with this many keys, and returns some of the keys.
 fn authenticator(keys: usize, hasher: &KeyHasher) -> (Authenticator, Vec<String>) {
     let (builder, some) = described(keys, hasher);
     (builder.build().expect("a valid authenticator"), some)
 }
 
-/// The same with a minute's and an hour's quota that is never used up.
+/// The same with quotas per minute and hour that are never used up.
 fn limited(keys: usize) -> (Authenticator, Vec<String>) {
     let most = u64::from(u32::MAX);
     let quotas =

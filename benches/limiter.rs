@@ -1,14 +1,15 @@
-//! The limiter beside `governor`, in one run: one request counted per minute and per hour.
+//! The limiter compared with `governor` in one run: each request is counted per minute and per
+//! hour.
 //!
-//! `cargo bench --bench limiter`; `LIMITER_KEYS=1000000` for a million keys (about 1.3 GB) rather
-//! than 100 000. Timings move with the machine; compare within one run.
+//! `cargo bench --bench limiter`; `LIMITER_KEYS=1000000` for a million keys (about 1.3 GB) instead
+//! of 100 000. Timings depend on the machine; compare within one run.
 //!
-//! `governor` has one quota per limiter, so it stands for two keyed limiters here, asked one after
-//! the other: what the hour refuses has then already been counted by the minute, which a strict
-//! limiter must not do.
+//! `governor` has one quota per limiter, so the comparison uses two keyed limiters in sequence: a
+//! request that the hour refuses has already been counted by the minute, which a strict limiter
+//! must not do.
 //!
-//! The quotas admit nearly all of the requests, for it is the admitted ones that write; refusals
-//! are measured apart.
+//! The quotas admit nearly all requests, because admitted ones write; refusals are measured
+//! separately.
 
 #![allow(
     clippy::expect_used,
@@ -32,8 +33,7 @@ use portunus::limit::{
 use portunus::quota::{Quota, Quotas};
 
 const THREADS: usize = 2;
-/// Many a minute and many an hour, so that an exhausted quota is not what is measured. Both count
-/// in slots.
+/// High quotas per minute and per hour, so that refusals are not measured. Both count in slots.
 const MINUTE: u32 = 50_000_000;
 const HOUR: u32 = 3_000_000_000;
 
@@ -68,13 +68,13 @@ impl Strict {
             .is_admitted()
     }
 
-    /// The cell is found through the slot beside the cached key, as on the hot path.
+    /// The cell is found through the slot in the cached key, as on the hot path.
     fn by_slot(&self, key: usize) -> bool {
         let (family, slot) = &self.keys[key];
         self.ask(LimitBucket::new(BucketId::Family(family), &self.quotas).with_slot(slot))
     }
 
-    /// The cell is found by the family's name.
+    /// The cell is found by the name of the family.
     fn by_name(&self, key: usize) -> bool {
         self.ask(LimitBucket::new(
             BucketId::Family(&self.keys[key].0),
@@ -123,7 +123,7 @@ fn quotas(minute: u32, hour: u32) -> Quotas {
     Quotas::new(quotas.into_iter().flatten()).expect("valid quotas")
 }
 
-/// The time in which each of the threads asks this often.
+/// The time in which each thread makes this many calls.
 fn together(times: u64, ask: impl Fn(usize, u64) -> bool + Sync) -> Duration {
     let barrier = Barrier::new(THREADS + 1);
     std::thread::scope(|scope| {
@@ -147,7 +147,7 @@ fn together(times: u64, ask: impl Fn(usize, u64) -> bool + Sync) -> Duration {
     })
 }
 
-/// A key for each turn of each thread, in no order that a cache could guess.
+/// A key for each call of each thread, in an order that caches cannot predict.
 fn scattered(thread: usize, turn: u64, keys: usize) -> usize {
     let mixed = (turn * 2 + thread as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     usize::try_from(mixed >> 20).unwrap_or(0) % keys
@@ -194,7 +194,7 @@ fn two_threads(c: &mut Criterion) {
                 scattered(thread, turn, keys)
             }
         };
-        // At a million keys the usual quotas: exact times for the minute, slots for the hour.
+        // With a million keys the usual quotas: exact times for the minute, slots for the hour.
         let (minute, hour) = if keys == 1 {
             (MINUTE, HOUR)
         } else {

@@ -1,7 +1,7 @@
-//! A store of one's own: keys in one JSON file, which is written anew for each change.
+//! A custom key store: all keys in one JSON file, which is rewritten on every change.
 //!
-//! For one process on Unix, and some thousand keys. Reads come from memory; a write is on the disk
-//! when it is acknowledged. What a batch makes of the rows is the library's to say (`KeyRows`).
+//! For one process on Unix and a few thousand keys. Reads are served from memory; a write is on the
+//! disk before it is acknowledged. `KeyRows` provides the semantics of reads and of write batches.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 type Answer<T> = Result<T, StoreError>;
 
-/// What the file says. `Debug` redacts the secrets in it.
+/// The contents of the file. `Debug` redacts its secrets.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Kept {
     rows: BTreeMap<KeyId, KeyRow>,
@@ -65,7 +65,7 @@ impl KeyRows for Kept {
     }
 }
 
-/// The store. Cloning shares the file. Readers never wait for the disk.
+/// The store. Clones share the file. Reads never wait for the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct FileStore {
     file: Arc<Mutex<PathBuf>>,
@@ -73,10 +73,10 @@ pub(crate) struct FileStore {
 }
 
 impl FileStore {
-    /// The keys in this file; none, if there is no file yet.
+    /// Opens the store of this file, which is empty if the file does not exist yet.
     pub(crate) fn open(path: &Path) -> Answer<Self> {
         let kept = match fs::read(path) {
-            // Where, and not what: a value may be a secret.
+            // Report the position only: the values may be secrets.
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| StoreError::corrupt(format!("column {}", error.column())))?,
             Err(error) if error.kind() == ErrorKind::NotFound => Kept::default(),
@@ -88,7 +88,7 @@ impl FileStore {
         })
     }
 
-    /// Edits a copy, writes it to the disk, and only then shows it: all or nothing.
+    /// Edits a copy, writes it to disk, and only then publishes it to readers: all or nothing.
     async fn write<T: Send + 'static>(
         &self,
         edit: impl FnOnce(&mut Kept) -> Answer<T> + Send + 'static,
@@ -106,7 +106,7 @@ impl FileStore {
     }
 }
 
-/// A new file in the place of the old one, and in its folder. A crash leaves one of them, and whole.
+/// Replaces the file atomically: after a crash, either the old or the new one is there in full.
 fn save(path: &Path, kept: &Kept) -> Result<(), Box<dyn Error + Send + Sync>> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
@@ -193,7 +193,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let keys = Portunus::builder(format.build()?).store(FileStore::open(&path)?);
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?));
     let issued = keys.build()?.manager().issue(new).await?;
-    // As another process would.
+    // Reads the file again, as another process would.
     let known = FileStore::open(&path)?.get(&issued.record.id).await?;
     assert_eq!(known, Some(issued.record));
     Ok(())

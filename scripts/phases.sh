@@ -1,11 +1,11 @@
-# Sourced by scripts/test and .ci/run: runs one phase after the other and prints what each took.
+# Sourced by scripts/test and .ci/run: runs phases one after the other and prints how long each took.
 
 phase() {
     local name=$1
     shift
     local start=$SECONDS
     printf '\n=== %s\n' "$name"
-    # Not within a condition: there, bash ignores `set -e`, and only the last command of a phase would count.
+    # Not within a condition: there, bash ignores `set -e`, and only a phase's last command would count.
     set +e
     (
         set -e
@@ -24,7 +24,7 @@ phase() {
 phases_summary() {
     printf '\nPhases:\n'
     printf '  %s\n' "${PHASES[@]}"
-    printf '  %5ss  in all\n' "$SECONDS"
+    printf '  %5ss  total\n' "$SECONDS"
 }
 
 PHASES=()

@@ -1,4 +1,4 @@
-//! The time, injected: so that tests own it, and a request reads it once.
+//! An injectable clock, so that tests control the time and a request reads it once.
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 
 use crate::pointer::to_the_pointee;
 
-/// What comes of this within a limit of real time, in any runtime; `None` where the time is over.
+/// Runs a future within a limit of real time, on any runtime. Returns `None` if the time is up.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(pin!(work), Delay::new(limit)).await {
         Either::Left((done, _)) => Some(done),
@@ -18,21 +18,22 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     }
 }
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The time of day: for expiry and records. It may step.
+    /// Returns the time of day, for expiry and records. It may step.
     fn now(&self) -> SystemTime;
 
-    /// Time that never goes back, since an instant of the clock's own: for windows, deadlines and
-    /// back-off. It should not stand still while the machine sleeps.
+    /// Returns the time since a fixed instant, which never goes back, for windows, deadlines and
+    /// back-off. It should continue while the machine sleeps.
     fn monotonic(&self) -> Duration;
 }
 
 /// The operating system's clocks.
 ///
-/// Time in which the machine sleeps counts where the platform has such a clock: on Linux and Android
-/// (`CLOCK_BOOTTIME`), on Apple's systems (`CLOCK_MONOTONIC`) and on Windows. Elsewhere windows and
-/// deadlines stand still with the machine: longer by the sleep, never shorter.
+/// Time during which the machine sleeps is counted where the platform has such a clock: on Linux
+/// and Android (`CLOCK_BOOTTIME`), on Apple's systems (`CLOCK_MONOTONIC`) and on Windows.
+/// Elsewhere, windows and deadlines pause while the machine sleeps: they become longer by that
+/// time, never shorter.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Duration,
@@ -54,7 +55,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Monotonic time since some instant, the machine's sleep included where that can be told.
+/// Returns the monotonic time since a fixed instant, including the machine's sleep if possible.
 fn uptime() -> Duration {
     static FIRST: OnceLock<Instant> = OnceLock::new();
     awake_or_not().unwrap_or_else(|| FIRST.get_or_init(Instant::now).elapsed())
@@ -72,7 +73,7 @@ fn awake_or_not() -> Option<Duration> {
 
 #[cfg(target_vendor = "apple")]
 fn awake_or_not() -> Option<Duration> {
-    // The standard library's `Instant` is `CLOCK_UPTIME_RAW` there, which stands still.
+    // `Instant` in the standard library uses `CLOCK_UPTIME_RAW` there, which pauses during sleep.
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Some(Duration::new(
         time.tv_sec.try_into().ok()?,
@@ -111,7 +112,7 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     #[test]
-    fn where_a_clock_counts_sleep_it_is_the_one_that_is_read() {
+    fn a_clock_that_counts_sleep_is_used_where_there_is_one() {
         assert!(awake_or_not().is_some());
     }
 }

@@ -1,16 +1,16 @@
-//! The groups of settings that describe a service, for [`Portunus::builder`](crate::Portunus::builder).
+//! Settings groups for [`Portunus::builder`](crate::Portunus::builder).
 //!
-//! | group | states |
+//! | group | sets |
 //! |---|---|
 //! | [`Credentials`] | which keys are accepted and where, and in which format they are issued |
 //! | [`Limits`] | how many requests a key, a tenant or a group of requests may make |
-//! | [`Actors`] | users, and how the owners of keys stand |
+//! | [`Actors`] | the user directory, and the standing of owners |
 //! | [`Policy`] | where keys work: environment, transport, client addresses, scope model |
 //! | [`Responses`] | the format of refusals and the fields of responses |
 //!
-//! What keys may be like and what operators may do with them is
-//! [`Management`](crate::manage::Management); the audit is [`AuditTrail`](crate::audit::AuditTrail);
-//! the cache is [`Cache`](crate::store::Cache).
+//! [`Management`](crate::manage::Management) sets which keys can be issued and what operators can
+//! do with them, [`AuditTrail`](crate::audit::AuditTrail) the audit, and
+//! [`Cache`](crate::store::Cache) the cache.
 
 mod actors;
 mod credentials;
@@ -28,34 +28,33 @@ pub use responses::Responses;
 use crate::key::FormatError;
 use crate::text::ParseError;
 
-/// Why a description does not build. Each message says what to change.
+/// Error returned by [`PortunusBuilder::build`](crate::PortunusBuilder::build). Each message says
+/// what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There is no way to present a key.
-    #[error(
-        "no credentials are accepted: give Credentials formats for bearer(), basic() or header()"
-    )]
+    /// No credential format is configured.
+    #[error("no credentials are accepted: call bearer(), basic() or header() on Credentials")]
     NoFormat,
-    /// A header cannot carry a key.
-    #[error("{0:?} cannot carry a key: it is no field name, or it has another meaning")]
+    /// This header cannot carry a key.
+    #[error("{0:?} cannot carry a key: it is not a valid header name, or it has another meaning")]
     Header(String),
-    /// There is no place where keys are kept.
-    #[error("there is no store: call store(), for example with MemoryStore::new(), or lookup()")]
+    /// Neither a store nor a lookup is set.
+    #[error("no store is set: call store(), for example with MemoryStore::new(), or lookup()")]
     NoStore,
-    /// A format cannot write an environment that keys can be issued for.
+    /// A key format cannot represent an environment that keys can be issued for.
     #[error("keys cannot be issued: {0}")]
     Format(#[from] FormatError),
-    /// No key can be issued for the environment that is served.
+    /// The only environment that is served is not one that keys can be issued for.
     #[error("serve_only() accepts keys of {0:?}, which is not one of Management::environments()")]
     Environment(String),
-    /// A quota is not valid.
-    #[error("the limits are not valid: {0}")]
+    /// A quota is invalid.
+    #[error("invalid limits: {0}")]
     Quota(#[from] ParseError),
-    /// Keys are to sign events, and the store keeps nothing that could.
+    /// Keys are configured to sign events, but the store does not keep signing states.
     #[error("IssueRules::sign_events needs a store that keeps signing states: KeyStore::signing()")]
     NoSigning,
-    /// Limits are set although nothing is limited.
+    /// Limits are configured together with [`Limits::none`].
     #[error(
         "Limits::none() limits nothing, so its other settings do nothing: use Limits::per_key()"
     )]

@@ -1,7 +1,7 @@
-//! From an `Authorization` field to the text of a key: Bearer (RFC 6750), Basic (RFC 7617), and a
-//! header of the host's own if it opts in.
+//! Extraction of the key from a request: Bearer (RFC 6750), Basic (RFC 7617), and, if the host opts
+//! in, a custom header.
 //!
-//! Sizes are capped before anything is looked at, every line of a repeated field is seen, and
+//! Sizes are capped before a value is inspected, all lines of a repeated field are considered, and
 //! nothing is allocated.
 
 use base64::Engine;
@@ -13,31 +13,32 @@ use crate::error::{AuthError, ErrorCode};
 use crate::key::{FormatMismatch, KeyFormat, MAX_KEY_LENGTH};
 use crate::request::{FieldName, RequestHead, Single};
 
-/// No credentials longer than this are looked at, in bytes.
+/// The maximum length of credentials, in bytes. Longer ones are rejected without inspection.
 pub const MAX_CREDENTIAL_LENGTH: usize = 4096;
 
-/// Basic carries `key:` or `key`, and a password only to be refused.
+/// In bytes, after decoding. Basic carries `key:` or `key`; a password is decoded only to be
+/// refused.
 const MAX_BASIC_LENGTH: usize = 2 * MAX_KEY_LENGTH;
 
-// RFC 7617 asks for padding; clients that leave it out mean the same bytes.
+// RFC 7617 requires padding; without it, the decoded bytes are the same.
 const BASIC: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// One way to present a key, and the formats that are accepted there.
+/// An accepted way to present a key, with the key formats accepted there.
 #[derive(Debug, Clone)]
 pub(crate) struct Accepted {
     pub(crate) scheme: Scheme,
     pub(crate) formats: Vec<KeyFormat>,
 }
 
-/// How a key is presented.
+/// The way in which a key is presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Bearer,
     Basic,
-    /// A header of its own; the name in lower case.
+    /// A custom header, with its name in lower case.
     Header(String),
 }
 
@@ -47,23 +48,27 @@ pub(crate) enum Scheme {
 pub enum Presentation<'a> {
     /// `Authorization: Bearer` (RFC 6750).
     Bearer,
-    /// `Authorization: Basic` (RFC 7617), the key as the user.
+    /// `Authorization: Basic` (RFC 7617), with the key as the user name.
     Basic,
-    /// A field of the host's own, by its name in lower case.
+    /// A custom header, by its name in lower case.
     Header(&'a str),
 }
 
 /// The credentials of one request.
 pub(crate) enum Credential<'a> {
-    /// Nobody presented anything.
+    /// No credentials.
     Absent,
-    /// An `Authorization` of a scheme that is not accepted here: the whole value.
-    Foreign(&'a [u8]),
-    /// The bytes after a scheme, or a whole header, with the formats accepted there.
+    /// An `Authorization` header with a scheme that is not accepted: its whole value.
+    Unsupported(&'a [u8]),
+    /// The bytes after the scheme, or a whole custom header, with the formats accepted there.
     Presented(&'a Accepted, &'a [u8]),
 }
 
-/// Reads the credentials. Whatever is malformed is an error.
+/// Reads the credentials of a request.
+///
+/// # Errors
+/// `INVALID_REQUEST` for repeated or multiple credentials, `INVALID_FORMAT` for ones that are too
+/// long.
 pub(crate) fn read<'a>(
     head: &'a dyn RequestHead,
     accepted: &'a [Accepted],
@@ -95,7 +100,7 @@ pub(crate) fn read<'a>(
                     let start = rest.iter().position(|&byte| byte != b' ');
                     Credential::Presented(way, &rest[start.unwrap_or(rest.len())..])
                 }
-                None => Credential::Foreign(value),
+                None => Credential::Unsupported(value),
             };
         }
     }
@@ -111,7 +116,7 @@ pub(crate) fn read<'a>(
             (Single::One(value), _) if value.len() > MAX_CREDENTIAL_LENGTH => {
                 return Err(malformed());
             }
-            (Single::One(value), Credential::Absent | Credential::Foreign(_)) => {
+            (Single::One(value), Credential::Absent | Credential::Unsupported(_)) => {
                 found = Credential::Presented(way, value.trim_ascii());
             }
         }
@@ -119,9 +124,8 @@ pub(crate) fn read<'a>(
     Ok(found)
 }
 
-/// Whether a key that is accepted some other way stands in an `Authorization` of a scheme that is
-/// not: alone, after the scheme, as one of its parameters, or in what Basic encodes. A wrong
-/// checksum does not matter: somebody meant a key.
+/// Returns whether an `Authorization` value with an unsupported scheme contains a key: alone, after
+/// the scheme, as one of its parameters, or Basic-encoded. A key with a wrong checksum counts.
 pub(crate) fn holds_a_key(value: &[u8], accepted: &[Accepted]) -> bool {
     if has_key(value, accepted) {
         return true;
@@ -134,7 +138,7 @@ pub(crate) fn holds_a_key(value: &[u8], accepted: &[Accepted]) -> bool {
     matches!(pair, Some(Ok(pair)) if has_key(&pair, accepted))
 }
 
-/// Whether one of the words is a key. Keys are words of `token68`, whatever they are quoted with.
+/// Returns whether one of the words is a key. Keys are `token68` words, with any delimiters.
 fn has_key(text: &[u8], accepted: &[Accepted]) -> bool {
     let formats = || accepted.iter().flat_map(|way| &way.formats);
     text.split(|&byte| !crate::key::is_token68(byte))
@@ -146,7 +150,7 @@ fn is_shaped(format: &KeyFormat, word: &str) -> bool {
     !matches!(format.parse(word), Err(FormatMismatch::Shape))
 }
 
-/// Hands the text of the key to `then`, once its shape is right.
+/// Calls `then` with the key, if the value matches one of the accepted formats.
 pub(crate) fn with_key<R>(
     way: &Accepted,
     value: &[u8],
@@ -155,8 +159,8 @@ pub(crate) fn with_key<R>(
     match way.scheme {
         Scheme::Bearer => match shaped(&way.formats, value) {
             Ok(key) => Ok(then(key)),
-            // Told apart only once it is known to be no key of ours: RFC 6750 §3.1 wants 400 for
-            // what is no token68.
+            // RFC 6750 §3.1 requires 400 for a value that is not a token68. Checked only after the
+            // value turned out not to be a key.
             Err(_) if !is_token68(value) => Err(AuthError::new(ErrorCode::InvalidRequest)),
             Err(error) => Err(error),
         },
@@ -186,7 +190,7 @@ pub(crate) fn with_key<R>(
     }
 }
 
-/// The text, if it has the shape of one of the formats.
+/// Returns the value as a string, if it matches one of the formats.
 fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthError> {
     let text = std::str::from_utf8(value).map_err(|_| malformed())?;
     let mut checksum = false;
@@ -204,14 +208,14 @@ fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthErr
     })
 }
 
-/// The text of a Bearer token, where it is one.
+/// Returns the value as a string, if it is a token68.
 pub(crate) fn token68(value: &[u8]) -> Option<&str> {
     str::from_utf8(value)
         .ok()
         .filter(|text| is_token68(text.as_bytes()))
 }
 
-/// `token68` of RFC 9110 §11.2: some of its characters, then padding.
+/// Returns whether the value is a token68 (RFC 9110 §11.2): one or more characters, then padding.
 fn is_token68(value: &[u8]) -> bool {
     let padding = value.iter().rev().take_while(|&&byte| byte == b'=').count();
     let text = &value[..value.len() - padding];

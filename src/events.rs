@@ -1,9 +1,9 @@
-//! Events that a service sends to its customers, signed with the customer's primary key: signing and
-//! verifying with the feature `events`, where the signing states are kept without it too.
+//! Events that a service sends to its customers, signed with the customer's primary key. The
+//! feature `events` adds signing and verifying; the signing states are stored without it too.
 //!
-//! `event_hash = hex(HMAC-SHA256(key, event_time ‖ event_type))`, as Dropbox Sign documents it. The
-//! service signs with a [state](crate::key::SigningState) that cannot authenticate; the customer,
-//! who has the key, verifies.
+//! `event_hash = hex(HMAC-SHA256(key, event_time ‖ event_type))`, as documented by Dropbox Sign.
+//! The service signs with a [state](crate::key::SigningState) that cannot authenticate; the
+//! customer verifies with the key.
 //!
 //! ```
 //! # #[cfg(feature = "events")] {
@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! The two parts are signed without anything between them, so `KeyManager::sign_event` signs no
-//! type that begins with a digit: nobody can move the border.
+//! The two parts are concatenated without a separator, so `KeyManager::sign_event` refuses types
+//! that begin with a digit: otherwise the boundary could be moved.
 
 #[cfg(feature = "events")]
 mod sign;

@@ -1,14 +1,14 @@
-//! API-key authentication, authorization and rate limits for Rust web services.
+//! API-key authentication, authorization and rate limiting for Rust web services.
 //!
-//! A service describes its keys once ([`Portunus::builder`]) and wraps its router in the layer of its
-//! framework ([`adapter`]). Each request then takes one path:
+//! A service describes its keys once ([`Portunus::builder`]) and wraps its router in the layer for
+//! its framework ([`adapter`]). Each request then goes through the same steps:
 //!
-//! credential → shape → digest → look-up → standing → environment, transport, network → limit →
+//! credential → shape → digest → lookup → standing → environment, transport, network → limit →
 //! actor → principal
 //!
-//! and the route demands a [`Requirement`] of the principal: scopes, workspaces, plans, a user.
-//! Refusals have stable codes ([`ErrorCode`]) and are answered as RFC 9457 problem documents or in
-//! a dialect of the host's own ([`respond`]).
+//! The route then checks a [`Requirement`] against the principal: scopes, workspaces, plans, a
+//! user. Refusals have stable codes ([`ErrorCode`]) and are rendered as RFC 9457 problem documents
+//! or in the host's own format ([`respond`]).
 //!
 //! ```
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
@@ -32,45 +32,45 @@
 //! # Guides
 //!
 //! [axum](guide::protect_axum) · [actix-web](guide::protect_actix) · [gRPC](guide::protect_grpc) ·
-//! [a store of your own](guide::own_key_store) · [a limiter of your own](guide::own_rate_limiter) ·
-//! [your key format and error body](guide::own_dialect) · [delegation](guide::delegation) ·
+//! [custom store](guide::own_key_store) · [custom limiter](guide::own_rate_limiter) ·
+//! [custom key format and error body](guide::own_dialect) · [delegation](guide::delegation) ·
 //! [rotation](guide::rotation) · [migration](guide::migration) · [behind a
 //! proxy](guide::behind_a_proxy) · [testing a service](guide::testing_a_service)
 //!
 //! # Extension points
 //!
-//! | trait | for |
+//! | trait | purpose |
 //! |---|---|
-//! | [`KeyLookup`] | finding keys: all that authentication needs |
-//! | [`KeyStore`], [`store::UsageStore`], [`events::SigningStore`] | keeping keys, their counts, and what signs events |
-//! | [`ScopeSet`], [`scope::ScopeModel`] | another idea of what a key may do |
-//! | [`RateLimiter`] | counting requests elsewhere |
-//! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and how owners stand |
-//! | [`TokenVerifier`] | tokens that the host's OAuth server issued |
-//! | [`audit::AuditSink`], [`audit::AuditReader`] | keeping what happened, and reading it again |
-//! | [`Principal`] | a host's own caller, checked like the library's |
-//! | [`respond::RejectionRenderer`] | the words of refusals |
-//! | [`RequestHead`] | a framework that has no adapter yet |
-//! | [`Clock`] | time under control |
+//! | [`KeyLookup`] | finding keys: everything that authentication needs |
+//! | [`KeyStore`], [`store::UsageStore`], [`events::SigningStore`] | storing keys, usage counts and signing states |
+//! | [`ScopeSet`], [`scope::ScopeModel`] | a custom scope model |
+//! | [`RateLimiter`] | counting requests outside the process |
+//! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and the standing of owners |
+//! | [`TokenVerifier`] | tokens issued by the host's OAuth server |
+//! | [`audit::AuditSink`], [`audit::AuditReader`] | storing and reading audit events |
+//! | [`Principal`] | a principal type of the host, checked like the library's own |
+//! | [`respond::RejectionRenderer`] | the format of refusals |
+//! | [`RequestHead`] | frameworks without an adapter |
+//! | [`Clock`] | controlling time in tests |
 //!
-//! All are object-safe and `Send + Sync` where they are shared; `Arc` and `Box` of an
+//! All of them are object-safe, and `Send + Sync` where they are shared. `Arc` and `Box` of an
 //! implementation implement them too.
 //!
 //! # Features
 //!
-//! | feature | brings | Rust |
+//! | feature | adds | Rust |
 //! |---|---|---|
-//! | `tower` | layer and requirements, by route or gRPC method, for tower services over `http` 1 | 1.88 |
-//! | `axum` | extractors, `.require(…)` on routers, and a router that denies by default | 1.88 |
-//! | `actix-web` | middleware, extractors, requirements, and a router that denies by default, for actix-web 4 | 1.89 |
+//! | `tower` | layer and requirements, per route or gRPC method, for tower services over `http` 1 | 1.88 |
+//! | `axum` | extractors, `.require(…)` on routes, and a deny-by-default router | 1.88 |
+//! | `actix-web` | middleware, extractors, requirements and a deny-by-default router for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
-//! | `tracing` | spans and log lines, and audit events as log lines | 1.88 |
+//! | `tracing` | spans and log events, and audit events as log events | 1.88 |
 //! | `metrics` | counters and histograms | 1.88 |
-//! | `tokio` | the periodic jobs as a task on tokio | 1.88 |
-//! | `testing` | for your tests: a manual clock, ready keys and principals, an audit to look into | 1.88 |
+//! | `tokio` | running the periodic jobs as a tokio task | 1.88 |
+//! | `testing` | test helpers: manual clock, ready-made keys and principals, recorded audit events | 1.88 |
 //!
-//! No feature changes the shape of a trait, and none is on by default. The last column is the oldest
-//! Rust that is supported: 1.88, and with `actix-web` that crate's own.
+//! No feature changes the shape of a trait, and none is enabled by default. The last column is the
+//! minimum supported Rust version: 1.88, or that of `actix-web` with that feature.
 
 pub mod actor;
 pub mod adapter;
@@ -117,7 +117,7 @@ pub use service::{Maintenance, Portunus, PortunusBuilder};
 pub use store::{KeyLookup, KeyStore};
 pub use verifier::TokenVerifier;
 
-/// The README's programs are compiled with the documentation's.
+/// Compiles the README's programs together with the documentation's.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

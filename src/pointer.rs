@@ -1,8 +1,8 @@
-//! A trait's promises for pointers to whatever keeps them.
+//! Trait implementations for pointers.
 
-/// Implements a trait for `Arc` and `Box` of whatever implements it. Clippy sees when one of the
-/// trait's methods is missing here, as the trait's own version of it would be run then, instead of
-/// the implementation's. Methods that are `async` come first.
+/// Implements a trait for `Arc<T>` and `Box<T>` where `T` implements it. Clippy reports methods
+/// that are missing here, because their default would run instead of the implementation's method.
+/// `async` methods come first.
 macro_rules! to_the_pointee {
     ($($trait:ident { $($method:tt)* })+) => {$(
         to_the_pointee!(@of std::sync::Arc<T>, $trait, $($method)*);

@@ -1,7 +1,6 @@
-//! The principal that the library makes of a key.
+//! The principal that the library creates for an authenticated key.
 //!
-//! A principal is identity and facts, never a decision. It may be kept for the length of a request,
-//! and no longer.
+//! A principal holds identity and facts, never a decision. Do not keep it longer than the request.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,12 +15,12 @@ use crate::respond::Responder;
 use crate::scope::ScopeSet;
 use crate::usage::UsageCell;
 
-/// What one authenticator knows of one key: compiled once, shared by all requests until the record
-/// changes.
+/// The facts that an authenticator compiles from a key record, shared by all requests until the
+/// record changes.
 pub(crate) struct KeyEntry {
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) scopes: Arc<dyn ScopeSet>,
-    /// What acting for somebody gives at most, where that is less than all.
+    /// The maximum authority when the key acts for a user, if it is limited.
     pub(crate) delegated: Option<Arc<dyn ScopeSet>>,
     pub(crate) quotas: Quotas,
     pub(crate) family_slot: LimiterSlot,
@@ -38,9 +37,9 @@ impl fmt::Debug for KeyEntry {
     }
 }
 
-/// The principal that the library makes of a key.
+/// The principal that the library creates for an authenticated key.
 ///
-/// Cloning it costs one reference count.
+/// It is cheap to clone.
 #[derive(Clone)]
 pub struct KeyPrincipal {
     entry: Arc<KeyEntry>,
@@ -49,16 +48,16 @@ pub struct KeyPrincipal {
     client_ip: Option<IpAddr>,
 }
 
-/// The user that a key acts for, and the authority that this gives: what both have.
+/// The user that a key acts for, and the resulting authority: the intersection of both.
 pub(crate) struct Acting {
     user: Arc<User>,
     scopes: Arc<dyn ScopeSet>,
-    /// What both the key and the user reach, where the user does not reach all that the key does.
+    /// The workspaces that both have access to, if the user is restricted to workspaces.
     workspaces: Option<Vec<WorkspaceId>>,
 }
 
 impl Acting {
-    /// For this user, with authority that was intersected already.
+    /// Creates the actor from a user and scopes that were already intersected.
     pub(crate) fn new(key: &KeyRecord, user: Arc<User>, scopes: Arc<dyn ScopeSet>) -> Self {
         let reached = |id: &&WorkspaceId| {
             let of_key = key.workspaces.as_ref();
@@ -98,32 +97,32 @@ impl KeyPrincipal {
         &self.entry.record
     }
 
-    /// The user of the directory that the key acts for; `None` where it acts for its owner.
+    /// Returns the directory user that the key acts for; `None` if it acts for its owner.
     #[must_use]
     pub fn acting_for(&self) -> Option<&User> {
         self.acting.as_ref().map(|acting| &*acting.user)
     }
 
-    /// All facts about the key but its secret.
+    /// Returns the key's record, which does not contain its secret.
     #[must_use]
     pub fn record(&self) -> &KeyRecord {
         &self.entry.record
     }
 
-    /// In which way the key acts.
+    /// Returns the mode in which the key acts.
     #[must_use]
     pub fn mode(&self) -> ActorMode {
         self.mode
     }
 
-    /// The client's address, where it is known.
+    /// Returns the client's address, if known.
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
         self.client_ip
     }
 
-    /// How a refusal of this caller is answered: in the dialect of the authenticator that admitted
-    /// it.
+    /// Returns the responder of the authenticator that admitted this caller, which renders later
+    /// refusals in the same format.
     #[must_use]
     pub fn responder(&self) -> &Responder {
         &self.entry.responder

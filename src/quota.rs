@@ -1,4 +1,4 @@
-//! Quotas: at most N units in every interval of length W, by name.
+//! Quotas: named limits of at most N units in every interval of length W.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{ParseError, start};
 
-/// The longest window, and the largest number of units in one.
+/// The maximum window, and the maximum number of units in one.
 const LONGEST: Duration = Duration::from_secs(400 * 24 * 3600);
 const MOST_UNITS: u64 = u32::MAX as u64;
-/// The most quotas of one bucket.
+/// The maximum number of quotas of one bucket.
 const MOST_QUOTAS: usize = 16;
 
 /// At most `limit` units in every interval of length `window`.
@@ -23,7 +23,7 @@ pub struct Quota {
     window: Duration,
 }
 
-/// A quota as it is stored.
+/// The stored form of a quota.
 #[derive(Clone, Serialize, Deserialize)]
 struct Plain {
     name: String,
@@ -31,34 +31,34 @@ struct Plain {
     window_ns: u64,
 }
 
-/// A quota, or a list of them, cannot be.
+/// Creates the error for an invalid quota or list of quotas.
 fn refused(why: String) -> ParseError {
     ParseError::new("quota", why)
 }
 
 impl Quota {
-    /// A quota of a name that response fields tell: 1 to 32 lower-case letters, digits, `-` and
-    /// `_`.
+    /// Creates a quota. The name appears in response fields: 1 to 32 lower-case letters, digits,
+    /// `-` and `_`.
     ///
     /// # Errors
-    /// A limit of 0 or over 2³²-1, a window under a second or over 400 days, or a name that cannot
-    /// be told.
+    /// Returns an error if the limit is 0 or over 2³²-1, if the window is under a second or over
+    /// 400 days, or if the name has another form.
     pub fn new(name: &str, limit: u64, window: Duration) -> Result<Self, ParseError> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if name.is_empty() || name.len() > 32 || !name.bytes().all(fits) {
             let name = start(name, 40);
             return Err(refused(format!(
-                "a quota's name is 1 to 32 of a-z 0-9 - _, not {name:?}"
+                "a quota's name must be 1 to 32 characters of a-z 0-9 - _, not {name:?}"
             )));
         }
         if limit == 0 || limit > MOST_UNITS {
             return Err(refused(format!(
-                "a quota is 1 to {MOST_UNITS} units, not {limit}"
+                "a quota must be 1 to {MOST_UNITS} units, not {limit}"
             )));
         }
         if window < Duration::from_secs(1) || window > LONGEST {
             return Err(refused(format!(
-                "a window is 1 second to 400 days, not {window:?}"
+                "a window must be 1 second to 400 days, not {window:?}"
             )));
         }
         Ok(Self {
@@ -68,35 +68,35 @@ impl Quota {
         })
     }
 
-    /// A quota per minute, named `minute`.
+    /// Creates a quota per minute, named `minute`.
     ///
     /// # Errors
-    /// A limit of 0 or over 2³²-1.
+    /// Returns an error if the limit is 0 or over 2³²-1.
     pub fn per_minute(limit: u64) -> Result<Self, ParseError> {
         Self::new("minute", limit, Duration::from_secs(60))
     }
 
-    /// A quota per hour, named `hour`.
+    /// Creates a quota per hour, named `hour`.
     ///
     /// # Errors
-    /// A limit of 0 or over 2³²-1.
+    /// Returns an error if the limit is 0 or over 2³²-1.
     pub fn per_hour(limit: u64) -> Result<Self, ParseError> {
         Self::new("hour", limit, Duration::from_secs(3600))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many units.
+    /// Returns the number of units.
     #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// In which time.
+    /// Returns the length of the window.
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.window
@@ -125,7 +125,7 @@ impl From<Quota> for Plain {
     }
 }
 
-/// The quotas of a bucket: all must admit. Cloning shares them.
+/// The quotas of a bucket, all of which must admit a request. Clones share the list.
 ///
 /// ```
 /// use portunus::quota::{Quota, Quotas};
@@ -140,10 +140,10 @@ impl From<Quota> for Plain {
 pub struct Quotas(Arc<[Quota]>);
 
 impl Quotas {
-    /// A list of quotas, in the order in which response fields tell them.
+    /// Creates a list of quotas, in the order in which response fields show them.
     ///
     /// # Errors
-    /// No quota, over 16, or two of one name.
+    /// Returns an error if there are no quotas, more than 16, or two with the same name.
     pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ParseError> {
         let quotas: Vec<Quota> = quotas.into_iter().take(MOST_QUOTAS + 1).collect();
         let twice = quotas
@@ -152,36 +152,36 @@ impl Quotas {
             .any(|(at, quota)| quotas[..at].iter().any(|q| q.name == quota.name));
         if quotas.is_empty() || quotas.len() > MOST_QUOTAS || twice {
             return Err(refused(format!(
-                "a bucket has 1 to {MOST_QUOTAS} quotas with names of their own"
+                "a bucket must have 1 to {MOST_QUOTAS} quotas with distinct names"
             )));
         }
         Ok(Self(quotas.into()))
     }
 
-    /// The quotas, in their order.
+    /// Returns the quotas in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Quota] {
         &self.0
     }
 
-    /// An equal list that shares no reference count: what each key's requests count up and down
-    /// must not be every key's.
+    /// Returns an equal list with its own reference count, so that requests with different keys do
+    /// not contend for one counter.
     pub(crate) fn apart(&self) -> Self {
         Self(self.0.iter().cloned().collect())
     }
 
-    /// Whether it is the very same list, not only an equal one: the quick answer of the hot path.
+    /// Returns whether both are the same list, not only equal: a fast check for the hot path.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The fewest units that any of them admits.
+    /// Returns the smallest limit among the quotas.
     pub(crate) fn least(&self) -> u64 {
         self.0.iter().map(|quota| quota.limit).min().unwrap_or(0)
     }
 }
 
-/// 60 a minute and 1000 an hour.
+/// 60 units per minute and 1000 per hour.
 impl Default for Quotas {
     fn default() -> Self {
         let quota = |name: &str, limit, seconds| Quota {
@@ -213,12 +213,12 @@ impl From<Quotas> for Vec<Quota> {
     }
 }
 
-/// The value of a `RateLimit-Policy` field (draft-ietf-httpapi-ratelimit-headers-10).
+/// Formats the value of a `RateLimit-Policy` field (draft-ietf-httpapi-ratelimit-headers-10).
 impl fmt::Display for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, quota) in self.0.iter().enumerate() {
             let between = if at == 0 { "" } else { ", " };
-            // A window that is no whole number of seconds is told as the next longer one.
+            // A window that is not a whole number of seconds is rounded up.
             let seconds = quota.window.as_secs() + u64::from(quota.window.subsec_nanos() > 0);
             write!(
                 f,

@@ -1,7 +1,7 @@
-//! What the authenticator sees of a request: a small view that every framework's request can give.
+//! The authenticator's view of a request, which can be implemented for every framework.
 //!
-//! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`; no
-//! framework's type is in it.
+//! The view is read synchronously and never kept, so it needs neither `Send` nor `'static`. It
+//! contains no type of a framework.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,8 @@ use std::str::FromStr;
 
 use crate::text::{ParseError, start};
 
-/// A header field, by name. The library's own are told apart without comparing text.
+/// The name of a header field. Fields that the library uses have their own variants, which can be
+/// compared without comparing strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FieldName<'n> {
@@ -29,12 +30,12 @@ pub enum FieldName<'n> {
     Forwarded,
     /// `X-Request-Id`.
     RequestId,
-    /// Any other, in lower case.
+    /// Any other field, in lower case.
     Other(&'n str),
 }
 
 impl<'n> FieldName<'n> {
-    /// The name in lower case.
+    /// Returns the name in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'n str {
         match self {
@@ -50,11 +51,11 @@ impl<'n> FieldName<'n> {
     }
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsVersion {
-    /// TLS 1.0, or an unknown version: the least that can be told of an encrypted connection.
+    /// TLS 1.0, or an encrypted connection of unknown version.
     V1_0,
     /// TLS 1.1.
     V1_1,
@@ -75,7 +76,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// As OpenSSL names versions (`TLSv1.3`), or `https` for an unknown one.
+/// Parses OpenSSL's version names (`TLSv1.3`), or `https` for an unknown version.
 impl FromStr for TlsVersion {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
@@ -85,81 +86,84 @@ impl FromStr for TlsVersion {
             "TLSv1.2" => Ok(Self::V1_2),
             "TLSv1.3" => Ok(Self::V1_3),
             _ => {
-                let known = "TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, and https for an unknown one";
-                let why = format!("no version of TLS {:?}: there are {known}", start(text, 40));
-                Err(ParseError::new("version of TLS", why))
+                let known = "TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3, or https if it is unknown";
+                let why = format!(
+                    "unknown TLS version {:?}: expected {known}",
+                    start(text, 40)
+                );
+                Err(ParseError::new("TLS version", why))
             }
         }
     }
 }
 
-/// A request, as far as authentication looks at it.
+/// The parts of a request that authentication reads.
 pub trait RequestHead {
-    /// The method, as written (`GET`).
+    /// Returns the method, as sent (`GET`).
     fn method(&self) -> &str;
 
-    /// The whole path, without the query: as the client sent it, also where the framework strips a
-    /// prefix off before it calls a router further in.
+    /// Returns the whole path as the client sent it, without the query, even if the framework
+    /// strips a prefix for nested routers.
     fn path(&self) -> &str;
 
-    /// The pattern of the route that was matched (`/documents/{id}`), where the framework knows it.
+    /// Returns the pattern of the matched route (`/documents/{id}`), if the framework provides it.
     fn route(&self) -> Option<&str> {
         None
     }
 
-    /// The value of a parameter of the route that was matched (`id` of `/documents/{id}`), decoded
-    /// as the framework decodes it for a handler. `None`, the default, where no route was matched,
-    /// it has no such parameter or several of that name, or the value cannot be decoded.
+    /// Returns the value of a parameter of the matched route (`id` of `/documents/{id}`), decoded
+    /// as the framework decodes it for a handler. `None`, the default, if no route was matched, if
+    /// it has no parameter or several parameters of that name, or if the value cannot be decoded.
     fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let _ = name;
         None
     }
 
-    /// The id that a layer further out has given the request, where it has.
+    /// Returns the request id that an outer layer assigned, if any.
     fn request_id(&self) -> Option<&str> {
         None
     }
 
-    /// The address at the other end of the connection, where it is known.
+    /// Returns the address of the connection's peer, if known.
     fn peer_ip(&self) -> Option<IpAddr>;
 
-    /// The version of TLS that the connection was made with; `None`, the default, where it is not
-    /// encrypted or the server does not say.
+    /// Returns the TLS version of the connection. `None`, the default, if it is not encrypted or
+    /// the server does not report it.
     fn tls(&self) -> Option<TlsVersion> {
         None
     }
 
-    /// Whether the host declared that this service serves gRPC, so that calls of it are refused by
-    /// a gRPC status; `false`, the default, unless the adapter was told so. Never taken from the
-    /// request: a client's `Content-Type` must not turn a refusal into an HTTP 200.
+    /// Returns whether the host declared that this service serves gRPC, so that calls are refused
+    /// with a gRPC status; `false` by default. Never derive it from the request: a client's
+    /// `Content-Type` must not turn a refusal into an HTTP 200.
     fn serves_grpc(&self) -> bool {
         false
     }
 
-    /// Whether any of these fields may be there; `false` only where none is. An adapter that can
-    /// tell at a glance spares the usual request, which has none, a look-up for each.
+    /// Returns whether the request may have any of these fields; `false` only if it has none of
+    /// them. An adapter that can tell cheaply saves a lookup per field on most requests.
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
         let _ = names;
         true
     }
 
-    /// Calls `see` with the value of each line of a field, in their order, until it breaks.
+    /// Calls `see` with the value of each line of a field, in order, until it breaks.
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>);
 }
 
-/// The value of a field that may stand once.
+/// The value of a header field that must not be repeated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Single<'a> {
-    /// The field is not there.
+    /// The field is absent.
     Absent,
-    /// It stands once, with this value.
+    /// The field occurs once, with this value.
     One(&'a [u8]),
-    /// It stands more than once.
+    /// The field occurs more than once.
     Repeated,
 }
 
 impl fmt::Debug for Single<'_> {
-    /// Without the value: it may be a key.
+    /// Omits the value, which may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("Absent"),
@@ -170,7 +174,7 @@ impl fmt::Debug for Single<'_> {
 }
 
 impl dyn RequestHead + '_ {
-    /// The one value of a field.
+    /// Returns the value of a field that must not be repeated.
     #[must_use]
     pub fn single<'a>(&'a self, name: FieldName<'_>) -> Single<'a> {
         let mut found = Single::Absent;

@@ -1,9 +1,9 @@
-//! A service's API keys, described once.
+//! Entry point of the library: one description of a service's API keys.
 //!
 //! [`Portunus::builder`] takes everything that the parts of the library must agree on: credentials,
-//! store and cache, limits, actors, policy, responses, audit and clock. What it builds has all parts:
-//! the authenticator behind the layers of each framework, the manager that issues and revokes keys,
-//! and the periodic jobs.
+//! store and cache, limits, actors, policy, responses, audit and clock. The result contains the
+//! authenticator behind each framework's layer, the manager that issues and revokes keys, and the
+//! periodic jobs.
 //!
 //! ```
 //! use portunus::key::{Alphabet, KeyFormat, Owner};
@@ -28,6 +28,7 @@ mod builder;
 mod jobs;
 mod lookup_only;
 mod maintenance;
+mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use crate::manage::KeyManager;
 use crate::store::CachedStore;
 use jobs::Jobs;
 
-/// The API keys of a service. Cloning shares everything.
+/// The API keys of a service. Clones share all state.
 #[derive(Clone)]
 pub struct Portunus {
     parts: Arc<Parts>,
@@ -57,39 +58,39 @@ struct Parts {
 }
 
 impl Portunus {
-    /// Starts the description of a service that accepts and issues these credentials. A
-    /// [`KeyFormat`](crate::key::KeyFormat) alone is presented as `Authorization: Bearer KEY`.
+    /// Returns a builder for a service that accepts and issues these credentials. A
+    /// [`KeyFormat`](crate::key::KeyFormat) alone means `Authorization: Bearer KEY`.
     pub fn builder(credentials: impl Into<Credentials>) -> PortunusBuilder {
         PortunusBuilder::new(credentials.into())
     }
 
-    /// Decides about requests: for frameworks that have no adapter, and for documents of the API.
+    /// Returns the authenticator, for frameworks without an adapter and for API documents.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.parts.authenticator
     }
 
-    /// Issues, lists, changes and revokes keys, on behalf of the service itself. For an operator, see
-    /// [`KeyManager::by`].
+    /// Returns the manager, which issues, lists, changes and revokes keys on behalf of the service
+    /// itself. For an operator, see [`KeyManager::by`].
     ///
-    /// Where the service was given a [lookup](PortunusBuilder::lookup) instead of a store, every
+    /// If the service was built with a [lookup](PortunusBuilder::lookup) instead of a store, every
     /// call fails with an error that says so.
     #[must_use]
     pub fn manager(&self) -> &KeyManager {
         &self.parts.manager
     }
 
-    /// The audit, where there is one.
+    /// Returns the audit trail, if one is set.
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
         self.parts.authenticator.audit()
     }
 
-    /// Forgets what this process remembers of a key, so that the next request with it looks it up.
+    /// Removes a key from this process's cache, so that the next request with it queries the store.
     ///
-    /// Needed only where keys are changed behind the library's back, for example in a table of the
-    /// host's own that is given as a [lookup](PortunusBuilder::lookup). Without it a change there
-    /// takes effect within the bound of the cache (2 seconds unless set).
+    /// Needed only if keys are changed without the library, for example in the host's own table
+    /// behind a [lookup](PortunusBuilder::lookup). Otherwise such a change takes effect within the
+    /// cache's bound (2 seconds by default).
     pub fn forget(&self, id: &KeyId) {
         if let Some(cache) = &self.parts.cache {
             cache.forget(id);
@@ -98,22 +99,23 @@ impl Portunus {
 }
 
 impl Portunus {
-    /// Does the periodic jobs that are due, in any async runtime: writes usage and audit events,
-    /// tells other nodes of changes that they could not be told of, stores keys under newer digests,
+    /// Runs the periodic jobs that are due, in any async runtime: writes usage and audit events,
+    /// publishes key changes that could not be published before, stores keys under newer digests,
     /// frees memory, and deletes usage and events that are older than their
     /// [retention](PortunusBuilder::retention). Call it at least once a second, or let
-    #[cfg_attr(feature = "tokio", doc = "[`run`](Self::run) do it on tokio.")]
+    #[cfg_attr(feature = "tokio", doc = "[`run`](Self::run) do so on tokio.")]
     #[cfg_attr(
         not(feature = "tokio"),
-        doc = "`run` (feature `tokio`) do it on tokio."
+        doc = "`run` (feature `tokio`) do so on tokio."
     )]
     ///
-    /// Each job has five seconds: a sink or a store that hangs stops no other job, and the call
-    /// returns within ten seconds. Dropping the future loses nothing. Calls at the same time are
-    /// harmless: none waits for another, and no job runs twice at once. A flush that was asked for
-    /// ([`AuditTrail::request_flush`]) is due at once.
+    /// Each job is limited to five seconds, so that a sink or store that hangs does not block other
+    /// jobs, and the call returns within ten seconds. Dropping the future loses nothing. Concurrent
+    /// calls are safe: they do not wait for each other, and a job never runs twice at once. A flush
+    /// that was requested ([`AuditTrail::request_flush`]) is due immediately.
     ///
-    /// Returns what was done and lost since the call before, what still waits, and which jobs failed.
+    /// Returns what was done and lost since the previous call, what is still waiting, and which
+    /// jobs failed.
     ///
     /// ```
     /// # async fn sleep(_: std::time::Duration) {}
@@ -130,15 +132,16 @@ impl Portunus {
         self.parts.jobs.maintain().await
     }
 
-    /// Does the periodic jobs, as [`maintain`](Self::maintain) does them, whenever they are due,
-    /// until `shutdown` ends. Then, within ten seconds, writes all that waits.
+    /// Runs the periodic jobs, like [`maintain`](Self::maintain), whenever they are due, until
+    /// `shutdown` completes. Then writes everything that is waiting, within ten seconds.
     ///
-    /// Returns what was done and lost since it began. What still waits then
-    /// ([`Maintenance::uses_waiting`], [`Maintenance::events_waiting`]) is lost with the process: let
-    /// its exit code say so. Serve until the last request has ended, and only then end `shutdown`.
+    /// Returns what was done and lost since the start. Anything still waiting
+    /// ([`Maintenance::uses_waiting`], [`Maintenance::events_waiting`]) is lost when the process
+    /// exits: report it with the exit code. Complete `shutdown` only after the last request has
+    /// ended.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with its timer.
+    /// Panics outside a tokio runtime with a timer.
     #[cfg(feature = "tokio")]
     pub fn run<S: Future<Output = ()> + Send>(
         &self,
@@ -151,7 +154,7 @@ impl Portunus {
 
 #[cfg(feature = "tower")]
 impl Portunus {
-    /// A tower layer that lets only authenticated requests through.
+    /// Returns a tower layer that lets only authenticated requests through.
     pub fn layer(&self) -> crate::adapter::tower::AuthLayer {
         crate::adapter::tower::AuthLayer::new(self.authenticator().clone())
     }
@@ -159,7 +162,7 @@ impl Portunus {
 
 #[cfg(feature = "axum")]
 impl Portunus {
-    /// An axum router on which every route must state what it requires.
+    /// Returns an axum router on which every route must state its requirement.
     pub fn router<S: Clone + Send + Sync + 'static>(
         &self,
     ) -> crate::adapter::axum::ProtectedRouter<S> {
@@ -169,9 +172,9 @@ impl Portunus {
 
 #[cfg(feature = "actix-web")]
 impl Portunus {
-    /// actix-web middleware that lets only authenticated requests through.
+    /// Returns actix-web middleware that lets only authenticated requests through.
     ///
-    /// Build the service once, outside of the closure that `HttpServer::new` calls for every worker.
+    /// Build the service once, outside the closure that `HttpServer::new` calls for every worker.
     pub fn middleware(&self) -> crate::adapter::actix::Auth {
         crate::adapter::actix::Auth::new(self.authenticator().clone())
     }

@@ -1,36 +1,36 @@
-//! Spans and metrics, where the host asked for them (features `tracing` and `metrics`); nothing
-//! otherwise.
+//! Spans and metrics, enabled by the features `tracing` and `metrics`.
 //!
 //! # Metrics
-//! What ends in `_total` is a counter, what ends in `_seconds` a histogram.
+//! Names that end in `_total` are counters, names that end in `_seconds` are histograms.
 //!
 //! | name | labels | meaning |
 //! |---|---|---|
-//! | `portunus_requests_total` | `outcome`: `OK` or the error's code | answers, also the routes' refusals |
-//! | `portunus_store_seconds` | `result`: `found`, `missing`, `failed` | look-ups of keys |
-//! | `portunus_limiter_seconds` | `result`: `admitted`, `refused`, `failed` | decisions of the limiter |
-//! | `portunus_directory_seconds` | `result`: `found`, `missing`, `failed` | users and owners' standing |
-//! | `portunus_verifier_seconds` | `result`: `found`, `missing`, `failed` | verifications of foreign tokens |
-//! | `portunus_cache_total` | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | answers from caches |
-//! | `portunus_limiter_outages_total` | `mode`: `local`, `closed`, `open` | requests it gave no answer for |
-//! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | events not kept |
+//! | `portunus_requests_total` | `outcome`: `OK` or the error's code | responses, including the routes' refusals |
+//! | `portunus_store_seconds` | `result`: `found`, `missing`, `failed` | key lookups |
+//! | `portunus_limiter_seconds` | `result`: `admitted`, `refused`, `failed` | rate limiter decisions |
+//! | `portunus_directory_seconds` | `result`: `found`, `missing`, `failed` | lookups of users and of owner standing |
+//! | `portunus_verifier_seconds` | `result`: `found`, `missing`, `failed` | verifications of external tokens |
+//! | `portunus_cache_total` | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | cache lookups |
+//! | `portunus_limiter_outages_total` | `mode`: `local`, `closed`, `open` | requests to which the limiter did not respond |
+//! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
 //!
 //! # Spans and events
-//! Target `portunus`. What must be awaited runs in spans `store`, `limiter`, `directory`,
-//! `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal is an event
-//! at `DEBUG` with `code` and, where a real key was presented, `key_id`; an outage one at `WARN`
-//! with its cause. No secret, no digest and nothing else of the credentials is in any of them.
+//! The target is `portunus`. Steps that are awaited run in the spans `store`, `limiter`,
+//! `directory`, `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal
+//! is an event at `DEBUG` with `code` and, if a real key was presented, `key_id`; a refusal due to
+//! an outage is an event at `WARN` with its cause. Spans and events contain no secret, no digest
+//! and no other part of the credentials.
 
 use std::future::Future;
 
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::error::AuthError;
 
-/// Whether anything listens.
+/// Whether metrics or tracing is enabled.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) const ON: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
-/// A part of the path that others answer.
+/// A step of authentication that another component answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Store,
@@ -40,13 +40,12 @@ pub(crate) enum Step {
     Verifier,
 }
 
-/// Records how long a step took. Names and labels are literals, so that nothing is allocated for
-/// them.
+/// Records how long a step took. Names and labels are literals, so that they need no allocation.
 #[cfg(feature = "metrics")]
-fn record(step: Step, told: &'static str, took: std::time::Duration) {
+fn record(step: Step, label: &'static str, took: std::time::Duration) {
     macro_rules! by_result {
         ($name:literal, $($result:literal)*) => {
-            match told {
+            match label {
                 $($result => metrics::histogram!($name, "result" => $result).record(took),)*
                 _ => metrics::histogram!($name, "result" => "failed").record(took),
             }
@@ -62,13 +61,13 @@ fn record(step: Step, told: &'static str, took: std::time::Duration) {
     }
 }
 
-/// How an answer is called in metrics.
+/// The label of an answer in metrics.
 pub(crate) trait Labeled {
-    fn told(&self) -> &'static str;
+    fn label(&self) -> &'static str;
 }
 
 impl<T, E> Labeled for Result<Option<T>, E> {
-    fn told(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
@@ -78,7 +77,7 @@ impl<T, E> Labeled for Result<Option<T>, E> {
 }
 
 impl<E> Labeled for Result<crate::limit::Decision, E> {
-    fn told(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Ok(decision) if decision.is_admitted() => "admitted",
             Ok(_) => "refused",
@@ -87,14 +86,14 @@ impl<E> Labeled for Result<crate::limit::Decision, E> {
     }
 }
 
-/// Measures an answer that is given at once.
+/// Measures an answer that is available immediately.
 pub(crate) fn timed<T: Labeled>(step: Step, ask: impl FnOnce() -> Option<T>) -> Option<T> {
     #[cfg(feature = "metrics")]
     {
         let began = std::time::Instant::now();
         let answer = ask();
         if let Some(answer) = &answer {
-            record(step, answer.told(), began.elapsed());
+            record(step, answer.label(), began.elapsed());
         }
         answer
     }
@@ -122,53 +121,54 @@ pub(crate) async fn awaited<T: Labeled>(step: Step, ask: impl Future<Output = T>
     let began = std::time::Instant::now();
     let answer = ask.await;
     #[cfg(feature = "metrics")]
-    record(step, answer.told(), began.elapsed());
-    let _ = (step, answer.told());
+    record(step, answer.label(), began.elapsed());
+    let _ = (step, answer.label());
     answer
 }
 
-/// Nobody runs the periodic jobs.
+/// Logs that the periodic jobs are not running.
 pub(crate) fn jobs_are_not_run() {
     #[cfg(feature = "tracing")]
     tracing::error!(
         target: "portunus",
-        "nobody runs the periodic jobs, so usage and audit events are lost with the process: spawn \
-         `Portunus::run(shutdown)`, or call `Portunus::maintain()` at least once a second"
+        "the periodic jobs are not running, so usage and audit events will be lost when the process \
+         exits: spawn `Portunus::run(shutdown)`, or call `Portunus::maintain()` at least once per \
+         second"
     );
 }
 
-/// A periodic job failed; it is tried again.
+/// Logs that a periodic job failed and will be retried.
 pub(crate) fn job_failed(job: &str, error: &(dyn std::error::Error + 'static)) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(target: "portunus", job, error, "a periodic job failed and is tried again");
+    tracing::warn!(target: "portunus", job, error, "a periodic job failed and will be retried");
     let _ = (job, error);
 }
 
-/// Something could not be kept until it was written.
+/// Logs that data was lost before it was written.
 pub(crate) fn lost(what: &'static str, count: u64) {
     #[cfg(feature = "tracing")]
-    tracing::error!(target: "portunus", count, "{what} were lost: more waited than may be kept");
+    tracing::error!(target: "portunus", count, "{what} were lost: too many were waiting");
     let _ = (what, count);
 }
 
-/// A request has no client address: its failures cannot be counted.
+/// Logs that a request has no client address, so that its failures cannot be counted.
 pub(crate) fn no_client_address() {
     #[cfg(feature = "tracing")]
     tracing::warn!(
         target: "portunus",
         "a request has no client address: failures are not counted per client, and only the number of \
-         look-ups in flight is bounded"
+         lookups in flight is bounded"
     );
 }
 
-/// A list has left out a row that cannot be read.
+/// Logs that a list omitted an unreadable row.
 pub(crate) fn left_out(row: &str) {
     #[cfg(feature = "tracing")]
-    tracing::error!(target: "portunus", row, "a stored row cannot be read and was left out of a list");
+    tracing::error!(target: "portunus", row, "a stored row cannot be read and was omitted from a list");
     let _ = row;
 }
 
-/// The rest of an attempt, in its span.
+/// Runs the rest of an attempt in its span.
 pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
     #[cfg(feature = "tracing")]
     let rest = tracing::Instrument::instrument(
@@ -178,7 +178,7 @@ pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
     rest
 }
 
-/// There is an answer, whoever made it.
+/// Records the outcome of a request, whichever component produced the response.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
     #[cfg(feature = "metrics")]
@@ -202,16 +202,16 @@ pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId
     let _ = (error, key);
 }
 
-/// What answers are remembered of.
+/// The caches that are measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cache {
     Keys,
     Directory,
 }
 
-/// A cache was asked.
+/// Records a cache lookup.
 pub(crate) fn cache(which: Cache, hit: bool) {
-    // Literals, so that nothing is allocated for them.
+    // Literals, so that they need no allocation.
     #[cfg(feature = "metrics")]
     match (which, hit) {
         (Cache::Keys, true) => {
@@ -231,14 +231,14 @@ pub(crate) fn cache(which: Cache, hit: bool) {
     let _ = (which, hit);
 }
 
-/// The limiter gave no answer.
+/// Records a request for which the limiter did not respond.
 pub(crate) fn limiter_outage(mode: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("portunus_limiter_outages_total", "mode" => mode).increment(1);
     let _ = mode;
 }
 
-/// Audit events were not kept.
+/// Records audit events that were not kept.
 pub(crate) fn audit_left_out(reason: &'static str, count: u64) {
     #[cfg(feature = "metrics")]
     if count > 0 {

@@ -1,12 +1,14 @@
-//! Text that is cut to a length, and the one error of values that cannot be.
+//! Helpers that shorten strings, and the error type of invalid values.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// Why a value cannot be: a text that is not of its type, or a list or a number out of its bounds.
+/// Error returned for an invalid value: a string that does not parse as its type, or a list or
+/// number out of bounds.
 ///
-/// Its text says what was given, shortened, and what would be accepted. It never carries a secret.
+/// The message quotes the given value, shortened, and says what is accepted. It never contains a
+/// secret.
 ///
 /// ```
 /// use portunus::error::ParseError;
@@ -23,7 +25,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    /// The value would be this (`scope`), and why it is none.
+    /// Creates an error for a kind of value (`scope`) with the reason why it is invalid.
     pub fn new(what: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             what,
@@ -31,7 +33,7 @@ impl ParseError {
         }
     }
 
-    /// What the value was to be: `scope`, `identifier`, `quota`, …
+    /// Returns the kind of value that was expected: `scope`, `identifier`, `quota`, …
     #[must_use]
     pub const fn what(&self) -> &'static str {
         self.what
@@ -46,13 +48,13 @@ impl fmt::Display for ParseError {
 
 impl Error for ParseError {}
 
-/// The first characters of a text, for a message.
+/// Returns the first characters of a string, for a message.
 pub(crate) fn start(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
 
-/// The end of the longest prefix of at most this many bytes that is whole characters
-/// (`str::floor_char_boundary`, which is newer than the oldest Rust that is supported).
+/// Returns the end of the longest prefix of at most this many bytes that consists of whole
+/// characters (`str::floor_char_boundary`, which is newer than the minimum supported Rust version).
 pub(crate) fn floor_char_boundary(text: &str, longest: usize) -> usize {
     (0..=longest.min(text.len()))
         .rev()
@@ -65,7 +67,7 @@ mod tests {
     use super::floor_char_boundary;
 
     #[test]
-    fn a_text_is_cut_between_characters_only() {
+    fn a_string_is_cut_between_characters_only() {
         for (longest, end) in [(0, 0), (1, 1), (2, 1), (3, 3), (4, 4), (9, 4)] {
             assert_eq!(floor_char_boundary("aßb", longest), end, "{longest}");
         }

@@ -1,9 +1,8 @@
-//! Tokens that somebody else issued: the hook for a host's OAuth server.
+//! Verification of tokens that the library did not issue: the hook for a host's OAuth server.
 //!
-//! Introspection (RFC 7662), a JWT's signature (RFC 7519), a session: how a token is verified is
-//! the host's. What the library adds is everything around it: shape first, failures counted,
-//! outages told apart from refusals, and all of the rest of the path, from the expiry to the
-//! limits.
+//! The host decides how a token is verified: introspection (RFC 7662), a JWT signature (RFC 7519),
+//! a session. The library does the rest: it checks the format first, counts failures, distinguishes
+//! outages from refusals, and applies all further steps, from the expiry to the limits.
 
 use std::error::Error;
 use std::fmt;
@@ -18,56 +17,57 @@ use crate::pointer::to_the_pointee;
 use crate::quota::Quotas;
 use crate::scope::Scope;
 
-/// Verifies Bearer tokens that are no keys of the store. `Arc` and `Box` of a verifier are
-/// verifiers.
+/// Verifies Bearer tokens that are not keys of the store. It is also implemented for `Arc` and
+/// `Box` of a verifier.
 #[async_trait]
 pub trait TokenVerifier: fmt::Debug + Send + Sync + 'static {
-    /// Whether a text (RFC 6750's `b64token`, at most 4096 bytes) has the shape of one of these
-    /// tokens: a prefix, two dots. It must be cheap: whatever has not is refused without any work.
+    /// Returns whether a string (a `b64token` of RFC 6750, at most 4096 bytes) has the format of
+    /// these tokens, for example a prefix or two dots. It must be cheap: strings that do not are
+    /// refused without further work.
     fn recognizes(&self, token: &str) -> bool;
 
-    /// Whose token it is; `None` where it is not valid, for whatever reason.
+    /// Verifies a token. Returns `None` if it is not valid, for any reason.
     ///
-    /// An answer is used for two seconds at most, from when it was asked for, and never past the
-    /// token's expiry: so long does a token work on after it was revoked. Clients whose tokens and
-    /// keys turned out to be nobody's too often are [refused](crate::limit::LookupBudget) before the
-    /// verifier is asked.
+    /// The result is reused for at most two seconds, counted from the call, and never past the
+    /// token's expiry; so a revoked token can work for up to two seconds longer. Clients that
+    /// presented too many unknown keys and tokens are [refused](crate::limit::LookupBudget) without
+    /// a call.
     ///
     /// # Errors
-    /// Where that cannot be told: the request is refused with 503 `VERIFIER_UNAVAILABLE`, never
-    /// with 401.
+    /// Returns an error if the token cannot be verified now: the request is refused with 503
+    /// `VERIFIER_UNAVAILABLE`, never with 401.
     async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError>;
 }
 
-/// What a verified token says. It acts for its owner, as an access token does.
+/// The facts about a verified token. It acts for its owner, like an access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifiedToken {
-    /// What stands in the place of a key's id, in audit and in limits: tokens of one id share their
-    /// quotas, so that of a grant or a client is a better choice than that of each token.
+    /// The id that is used like a key's id, in audit events and limits. Tokens with the same id
+    /// share their quotas, so the id of a grant or client is a better choice than one per token.
     pub id: KeyId,
-    /// The user that it acts for.
+    /// The owner that the token acts for.
     pub owner: Owner,
-    /// The environment it is for.
+    /// The environment that the token belongs to.
     pub environment: Environment,
-    /// What it grants; nothing unless set.
+    /// The granted scopes; none by default.
     pub scopes: Vec<Scope>,
-    /// The first instant at which it no longer works.
+    /// The first instant at which the token no longer works.
     pub expires_at: Option<SystemTime>,
-    /// Whether it may write.
+    /// The access level; full access by default.
     pub access: Access,
-    /// The only workspaces it reaches; all of the tenant's unless set.
+    /// The workspaces that the token is restricted to; all workspaces of the tenant by default.
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan that its owner pays for.
+    /// The owner's plan.
     pub plan: Option<PlanName>,
-    /// Where it may be used from; anywhere unless set.
+    /// The addresses that the token can be used from; any by default.
     pub allowed_ips: Option<AllowList>,
-    /// How often it may be used; as often as the authenticator's default allows unless set.
+    /// The token's quotas; those of the authenticator by default.
     pub quotas: Option<Quotas>,
 }
 
 impl VerifiedToken {
-    /// A token that grants no scopes.
+    /// Creates a token that grants no scopes.
     #[must_use]
     pub fn new(id: KeyId, owner: Owner, environment: Environment) -> Self {
         Self {
@@ -84,21 +84,21 @@ impl VerifiedToken {
         }
     }
 
-    /// The same with these scopes.
+    /// Sets the granted scopes.
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = scopes.into_iter().collect();
         self
     }
 
-    /// The same until this instant.
+    /// Sets the expiry.
     #[must_use]
     pub fn until(mut self, expires_at: SystemTime) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// The record that it stands for.
+    /// Converts the token into the key record that the steps of the path work on.
     pub(crate) fn into_record(self, now: SystemTime) -> Arc<KeyRecord> {
         let mut record = KeyRecord::new(
             self.id,
@@ -119,13 +119,13 @@ impl VerifiedToken {
     }
 }
 
-/// The verifier gave no answer.
+/// Error returned when a token verifier does not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the token verifier gave no answer")]
+#[error("the token verifier did not answer")]
 pub struct VerifierError(#[source] Box<dyn Error + Send + Sync>);
 
 impl VerifierError {
-    /// No answer, and why. The cause may be logged: it must not carry the token.
+    /// Creates an error from its cause. The cause may be logged, so it must not contain the token.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }

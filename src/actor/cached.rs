@@ -1,7 +1,7 @@
-//! A directory that remembers answers for a moment.
+//! A directory that caches the results of another directory.
 //!
-//! Both kinds of answers are kept, each in a bounded room of its own, so that asking for users who
-//! do not exist evicts nobody who does. Outages are not kept.
+//! Users and misses are cached separately, each with its own capacity, so that lookups of
+//! nonexistent users evict no existing ones. Outages are not cached.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,22 +17,23 @@ use crate::clock::{Clock, SystemClock};
 use crate::key::TenantId;
 use crate::telemetry;
 
-/// A [`Directory`] in front of another one. A change of a user is seen after the time to live at
-/// the latest.
+/// A caching [`Directory`] in front of another one. A change to a user takes effect after the time
+/// to live at the latest.
 pub struct CachedDirectory<D> {
     inner: D,
     found: Cache<(TenantId, UserRef), (Arc<User>, Duration), BySize>,
     missing: Cache<(TenantId, UserRef), Duration, BySize>,
     time_to_live: Duration,
     clock: Arc<dyn Clock>,
-    /// How often all was forgotten: an answer to a question from before that is not remembered.
+    /// The number of calls to `clear`. A result is not cached if it was requested before the last
+    /// one.
     clears: AtomicU64,
 }
 
-/// Each user that is kept, and each that does not exist, has room for this many bytes.
+/// The bytes that are reserved per cache entry.
 const SHARE: u64 = 2048;
 
-/// Bounds users by number and by size: none counts for less than its share.
+/// Bounds the cache by number of entries and by size: no entry weighs less than its share.
 #[derive(Clone)]
 struct BySize;
 
@@ -73,12 +74,12 @@ impl Weighter<(TenantId, UserRef), Duration> for BySize {
 }
 
 impl<D: Directory> CachedDirectory<D> {
-    /// The longest that an answer may be kept.
+    /// The maximum time to live.
     pub const LONGEST: Duration = Duration::from_secs(60);
 
-    /// Keeps up to `capacity` users, and as many that do not exist, for this long: at most
-    /// [`LONGEST`](Self::LONGEST), which is also what more is taken for. Each of both has room for 2
-    /// KiB per user on average; where they take more, fewer are kept.
+    /// Creates a cache for up to `capacity` users and as many misses. A time to live above
+    /// [`LONGEST`](Self::LONGEST) is reduced to it. Users and misses may each take 2 KiB per entry
+    /// on average; if they take more, fewer entries are kept.
     pub fn new(inner: D, capacity: usize, time_to_live: Duration) -> Self {
         let room = SHARE.saturating_mul(capacity as u64);
         Self {
@@ -91,14 +92,14 @@ impl<D: Directory> CachedDirectory<D> {
         }
     }
 
-    /// Where the time comes from; the system's clock unless set.
+    /// Sets the clock; the system clock by default.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Forgets everything: whatever changed is seen by the next request.
+    /// Clears the cache: the next request sees all changes.
     pub fn clear(&self) {
         self.clears.fetch_add(1, Ordering::SeqCst);
         self.found.clear();
@@ -119,8 +120,7 @@ impl<D: Directory> CachedDirectory<D> {
     }
 
     fn remember(&self, key: (TenantId, UserRef), asked: Duration, answer: Option<&Arc<User>>) {
-        // Counted from when the question was asked: an answer that took long is not kept longer for
-        // it.
+        // Counted from the start of the lookup, so that a slow lookup does not extend the lifetime.
         let until = asked + self.time_to_live;
         match answer {
             Some(user) => {
@@ -152,7 +152,7 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         let answer = self.inner.resolve(tenant, user).await?;
         if self.clears.load(Ordering::SeqCst) == clears {
             self.remember(key.clone(), asked, answer.as_ref());
-            // Cleared in just this moment: take it back.
+            // `clear` was called in between: remove the result again.
             if self.clears.load(Ordering::SeqCst) != clears {
                 self.found.remove(&key);
                 self.missing.remove(&key);
@@ -171,7 +171,7 @@ impl<D: Directory> Directory for CachedDirectory<D> {
                 telemetry::cache(telemetry::Cache::Directory, true);
                 Some(Ok(remembered))
             }
-            // Counted as a miss by `resolve`, if that is asked next.
+            // `resolve` counts the miss, if it is called next.
             None => self.inner.resolve_now(tenant, user),
         }
     }

@@ -1,8 +1,8 @@
-//! The host's users, as far as keys act for them: the trait, and what it answers.
+//! The host's user directory: the trait and its types.
 //!
-//! A directory says who a user is and what the user may do. It never decides whether a key may act:
-//! the key's own permission, the tenant's wall and the intersection of authorities are the
-//! library's.
+//! A directory says who a user is and what the user is allowed to do. It never decides whether a
+//! key may act for the user: the library checks the key's permission and the tenant, and intersects
+//! the authorities.
 
 use std::error::Error;
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
 use crate::telemetry::Labeled;
 
-/// Finds users. `Arc` and `Box` of a directory are directories.
+/// Finds users. It is also implemented for `Arc` and `Box` of a directory.
 ///
-/// # What an implementation promises
-/// - A user of another tenant is returned only where that user may be acted for from the asking
-///   tenant, and then with [`User::collaborating`]. Anything else is `None`, after the same work as
-///   for a user that does not exist.
+/// # Requirements for implementations
+/// - Return a user of another tenant only if keys of the asking tenant are allowed to act for
+///   that user, and mark it with [`User::collaborating`]. Otherwise return `None`, after the same
+///   work as for a user that does not exist.
 /// - E-mail addresses are compared ASCII-case-insensitively, and are not normalized further: no
 ///   dots, no `+tags`.
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// The user that a key of this tenant means.
+    /// Finds the user that a key of this tenant names.
     ///
     /// # Errors
-    /// Where the directory gives no answer: the request is refused with 503
+    /// Returns an error if the directory does not answer: the request is refused with 503
     /// `DIRECTORY_UNAVAILABLE`.
     async fn resolve(
         &self,
@@ -36,8 +36,8 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         user: &UserRef,
     ) -> Result<Option<Arc<User>>, DirectoryError>;
 
-    /// The same for directories that can answer without waiting; `None` (the default) says that
-    /// this one must be awaited.
+    /// Finds a user without waiting. `None`, the default, means that [`resolve`](Self::resolve)
+    /// must be awaited.
     fn resolve_now(
         &self,
         tenant: &TenantId,
@@ -47,19 +47,19 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Frees what it remembers and does not use any more. It is called about once a minute and must
-    /// not wait; a directory that remembers nothing has nothing to do, which is the default.
+    /// Frees expired cache entries. It is called about once a minute and must not block. The
+    /// default does nothing.
     fn sweep(&self) {}
 }
 
-/// How a request names a user.
+/// A reference to a user, as a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UserRef {
-    /// By id. Where the host says that its ids are UUIDs ([`UserIds::Uuid`](super::UserIds::Uuid)),
-    /// a hyphenated UUID (RFC 9562 §4) is in lower case; other ids are as the request wrote them.
+    /// A user id. If the host's ids are UUIDs ([`UserIds::Uuid`](super::UserIds::Uuid)), a
+    /// hyphenated UUID (RFC 9562 §4) is in lower case; other ids are unchanged.
     Id(UserId),
-    /// By e-mail address, in ASCII lower case.
+    /// An e-mail address, in ASCII lower case.
     Email(String),
 }
 
@@ -67,28 +67,28 @@ pub enum UserRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The id: the canonical identifier. Where ids are UUIDs, it may be in any case.
+    /// The canonical id. If ids are UUIDs, it may be in any case.
     pub id: UserId,
-    /// The e-mail address, as people should see it.
+    /// The e-mail address for display.
     pub email: Option<String>,
-    /// The tenant the user belongs to.
+    /// The tenant that the user belongs to.
     pub tenant_id: TenantId,
-    /// Whether the directory grants that keys of the asking tenant act for this user of another
-    /// one.
+    /// Whether keys of the asking tenant are allowed to act for this user of another tenant.
     pub collaborates: bool,
-    /// What the user may do; whatever the key may, if absent.
+    /// The user's scopes; `None` sets no limit beyond the key's.
     pub scopes: Option<Vec<Scope>>,
-    /// Whether the user may write; [`Access::FullAccess`], as far as the key's goes, unless set.
+    /// The user's access level; [`Access::FullAccess`], which sets no limit beyond the key's, by
+    /// default.
     pub access: Access,
-    /// The only workspaces that the user reaches; those that the key reaches, if absent. An empty
-    /// list reaches none.
+    /// The workspaces that the user is restricted to; `None` sets no limit beyond the key's. An
+    /// empty list gives access to none.
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// Whether nobody may act for the user now.
+    /// Whether the user is suspended: no key may act for the user.
     pub suspended: bool,
 }
 
 impl User {
-    /// A user of a tenant, who may do whatever the key may.
+    /// Creates a user of a tenant, with no limits beyond the key's.
     #[must_use]
     pub fn new(id: UserId, tenant_id: TenantId) -> Self {
         Self {
@@ -103,37 +103,36 @@ impl User {
         }
     }
 
-    /// The same with an e-mail address.
+    /// Sets the e-mail address.
     #[must_use]
     pub fn with_email(mut self, email: impl Into<String>) -> Self {
         self.email = Some(email.into());
         self
     }
 
-    /// The same with authority of the user's own: acting for the user gives what both the key and
-    /// the user have.
+    /// Sets the user's own scopes. A key that acts for the user has the scopes that both have.
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = Some(scopes.into_iter().collect());
         self
     }
 
-    /// The same with this access: acting for a user who only reads, a key only reads.
+    /// Sets the access level. A key that acts for a read-only user is read-only.
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    /// The same as a member of these workspaces only: acting for the user, a key reaches those that
-    /// both reach.
+    /// Restricts the user to these workspaces. A key that acts for the user has access to those
+    /// that both have access to.
     #[must_use]
     pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
         self.workspaces = Some(workspaces.into_iter().collect());
         self
     }
 
-    /// The same as a user whom the asking tenant was explicitly granted to act for.
+    /// Marks the user as one that keys of the asking tenant are allowed to act for.
     #[must_use]
     pub fn collaborating(mut self) -> Self {
         self.collaborates = true;
@@ -141,24 +140,25 @@ impl User {
     }
 }
 
-/// The standing of a key's owner. `Arc` and `Box` of one are one.
+/// Reports the standing of key owners. It is also implemented for `Arc` and `Box`.
 #[async_trait]
 pub trait OwnerStanding: fmt::Debug + Send + Sync + 'static {
-    /// How the owner of a key stands now.
+    /// Returns the current standing of a key's owner.
     ///
     /// # Errors
-    /// Where that cannot be told: the request is refused with 503 `DIRECTORY_UNAVAILABLE`.
+    /// Returns an error if the standing is unknown: the request is refused with 503
+    /// `DIRECTORY_UNAVAILABLE`.
     async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError>;
 
-    /// The same where it can be told without waiting; `None` (the default) says that it must be
-    /// awaited.
+    /// Returns the standing without waiting. `None`, the default, means that
+    /// [`standing`](Self::standing) must be awaited.
     fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
         let _ = owner;
         None
     }
 }
 
-/// How an owner stands.
+/// The standing of a key's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Standing {
@@ -166,23 +166,23 @@ pub enum Standing {
     Good,
     /// The owner is suspended.
     Suspended,
-    /// The owner no longer has the role that keys need.
+    /// The owner no longer has the role that the key requires.
     RoleLost,
 }
 
 impl<E> Labeled for Result<Standing, E> {
-    fn told(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         if self.is_ok() { "found" } else { "failed" }
     }
 }
 
-/// The directory gave no answer.
+/// Error returned when a user directory does not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the directory of users gave no answer")]
+#[error("the user directory did not answer")]
 pub struct DirectoryError(#[source] Box<dyn Error + Send + Sync>);
 
 impl DirectoryError {
-    /// No answer, and why.
+    /// Creates an error from its cause.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }

@@ -1,10 +1,10 @@
-//! The authority of who acts for somebody: what each of several sets grants.
+//! The authority of a key that acts for a user: the intersection of several scope sets.
 
 use std::sync::Arc;
 
 use crate::scope::{Scope, ScopeSet};
 
-/// What all of the sets grant.
+/// The scopes that all of the sets grant.
 #[derive(Debug)]
 pub(crate) struct Intersection(Vec<Arc<dyn ScopeSet>>);
 
@@ -19,7 +19,7 @@ impl ScopeSet for Intersection {
         self.0.iter().all(|set| set.grants(required))
     }
 
-    /// The names of any set that all sets grant: `document:*` and `*` meet in `document:*`.
+    /// Visits the names of each set that all sets grant: for `document:*` and `*`, `document:*`.
     fn visit(&self, see: &mut dyn FnMut(&str)) {
         let mut seen: Vec<String> = Vec::new();
         for set in &self.0 {

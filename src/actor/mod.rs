@@ -1,12 +1,13 @@
-//! Who acts: the key's owner, the application itself, or a user it acts for.
+//! The actor of a request: the key's owner, the application itself, or a user it acts for.
 //!
-//! An application's key that was given the permission acts for a user by `X-User-Id`,
-//! `X-On-Behalf-Of` or, as an aid for newcomers, `X-On-Behalf-Email`. The host's [`Directory`] says
-//! who that is. Authority is then the intersection: what the key has, what its delegation permits,
-//! what the user has; of scopes, access and workspaces alike.
+//! An application's key with the permission to delegate can act for a user named in `X-User-Id`,
+//! `X-On-Behalf-Of` or, to ease onboarding, `X-On-Behalf-Email`. The host's [`Directory`] resolves
+//! the user. The authority is then the intersection of what the key has, what its delegation
+//! permits and what the user has, for scopes, access and workspaces alike.
 //!
-//! Without a directory no key acts for anybody else, and the fields that ask for it are refused
-//! rather than ignored: a caller that believes to act as somebody must not act as somebody else.
+//! Without a directory, keys cannot act for other users. Requests with these headers are then
+//! refused rather than treated as the owner's: a caller must never act as a different user than
+//! intended.
 
 mod cached;
 mod directory;
@@ -24,7 +25,7 @@ pub use user_ids::UserIds;
 
 use crate::key::{KeyKind, Owner, UserId};
 
-/// In which way a key acts.
+/// The mode in which a key acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -33,14 +34,14 @@ pub enum ActorMode {
     User,
     /// An application, as itself.
     App,
-    /// An application, as a user that it names by id.
+    /// An application, as a user that the request names.
     AppUser,
-    /// An application, on behalf of a user: both are audited.
+    /// An application, on behalf of a user; both are recorded in the audit event.
     Delegated,
 }
 
 impl ActorMode {
-    /// The name in answers: `user`, `app`, `app_user`, `delegated`.
+    /// Returns the name used in responses: `user`, `app`, `app_user` or `delegated`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,20 +59,20 @@ impl fmt::Display for ActorMode {
     }
 }
 
-/// Who acts on a request.
+/// The actor of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Actor<'a> {
-    /// In which way.
+    /// The mode.
     pub mode: ActorMode,
-    /// The user, where there is one.
+    /// The user, if any.
     pub user_id: Option<&'a UserId>,
-    /// The user's e-mail address, where it is known.
+    /// The user's e-mail address, if known.
     pub user_email: Option<&'a str>,
 }
 
 impl<'a> Actor<'a> {
-    /// Somebody who acts: for a [`Principal`](crate::Principal) of the host's own.
+    /// Creates an actor, for a host's own [`Principal`](crate::Principal).
     #[must_use]
     pub const fn new(
         mode: ActorMode,
@@ -86,7 +87,7 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// The mode of a key that acts as its owner.
+/// Returns the mode of a key that acts as its owner.
 pub(crate) fn own_mode(kind: KeyKind) -> ActorMode {
     match kind {
         KeyKind::App => ActorMode::App,
@@ -94,7 +95,7 @@ pub(crate) fn own_mode(kind: KeyKind) -> ActorMode {
     }
 }
 
-/// The owner as the actor.
+/// Returns the owner as the actor.
 pub(crate) fn as_owner(mode: ActorMode, owner: &Owner) -> Actor<'_> {
     Actor {
         mode,

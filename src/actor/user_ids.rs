@@ -1,27 +1,27 @@
-//! How users are identified, and when two identifiers are one user's.
+//! The format of user ids, and their comparison.
 
 use std::sync::Arc;
 
 use super::directory::User;
 use crate::key::{Owner, UserId};
 
-/// Which identifiers name users. The authenticator and the manager of a service need the same.
+/// The format of user ids. The authenticator and the manager of a service must use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum UserIds {
     /// Any visible ASCII, kept and compared byte for byte.
     #[default]
     Any,
-    /// Hyphenated UUIDs in any case (RFC 9562 §4), which are kept and compared in lower case;
-    /// anything else in `X-User-Id` is 400. Records that were written before this was set are
-    /// found under their old spelling until they are rewritten, for which the stores of
-    /// `portunus-sqlx` have `fold_user_ids()`.
+    /// Hyphenated UUIDs in any case (RFC 9562 §4), kept and compared in lower case; anything else
+    /// in `X-User-Id` is refused with 400. Records written before this was set are found under
+    /// their old spelling only, until they are rewritten; the stores of `portunus-sqlx` have
+    /// `fold_user_ids()` for this.
     Uuid,
 }
 
 impl UserIds {
-    /// The one spelling of an identifier: a UUID in lower case where identifiers are UUIDs, and
-    /// everything else as it is.
+    /// Returns the canonical spelling of an id: lower case for a UUID if ids are UUIDs, unchanged
+    /// otherwise.
     ///
     /// ```
     /// use portunus::actor::UserIds;
@@ -47,23 +47,23 @@ impl UserIds {
         }
     }
 
-    /// Whether a text may be the identifier of a user.
+    /// Returns whether a string has the format of a user id.
     pub(crate) fn permits(self, text: &str) -> bool {
         self == Self::Any || is_uuid(text)
     }
 
-    /// Whether two identifiers name one user, also where one was stored before ids were folded.
+    /// Returns whether two ids name the same user, even if one was stored before ids were folded.
     pub(crate) fn are_one(self, one: &UserId, other: &UserId) -> bool {
         one == other || self.canonical(one.clone()) == self.canonical(other.clone())
     }
 
-    /// An owner whose user has the one spelling.
+    /// Canonicalizes the user id of an owner.
     pub(crate) fn owner(self, mut owner: Owner) -> Owner {
         owner.user_id = owner.user_id.map(|id| self.canonical(id));
         owner
     }
 
-    /// A user of a directory with the one spelling.
+    /// Canonicalizes the id of a directory user.
     pub(crate) fn user(self, user: Arc<User>) -> Arc<User> {
         match self.canonical(user.id.clone()) {
             id if id == user.id => user,
@@ -75,7 +75,7 @@ impl UserIds {
     }
 }
 
-/// Five groups of hexadecimal digits, 8-4-4-4-12.
+/// Returns whether a string consists of five groups of hexadecimal digits, 8-4-4-4-12.
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {

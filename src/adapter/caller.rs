@@ -1,5 +1,5 @@
-//! What handlers take as arguments, whichever the framework: the host's own type for a caller, and
-//! a principal who meets a requirement. Each adapter makes extractors of them.
+//! The arguments that handlers can take, independent of the framework: the host's own type for a
+//! caller, and a principal that meets a requirement. Each adapter implements extraction for them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,15 +14,15 @@ use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::respond::Answer;
 
-/// Why a host's own type is missing, though there is a principal.
-pub(super) fn no_such_caller() -> AuthError {
+/// The error for a missing host type on a request that does have a principal.
+pub(super) fn missing_caller() -> AuthError {
     AuthError::with_detail(
         ErrorCode::Forbidden,
-        "This route asks for a type of caller that nothing makes",
+        "This route needs a caller type that no mapping provides",
     )
 }
 
-/// Why an extractor refused: the error, and the answer in the API's dialect.
+/// An extractor's refusal: the error and the rendered response.
 #[derive(Debug)]
 pub struct Rejection {
     pub(super) error: AuthError,
@@ -35,7 +35,7 @@ impl Rejection {
         Self { error, answer }
     }
 
-    /// The error.
+    /// Returns the error.
     #[must_use]
     pub fn error(&self) -> &AuthError {
         &self.error
@@ -54,8 +54,8 @@ impl std::error::Error for Rejection {
     }
 }
 
-/// The host's own type for a caller, made by a mapping of the layer: `map_principal` or
-/// `try_map_principal`.
+/// The host's own type for a caller, created by one of the layer's mappings (`map_principal` or
+/// `try_map_principal`).
 #[derive(Debug)]
 pub struct Caller<T>(pub Arc<T>);
 
@@ -72,7 +72,7 @@ impl<T> Deref for Caller<T> {
     }
 }
 
-/// A requirement with a name, for [`Granted`].
+/// A named requirement, for use with [`Granted`].
 ///
 /// ```
 /// use std::sync::LazyLock;
@@ -94,12 +94,12 @@ impl<T> Deref for Caller<T> {
 /// }
 /// ```
 pub trait Demand: 'static {
-    /// What is required.
+    /// Returns the requirement.
     fn requirement() -> &'static Requirement;
 }
 
-/// The principal, for those only who meet a requirement: whoever takes this argument has demanded
-/// it.
+/// A principal that meets the requirement `D`. A handler with this argument refuses every other
+/// request.
 pub struct Granted<D> {
     principal: KeyPrincipal,
     demand: PhantomData<fn() -> D>,
@@ -113,7 +113,7 @@ impl<D> Granted<D> {
         }
     }
 
-    /// The principal.
+    /// Returns the principal.
     #[must_use]
     pub fn into_principal(self) -> KeyPrincipal {
         self.principal

@@ -1,8 +1,8 @@
-//! What the exchange asks of a framework: requests and answers that carry values by their types,
-//! and a service further in.
+//! What the exchange requires of a framework: requests and responses that carry values by type, and
+//! an inner service.
 //!
-//! The values are `Clone`, and the carrier says what else they must be: on tower `Send` and `Sync`,
-//! on actix-web, whose requests stay on their worker, neither.
+//! Values are `Clone`. The carrier adds further bounds: `Send` and `Sync` on tower, neither on
+//! actix-web, whose requests stay on their worker.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -18,22 +18,22 @@ use crate::principal::KeyPrincipal;
 use crate::request::{RequestHead, TlsVersion};
 use crate::respond::{Answer, Responder};
 
-/// Marks a request that passed as nobody, and knows how to refuse it after all.
+/// Marks a request that passed as anonymous, with the responder for inner layers that refuse it.
 #[derive(Debug, Clone)]
 pub struct Anonymous(pub(super) Arc<Responder>);
 
-/// Marks a request to a service of which the host declared that it serves gRPC, for layers and
-/// extractors further in.
+/// Marks a request to a service that the host declared to serve gRPC, for inner layers and
+/// extractors.
 #[derive(Debug, Clone, Copy)]
 pub struct ServesGrpc;
 
-/// Marks an answer that was counted, so that a layer further out does not count it again.
+/// Marks a response that was counted, so that an outer layer does not count it again.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted;
 
 /// Carries at most one value of this type.
 pub trait Holds<T: Clone> {
-    /// The value: borrowed where that keeps nobody from changing others, else a clone.
+    /// Returns the value: borrowed if that leaves other values free to change, otherwise cloned.
     fn look(&self) -> Option<Cow<'_, T>>;
     /// Sets the value.
     fn put(&mut self, value: T);
@@ -41,71 +41,71 @@ pub trait Holds<T: Clone> {
     fn remove(&mut self);
 }
 
-/// Carries the values of a request.
+/// The carrier of a request's values.
 pub trait Carrier:
     Holds<KeyPrincipal> + Holds<Anonymous> + Holds<RequestId> + Holds<ServesGrpc> + Clone + 'static
 {
-    /// The name of a header field.
+    /// The framework's type for a header name.
     type FieldName: FromStr + Clone;
-    /// A mapping at work; `Send` where requests are.
+    /// A mapping in progress; `Send` if requests are.
     type Mapping: Mapped<Self>;
 }
 
 /// A request.
 pub trait Incoming {
-    /// What carries its values.
+    /// The carrier of its values.
     type Carrier: Carrier;
 
-    /// Its values.
+    /// Returns its values.
     fn carrier(&self) -> &Self::Carrier;
-    /// Its values, to be changed.
+    /// Returns its values for modification.
     fn carrier_mut(&mut self) -> &mut Self::Carrier;
-    /// Marks fields as sensitive, so that request logs redact them.
+    /// Marks headers as sensitive, so that request logs redact them.
     fn hide(&mut self, names: &[<Self::Carrier as Carrier>::FieldName]);
-    /// The view of it that the authenticator has.
+    /// Returns the authenticator's view of the request.
     fn head(
         &self,
         peer: Option<IpAddr>,
         tls: Option<TlsVersion>,
         serves_grpc: bool,
     ) -> impl RequestHead;
-    /// The view of it further in, which knows of no connection.
+    /// Returns the view for inner layers, which has no information about the connection.
     fn head_inside(&self) -> impl RequestHead {
         self.head(None, None, carries::<ServesGrpc>(self.carrier()))
     }
 }
 
-/// An answer, from the service or a refusal.
+/// A response, from the inner service or of a refusal.
 pub trait Reply: Holds<AuthError> + Holds<Counted> + Holds<RequestId> {
-    /// Its status.
+    /// Returns its status code.
     fn status_code(&self) -> u16;
-    /// Sets a header field, whose name is in lower case.
+    /// Sets a header. The name must be lower case.
     fn set_field(&mut self, name: &'static str, value: String);
 }
 
-/// The service further in.
+/// The inner service.
 pub trait Inward<Q> {
-    /// What it answers.
+    /// The inner service's response.
     type Answer: Reply;
-    /// What the adapter answers.
+    /// The adapter's response.
     type Response: Reply;
-    /// Why there is no answer.
+    /// The inner service's error.
     type Error;
-    /// Its future.
+    /// The inner service's future.
     type Future: Future<Output = Result<Self::Answer, Self::Error>>;
 
-    /// Passes a request on.
+    /// Forwards a request to the inner service.
     fn forward(&mut self, request: Q) -> Self::Future;
-    /// Its answer, as the adapter's.
+    /// Converts the inner service's response into the adapter's.
     fn passed(answer: Self::Answer) -> Self::Response;
-    /// A refusal, as the adapter's answer.
+    /// Converts a refusal into the adapter's response.
     fn refused(request: Q, answer: Answer, error: &AuthError) -> Self::Response;
-    /// Its error. Where the framework makes an answer of it further out, that answer has the
-    /// fields.
+    /// Converts the inner service's error. If the framework turns it into a response further out,
+    /// that response gets the given headers.
     fn failed(error: Self::Error, fields: &ResponseFields) -> Self::Error;
 }
 
-/// Whether there is a value of this type.
+/// Whether the carrier has a value of this type.
 pub(super) fn carries<T: Clone>(carrier: &impl Holds<T>) -> bool {
     carrier.look().is_some()
 }

@@ -1,5 +1,5 @@
-//! What layers, extractors and handlers further in ask about a request: who makes it, whether a
-//! requirement is met, and how a refusal is answered.
+//! Shared by inner layers, extractors and handlers: the principal of a request, the check of a
+//! requirement, and the response to a refusal.
 
 use std::borrow::Cow;
 
@@ -11,28 +11,29 @@ use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::respond::{Answer, Responder};
 
-/// The principal of a request, or the error that there is none.
+/// Returns the principal of a request, or `MISSING_KEY` if there is none.
 pub(super) fn principal<C: Carrier>(carrier: &C) -> Result<Cow<'_, KeyPrincipal>, AuthError> {
     carrier.look().ok_or_else(|| {
         if carries::<Anonymous>(carrier) {
             AuthError::new(ErrorCode::MissingKey)
         } else {
-            // Closed, and told apart for whoever forgot the layer.
+            // Fail closed; the text tells a developer that the layer is missing.
             AuthError::with_detail(
                 ErrorCode::MissingKey,
-                "No authentication ran for this route, so nobody may use it",
+                "No authentication ran for this route, so access is denied",
             )
         }
     })
 }
 
-/// Whether a request has passed as nobody.
-pub(super) fn is_nobody<C: Carrier>(carrier: &C) -> bool {
+/// Whether a request passed as anonymous. A principal takes precedence over the `Anonymous` marker,
+/// which an outer layer of another API may have left.
+pub(super) fn is_anonymous<C: Carrier>(carrier: &C) -> bool {
     !carries::<KeyPrincipal>(carrier) && carries::<Anonymous>(carrier)
 }
 
-/// Checks a requirement against the principal of a request. The carrier is free while it is looked
-/// at: it may run the host's code.
+/// Checks a requirement against the principal of a request. The carrier is not borrowed during the
+/// check, which may run the host's code.
 pub(super) fn check<'c, C: Carrier>(
     requirement: &Requirement,
     carrier: &'c C,
@@ -43,7 +44,7 @@ pub(super) fn check<'c, C: Carrier>(
     Ok(principal)
 }
 
-/// Answers a refused request in the dialect of the authenticator that saw it.
+/// Renders a refusal with the responder of the authenticator that handled the request.
 pub(super) fn answer<C: Carrier>(error: &AuthError, carrier: &C, head: &dyn RequestHead) -> Answer {
     if let Some(principal) = Holds::<KeyPrincipal>::look(carrier) {
         return principal.responder().answer(error, head);
@@ -54,7 +55,7 @@ pub(super) fn answer<C: Carrier>(error: &AuthError, carrier: &C, head: &dyn Requ
     }
 }
 
-/// Passes a request on that was checked, or refuses it.
+/// Forwards a checked request or refuses it.
 pub(super) fn decided<Q: Incoming, S: Inward<Q>>(
     request: Q,
     service: &mut S,

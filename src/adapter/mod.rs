@@ -1,9 +1,9 @@
-//! Portunus in the frameworks: adapters translate requests and answers, and decide nothing.
+//! Framework adapters. They translate requests and responses and make no decisions.
 //!
-//! What is no translation is written once: `carrier` says what is asked of a framework's types,
-//! `exchange` takes a request through the authenticator and reports its answer, and `inside` is
-//! what layers, extractors and handlers further in ask. Types that no host must name are public in
-//! there and exported from nowhere.
+//! Everything except the translation is shared: `carrier` defines what is required of a framework's
+//! types, `exchange` takes a request through the authenticator and reports its response, and
+//! `inside` serves inner layers, extractors and handlers. Types in these modules that a host never
+//! needs to name are `pub` but not re-exported.
 
 #[cfg(feature = "actix-web")]
 pub mod actix;

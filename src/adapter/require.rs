@@ -1,17 +1,19 @@
-//! The requirement that a layer or middleware makes of whoever was authenticated further out.
+//! A layer or middleware that checks a requirement against the principal that an outer layer
+//! authenticated.
 
 use std::sync::Arc;
 
 use super::carrier::{Incoming, Inward};
 use super::exchange::ExchangeFuture;
-use super::inside::{check, decided, is_nobody};
+use super::inside::{check, decided, is_anonymous};
 use crate::policy::Requirement;
 
-/// Demands a requirement: `require(scope!("document:read"))`, as a layer of tower and as middleware
-/// of actix-web.
+/// Checks a requirement: `require(scope!("document:read"))`, as a tower layer or actix-web
+/// middleware.
 ///
-/// Where no authentication ran further out, it refuses. With `.optional_key()`, it demands the
-/// requirement of keys only: whoever passed as nobody further out passes here, too.
+/// Refuses every request if no outer layer authenticated it. With `.optional_key()`, the
+/// requirement applies only to requests with a key: a request that the outer layer let pass as
+/// anonymous passes here too.
 pub fn require(requirement: impl Into<Requirement>) -> Require {
     Require {
         requirement: Arc::new(requirement.into()),
@@ -19,7 +21,7 @@ pub fn require(requirement: impl Into<Requirement>) -> Require {
     }
 }
 
-/// Made by [`require`].
+/// The layer or middleware returned by [`require`].
 #[derive(Debug, Clone)]
 #[must_use = "a requirement does nothing until it wraps something"]
 pub struct Require {
@@ -28,21 +30,22 @@ pub struct Require {
 }
 
 impl Require {
-    /// Demands it of keys only: whoever the `optional_key()` of the layer or middleware further
-    /// out, or an authenticator that is optional, has let pass as nobody passes here, too.
+    /// Applies the requirement only to requests with a key. A request passes without a check if the
+    /// outer layer let it pass as anonymous, because of its own `optional_key()` or because its
+    /// authenticator is optional.
     pub fn optional_key(mut self) -> Self {
         self.key_optional = true;
         self
     }
 
-    /// Passes a request on that meets the requirement, and refuses others.
+    /// Forwards a request that meets the requirement and refuses any other.
     pub(super) fn exchange<Q: Incoming, S: Inward<Q>>(
         &self,
         request: Q,
         service: &mut S,
     ) -> ExchangeFuture<S, Q> {
         let carrier = request.carrier();
-        let checked = if self.key_optional && is_nobody(carrier) {
+        let checked = if self.key_optional && is_anonymous(carrier) {
             Ok(())
         } else {
             check(&self.requirement, carrier, &request.head_inside()).map(drop)
@@ -51,7 +54,7 @@ impl Require {
     }
 }
 
-/// The service that [`Require`] makes.
+/// The service produced by [`Require`].
 #[derive(Debug, Clone)]
 pub struct Requiring<S> {
     pub(super) service: S,

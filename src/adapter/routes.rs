@@ -1,71 +1,72 @@
-//! Routes that all say what they require, for the routers that deny by default.
+//! Routes that each declare a requirement, for the deny-by-default routers.
 //!
-//! What a handler is, the framework says; the words are the same: `.require(…)`, `.any_key()`,
-//! `.optional_key()` and `.public()`, and a route without one of them is no route.
+//! The handler type depends on the framework; the methods are the same: `.require(…)`,
+//! `.any_key()`, `.optional_key()` and `.public()`. A handler without one of them is not accepted
+//! as a route.
 
 use crate::policy::Requirement;
 
-/// What a route of a `ProtectedRouter` demands: for documents of an API, which are made of what is
+/// The requirement of one route of a `ProtectedRouter`, for generating API documents from what is
 /// enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RouteDemand {
-    /// The path, as the framework writes it.
+    /// The path, in the framework's syntax.
     pub path: String,
-    /// The method; `None` for every method that the path has no other route for. `GET` is `HEAD`
-    /// too.
+    /// The method; `None` for every method without a route of its own at this path. `GET` includes
+    /// `HEAD`.
     pub method: Option<&'static str>,
-    /// What is required; `None` where the route is public.
+    /// The requirement; `None` if the route is public.
     pub requirement: Option<Requirement>,
-    /// Whether a request that sends no credentials passes, too.
+    /// Whether a request without credentials passes too.
     pub key_optional: bool,
 }
 
-/// A handler that has not said yet what it requires.
+/// A handler without a declared requirement.
 #[derive(Debug)]
-#[must_use = "say what it requires: require(), any_key(), optional_key() or public()"]
+#[must_use = "declare its requirement: require(), any_key(), optional_key() or public()"]
 pub struct Unguarded<H> {
     handler: H,
     method: Option<&'static str>,
 }
 
-/// Handlers that have said what they require.
+/// Handlers with their declared requirements.
 #[derive(Debug)]
-#[must_use = "a guarded route does nothing until a ProtectedRouter takes it"]
+#[must_use = "a guarded route does nothing until it is added to a ProtectedRouter"]
 pub struct Guarded<H> {
-    /// Each with its demand, whose path is not known yet.
+    /// Each with its demand, whose path is not set yet.
     pub(super) handlers: Vec<(RouteDemand, H)>,
 }
 
 impl<H> Unguarded<H> {
-    /// `None` stands for all methods.
+    /// A method of `None` means all methods.
     pub(super) fn new(method: Option<&'static str>, handler: H) -> Self {
         Self { handler, method }
     }
 
-    /// Only for keys that meet the requirement.
+    /// Accepts only keys that meet the requirement.
     pub fn require(self, requirement: impl Into<Requirement>) -> Guarded<H> {
-        self.saying(Some(requirement.into()), false)
+        self.declared(Some(requirement.into()), false)
     }
 
-    /// For every valid key, also one of some workspaces only.
+    /// Accepts every valid key, including keys that are restricted to workspaces.
     pub fn any_key(self) -> Guarded<H> {
         self.require(Requirement::none().any_workspace())
     }
 
-    /// For every valid key, and for requests that send no credentials at all: the handler takes
+    /// Accepts every valid key, and requests without credentials: the handler takes
     /// `Option<KeyPrincipal>`. A wrong or revoked key is refused.
     pub fn optional_key(self) -> Guarded<H> {
-        // A key that is there is judged as by `any_key()`.
-        self.saying(Some(Requirement::none().any_workspace()), true)
+        // A key that is presented is checked as with `any_key()`.
+        self.declared(Some(Requirement::none().any_workspace()), true)
     }
 
-    /// For everybody, without a look at any key.
+    /// Accepts every request without checking a key.
     pub fn public(self) -> Guarded<H> {
-        self.saying(None, false)
+        self.declared(None, false)
     }
 
-    fn saying(self, requirement: Option<Requirement>, key_optional: bool) -> Guarded<H> {
+    fn declared(self, requirement: Option<Requirement>, key_optional: bool) -> Guarded<H> {
         let demand = RouteDemand {
             path: String::new(),
             method: self.method,
@@ -79,13 +80,13 @@ impl<H> Unguarded<H> {
 }
 
 impl<H> Guarded<H> {
-    /// These methods and those of another, each with its own requirement.
+    /// Adds the methods of another route, each with its own requirement.
     pub fn and(mut self, other: Self) -> Self {
         self.handlers.extend(other.handlers);
         self
     }
 
-    /// The demands, of routes with this path.
+    /// Returns the demands, with this path.
     pub(super) fn demands(&self, path: &str) -> impl Iterator<Item = RouteDemand> {
         self.handlers.iter().map(|(demand, _)| RouteDemand {
             path: path.to_owned(),
@@ -94,29 +95,28 @@ impl<H> Guarded<H> {
     }
 }
 
-/// How strictly a path asks for a key: as strictly as its strictest method, before any method is
-/// looked at.
+/// How a path treats keys: as strictly as its strictest method, before the method is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Door {
-    /// No key is looked at.
-    Open,
-    /// A key that is there must be good.
-    KeyOptional,
-    /// There must be a key.
-    Keyed,
+pub(super) enum KeyCheck {
+    /// No key is checked.
+    None,
+    /// A key is optional, but must be valid if presented.
+    Optional,
+    /// A valid key is required.
+    Required,
 }
 
 impl RouteDemand {
-    pub(super) fn door(&self) -> Door {
+    pub(super) fn key_check(&self) -> KeyCheck {
         match self.requirement {
-            None => Door::Open,
-            Some(_) if self.key_optional => Door::KeyOptional,
-            Some(_) => Door::Keyed,
+            None => KeyCheck::None,
+            Some(_) if self.key_optional => KeyCheck::Optional,
+            Some(_) => KeyCheck::Required,
         }
     }
 }
 
-/// The path of a route that is nested beneath a prefix.
+/// The path of a route that is nested under a prefix.
 pub(super) fn nested(prefix: &str, path: &str) -> String {
     let within = prefix.strip_suffix('/').unwrap_or(prefix);
     match path {

@@ -1,4 +1,4 @@
-//! What an attempt comes to: an admission, a refusal, or a future that owns its data.
+//! The result of authenticating a request: decided at once, or a future that owns its data.
 
 use std::fmt;
 use std::future::Future;
@@ -11,33 +11,33 @@ use crate::key::UserId;
 use crate::limit::Decision;
 use crate::principal::KeyPrincipal;
 
-/// What came of a request.
+/// The result of authenticating a request.
 pub type Outcome = Result<Authenticated, AuthError>;
 
-/// A request that may pass.
+/// A request that passed authentication.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Authenticated {
-    /// Who makes it; nobody, where authentication is optional.
+    /// The caller; `None` for an anonymous request, where authentication is optional.
     pub principal: Option<KeyPrincipal>,
-    /// How the windows stand, where it was counted.
+    /// The state of the windows, if the request was counted against its quotas.
     pub limits: Option<Decision>,
-    /// The id of the user whom the request named by e-mail, for the answer to tell: callers should
-    /// switch to it.
+    /// The id of the user that the request named by e-mail. It is sent in the response, so that
+    /// callers can switch to it.
     pub canonical_user: Option<UserId>,
 }
 
 impl Authenticated {
-    /// Who makes the request, where it must be somebody.
+    /// Returns the caller.
     ///
     /// # Errors
-    /// `MISSING_KEY` for nobody.
+    /// Returns `MISSING_KEY` for an anonymous request.
     pub fn into_principal(self) -> Result<KeyPrincipal, AuthError> {
         self.principal
             .ok_or_else(|| AuthError::new(ErrorCode::MissingKey))
     }
 
-    pub(super) fn nobody() -> Self {
+    pub(super) fn anonymous() -> Self {
         Self {
             principal: None,
             limits: None,
@@ -46,32 +46,33 @@ impl Authenticated {
     }
 }
 
-/// A request that was begun by [`Authenticator::begin`](crate::Authenticator::begin).
+/// A request whose authentication was started by
+/// [`Authenticator::begin`](crate::Authenticator::begin).
 #[derive(Debug)]
-#[must_use = "a request that is dropped lets nobody in and is noted as abandoned"]
+#[must_use = "a dropped request is not authenticated and is recorded as abandoned"]
 #[non_exhaustive]
 pub struct Begun {
-    /// Whether the request may pass.
+    /// The authentication of the request.
     pub attempt: Attempt,
-    /// Who watches it for the audit; `None` where nothing is audited.
+    /// The recorder of its audit event; `None` if nothing is audited.
     pub request_audit: Option<RequestAudit>,
 }
 
-/// The answer to an attempt.
+/// An authentication that is decided or pending.
 #[derive(Debug)]
-#[must_use = "an attempt that is dropped lets nobody in"]
+#[must_use = "a dropped attempt does not authenticate the request"]
 pub enum Attempt {
-    /// It is decided.
+    /// The result is known.
     Ready(Outcome),
-    /// It must be awaited; the request is no longer needed for it.
+    /// The result must be awaited. The request is no longer needed for it.
     Pending(PendingAttempt),
 }
 
 impl Attempt {
-    /// What comes of it, waiting where it must.
+    /// Returns the result, awaiting it if necessary.
     ///
     /// # Errors
-    /// Whatever refuses the request.
+    /// Returns the error with which the request is refused.
     pub async fn outcome(self) -> Outcome {
         match self {
             Self::Ready(outcome) => outcome,
@@ -80,7 +81,7 @@ impl Attempt {
     }
 }
 
-/// The rest of an attempt. It owns its data, so the request may be kept elsewhere or be no `Send`.
+/// The future of a pending attempt. It owns its data, so the request need not be `Send`.
 #[must_use = "futures do nothing unless polled"]
 pub struct PendingAttempt(pub(super) Pin<Box<dyn Future<Output = Outcome> + Send>>);
 

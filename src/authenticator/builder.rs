@@ -1,4 +1,4 @@
-//! How an authenticator is made of the groups that describe a service.
+//! Construction of an authenticator from the configuration groups of a service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use crate::respond::{Challenges, Responder};
 use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
 
-/// What an authenticator is made of.
+/// The parts of an authenticator.
 pub(crate) struct AuthenticatorParts {
     pub(crate) credentials: Credentials,
     pub(crate) store: Arc<dyn KeyLookup>,
-    /// Where digests under older schemes are replaced.
+    /// The store in which digests of older schemes are replaced.
     pub(crate) rehash_in: Option<Arc<dyn KeyStore>>,
     pub(crate) limits: Limits,
     pub(crate) actors: Actors,
@@ -30,10 +30,10 @@ pub(crate) struct AuthenticatorParts {
 }
 
 impl Authenticator {
-    /// The authenticator of a service.
+    /// Creates the authenticator of a service.
     ///
     /// # Errors
-    /// Where no key can be presented, or limits do nothing.
+    /// Returns an error if no key can be presented, or if limits have no effect.
     pub(crate) fn new(parts: AuthenticatorParts) -> Result<Self, BuildError> {
         static TAGS: AtomicU64 = AtomicU64::new(0);
         let AuthenticatorParts {
@@ -86,7 +86,7 @@ impl Authenticator {
     }
 }
 
-/// The ways to present a key, each with at least one format or a verifier of tokens.
+/// Returns the accepted ways to present a key, each with at least one format or a token verifier.
 fn accepted(credentials: &Credentials) -> Result<Vec<Accepted>, BuildError> {
     let mut accepted = credentials.accepted.clone();
     let takes_tokens =
@@ -111,7 +111,7 @@ fn accepted(credentials: &Credentials) -> Result<Vec<Accepted>, BuildError> {
     Ok(accepted)
 }
 
-/// Whether a name is a field name (RFC 9110 §5.1) without another meaning to the library.
+/// Returns whether a name is a field name (RFC 9110 §5.1) without another meaning to the library.
 fn may_carry_a_key(name: &str) -> bool {
     const TAKEN: &[&str] = &[
         "authorization",

@@ -1,4 +1,4 @@
-//! What is known of a key once it is found: its compiled entry and the authority it has.
+//! The compiled entry of a key that was found, and its authority.
 
 use std::sync::Arc;
 
@@ -13,15 +13,14 @@ use crate::scope::{Scope, ScopeSet};
 use crate::store::StoredKey;
 
 impl Inner {
-    /// What this authenticator knows of a stored key, compiled once.
+    /// Returns the entry of a stored key, which is compiled once.
     pub(super) fn entry_of(&self, stored: &StoredKey) -> Result<Arc<KeyEntry>, AuthError> {
         stored
             .compiled()
             .get_or_try_make(self.tag, || self.compile(stored.record()))
     }
 
-    /// Whether a text that is none of the credentials must be taken for a key all the same, and
-    /// kept out of every log.
+    /// Returns whether a string outside the credentials looks like a key and must not be logged.
     pub(super) fn looks_like_key(&self, text: &str) -> bool {
         self.accepted
             .iter()
@@ -35,8 +34,7 @@ impl Inner {
         let scopes = self
             .scope_model
             .compile(if unscoped { EVERYTHING } else { &record.scopes });
-        // A grant that cannot be understood refuses the key: nobody can tell what it was meant to
-        // allow.
+        // Fail closed: it is unknown what a grant that cannot be parsed was meant to allow.
         scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))
     }
 
@@ -63,8 +61,8 @@ impl Inner {
         }))
     }
 
-    /// What the key has, what its delegation permits, and what the user has: what all of these
-    /// grant.
+    /// Returns the authority of a key that acts for a user: the intersection of the key's scopes,
+    /// those that its delegation permits, and the user's.
     pub(super) fn authority(
         &self,
         entry: &KeyEntry,
@@ -87,7 +85,7 @@ impl Inner {
         })
     }
 
-    /// Step 6: a key of another environment than the one that is served.
+    /// Step 6: refuses a key of another environment than the one that is served.
     pub(super) fn environment(&self, record: &KeyRecord) -> Result<(), AuthError> {
         match &self.environment {
             Some(bound) if *bound != record.environment => {

@@ -1,4 +1,4 @@
-//! What is read of a request's head, once: all that the steps after it need.
+//! The facts that are read from a request's head, once, for all later steps.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,32 +14,33 @@ use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::verifier::TokenVerifier;
 
-/// What is known of a request once its head is gone.
+/// The facts about a request that are kept once its head is gone.
 pub(super) struct Facts {
     pub(super) purpose: Purpose,
     pub(super) client_ip: Option<IpAddr>,
-    /// Whether the connection is as secure as demanded.
+    /// Whether the connection meets the transport requirements.
     pub(super) secure: bool,
     pub(super) requested: Result<RequestedActor, AuthError>,
-    /// The digests of the key; none, where the text has not the shape of one.
+    /// The candidate digests of the key; none if the value does not have the format of a key.
     pub(super) digests: Candidates,
-    /// The text, where it may be a token of the verifier's.
+    /// The value, if it may be a token of the verifier.
     pub(super) token: Option<Zeroizing<String>>,
     pub(super) cost: u64,
     pub(super) bucket: Option<(String, Quotas)>,
 }
 
-/// What the steps are taken for.
+/// The purpose of taking the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To let a request pass.
+    /// To authenticate a request.
     Request,
-    /// To tell what a request would get: it takes no quota, is no use of the key and no failure.
+    /// To report what a request would get: takes no quota, counts neither a use of the key nor a
+    /// failure.
     Verification,
 }
 
 impl Facts {
-    /// What is known before anything is read.
+    /// Creates the facts before anything is read from the head.
     pub(super) fn new(purpose: Purpose, client_ip: Option<IpAddr>) -> Self {
         Self {
             purpose,
@@ -59,7 +60,7 @@ impl Facts {
 }
 
 impl Inner {
-    /// Reads the rest, once it is known that there is a key or a token.
+    /// Reads the remaining facts, once it is known that the request has a key or a token.
     pub(super) fn read(&self, head: &dyn RequestHead, facts: &mut Facts) {
         if let Some(transport) = &self.transport {
             facts.secure = transport.is_met_by(head);
@@ -73,19 +74,19 @@ impl Inner {
         }
     }
 
-    /// Whether a request without accepted credentials passes as nobody.
+    /// Returns whether a request without accepted credentials passes as anonymous.
     pub(super) fn is_anonymous(&self, credential: &Credential<'_>, anonymous: Anonymous) -> bool {
         match credential {
             Credential::Absent => anonymous != Anonymous::Never,
-            Credential::Foreign(value) => {
+            Credential::Unsupported(value) => {
                 anonymous == Anonymous::WithoutKey && !self.holds_a_key(value)
             }
             Credential::Presented(..) => false,
         }
     }
 
-    /// Whether somebody who holds a key, or a token of the verifier's, sent it in a way that is not
-    /// accepted.
+    /// Returns whether a value with an unsupported scheme contains a key or a token of the
+    /// verifier.
     fn holds_a_key(&self, value: &[u8]) -> bool {
         let words = value.split(|byte| b" \t,;=\"".contains(byte));
         let mut tokens = words.filter_map(credential::token68);
@@ -94,7 +95,7 @@ impl Inner {
         credential::holds_a_key(value, &self.accepted) || self.verifier().is_some_and(recognized)
     }
 
-    /// A Bearer token of the verifier's, by its shape.
+    /// Returns the Bearer value, if it has the format of the verifier's tokens.
     pub(super) fn external_token(&self, way: &Accepted, value: &[u8]) -> Option<Zeroizing<String>> {
         let verifier = self.verifier().filter(|_| way.scheme == Scheme::Bearer)?;
         let text = credential::token68(value)?;
@@ -103,8 +104,8 @@ impl Inner {
             .then(|| Zeroizing::new(text.to_owned()))
     }
 
-    /// Under all accepted schemes, at each use: the same secret may have been ended under an older
-    /// one a moment ago.
+    /// Computes the digests under all accepted schemes, on each use: the same secret may just have
+    /// been revoked under an older scheme.
     pub(super) fn digest(&self, key: &str, facts: &mut Facts) {
         self.hasher.candidates(key, &mut facts.digests);
     }

@@ -1,4 +1,4 @@
-//! Step 7: how a host limits, the buckets of a request, and what a limiter's answer means.
+//! Step 7: the host's limits, the buckets of a request, and the evaluation of a limiter's answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,12 +18,12 @@ use crate::quota::Quotas;
 use crate::telemetry::{self, Step};
 
 pub(super) struct Limiting {
-    /// Without one, nothing is limited.
+    /// `None` if nothing is limited.
     pub(super) limiter: Option<Arc<dyn RateLimiter>>,
-    /// Counts while the limiter gives no answer, in mode [`OnOutage::Local`].
+    /// Counts requests while the limiter does not answer, in mode [`OnOutage::Local`].
     pub(super) stand_in: LocalLimiter,
     pub(super) on_outage: OnOutage,
-    /// Of keys that have none of their own.
+    /// The quotas of keys without quotas of their own.
     pub(super) quotas: Quotas,
     pub(super) tenant_quotas: Option<Quotas>,
     pub(super) cost_of: Option<Arc<CostOf>>,
@@ -32,7 +32,7 @@ pub(super) struct Limiting {
 }
 
 impl Limiting {
-    /// What a host's description of limits comes to.
+    /// Creates the limits from the host's configuration.
     pub(super) fn new(limits: Limits, clock: &Arc<dyn Clock>) -> Result<Self, BuildError> {
         let local = || LocalLimiter::builder().clock(Arc::clone(clock)).build();
         let quotas = limits.per_key.transpose()?;
@@ -52,7 +52,7 @@ impl Limiting {
         })
     }
 
-    /// The limiter's answer, if it can answer at once.
+    /// Asks the limiter, if it can answer without waiting.
     pub(super) fn decide_now(
         &self,
         limiter: &dyn RateLimiter,
@@ -76,7 +76,7 @@ impl Limiting {
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
 
-    /// What the limiter's answer means, or its silence.
+    /// Evaluates the limiter's answer, or applies the outage mode.
     pub(super) fn admitted(
         &self,
         decided: Result<Decision, LimiterError>,
@@ -84,7 +84,7 @@ impl Limiting {
         facts: &Facts,
     ) -> Result<Decision, AuthError> {
         let decided = match decided {
-            // No mode lets pass what could never pass, and nothing is down.
+            // A request that can never pass is not an outage, so no outage mode applies to it.
             Err(error) if !matches!(error, LimiterError::Cost { .. }) => {
                 self.outages.fetch_add(1, Ordering::Relaxed);
                 telemetry::limiter_outage(self.on_outage.as_str());
@@ -128,8 +128,8 @@ impl Limiting {
     }
 }
 
-/// What a limiter's error means for the caller. A cost above the key's limit is no outage, and no
-/// retry helps; a cost of 0 is the host's mistake.
+/// Converts a limiter's error for the caller. A cost above the key's limit is not an outage, and no
+/// retry helps; a cost of 0 is a mistake of the host.
 fn not_limited(error: LimiterError) -> AuthError {
     match error {
         LimiterError::Cost { cost, limit } if cost > limit => {

@@ -1,5 +1,4 @@
-//! Step 4: the key that is stored under one of the digests, and what it counts for where there is
-//! none.
+//! Step 4: the lookup of the key by its digests, and the accounting of failed lookups.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::store::{StoreError, StoredKey};
 use crate::telemetry::{self, Step};
 
 impl Inner {
-    /// What the store can answer at once.
+    /// Queries the store, if it can answer without waiting.
     pub(super) fn find_now(
         &self,
         facts: &Facts,
@@ -20,8 +19,8 @@ impl Inner {
         telemetry::timed(Step::Store, || self.store.find_now(facts.digests()))
     }
 
-    /// How a store that must be awaited is asked: at once for a key that is known here, else in its
-    /// turn; not at all for a client that has failed too often.
+    /// Returns how to query a store that must be awaited: at once for a key that is known on this
+    /// node, otherwise after waiting for a turn. Refuses a client that has failed too often.
     pub(super) fn lookup(&self, facts: &Facts) -> Result<Wait, AuthError> {
         let known = self.store.knows(facts.digests());
         if !known {
@@ -30,7 +29,7 @@ impl Inner {
         Ok(Wait::Lookup { known })
     }
 
-    /// Refuses a client that has failed too often for one more look-up.
+    /// Refuses a client that has failed too often for another lookup.
     pub(super) fn check_budget(&self, facts: &Facts) -> Result<(), AuthError> {
         match self.budget.refusal(self.counted(facts)) {
             Some(wait) => Err(AuthError::too_many_failures(wait)),
@@ -38,16 +37,17 @@ impl Inner {
         }
     }
 
-    /// Whose failures are counted: nobody's, where an operator only asks about a key.
+    /// Returns the address whose failures are counted; `None` if an operator verifies a key.
     pub(super) fn counted(&self, facts: &Facts) -> Option<IpAddr> {
         match facts.purpose {
-            Purpose::Request if facts.client_ip.is_none() => self.budget.nobodys(),
+            Purpose::Request if facts.client_ip.is_none() => self.budget.no_address(),
             Purpose::Request => facts.client_ip,
             Purpose::Verification => None,
         }
     }
 
-    /// The key that was found, after the constant-time comparison that also a miss goes through.
+    /// Returns the key that was found, after a constant-time comparison, which is also done for a
+    /// miss.
     pub(super) fn matching(
         &self,
         found: Result<Option<Arc<StoredKey>>, StoreError>,
@@ -66,7 +66,7 @@ impl Inner {
         Ok(found.filter(|_| matches))
     }
 
-    /// A well-formed key that no store knows: counted against the client, never against any key.
+    /// Counts a well-formed key that does not exist, against the client and never against a key.
     pub(super) fn unknown(&self, facts: &Facts) -> AuthError {
         match self.budget.failed(self.counted(facts)) {
             Some(wait) => AuthError::too_many_failures(wait),

@@ -1,14 +1,19 @@
-//! The one path that every request takes.
+//! The path that every request takes.
 //!
-//! 1. credential · 2. shape · 3. digest · 4. look-up · 5. standing · 6. environment, transport,
-//!    network · 7. limit ·
-//! 8. actor · 9. principal
+//! 1. credential
+//! 2. shape
+//! 3. digest
+//! 4. lookup
+//! 5. standing
+//! 6. environment, transport, network
+//! 7. limit
+//! 8. actor
+//! 9. principal
 //!
-//! [`Authenticator::attempt`] answers synchronously what it can, which is everything when the store
-//! answers without waiting; for the rest it hands back a future that owns its data and is `Send`.
-//! `path` has the steps, as a list.
-//! Scopes are demanded by routes, afterwards: what is kept of a key is identity and facts, never a
-//! decision.
+//! [`Authenticator::attempt`] decides synchronously if nothing must be awaited: the store, for
+//! example, may answer without waiting. Otherwise it returns a future that owns its data and is
+//! `Send`. `path` lists the steps. Routes check scopes afterwards: the cache holds a key's identity
+//! and facts, never a decision.
 
 mod attempt;
 mod budget;
@@ -55,23 +60,24 @@ pub use verify::{Introspection, Verdict};
 pub use crate::credential::{MAX_CREDENTIAL_LENGTH, Presentation};
 pub use crate::usage::UsageRecorder;
 
-/// Authenticates requests. Cloning shares everything.
+/// Authenticates requests. Clones share all state.
 ///
-/// It is a part of what [`Portunus::builder`](crate::Portunus::builder) builds.
+/// It is part of the service that [`Portunus::builder`](crate::Portunus::builder) builds.
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<Inner>,
     anonymous: Anonymous,
 }
 
-/// Which requests pass as nobody.
+/// The requests that pass as anonymous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Anonymous {
     /// None.
     Never,
     /// Those without any credentials.
     WithoutCredentials,
-    /// Those too whose credentials are of a scheme that is not accepted, and hold no key.
+    /// Those without any credentials, and those whose credentials have an unsupported scheme and
+    /// contain no key.
     WithoutKey,
 }
 
@@ -95,14 +101,14 @@ struct Inner {
     tokens: Option<Tokens>,
     audit: Option<AuditTrail>,
     responder: Arc<Responder>,
-    /// Tells this authenticator's compiled entries from another's.
+    /// Distinguishes this authenticator's compiled entries from those of others.
     tag: u64,
     rehashes: Rehashes,
 }
 
 impl Authenticator {
-    /// Decides about a request, or begins to, and begins its audit: all that an adapter needs of a
-    /// request's head, read once. The client's address is resolved once for both.
+    /// Starts the authentication of a request and the recording of its audit event. An adapter
+    /// needs nothing else from the request's head. The client's address is resolved once for both.
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
         let client_ip = self.client_ip(head);
         Begun {
@@ -111,7 +117,8 @@ impl Authenticator {
         }
     }
 
-    /// Decides about a request, or begins to. Nothing is noted of it; see [`begin`](Self::begin).
+    /// Starts the authentication of a request. No audit event is recorded; see
+    /// [`begin`](Self::begin).
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
         self.attempt_from(head, self.client_ip(head))
     }
@@ -120,11 +127,11 @@ impl Authenticator {
         self.inner.attempt(head, client_ip, self.anonymous)
     }
 
-    /// Decides about a request, waiting where it must. The head is read at once; the future owns
+    /// Authenticates a request, waiting if necessary. The head is read immediately; the future owns
     /// its data.
     ///
     /// # Errors
-    /// Whatever refuses the request.
+    /// Returns the error with which the request is refused.
     pub fn authenticate(
         &self,
         head: &dyn RequestHead,
@@ -132,9 +139,9 @@ impl Authenticator {
         self.attempt(head).outcome()
     }
 
-    /// The same authenticator, sharing everything, for routes whose key is optional: a request that
-    /// sends no credentials at all passes as nobody. Credentials that fail, and those of a scheme
-    /// that is not accepted, are refused.
+    /// Returns an authenticator that shares all state, for routes whose key is optional: a request
+    /// without any credentials passes as anonymous. Invalid credentials, and those of a scheme that
+    /// is not accepted, are refused.
     #[must_use]
     pub fn optional_key(&self) -> Self {
         Self {
@@ -143,8 +150,7 @@ impl Authenticator {
         }
     }
 
-    /// The ways to present a key that are accepted, in the order in which they were given: for
-    /// documents of an API.
+    /// Returns the accepted ways to present a key, in configuration order, for API documentation.
     pub fn presentations(&self) -> impl Iterator<Item = Presentation<'_>> {
         self.inner.accepted.iter().map(|way| match &way.scheme {
             Scheme::Bearer => Presentation::Bearer,
@@ -153,7 +159,8 @@ impl Authenticator {
         })
     }
 
-    /// The fields that may carry a key, by their names in lower case: to be kept out of logs.
+    /// Returns the names, in lower case, of the header fields that may carry a key and must not be
+    /// logged.
     pub fn secret_fields(&self) -> impl Iterator<Item = &str> {
         let own = self
             .inner
@@ -166,8 +173,8 @@ impl Authenticator {
         std::iter::once("authorization").chain(own)
     }
 
-    /// Begins to watch a request for the audit; `None` where nothing is audited. An adapter tells
-    /// the request_audit who was let through and how the request was answered.
+    /// Starts recording the audit event of a request; `None` if nothing is audited. An adapter
+    /// reports the authenticated caller and the response to it.
     #[must_use]
     pub fn request_audit(&self, head: &dyn RequestHead) -> Option<RequestAudit> {
         self.watch(head, self.client_ip(head))
@@ -185,9 +192,9 @@ impl Authenticator {
         ))
     }
 
-    /// The id of a request: what a layer further out has said, else the caller's `X-Request-Id`
-    /// where it stands once and is harmless; not with a key in it. Else one is made, where there is
-    /// an audit that would tell of it.
+    /// Returns the id of a request: the one that an outer layer assigned, or else the caller's
+    /// `X-Request-Id` if it occurs once and is well-formed. An id that looks like a key is ignored.
+    /// Without either, a new id is generated if requests are audited.
     #[must_use]
     pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
         let given = head
@@ -198,21 +205,22 @@ impl Authenticator {
         given.or_else(|| self.inner.audit.as_ref()?.make_request_id())
     }
 
-    /// The address of whoever makes a request, as far as it is known.
+    /// Returns the client's address, if known.
     #[must_use]
     pub fn client_ip(&self, head: &dyn RequestHead) -> Option<IpAddr> {
         self.inner.client_ip.resolve(head)
     }
 
-    /// What a key grants here: its own scopes, or everything where keys of its kind have none.
+    /// Returns the scopes that a key grants: its own, or all scopes if keys of its kind are
+    /// unscoped.
     ///
     /// # Errors
-    /// `STORE_UNAVAILABLE` where its scopes cannot be understood.
+    /// Returns `STORE_UNAVAILABLE` if its scopes cannot be parsed.
     pub fn scopes_of(&self, record: &KeyRecord) -> Result<Arc<dyn ScopeSet>, AuthError> {
         self.inner.scopes_of(record)
     }
 
-    /// The quotas of keys that have none of their own.
+    /// Returns the quotas of keys without quotas of their own.
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.inner.limits.quotas
@@ -230,12 +238,12 @@ impl Authenticator {
         self.inner.user_ids
     }
 
-    /// The one environment that is served, if it is only one.
+    /// Returns the environment that is served, if it is only one.
     pub(crate) fn environment(&self) -> Option<&Environment> {
         self.inner.environment.as_ref()
     }
 
-    /// Whether keys of this kind have no scopes and may do everything.
+    /// Returns whether keys of this kind are unscoped and therefore grant all scopes.
     pub(crate) fn is_unscoped(&self, kind: KeyKind) -> bool {
         self.inner.unscoped.contains(&kind)
     }
@@ -248,69 +256,69 @@ impl Authenticator {
         &*self.inner.scope_model
     }
 
-    /// The trail that requests are noted in, where they are.
+    /// Returns the audit trail, if requests are audited.
     #[must_use]
     pub fn audit(&self) -> Option<&AuditTrail> {
         self.inner.audit.as_ref()
     }
 
-    /// How refusals are answered.
+    /// Returns the responder, which renders refusals.
     #[must_use]
     pub fn responder(&self) -> &Arc<Responder> {
         &self.inner.responder
     }
 
-    /// What has been counted: to be flushed on an interval and before the process ends.
+    /// Returns the usage recorder. Flush it periodically and before the process exits.
     #[must_use]
     pub fn usage(&self) -> &UsageRecorder {
         &self.inner.usage
     }
 
-    /// How many keys wait to be stored under the current scheme.
+    /// Returns the number of keys that are queued to be stored under the current scheme.
     #[must_use]
     pub fn pending_rehashes(&self) -> usize {
         self.inner.rehashes.pending()
     }
 
-    /// Stores keys under the current scheme that were used and are stored under an older one. Call it
-    /// on an interval: requests note such keys, a thousand at most, and write nothing themselves.
-    /// Returns how many were written. After the store has failed, nothing is tried for a minute.
+    /// Stores the queued keys, which are stored under an older scheme, under the current one. Call
+    /// it periodically: requests only queue such keys, up to 1000. Returns the number of keys
+    /// written. After a failure of the store, nothing is written for a minute.
     ///
     /// Dropping the future loses nothing.
     pub async fn write_rehashes(&self) -> usize {
         self.inner.write_rehashes().await.0
     }
 
-    /// The same, for the periodic jobs, which report failures.
+    /// Like [`write_rehashes`](Self::write_rehashes), for the periodic jobs, which report failures.
     pub(crate) async fn try_write_rehashes(&self) -> Result<(), crate::store::StoreError> {
         self.inner.write_rehashes().await.1
     }
 
-    /// How many keys were stored under the current scheme so far.
+    /// Returns the number of keys that were rehashed so far.
     pub(crate) fn written_rehashes(&self) -> u64 {
         self.inner.rehashes.written()
     }
 
-    /// Frees what the limiter keeps for idle buckets.
+    /// Frees the limiter's idle buckets.
     pub(crate) fn sweep_limiter(&self) {
         let limits = &self.inner.limits;
         limits.limiter.iter().for_each(|limiter| limiter.sweep());
         crate::limit::RateLimiter::sweep(&limits.stand_in);
     }
 
-    /// Frees what the directory remembers and does not use any more.
+    /// Frees the directory's expired cache entries.
     pub(crate) fn sweep_directory(&self) {
         let directory = self.inner.directory.iter();
         directory.for_each(Directory::sweep);
     }
 
-    /// How many requests the limiter gave no answer for.
+    /// Returns the number of requests for which the limiter did not answer.
     #[must_use]
     pub fn limiter_outages(&self) -> u64 {
         self.inner.limits.outages.load(Ordering::Relaxed)
     }
 
-    /// The store that keys are looked up in.
+    /// Returns the store in which keys are looked up.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn KeyLookup> {
         &self.inner.store

@@ -1,10 +1,10 @@
 //! The steps that a request takes, as a list.
 //!
-//! [`Inner::attempt`] reads the head: steps 1 to 3. [`Inner::steps`] takes all others, in their
-//! order, until the request is decided or must wait. Whatever can answer at once is asked at once, so
-//! that a request which waits for nothing is decided without an allocation. Where something must be
-//! awaited, what is known moves into a future: [`Inner::finish`] awaits it there and goes on with the
-//! answer, at the step that asked. Every refusal is made by [`Inner::refusal`].
+//! [`Inner::attempt`] reads the head: steps 1 to 3. [`Inner::steps`] takes the others in order,
+//! until the request is decided or must wait. Calls that can be answered at once are not awaited,
+//! so a request that waits for nothing is decided without an allocation. If something must be
+//! awaited, the state moves into a future: [`Inner::finish`] awaits the answer and continues at the
+//! step that needed it. Every refusal of a step is completed by [`Inner::refusal`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::request::RequestHead;
 use crate::store::StoredKey;
 use crate::telemetry;
 
-/// The steps after the head was read, in their order.
+/// The steps after the head was read, in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
     Lookup,
@@ -41,32 +41,32 @@ pub(super) enum Step {
     Principal,
 }
 
-/// What the steps so far have found out.
+/// The results of the steps so far.
 #[derive(Default)]
 pub(super) struct Progress {
-    /// The place among the look-ups in flight, while the key is not known yet.
-    pub(super) place: Option<super::budget::Place>,
+    /// The permit for a lookup in flight, until the key is found.
+    pub(super) permit: Option<super::budget::Permit>,
     stored: Option<Arc<StoredKey>>,
     pub(super) entry: Option<Arc<KeyEntry>>,
     limits: Option<Decision>,
     acting: Option<ActsFor>,
 }
 
-/// The user for whom the key acts, in which way, and the id to tell where it was named otherwise.
+/// The user for whom the key acts, the mode, and the user's id if the response should include it.
 struct ActsFor {
     mode: ActorMode,
     acting: Arc<Acting>,
     canonical_user: Option<UserId>,
 }
 
-/// Who knows the user that is requested, in which way the key shall act, and for whom.
+/// The directory that resolves the requested user, the mode, and the user.
 type Requested<'a> = (&'a Arc<dyn Directory>, ActorMode, &'a UserRef);
 
-/// How far the steps came: what must be awaited, or nothing for a request that may pass.
+/// The progress of the steps: what must be awaited, or `None` for a request that passes.
 pub(super) type Advance = Result<Option<Wait>, AuthError>;
 
 impl Inner {
-    /// The path of a request, from its head to what it comes to, or to where it must wait.
+    /// Takes a request from its head to a decision, or to the point where it must wait.
     pub(super) fn attempt(
         self: &Arc<Self>,
         head: &dyn RequestHead,
@@ -77,7 +77,7 @@ impl Inner {
         let (way, value) = match credential::read(head, &self.accepted) {
             Ok(Credential::Presented(way, value)) => (way, value),
             Ok(absent) if self.is_anonymous(&absent, anonymous) => {
-                return Attempt::Ready(Ok(Authenticated::nobody()));
+                return Attempt::Ready(Ok(Authenticated::anonymous()));
             }
             Ok(_) => return Attempt::Ready(Err(AuthError::new(ErrorCode::MissingKey))),
             Err(error) => return Attempt::Ready(Err(error)),
@@ -104,7 +104,7 @@ impl Inner {
         }
     }
 
-    /// Awaits whatever the steps must wait for, and goes on with each answer.
+    /// Awaits what the steps must wait for, and continues with each answer.
     pub(super) async fn finish(
         &self,
         facts: &Facts,
@@ -130,14 +130,14 @@ impl Inner {
         steps.map_err(|error| self.refusal(error, facts, so_far))
     }
 
-    /// The steps. Each goes on to the next, refuses, or says what must be awaited for it.
+    /// Takes the steps. Each continues with the next, refuses, or returns what it must await.
     fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
         let mut step = match &answer {
             Some(answer) => answer.step(),
             None if !facts.digests().is_empty() => Step::Lookup,
             None => Step::ExternalToken,
         };
-        // At each start: a key may expire while something is awaited.
+        // Read again after each wait: a key may expire in the meantime.
         let now = self.clock.now();
         loop {
             step = match (step, &so_far.entry) {
@@ -166,9 +166,9 @@ impl Inner {
                 }
                 // 5. standing: the key's, then its owner's
                 (Step::Standing, Some(entry)) => {
-                    so_far.place = None;
+                    so_far.permit = None;
                     standing(&entry.record, now)?;
-                    self.note_rehash(facts, so_far.stored.as_ref());
+                    self.queue_rehash(facts, so_far.stored.as_ref());
                     Step::Owner
                 }
                 (Step::Owner, Some(entry)) => {
@@ -203,7 +203,7 @@ impl Inner {
                     }
                     Step::Actor
                 }
-                // 8. actor: the owner, or a user whom the request names
+                // 8. actor: the owner, or a user that the request names
                 (Step::Actor, Some(entry)) => {
                     if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
                         let tenant = &entry.record.owner.tenant_id;
@@ -222,15 +222,15 @@ impl Inner {
                     }
                     return Ok(None);
                 }
-                // Only a key that was found goes beyond the look-up.
+                // The steps after the lookup need a key that was found.
                 (_, None) => Step::Lookup,
             };
         }
     }
 
-    /// The refusal, with all that is known of whom it refuses: how the windows stand for the answer,
-    /// the real key that was presented and the user whom it named for the audit; no name that has
-    /// the looks of a key.
+    /// Completes a refusal: with the state of the windows for the response, and the real key that
+    /// was presented and the named user for the audit event. A name that looks like a key is
+    /// omitted.
     fn refusal(&self, error: AuthError, facts: &Facts, so_far: &mut Progress) -> AuthError {
         let of_entry = so_far.entry.as_ref().map(|entry| &entry.record);
         let record = of_entry.or(so_far.stored.as_ref().map(|stored| stored.record()));
@@ -250,8 +250,8 @@ impl Inner {
             .presenting(record, named)
     }
 
-    /// Whom the key shall act for, where it is somebody else than its owner, and who knows that
-    /// user.
+    /// Returns the user that the key is asked to act for, if it is not its owner, and the
+    /// directory.
     fn acts_for<'a>(
         &'a self,
         facts: &'a Facts,
@@ -274,8 +274,8 @@ impl Inner {
         }
     }
 
-    /// What the directory's answer means: one refusal for users who are unknown, foreign or
-    /// suspended.
+    /// Evaluates the directory's answer. Users that are unknown, of another tenant or suspended are
+    /// refused with the same error.
     fn acting(
         &self,
         entry: &KeyEntry,
@@ -299,7 +299,7 @@ impl Inner {
 }
 
 impl Progress {
-    /// Who was let through, and what the answer tells, once all steps are taken.
+    /// Returns the result once all steps are taken.
     pub(super) fn outcome(&mut self, facts: &Facts) -> Outcome {
         let Some(entry) = self.entry.take() else {
             return Err(AuthError::new(ErrorCode::InvalidKey));

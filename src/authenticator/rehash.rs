@@ -1,8 +1,9 @@
-//! Keys that are stored under an older scheme, to be stored under the current one.
+//! Rehashing: keys stored under an older scheme are stored under the current one after use.
 //!
-//! A request only notes the key: no request waits for a write. What is noted is one entry per key,
-//! bounded, and written by [`Authenticator::write_rehashes`](super::Authenticator::write_rehashes).
-//! Nothing is lost where an entry is left out: the next use of the key notes it again.
+//! A request only queues the key, so it never waits for a write. The queue is bounded, with one
+//! entry per key, and is written by
+//! [`Authenticator::write_rehashes`](super::Authenticator::write_rehashes). Nothing is lost if a
+//! key is not queued: its next use queues it again.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,18 +18,18 @@ use super::facts::{Facts, Purpose};
 use crate::key::{KeyDigest, KeyId};
 use crate::store::{Change, KeyStore, Rejected, StoreError, StoredKey, WriteBatch};
 
-/// After a write that failed, none is tried for so long.
+/// The time without further attempts after a failed write.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// No more keys are noted at once.
-const MOST_NOTED: usize = 1000;
+/// The maximum number of queued keys.
+const MOST_QUEUED: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct Rehashes {
-    noted: Mutex<BTreeMap<KeyId, Rehash>>,
-    /// Not before this many milliseconds of monotonic time.
+    queued: Mutex<BTreeMap<KeyId, Rehash>>,
+    /// The earliest time of the next write, in milliseconds of monotonic time.
     next: AtomicU64,
-    /// How many were written so far.
+    /// The number of keys written so far.
     written: AtomicU64,
 }
 
@@ -36,7 +37,8 @@ pub(super) struct Rehashes {
 struct Rehash {
     from: KeyDigest,
     to: KeyDigest,
-    /// Until then it is not tried, nor noted again: the store would not have it.
+    /// The time until which the key is neither written nor queued again, because the store rejected
+    /// the change.
     refused_until: Option<Duration>,
 }
 
@@ -52,36 +54,36 @@ impl Rehashes {
     }
 
     pub(super) fn pending(&self) -> usize {
-        self.noted.lock().len()
+        self.queued.lock().len()
     }
 
-    /// The first that is noted after a key's.
+    /// Returns the first queued entry after the given key.
     fn after(&self, id: Option<&KeyId>) -> Option<(KeyId, Rehash)> {
         let after = id.map_or(Bound::Unbounded, Bound::Excluded);
-        let noted = self.noted.lock();
-        let (id, rehash) = noted.range::<KeyId, _>((after, Bound::Unbounded)).next()?;
+        let queued = self.queued.lock();
+        let (id, rehash) = queued.range::<KeyId, _>((after, Bound::Unbounded)).next()?;
         Some((id.clone(), *rehash))
     }
 
-    /// Forgets one, unless another one of the same key has taken its place.
+    /// Removes an entry, unless the key has been queued with other digests since.
     fn done(&self, id: &KeyId, rehash: &Rehash) {
-        let mut noted = self.noted.lock();
-        if noted.get(id).is_some_and(|noted| noted.is_same(rehash)) {
-            noted.remove(id);
+        let mut queued = self.queued.lock();
+        if queued.get(id).is_some_and(|queued| queued.is_same(rehash)) {
+            queued.remove(id);
         }
     }
 
     fn refused(&self, id: &KeyId, rehash: &Rehash, until: Duration) {
-        let mut noted = self.noted.lock();
-        if let Some(noted) = noted.get_mut(id).filter(|noted| noted.is_same(rehash)) {
-            noted.refused_until = Some(until);
+        let mut queued = self.queued.lock();
+        if let Some(queued) = queued.get_mut(id).filter(|queued| queued.is_same(rehash)) {
+            queued.refused_until = Some(until);
         }
     }
 }
 
 impl Inner {
-    /// Notes a key that works and is not stored under the current scheme.
-    pub(super) fn note_rehash(&self, facts: &Facts, stored: Option<&Arc<StoredKey>>) {
+    /// Queues a key that is valid but not stored under the current scheme.
+    pub(super) fn queue_rehash(&self, facts: &Facts, stored: Option<&Arc<StoredKey>>) {
         let (Some(stored), Some(&to)) = (stored, facts.digests().first()) else {
             return;
         };
@@ -98,21 +100,21 @@ impl Inner {
             refused_until: None,
         };
         let id = &stored.record().id;
-        let mut noted = self.rehashes.noted.lock();
-        let has_room = noted.len() < MOST_NOTED;
-        match noted.get_mut(id) {
+        let mut queued = self.rehashes.queued.lock();
+        let has_capacity = queued.len() < MOST_QUEUED;
+        match queued.get_mut(id) {
             Some(known) if known.is_same(&rehash) => {}
             Some(known) => *known = rehash,
-            None if has_room => {
-                noted.insert(id.clone(), rehash);
+            None if has_capacity => {
+                queued.insert(id.clone(), rehash);
             }
             None => {}
         }
     }
 
-    /// Writes what is noted, one key after the other, unless a write has failed a moment ago.
-    /// Returns how many keys it has written, and the failure that ended it. Dropping it loses
-    /// nothing: what may have been written is written again, which harms nobody.
+    /// Writes the queued keys one after the other, unless a write failed within the last minute.
+    /// Returns the number of keys written, and the error that ended the run, if any. Dropping the
+    /// future loses nothing: a write of unknown result is repeated, which is harmless.
     pub(super) async fn write_rehashes(&self) -> (usize, Result<(), StoreError>) {
         let (queue, mut written) = (&self.rehashes, 0);
         let Some(store) = &self.rehash_in else {
@@ -145,10 +147,10 @@ impl Inner {
         (written, Ok(()))
     }
 
-    /// Writes one, or finds that there is nothing to write.
+    /// Writes one key, unless there is nothing left to write.
     ///
     /// # Errors
-    /// Where the store gave no answer.
+    /// Returns an error if the store did not answer.
     async fn write_rehash(
         &self,
         store: &Arc<dyn KeyStore>,
@@ -164,9 +166,9 @@ impl Inner {
         match store.apply(&WriteBatch::new().change(change)).await {
             Ok(()) => self.rehashes.done(id, rehash),
             Err(error) => match error.as_rejected() {
-                // Another node was quicker, or the key is gone.
+                // Another node was faster, or the key was deleted.
                 Some(Rejected::Missing(_)) => self.rehashes.done(id, rehash),
-                // It will not take the digest back.
+                // The store rejects the change, for example because the digest was used before.
                 Some(_) => {
                     let until = self.clock.monotonic().saturating_add(PAUSE);
                     self.rehashes.refused(id, rehash, until);

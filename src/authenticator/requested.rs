@@ -1,31 +1,31 @@
-//! What a request says about whom the key shall act for.
+//! The user that a request asks the key to act for.
 
 use crate::actor::{ActorMode, UserIds, UserRef};
 use crate::error::{AuthError, ErrorCode, NamedUser};
 use crate::key::UserId;
 use crate::request::{FieldName, RequestHead, Single};
 
-/// No identifier longer than this is looked up (RFC 5321 §4.5.3.1: 64 + 1 + 255).
+/// The maximum length of an identifier (RFC 5321 §4.5.3.1: 64 + 1 + 255).
 const LONGEST: usize = 320;
 
-/// The fields that name a user.
+/// The header fields that name a user.
 const FIELDS: [FieldName<'static>; 3] = [
     FieldName::UserId,
     FieldName::OnBehalfOf,
     FieldName::OnBehalfEmail,
 ];
 
-/// Whom a request names.
+/// The actor that a request names.
 #[derive(Debug, Clone)]
 pub(super) enum RequestedActor {
-    /// Nobody: the key acts for itself.
+    /// None: the key acts for its owner.
     Owner,
-    /// A user, in this way.
+    /// A user, and the mode in which to act.
     User(ActorMode, UserRef),
 }
 
 impl RequestedActor {
-    /// Reads the fields. Several of them, a repeated one and an empty one are ambiguous, and refused.
+    /// Reads the fields. Multiple, repeated or empty fields are ambiguous and rejected.
     pub(super) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
         let mut requested = Self::Owner;
         if !head.may_have_any(&FIELDS) {
@@ -34,27 +34,30 @@ impl RequestedActor {
         for name in FIELDS {
             let value = match head.single(name) {
                 Single::Absent => continue,
-                Single::Repeated => return Err(unclear(name, "stands more than once")),
+                Single::Repeated => return Err(invalid(name, "is repeated")),
                 Single::One(value) => value.trim_ascii(),
             };
             if !matches!(requested, Self::Owner) {
-                return Err(unclear(name, "stands beside another that names a user"));
+                return Err(invalid(
+                    name,
+                    "cannot be combined with another header that names a user",
+                ));
             }
             let text = std::str::from_utf8(value).ok();
             let text = text.filter(|t| {
                 !t.is_empty() && t.len() <= LONGEST && t.bytes().all(|b| b.is_ascii_graphic())
             });
-            let text = text.ok_or_else(|| unclear(name, "names nobody"))?;
+            let text = text.ok_or_else(|| invalid(name, "does not name a user"))?;
             let user = match name {
                 FieldName::UserId => by_id(text, ids)
                     .filter(|_| ids.permits(text))
-                    .ok_or_else(|| unclear(name, "is no user id"))?,
+                    .ok_or_else(|| invalid(name, "is not a valid user id"))?,
                 FieldName::OnBehalfEmail => {
-                    by_email(text).ok_or_else(|| unclear(name, "is no e-mail address"))?
+                    by_email(text).ok_or_else(|| invalid(name, "is not a valid e-mail address"))?
                 }
                 _ => by_email(text)
                     .or_else(|| by_id(text, ids))
-                    .ok_or_else(|| unclear(name, "names nobody"))?,
+                    .ok_or_else(|| invalid(name, "does not name a user"))?,
             };
             let mode = if name == FieldName::OnBehalfOf {
                 ActorMode::Delegated
@@ -67,7 +70,7 @@ impl RequestedActor {
     }
 }
 
-/// The user, as a refusal tells the audit.
+/// Converts the user for the audit event of a refusal.
 pub(super) fn named(mode: ActorMode, user: &UserRef) -> NamedUser {
     let (id, email) = match user.clone() {
         UserRef::Id(id) => (Some(id), None),
@@ -90,9 +93,9 @@ fn by_email(text: &str) -> Option<UserRef> {
     (!local.is_empty() && !domain.is_empty()).then(|| UserRef::Email(text.to_ascii_lowercase()))
 }
 
-fn unclear(name: FieldName<'_>, how: &str) -> AuthError {
+fn invalid(name: FieldName<'_>, how: &str) -> AuthError {
     AuthError::with_detail(
         ErrorCode::InvalidRequest,
-        format!("The field {} {how}", name.as_str()),
+        format!("The header {} {how}", name.as_str()),
     )
 }

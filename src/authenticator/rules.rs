@@ -1,4 +1,4 @@
-//! The rules of the path that look at a key's facts alone, one function each.
+//! The rules of the path that depend on a key's facts only, one function each.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus};
 
-/// Step 6: a connection as secure as demanded.
+/// Step 6: refuses a connection that does not meet the transport requirements.
 pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
     if facts.secure {
         Ok(())
@@ -17,7 +17,8 @@ pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
     }
 }
 
-/// Step 6: an address on the key's allow-list, where it has one; an unknown address is on none.
+/// Step 6: refuses an address that is not on the key's allow-list, if it has one. An unknown
+/// address is not on any list.
 pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
     match &record.allowed_ips {
         Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => {
@@ -27,7 +28,7 @@ pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(
     }
 }
 
-/// A user key whose `X-User-Id` is its own user, which changes nothing.
+/// Returns whether a user key's `X-User-Id` names its own user, which changes nothing.
 pub(super) fn owner_is_requested(
     record: &KeyRecord,
     ids: UserIds,
@@ -40,17 +41,18 @@ pub(super) fn owner_is_requested(
         && matches!(named, UserRef::Id(id) if own.is_some_and(|own| ids.are_one(own, id)))
 }
 
-/// Delegation is a permission of the key, and of applications' keys only.
+/// Returns whether a key may act for users: an application's key with the permission to delegate.
 pub(super) fn may_delegate(record: &KeyRecord) -> bool {
     record.kind == KeyKind::App && record.delegation != Delegation::Off
 }
 
-/// Within the tenant, or where the directory grants it; never for who is suspended.
+/// Returns whether a key may act for a user: one of its tenant, or one for whom the directory
+/// grants it, and never one who is suspended.
 pub(super) fn may_act_for(record: &KeyRecord, user: &User) -> bool {
     !user.suspended && (user.tenant_id == record.owner.tenant_id || user.collaborates)
 }
 
-/// What the standing of an owner means for the key.
+/// Refuses a key because of the standing of its owner.
 pub(super) fn check_owner(answer: Result<Standing, DirectoryError>) -> Result<(), AuthError> {
     match answer {
         Ok(Standing::Good) => Ok(()),
@@ -66,7 +68,7 @@ pub(super) fn check_owner(answer: Result<Standing, DirectoryError>) -> Result<()
     }
 }
 
-/// Step 5: told only to who presented the real key.
+/// Step 5: refuses a key that is not active. Only a caller who presented the real key gets here.
 pub(super) fn standing(record: &KeyRecord, now: SystemTime) -> Result<(), AuthError> {
     Err(match record.status(now) {
         KeyStatus::Active => return Ok(()),

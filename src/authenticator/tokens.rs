@@ -1,9 +1,9 @@
-//! Tokens that somebody else issued: which verifier is asked, and what it answered a moment ago.
+//! Tokens that the library did not issue: their verifier, and a cache of its results.
 //!
-//! An answer is used again for [`FRESH`] at most, counted from when the verifier was asked, and
-//! never past the token's expiry. It stays known for longer: a token that was good is verified again
-//! without a place in the queue, whatever the client's neighbours have failed. What is remembered is
-//! bounded by count and by size; that a token is not valid is never remembered.
+//! A result is reused for at most [`FRESH`], counted from the start of the call, and never past the
+//! token's expiry. The entry stays in the cache for longer: a token that was valid is verified
+//! again without waiting for a turn, regardless of failures of the same client. The cache is
+//! bounded by number of entries and by size. It never holds tokens that are not valid.
 
 use std::fmt;
 use std::mem::size_of;
@@ -23,10 +23,10 @@ use crate::principal::KeyEntry;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
 
-/// How long an answer is used.
+/// How long a result is reused.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// About how many tokens are remembered, and how many bytes of them.
+/// The approximate maximum number of cached tokens, and their maximum size in bytes.
 const MOST_TOKENS: usize = 10_000;
 const MOST_BYTES: u64 = 16 << 20;
 
@@ -46,7 +46,7 @@ struct BySize;
 
 impl Weighter<KeyDigest, Known> for BySize {
     fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
-        // No token counts for less than its share of the bytes: that bounds their number.
+        // No token weighs less than its share of the bytes, which bounds their number.
         (known.entry.record.bytes() as u64 + size_of::<KeyEntry>() as u64)
             .max(MOST_BYTES / MOST_TOKENS as u64)
     }
@@ -79,7 +79,7 @@ impl Inner {
         self.tokens.as_ref()?.known.get(&digest)
     }
 
-    /// Whose token it is, as the verifier has said a moment ago.
+    /// Returns the entry of a token, if a recent result of the verifier is cached.
     pub(super) fn verified(
         &self,
         facts: &Facts,
@@ -89,16 +89,16 @@ impl Inner {
         (age < FRESH).then_some(Ok(Some(known.entry)))
     }
 
-    /// How the verifier is asked; not at all for a client that has failed too often.
+    /// Returns how to call the verifier. Refuses a client that has failed too often.
     pub(super) fn verification(&self, facts: &Facts, so_far: &Progress) -> Result<Wait, AuthError> {
         let known = self.known_token(facts).is_some();
-        if !known && so_far.place.is_none() {
+        if !known && so_far.permit.is_none() {
             self.check_budget(facts)?;
         }
         Ok(Wait::Token { known })
     }
 
-    /// Asks the verifier, and remembers whom it vouched for.
+    /// Calls the verifier, and caches valid tokens.
     pub(super) async fn verify_token(
         &self,
         facts: &Facts,

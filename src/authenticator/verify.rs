@@ -1,8 +1,8 @@
-//! What a request would get that is not made.
+//! Verification of a key for operators: what a request with it would get.
 //!
-//! The steps of the path decide it, and the requirement as a route checks it: an answer here and
-//! that of a request cannot differ. Only the limit and the transport are left out: nothing is
-//! consumed, and there is no connection.
+//! It takes the same steps as a request and checks the requirement like a route, so the results
+//! cannot differ. Only the limit and the transport are skipped: nothing is consumed, and there is
+//! no connection.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -20,11 +20,11 @@ use crate::policy::{Principal, Requirement, WorkspaceOf};
 use crate::principal::{KeyEntry, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
 
-/// A request that is only asked about, by [`Authenticator::verify`].
+/// The description of a hypothetical request for [`Authenticator::verify`].
 ///
-/// What is not said is not evaluated, except that a key with an allow-list wants an address.
+/// What is not set is not evaluated, except that a key with an allow-list requires an address.
 #[derive(Debug, Clone, Default)]
-#[must_use = "it is a question until Authenticator::verify answers it"]
+#[must_use = "it has no effect until it is passed to Authenticator::verify"]
 pub struct Introspection {
     client_ip: Option<IpAddr>,
     method: Option<String>,
@@ -33,39 +33,39 @@ pub struct Introspection {
 }
 
 impl Introspection {
-    /// A request about which nothing is known.
+    /// Creates a description with nothing set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The client's address. Without one, a key with an allow-list is refused.
+    /// Sets the client's address. Without one, a key with an allow-list is refused.
     pub fn with_client_ip(mut self, ip: IpAddr) -> Self {
         self.client_ip = Some(ip);
         self
     }
 
-    /// The method, as it is written in a request (`GET`). Without one, whether the key may write is
-    /// not evaluated, except where the requirement says itself that the route writes.
+    /// Sets the method, as sent in a request (`GET`). Without one, the key's access level is not
+    /// evaluated, unless the requirement states that the route writes.
     pub fn with_method(mut self, method: impl Into<String>) -> Self {
         self.method = Some(method.into());
         self
     }
 
-    /// The workspace that the request is about, whichever way the route takes it from a request.
-    /// Without one, the answer is that for a route that takes keys of any workspaces.
+    /// Sets the workspace that the request is about, regardless of how the route takes it from a
+    /// request. Without one, the result is that of a route that accepts keys of any workspace.
     pub fn with_workspace(mut self, workspace: WorkspaceId) -> Self {
         self.workspace = Some(workspace);
         self
     }
 
-    /// What the route requires. Where it takes a workspace from a route's parameter, that is the
-    /// [workspace](Self::with_workspace); other parts of a request are not there.
+    /// Sets the requirement of the route. If it takes a workspace from a route parameter, the value
+    /// is the [workspace](Self::with_workspace); other parts of a request are absent.
     pub fn with_requirement(mut self, requirement: impl Into<Requirement>) -> Self {
         self.requirement = Some(requirement.into());
         self
     }
 
-    /// All that a route for such requests requires.
+    /// Returns the whole requirement of a route for such requests.
     fn required(&self) -> Requirement {
         let required = self.requirement.clone().unwrap_or(Requirement::none());
         match self.workspace.clone() {
@@ -78,7 +78,7 @@ impl Introspection {
     }
 }
 
-/// The head that such a request would have.
+/// The head of the hypothetical request.
 #[derive(Debug)]
 struct AskedHead<'a> {
     method: &'a str,
@@ -106,7 +106,7 @@ impl RequestHead for AskedHead<'_> {
     fn visit<'a>(&'a self, _: FieldName<'_>, _: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {}
 }
 
-/// What a request with a key that works would get.
+/// The result of verifying a key: what a request with it would get.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     record: Arc<KeyRecord>,
@@ -115,25 +115,26 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// The id of the key.
+    /// Returns the id of the key.
     #[must_use]
     pub fn key_id(&self) -> &KeyId {
         &self.record.id
     }
 
-    /// Whether the request would be let through.
+    /// Returns whether the request would pass.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.refusal.is_none()
     }
 
-    /// How the request would be refused, where it would be.
+    /// Returns the error with which the request would be refused, if any.
     #[must_use]
     pub fn refusal(&self) -> Option<&AuthError> {
         self.refusal.as_ref()
     }
 
-    /// Why, in words for people: every part that was evaluated, also after the one that refuses.
+    /// Returns an explanation for people, with all parts that were evaluated, including those after
+    /// the one that refuses.
     #[must_use]
     pub fn explanation(&self) -> &str {
         &self.explanation
@@ -141,16 +142,16 @@ impl Verdict {
 }
 
 impl Authenticator {
-    /// Tells what a request with this key would get, by the steps that every request takes. It is
-    /// no use of the key, takes no quota, counts no failure and looks at no transport. The key acts
-    /// for its owner.
+    /// Reports what a request with this key would get, by the steps that every request takes. It
+    /// does not count as a use of the key or as a failure, takes no quota, and ignores the
+    /// transport. The key acts for its owner.
     ///
-    /// `None` for a text that is no key here, and for a key that does not work for anything: one
-    /// that is revoked, expired, disabled or not valid yet.
+    /// Returns `None` for a string that is not a key of this service, and for a key that no request
+    /// can use: one that is revoked, expired, disabled or not yet valid.
     ///
     /// # Errors
-    /// What a request would be answered while something does not answer: `STORE_UNAVAILABLE`,
-    /// `DIRECTORY_UNAVAILABLE`.
+    /// Returns `STORE_UNAVAILABLE` or `DIRECTORY_UNAVAILABLE` if the store or the directory does
+    /// not answer.
     pub async fn verify(
         &self,
         key: &str,
@@ -174,7 +175,7 @@ impl Authenticator {
             so_far.entry,
         ) {
             (Err(error), _) if error.status() == 503 => Err(error),
-            // It works for nothing, or is no key.
+            // The key exists but no request can use it, or it does not exist.
             (Err(error), _)
                 if error.status() == 401 && error.code() != ErrorCode::WrongEnvironment =>
             {
@@ -188,11 +189,11 @@ impl Authenticator {
 }
 
 impl Authenticator {
-    /// Waits for the turn to look up a key for an operator, unless it is known here: as every
-    /// request does, but that no client's failures count.
+    /// Waits for a turn to look up a key for an operator, unless it is known on this node. Unlike
+    /// for a request, no client's failures count.
     ///
     /// # Errors
-    /// `STORE_UNAVAILABLE` where the turn does not come in time.
+    /// Returns `STORE_UNAVAILABLE` if no turn is granted in time.
     pub(crate) async fn turn(
         &self,
         digests: &[KeyDigest],
@@ -201,7 +202,7 @@ impl Authenticator {
             return Ok(None);
         }
         let busy = |_| {
-            let why = "too many look-ups are in flight";
+            let why = "too many lookups are in flight";
             AuthError::unavailable(ErrorCode::StoreUnavailable, why)
         };
         self.inner.budget.enter(None).await.map(Some).map_err(busy)
@@ -209,14 +210,14 @@ impl Authenticator {
 }
 
 impl Inner {
-    /// The verdict on whom the path has let through, or has not.
+    /// Returns the verdict for a principal that passed the path, or for the error that refused it.
     fn judge(
         &self,
         entry: Arc<KeyEntry>,
         admitted: Result<KeyPrincipal, AuthError>,
         asked: &Introspection,
     ) -> Verdict {
-        // Without a method, one that every key may use.
+        // The default method is one that every key is allowed to use.
         let method = asked.method.as_deref().unwrap_or("GET");
         let head = AskedHead { method, asked };
         let record = Arc::clone(&entry.record);
@@ -226,7 +227,7 @@ impl Inner {
                 (principal, refusal)
             }
             Err(error) => {
-                // The rest is explained all the same.
+                // The remaining parts are explained nevertheless.
                 let mode = actor::own_mode(record.kind);
                 let principal = KeyPrincipal::new(entry, mode, None, asked.client_ip);
                 (principal, Some(error))
@@ -254,7 +255,7 @@ impl Inner {
         );
         parts.extend(by_network(principal.record(), asked.client_ip));
         if let Some(required) = asked.requirement.clone() {
-            // Workspaces are told of below.
+            // Workspaces are explained below.
             let required = required.any_workspace();
             let head = AskedHead {
                 method: "GET",
@@ -269,13 +270,13 @@ impl Inner {
                 .map(|method| by_method(principal, method, asked)),
         );
         parts.extend(by_workspace(principal, asked.workspace.as_ref()));
-        // What refuses and is none of these: the owner's standing, say.
-        let told = [
+        // Refusals that are not explained above, such as the owner's standing.
+        let explained = [
             ErrorCode::WrongEnvironment,
             ErrorCode::IpNotAllowed,
             ErrorCode::InsufficientScope,
         ];
-        if let Some(error) = refusal.filter(|error| !told.contains(&error.code())) {
+        if let Some(error) = refusal.filter(|error| !explained.contains(&error.code())) {
             parts.insert(0, error.detail().to_owned());
         }
         parts.join("; ")
@@ -286,10 +287,10 @@ fn by_network(record: &KeyRecord, ip: Option<IpAddr>) -> Option<String> {
     let allowed = network(record, ip).is_ok();
     Some(match (&record.allowed_ips, ip) {
         (None, None) => return None,
-        (None, Some(ip)) => format!("{ip}: the key works from anywhere"),
+        (None, Some(ip)) => format!("{ip}: the key has no allow-list"),
         (Some(_), Some(ip)) if allowed => format!("{ip} is on the allow-list"),
         (Some(_), Some(ip)) => format!("{ip} is not on the allow-list"),
-        (Some(_), None) => "no address was given, and the key has an allow-list".into(),
+        (Some(_), None) => "no client address was given, and the key has an allow-list".into(),
     })
 }
 
@@ -306,11 +307,14 @@ fn by_method(principal: &KeyPrincipal, method: &str, asked: &Introspection) -> S
 
 fn by_workspace(principal: &KeyPrincipal, asked: Option<&WorkspaceId>) -> Option<String> {
     Some(match (asked, principal.workspaces()) {
-        (Some(id), _) if principal.reaches(id.as_str()) => format!("the key reaches {id}"),
-        (Some(id), _) => format!("the key does not reach {id}"),
+        (Some(id), _) if principal.reaches(id.as_str()) => format!("the key has access to {id}"),
+        (Some(id), _) => format!("the key does not have access to {id}"),
         (None, Some(own)) => {
             let own: Vec<_> = own.iter().map(WorkspaceId::as_str).collect();
-            format!("the key reaches only these workspaces: {}", own.join(", "))
+            format!(
+                "the key has access to these workspaces only: {}",
+                own.join(", ")
+            )
         }
         (None, None) => return None,
     })

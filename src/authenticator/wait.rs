@@ -1,4 +1,4 @@
-//! What the steps may have to wait for, and how each is asked.
+//! The calls that the steps may have to await.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::principal::KeyEntry;
 use crate::store::{StoreError, StoredKey};
 use crate::telemetry;
 
-/// What is awaited, with all that it is asked.
+/// A call to await, with its arguments.
 pub(super) enum Wait {
-    /// The store, in its turn unless the key is known.
+    /// The store; after waiting for a turn, unless the key is known.
     Lookup {
         known: bool,
     },
-    /// The verifier, in its turn unless the token is known.
+    /// The verifier; after waiting for a turn, unless the token is known.
     Token {
         known: bool,
     },
@@ -28,7 +28,7 @@ pub(super) enum Wait {
     Directory(Arc<dyn Directory>, Arc<KeyEntry>, UserRef),
 }
 
-/// What it answered.
+/// The result of an awaited call.
 pub(super) enum Answer {
     Key(Result<Option<Arc<StoredKey>>, StoreError>),
     Token(Result<Option<Arc<KeyEntry>>, AuthError>),
@@ -38,7 +38,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The step that waited for it.
+    /// Returns the step that waited for it.
     pub(super) fn step(&self) -> Step {
         match self {
             Self::Key(_) => Step::Lookup,
@@ -50,7 +50,8 @@ impl Answer {
     }
 }
 
-/// The answer that was waited for, else the one that is there at once; else what to wait for.
+/// Evaluates to the awaited answer, or else to the one that is available at once; otherwise returns
+/// what to wait for.
 macro_rules! answered {
     ($answer:ident, $kind:ident, $now:expr, $wait:expr) => {
         match $answer.take() {
@@ -83,10 +84,10 @@ impl Wait {
 }
 
 impl Inner {
-    /// Awaits an answer.
+    /// Awaits a call.
     ///
     /// # Errors
-    /// Where it is not asked, for its turn did not come.
+    /// Returns an error if no turn was granted, so that the call was not made.
     pub(super) async fn ask(
         &self,
         wait: Wait,
@@ -119,7 +120,7 @@ impl Inner {
         })
     }
 
-    /// Waits for the turn to look up what is not known.
+    /// Waits for a turn to look up an unknown key or token.
     async fn enter(
         &self,
         known: bool,
@@ -127,16 +128,16 @@ impl Inner {
         facts: &Facts,
         so_far: &mut Progress,
     ) -> Result<(), AuthError> {
-        if known || so_far.place.is_some() {
+        if known || so_far.permit.is_some() {
             return Ok(());
         }
         match self.budget.enter(self.counted(facts)).await {
-            Ok(place) => so_far.place = Some(place),
+            Ok(permit) => so_far.permit = Some(permit),
             Err(Refused::Failures(wait)) => return Err(AuthError::too_many_failures(wait)),
             Err(Refused::Busy) => {
                 return Err(AuthError::unavailable(
                     busy,
-                    "too many look-ups are in flight",
+                    "too many lookups are in flight",
                 ));
             }
         }

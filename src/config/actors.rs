@@ -1,10 +1,10 @@
-//! The actors of a service: its users, and how the owners of keys stand.
+//! Actors of a service: its users, and the standing of key owners.
 
 use std::sync::Arc;
 
 use crate::actor::{Directory, OwnerStanding, UserIds};
 
-/// Who may act with a key. By default a key acts for its owner only.
+/// The actors that keys can act for. By default a key acts for its owner only.
 #[derive(Debug, Clone, Default)]
 #[must_use = "actors do nothing until they are given to a builder"]
 pub struct Actors {
@@ -14,14 +14,14 @@ pub struct Actors {
 }
 
 impl Actors {
-    /// Keys that act for their owners.
+    /// Returns the default: keys act for their owners only.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets keys with the permission to delegate act for users of this directory. Without one,
-    /// requests that name a user are refused. Operators of a tenant may issue keys only to users
-    /// that the directory knows.
+    /// Lets keys with the delegation permission act for users of this directory. Without a
+    /// directory, requests that name a user are refused. Operators of a tenant can issue keys only
+    /// to users that the directory knows.
     pub fn directory(mut self, directory: impl Directory) -> Self {
         self.directory = Some(Arc::new(directory));
         self
@@ -33,8 +33,8 @@ impl Actors {
         self
     }
 
-    /// Sets what user ids look like, in requests, in records and in what directories and verifiers
-    /// answer. The default is any text, compared byte for byte.
+    /// Sets the format of user ids in requests, in records, and in the answers of directories and
+    /// token verifiers. The default is any string, compared byte for byte.
     pub fn user_ids(mut self, ids: UserIds) -> Self {
         self.user_ids = ids;
         self

@@ -1,4 +1,4 @@
-//! The credentials of a service: which keys it accepts and where, and which it issues.
+//! Credentials of a service: which keys it accepts, where, and in which format it issues them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use crate::credential::{Accepted, Scheme};
 use crate::key::{KeyFormat, KeyHasher, KeyKind};
 use crate::verifier::TokenVerifier;
 
-/// Which credentials a service accepts, and in which format it issues keys.
+/// Credentials that a service accepts, and the formats in which it issues keys.
 ///
-/// A [`KeyFormat`] alone converts into credentials that are presented as `Authorization: Bearer
-/// KEY`, which is what most services need.
+/// A [`KeyFormat`] converts into credentials presented as `Authorization: Bearer KEY`, which is
+/// what most services need.
 ///
 /// ```
 /// use portunus::key::{Alphabet, KeyFormat, KeyKind};
@@ -35,7 +35,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// No credentials yet.
+    /// Returns an empty set of credentials.
     pub fn new() -> Self {
         Self {
             accepted: Vec::new(),
@@ -73,8 +73,8 @@ impl Credentials {
         self
     }
 
-    /// Issues keys of these kinds in this format. Other kinds are issued in the first format that
-    /// is accepted.
+    /// Issues keys of these kinds in this format. Other kinds are issued in the first accepted
+    /// format.
     pub fn issue(mut self, kinds: impl IntoIterator<Item = KeyKind>, format: KeyFormat) -> Self {
         self.issued.push((kinds.into_iter().collect(), format));
         self
@@ -86,15 +86,15 @@ impl Credentials {
         self
     }
 
-    /// Accepts Bearer tokens that this verifier vouches for, where the store has no such key.
+    /// Accepts Bearer tokens that this verifier recognizes, if the store has no such key.
     pub fn tokens(mut self, verifier: impl TokenVerifier) -> Self {
         self.verifier = Some(Arc::new(verifier));
         self
     }
 
-    /// Lets requests without credentials pass as anonymous, and those whose `Authorization` has a
-    /// scheme that is not accepted, unless it contains an accepted key. Credentials that are present
-    /// and wrong are refused.
+    /// Lets requests without credentials pass as anonymous. This includes requests whose
+    /// `Authorization` scheme is not accepted, unless the value contains an accepted key. Invalid
+    /// credentials are still refused.
     ///
     /// To do this for some routes only, use `optional_key()` of the adapter.
     pub fn optional(mut self) -> Self {
@@ -102,7 +102,8 @@ impl Credentials {
         self
     }
 
-    /// The formats that keys are issued in, by kind; the last one is for all other kinds.
+    /// Returns the formats that keys are issued in, by kind. The last one applies to all other
+    /// kinds.
     pub(crate) fn formats(&self) -> Vec<(Vec<KeyKind>, KeyFormat)> {
         let default = self.accepted.iter().flat_map(|way| &way.formats).next();
         let default = default.map(|format| (Vec::new(), format.clone()));

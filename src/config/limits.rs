@@ -1,4 +1,4 @@
-//! The limits of a service: how many requests a key, a tenant or a group of requests may make.
+//! Limits of a service: how many requests a key, a tenant or a group of requests may make.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::text::ParseError;
 pub(crate) type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
 pub(crate) type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
 
-/// How many requests may pass.
+/// Rate limits of a service.
 ///
-/// The default is 60 a minute and 1000 an hour for each key, counted in this process. A key that
-/// has quotas of its own is limited by those instead.
+/// The default is 60 requests a minute and 1000 an hour for each key, counted in this process. A
+/// key that has its own quotas is limited by those instead.
 ///
 /// ```
 /// use portunus::Limits;
@@ -25,7 +25,7 @@ pub(crate) type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> 
 #[derive(Clone)]
 #[must_use = "limits do nothing until they are given to a builder"]
 pub struct Limits {
-    /// `None` where nothing is limited.
+    /// `None` if nothing is limited.
     pub(crate) per_key: Option<Result<Quotas, ParseError>>,
     pub(crate) per_tenant: Option<Result<Quotas, ParseError>>,
     pub(crate) limiter: Option<Arc<dyn RateLimiter>>,
@@ -36,13 +36,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits each key to these quotas, unless it has its own. A quota that is not valid is reported
+    /// Limits each key to these quotas, unless the key has its own. An invalid quota is reported
     /// when the service is built.
     pub fn per_key(quotas: impl IntoIterator<Item = Result<Quota, ParseError>>) -> Self {
         Self::of(all(quotas))
     }
 
-    /// Limits nothing: every key may make any number of requests, also one with quotas of its own.
+    /// Disables limiting: every key may make any number of requests, even if it has its own quotas.
     pub fn none() -> Self {
         Self {
             per_key: None,
@@ -62,7 +62,7 @@ impl Limits {
         }
     }
 
-    /// Adds quotas that all keys of a tenant share. Their names must differ from those of the keys'
+    /// Adds quotas shared by all keys of a tenant. Their names must differ from those of the keys'
     /// quotas, because responses report both.
     pub fn per_tenant(
         mut self,
@@ -72,8 +72,8 @@ impl Limits {
         self
     }
 
-    /// Adds a bucket for some requests, by a name that the host computes from them: an endpoint
-    /// group, a region.
+    /// Adds a bucket for a group of requests. The host computes its name from the request, for
+    /// example from an endpoint group or a region; `None` means no bucket.
     pub fn bucket(
         mut self,
         bucket_of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
@@ -82,9 +82,9 @@ impl Limits {
         self
     }
 
-    /// Sets how many units a request takes; the default is 1. A request that costs more than one of
-    /// its key's quotas can never pass and is refused with 403 `FORBIDDEN`. A cost of 0 is an error
-    /// of the host and is answered with 503.
+    /// Sets how many units a request costs. The default is 1. A request that costs more than one of
+    /// its key's quotas can never pass and is refused with 403 `FORBIDDEN`. A cost of 0 is a host
+    /// error and is answered with 503.
     pub fn cost(
         mut self,
         cost_of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static,
@@ -93,13 +93,14 @@ impl Limits {
         self
     }
 
-    /// Counts with this limiter instead of in this process.
+    /// Sets the limiter. The default counts in this process.
     pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
         self.limiter = Some(Arc::new(limiter));
         self
     }
 
-    /// Sets what happens while the limiter does not answer. The default is to count in this process.
+    /// Sets what happens while the limiter does not answer. The default is to count in this
+    /// process.
     pub fn on_outage(mut self, mode: OnOutage) -> Self {
         self.on_outage = Some(mode);
         self
@@ -111,7 +112,7 @@ impl Limits {
         self
     }
 
-    /// Whether something is set that does nothing because nothing is limited.
+    /// Returns whether a setting has no effect because nothing is limited.
     pub(crate) fn contradict(&self) -> bool {
         self.per_key.is_none()
             && (self.per_tenant.is_some()

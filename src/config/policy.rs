@@ -1,4 +1,4 @@
-//! The policy of a service: where keys work, and how their scopes are compared.
+//! Policy of a service: where keys work, and how their scopes are compared.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::key::{Environment, KeyKind};
 use crate::network::{ClientIp, Transport};
 use crate::scope::{ScopeModel, WildcardModel};
 
-/// Where keys work, and how their scopes are compared.
+/// Restrictions on where keys work, and the model that compares their scopes.
 #[derive(Debug, Clone)]
 #[must_use = "a policy does nothing until it is given to a builder"]
 pub struct Policy {
@@ -18,8 +18,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Scopes with wildcards, keys of all environments, any transport, and clients known by the
-    /// address of their peer.
+    /// Returns the default policy: wildcard scopes, keys of all environments, any transport, and
+    /// the peer address as the client address.
     pub fn new() -> Self {
         Self {
             unscoped: Vec::new(),
@@ -30,8 +30,8 @@ impl Policy {
         }
     }
 
-    /// Keys of these kinds have no scopes and may do everything: for an API without scopes. They
-    /// cannot be issued with scopes.
+    /// Exempts keys of these kinds from scopes, for an API without scopes. Such keys have full
+    /// access and cannot be issued with scopes.
     pub fn unscoped(mut self, kinds: impl IntoIterator<Item = KeyKind>) -> Self {
         self.unscoped = kinds.into_iter().collect();
         self
@@ -43,20 +43,20 @@ impl Policy {
         self
     }
 
-    /// Accepts keys of this environment only. By default keys of all environments pass, and the host
-    /// separates its data by the principal's environment.
+    /// Accepts keys of this environment only. By default keys of all environments pass, and the
+    /// host separates its data by the principal's environment.
     pub fn serve_only(mut self, environment: Environment) -> Self {
         self.serve_only = Some(environment);
         self
     }
 
-    /// Sets how secure connections must be. `None`, the default, accepts any connection.
+    /// Sets the transport requirement. `None`, the default, accepts any connection.
     pub fn transport(mut self, transport: Option<Transport>) -> Self {
         self.transport = transport;
         self
     }
 
-    /// Sets how the client's address is found. The default is the address of the peer.
+    /// Sets how the client address is determined. The default is the peer address.
     pub fn client_ip(mut self, client_ip: ClientIp) -> Self {
         self.client_ip = client_ip;
         self

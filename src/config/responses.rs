@@ -1,4 +1,4 @@
-//! The responses of a service: the format of refusals, and the fields that report limits.
+//! Responses of a service: the format of refusals, and the fields that report limits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::limit::LimitFields;
 use crate::respond::{ProblemDetails, RejectionRenderer};
 
-/// How refusals are answered, and which fields responses carry.
+/// Format of refusals, and the fields that responses carry.
 #[derive(Clone)]
 #[must_use = "responses do nothing until they are given to a builder"]
 pub struct Responses {
@@ -16,7 +16,7 @@ pub struct Responses {
 }
 
 impl Responses {
-    /// Problem documents (RFC 9457), realm `api`, and the `RateLimit` fields.
+    /// Returns the default: problem documents (RFC 9457), realm `api`, and the `RateLimit` fields.
     pub fn new() -> Self {
         Self {
             renderer: Arc::new(ProblemDetails::new()),
@@ -31,8 +31,8 @@ impl Responses {
         self
     }
 
-    /// Sets the `realm` of challenges (RFC 9110 §11.5). Quotes, backslashes and characters other than
-    /// visible ASCII are left out.
+    /// Sets the `realm` of challenges (RFC 9110 §11.5). Quotes, backslashes and characters other
+    /// than visible ASCII are removed.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.realm = realm.into();
         self

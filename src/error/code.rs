@@ -1,77 +1,77 @@
-//! The stable codes of refusals.
+//! Stable, machine-readable error codes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::text::{ParseError, start};
 
-/// Why a request is refused: stable, machine-readable.
+/// The reason why a request was refused, as a stable, machine-readable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// 400: credentials that are repeated, ambiguous or not well-formed by RFC 6750.
+    /// 400: the credentials are repeated, ambiguous or malformed (RFC 6750).
     InvalidRequest,
-    /// 400: the route needs a user, and the key acts as an application.
+    /// 400: the route requires a user, and the key acts as an application.
     ActorRequired,
-    /// 401: no credentials, or of a scheme that is not accepted.
+    /// 401: no credentials, or credentials of a scheme that is not accepted.
     MissingKey,
-    /// 401: not of the shape of any accepted key.
+    /// 401: the credentials match no accepted key format.
     InvalidFormat,
-    /// 401: no such key.
+    /// 401: the key does not exist.
     InvalidKey,
-    /// 401: the real key, revoked.
+    /// 401: the key exists and is revoked.
     KeyRevoked,
-    /// 401: the real key, at or past its expiry.
+    /// 401: the key exists and is at or past its expiry.
     KeyExpired,
-    /// 401: the real key, switched off or not yet valid.
+    /// 401: the key exists and is disabled or not yet valid.
     KeyDisabled,
-    /// 401: the real key, of another environment.
+    /// 401: the key exists and belongs to another environment.
     WrongEnvironment,
-    /// 403: the key lacks a scope.
+    /// 403: the key lacks a required scope.
     InsufficientScope,
     /// 403: the client's address is not on the key's allow-list.
     IpNotAllowed,
-    /// 403: no such user, or none that this key may act for.
+    /// 403: the user does not exist, or the key is not allowed to act for the user.
     UnknownActor,
-    /// 403: a read-only key on a writing request.
+    /// 403: a read-only key was used for a write.
     ReadOnlyKey,
-    /// 403: a workspace that the key does not reach.
+    /// 403: the key does not have access to the workspace.
     WorkspaceForbidden,
-    /// 403: the plan does not include this.
+    /// 403: the owner's plan does not include the feature.
     PlanRequired,
-    /// 403: the key's owner is suspended or lost the role.
+    /// 403: the key's owner is suspended or no longer has the required role.
     OwnerSuspended,
-    /// 403: the connection is not as secure as demanded.
+    /// 403: the connection does not meet the transport requirements.
     InsecureTransport,
-    /// 403: a write to the management API from a page of another site.
+    /// 403: a cross-site write to the management API.
     CrossSite,
-    /// 403: not allowed, for a reason that has no code of its own.
+    /// 403: not allowed, for a reason without a code of its own.
     Forbidden,
-    /// 404: no such thing.
+    /// 404: the resource does not exist.
     NotFound,
-    /// 409: it clashes with what is there.
+    /// 409: the request conflicts with an existing resource.
     Conflict,
-    /// 409: no more keys may be issued.
+    /// 409: no more keys can be issued.
     QuotaExceeded,
-    /// 412: it changed since it was read.
+    /// 412: the resource was modified since it was read.
     PreconditionFailed,
-    /// 413: a body that is longer than is read.
+    /// 413: the request body is too large.
     TooLarge,
-    /// 415: a body of a media type, charset or content coding that is not read.
+    /// 415: the media type, charset or content coding of the request body is not supported.
     UnsupportedMediaType,
-    /// 422: a body that cannot be accepted.
+    /// 422: the request body is invalid.
     InvalidBody,
     /// 429: too many requests with this key.
     RateLimited,
     /// 429: too many failed attempts from this address.
     TooManyFailures,
-    /// 503: the key store gave no answer.
+    /// 503: the key store did not answer.
     StoreUnavailable,
-    /// 503: the directory of users gave no answer.
+    /// 503: the user directory did not answer.
     DirectoryUnavailable,
-    /// 503: the token verifier gave no answer.
+    /// 503: the token verifier did not answer.
     VerifierUnavailable,
-    /// 503: the rate limiter gave no answer.
+    /// 503: the rate limiter did not answer.
     LimiterUnavailable,
 }
 
@@ -85,7 +85,7 @@ pub(crate) enum ChallengeError {
 }
 
 impl ErrorCode {
-    /// Every code, in the order of their statuses.
+    /// All codes, in the order of their HTTP statuses.
     pub const ALL: &'static [Self] = &[
         Self::InvalidRequest,
         Self::ActorRequired,
@@ -121,20 +121,20 @@ impl ErrorCode {
         Self::LimiterUnavailable,
     ];
 
-    /// The code as text, in SCREAMING_SNAKE.
+    /// Returns the code as a string, in SCREAMING_SNAKE_CASE.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[must_use]
     pub const fn status(self) -> u16 {
         self.row().1
     }
 
-    /// The reason phrase of its status (RFC 9110 §15; RFC 6585 §4 for 429): a title that never
-    /// varies with the occurrence.
+    /// Returns the reason phrase of the status (RFC 9110 §15; RFC 6585 §4 for 429): a title that is
+    /// the same for every occurrence.
     #[must_use]
     pub const fn reason_phrase(self) -> &'static str {
         match self.status() {
@@ -153,7 +153,7 @@ impl ErrorCode {
         }
     }
 
-    /// A sentence for the caller that fits every occurrence.
+    /// Returns a sentence for the caller that fits every occurrence.
     #[must_use]
     pub const fn message(self) -> &'static str {
         self.row().2
@@ -169,18 +169,18 @@ impl ErrorCode {
             Self::ActorRequired => (
                 "ACTOR_REQUIRED",
                 400,
-                "This route needs to know which user the key acts for",
+                "The request must name the user that the key acts for",
             ),
             Self::MissingKey => ("MISSING_KEY", 401, "No API key was presented"),
             Self::InvalidFormat => (
                 "INVALID_FORMAT",
                 401,
-                "The credentials do not have the shape of an API key",
+                "The credentials do not have the format of an API key",
             ),
             Self::InvalidKey => ("INVALID_KEY", 401, "The API key is not valid"),
             Self::KeyRevoked => ("KEY_REVOKED", 401, "The API key has been revoked"),
             Self::KeyExpired => ("KEY_EXPIRED", 401, "The API key has expired"),
-            Self::KeyDisabled => ("KEY_DISABLED", 401, "The API key is not enabled"),
+            Self::KeyDisabled => ("KEY_DISABLED", 401, "The API key is disabled"),
             Self::WrongEnvironment => (
                 "WRONG_ENVIRONMENT",
                 401,
@@ -199,15 +199,19 @@ impl ErrorCode {
             Self::UnknownActor => (
                 "UNKNOWN_ACTOR",
                 403,
-                "The API key may not act for this user",
+                "The API key is not allowed to act for this user",
             ),
             Self::ReadOnlyKey => ("READ_ONLY_KEY", 403, "The API key is read-only"),
             Self::WorkspaceForbidden => (
                 "WORKSPACE_FORBIDDEN",
                 403,
-                "The API key does not reach this workspace",
+                "The API key does not have access to this workspace",
             ),
-            Self::PlanRequired => ("PLAN_REQUIRED", 403, "The plan does not include this"),
+            Self::PlanRequired => (
+                "PLAN_REQUIRED",
+                403,
+                "The plan does not include this feature",
+            ),
             Self::OwnerSuspended => (
                 "OWNER_SUSPENDED",
                 403,
@@ -221,24 +225,24 @@ impl ErrorCode {
             Self::CrossSite => (
                 "CROSS_SITE",
                 403,
-                "Requests from pages of other sites may not change anything",
+                "Cross-site requests must not change anything",
             ),
-            Self::Forbidden => ("FORBIDDEN", 403, "This is not allowed"),
-            Self::NotFound => ("NOT_FOUND", 404, "There is nothing here"),
-            Self::Conflict => ("CONFLICT", 409, "This clashes with what is stored"),
-            Self::QuotaExceeded => ("QUOTA_EXCEEDED", 409, "No more API keys may be issued"),
+            Self::Forbidden => ("FORBIDDEN", 403, "The request is not allowed"),
+            Self::NotFound => ("NOT_FOUND", 404, "Not found"),
+            Self::Conflict => ("CONFLICT", 409, "Conflicts with an existing resource"),
+            Self::QuotaExceeded => ("QUOTA_EXCEEDED", 409, "No more API keys can be issued"),
             Self::PreconditionFailed => (
                 "PRECONDITION_FAILED",
                 412,
-                "It has changed since it was read",
+                "The resource was modified since it was read",
             ),
-            Self::TooLarge => ("TOO_LARGE", 413, "The body is too large"),
+            Self::TooLarge => ("TOO_LARGE", 413, "The request body is too large"),
             Self::UnsupportedMediaType => (
                 "UNSUPPORTED_MEDIA_TYPE",
                 415,
-                "The media type or content coding of the body is not supported",
+                "The media type or content coding of the request body is not supported",
             ),
-            Self::InvalidBody => ("INVALID_BODY", 422, "The body cannot be accepted"),
+            Self::InvalidBody => ("INVALID_BODY", 422, "The request body is invalid"),
             Self::RateLimited => ("RATE_LIMITED", 429, "Too many requests with this API key"),
             Self::TooManyFailures => ("TOO_MANY_FAILURES", 429, "Too many failed attempts"),
             Self::StoreUnavailable => (
@@ -264,7 +268,8 @@ impl ErrorCode {
         }
     }
 
-    /// What a Bearer challenge says, for answers that carry one.
+    /// Returns the `error` parameter of the challenge, or `None` if the response carries no
+    /// challenge.
     pub(crate) const fn challenge(self) -> Option<ChallengeError> {
         match self {
             Self::MissingKey => Some(ChallengeError::None),
@@ -283,7 +288,7 @@ impl FromStr for ErrorCode {
         found.copied().ok_or_else(|| {
             ParseError::new(
                 "error code",
-                format!("{:?} is no error code", start(text, 40)),
+                format!("unknown error code {:?}", start(text, 40)),
             )
         })
     }

@@ -1,8 +1,8 @@
-//! The one error of a request: a stable code, a sentence for the caller, and what a renderer needs
-//! to say more.
+//! The error of a refused request: a stable code, a message for the caller, and details for
+//! renderers.
 //!
-//! Codes never change their meaning; texts may. No error carries a secret, and none tells a reason
-//! to somebody who did not present the real key.
+//! Codes never change their meaning; messages may. An error never carries a secret, and never
+//! reveals the reason for a refusal to a caller who did not present the real key.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -20,9 +20,9 @@ use crate::key::{KeyId, KeyRecord, UserId};
 use crate::limit::Decision;
 use crate::scope::{ScopeRequirement, ScopeSet};
 
-/// Why a request was refused.
+/// Error returned when a request is refused.
 ///
-/// Cheap to clone: adapters put it into the response's extensions, where outer middleware finds it.
+/// It is cheap to clone: adapters store it in the response's extensions for outer middleware.
 #[derive(Debug, Clone)]
 pub struct AuthError {
     code: ErrorCode,
@@ -36,38 +36,38 @@ struct More {
     retry_after: Option<Duration>,
     limits: Option<Decision>,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// The real key that was presented, for the audit.
+    /// The real key that was presented, for the audit event.
     presented: Option<Presented>,
 }
 
-/// Whose key was refused, and whom it was to act for.
+/// The refused key, and the user that the request named.
 #[derive(Clone)]
 pub(crate) struct Presented {
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) named: Option<NamedUser>,
 }
 
-/// The user whom a refused request named.
+/// The user that a refused request named.
 #[derive(Clone)]
 pub(crate) struct NamedUser {
-    /// Whether the key was to act on behalf of the user, rather than as the user.
+    /// Whether the request asked to act on behalf of the user, rather than as the user.
     pub(crate) on_behalf: bool,
     pub(crate) id: Option<UserId>,
     pub(crate) email: Option<String>,
 }
 
-/// What a refusal for want of a scope knows.
+/// Details of an `INSUFFICIENT_SCOPE` error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MissingScope {
-    /// What the route requires.
+    /// The scopes that the route requires.
     pub required: ScopeRequirement,
-    /// What the key grants, by name.
+    /// The names of the scopes that the key grants.
     pub granted: Vec<String>,
 }
 
 impl fmt::Debug for Presented {
-    /// Without whom it names: that is the caller's own text.
+    /// Omits the named user, which is unverified input from the caller.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Presented")
             .field("key_id", &self.record.id)
@@ -76,7 +76,7 @@ impl fmt::Debug for Presented {
 }
 
 impl AuthError {
-    /// An error with the code's own sentence.
+    /// Creates an error with the default message of the code.
     #[must_use]
     pub const fn new(code: ErrorCode) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl AuthError {
         }
     }
 
-    /// An error with a sentence of its own. It must not carry a secret.
+    /// Creates an error with a custom message, which must not contain a secret.
     #[must_use]
     pub fn with_detail(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl AuthError {
         }
     }
 
-    /// `INSUFFICIENT_SCOPE`, with what was required and what was there.
+    /// Creates an `INSUFFICIENT_SCOPE` error from the required and the granted scopes.
     #[must_use]
     pub fn insufficient_scope(required: &ScopeRequirement, granted: &dyn ScopeSet) -> Self {
         let detail = format!(
@@ -117,7 +117,7 @@ impl AuthError {
         }
     }
 
-    /// An outage: the code with what caused it, for logs, and when to try again.
+    /// Creates an error for an outage, with its cause (for logs) and a retry delay of one second.
     #[must_use]
     pub fn unavailable(code: ErrorCode, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let more = More {
@@ -132,7 +132,7 @@ impl AuthError {
         }
     }
 
-    /// `RATE_LIMITED`, with how the windows stand and when a retry passes.
+    /// Creates a `RATE_LIMITED` error with the state of the windows and the retry delay.
     #[must_use]
     pub fn rate_limited(decision: Decision) -> Self {
         let detail = match decision.violated().as_slice() {
@@ -158,7 +158,7 @@ impl AuthError {
         }
     }
 
-    /// `TOO_MANY_FAILURES`, with when a retry passes.
+    /// Creates a `TOO_MANY_FAILURES` error with the retry delay.
     #[must_use]
     pub fn too_many_failures(retry_after: Duration) -> Self {
         let more = More {
@@ -172,7 +172,7 @@ impl AuthError {
         }
     }
 
-    /// The same error, of a caller who presented a real key.
+    /// Attaches the real key that was presented and the user that the request named.
     #[must_use]
     pub(crate) fn presenting(self, record: &Arc<KeyRecord>, named: Option<NamedUser>) -> Self {
         let presented = Presented {
@@ -187,25 +187,25 @@ impl AuthError {
         self
     }
 
-    /// Whose key was refused.
+    /// Returns the refused key, if the caller presented a real one.
     pub(crate) fn presented(&self) -> Option<&Presented> {
         self.more.as_ref()?.presented.as_ref()
     }
 
-    /// The id of the real key that was refused, for logs: unknown where none was presented, and
-    /// where a route refused a key that had been let through.
+    /// Returns the id of the real key that was refused, for logs. `None` if no real key was
+    /// presented, or if a route refused a key that had already been authenticated.
     #[must_use]
     pub fn key_id(&self) -> Option<&KeyId> {
         self.presented().map(|presented| &presented.record.id)
     }
 
-    /// The same error with what caused it: a renderer may look for an error of the host's own.
+    /// Attaches the cause of the error. A renderer can look for one of the host's own errors in it.
     #[must_use]
     pub fn caused_by(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.with(|more| more.source = Some(Arc::from(source.into())))
     }
 
-    /// The same error on a request that was counted: its answer tells how the windows stand.
+    /// Attaches the state of the windows, for a request that was counted against its quotas.
     #[must_use]
     pub(crate) fn with_limits(self, decision: Option<Decision>) -> Self {
         if decision.is_some() {
@@ -215,37 +215,37 @@ impl AuthError {
         }
     }
 
-    /// How the windows stand, on a request that was counted.
+    /// Returns the state of the windows, if the request was counted against its quotas.
     #[must_use]
     pub fn limits(&self) -> Option<&Decision> {
         self.more.as_ref().and_then(|more| more.limits.as_ref())
     }
 
-    /// The stable code.
+    /// Returns the stable code.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.code.status()
     }
 
-    /// A sentence for the caller.
+    /// Returns the message for the caller.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What was required and what was there, for `INSUFFICIENT_SCOPE`.
+    /// Returns the required and the granted scopes, for `INSUFFICIENT_SCOPE`.
     #[must_use]
     pub fn missing_scope(&self) -> Option<&MissingScope> {
         self.more.as_ref().and_then(|more| more.missing.as_deref())
     }
 
-    /// When a retry may succeed, where that is known.
+    /// Returns the time after which a retry may succeed, if known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.more.as_ref().and_then(|more| more.retry_after)

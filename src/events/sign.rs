@@ -9,29 +9,30 @@ use subtle::ConstantTimeEq;
 use crate::key::{KeyId, Owner, SigningState};
 use crate::manage::{KeyManager, ManageError};
 
-/// How often the primary key is looked for, while it changes.
+/// How often the primary key is determined again while it changes.
 const ATTEMPTS: usize = 8;
 
-/// The longest type of an event, in bytes.
+/// The maximum length of an event type, in bytes.
 const LONGEST_TYPE: usize = 200;
 
-/// An event's time and type, with the proof of who sent it.
+/// An event's time and type with their signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SignedEvent {
-    /// Seconds since the epoch, as a decimal text.
+    /// Seconds since the Unix epoch, as a decimal string.
     pub event_time: String,
-    /// What happened.
+    /// The event type.
     pub event_type: String,
     /// The signature with the primary key, in lower-case hexadecimal.
     pub event_hash: String,
-    /// The signatures with the key that the primary one is about to give its place to, or took it
-    /// from, while both work: whoever has switched already, or not yet, finds the right one here.
+    /// The signatures with the predecessor and the successor of the primary key during a rotation,
+    /// as long as they work. Customers who have already switched keys, or have not yet, find a
+    /// matching signature here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_hashes: Vec<String>,
 }
 
-/// Whether an event was signed with this key. Takes the same time wherever two hashes differ.
+/// Returns whether an event was signed with this key. Hashes are compared in constant time.
 #[must_use]
 pub fn verify(key: &str, event_time: &str, event_type: &str, event_hash: &str) -> bool {
     let expected = hash(&SigningState::of(key), event_time, event_type);
@@ -48,14 +49,14 @@ fn hash(state: &SigningState, event_time: &str, event_type: &str) -> String {
 }
 
 impl KeyManager {
-    /// Signs an event of now for an owner of keys, with its primary key; while that one is being
-    /// rotated, with both.
+    /// Signs an event with the current time for an owner, with the primary key; during a rotation,
+    /// with both keys.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins with a
-    /// digit, or has other than visible ASCII characters; [`ManageError::Conflict`] where the owner
-    /// has no key that can sign; [`ManageError::Newer`] where a newer version wrote its record; or the
-    /// store giving no answer.
+    /// Returns [`ManageError::Invalid`] for a type that is empty, longer than 200 bytes, begins
+    /// with a digit, or contains anything other than visible ASCII characters;
+    /// [`ManageError::Conflict`] if the owner has no key that can sign; [`ManageError::Newer`] if a
+    /// newer version wrote the key's record; or an error if the store does not respond.
     pub async fn sign_event(
         &self,
         owner: &Owner,
@@ -71,7 +72,9 @@ impl KeyManager {
         {
             return Err(ManageError::Invalid {
                 field: "event_type",
-                reason: format!("1 to {LONGEST_TYPE} visible ASCII characters, the first no digit"),
+                reason: format!(
+                    "must be 1 to {LONGEST_TYPE} visible ASCII characters, the first not a digit"
+                ),
             });
         }
         let now = self.now();
@@ -91,18 +94,20 @@ impl KeyManager {
         })
     }
 
-    /// The state of the primary key, and those of its neighbours by rotation that still work.
+    /// Returns the state of the primary key, and those of its predecessor and successor if they
+    /// still work.
     async fn signing_keys(
         &self,
         owner: &Owner,
         now: SystemTime,
     ) -> Result<(SigningState, Vec<SigningState>), ManageError> {
-        const NONE: ManageError = ManageError::Conflict("the owner has no key that signs events");
-        // The primary key may end while its state is read: then another one has taken its place.
+        const NONE: ManageError =
+            ManageError::Conflict("the owner has no key that can sign events");
+        // The primary key may end while its state is read; another key is primary then.
         let mut found = None;
         for _ in 0..ATTEMPTS {
             let primary = self.primary_of(owner, now).await?.ok_or(NONE)?;
-            // What restricts it is not known here.
+            // The restrictions of such a record are unknown to this version.
             if let Some(needs) = primary.needs() {
                 return Err(ManageError::Newer { needs });
             }

@@ -1,8 +1,8 @@
-//! Behind a proxy or a CDN: addresses, allow-lists and TLS.
+//! Run behind a proxy or CDN: client addresses, allow-lists and TLS.
 //!
-//! Behind a proxy, every connection comes from the proxy. Whose request it is, and whether it came
-//! over TLS, stands in fields that the proxy writes, and that any client can write too. So nothing
-//! is believed until you say whom to believe.
+//! Behind a proxy, every connection comes from the proxy. The client address, and whether the
+//! client used TLS, are in headers that the proxy sets, but that any client can send too. So no
+//! header is trusted until you configure which proxies to trust.
 //!
 //! # A first program
 //! A load balancer in `10.0.0.0/8` that appends to `X-Forwarded-For`:
@@ -20,7 +20,7 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let keys = TestKeys::new();
-//!     // A key that works from the customer's office only.
+//!     // A key that works only from the customer's office.
 //!     let office = AllowList::parse(["203.0.113.0/24"])?;
 //!     let key = keys.issue_with("acme", ["document:read"], |new| new.allowed_ips = Some(office));
 //!     let behind = ClientIp::behind(["10.0.0.0/8".parse()?], ForwardedHeader::XForwardedFor);
@@ -31,12 +31,12 @@
 //!         request.peer(peer)
 //!     };
 //!
-//!     // By way of the load balancer: what it appended counts.
+//!     // Through the load balancer: the address that it appended counts.
 //!     let admitted = authenticator.authenticate(&request("10.0.0.5", "203.0.113.7")).await?;
 //!     let address = admitted.principal.and_then(|caller| caller.client_ip());
 //!     assert_eq!(address, Some("203.0.113.7".parse()?));
 //!
-//!     // Whatever the client wrote stands further left, and is never looked at.
+//!     // What the client wrote is further left, and is never read.
 //!     let forged = request("10.0.0.5", "203.0.113.7, 198.51.100.9");
 //!     let refused = authenticator
 //!         .authenticate(&forged)
@@ -45,30 +45,30 @@
 //!         .ok_or("198.51.100.9 is not the office")?;
 //!     assert_eq!(refused.code(), ErrorCode::IpNotAllowed);
 //!
-//!     // Around the load balancer: the field is not looked at, the peer is the client.
+//!     // Around the load balancer: the header is ignored; the peer is the client.
 //!     let direct = request("198.51.100.9", "203.0.113.7");
 //!     assert!(authenticator.authenticate(&direct).await.is_err());
 //!     Ok(())
 //! }
 //! ```
 //!
-//! # Which one to choose
-//! | in front of you | say, of [`ClientIp`](crate::network::ClientIp) |
+//! # Choosing a rule
+//! | in front of the service | [`ClientIp`](crate::network::ClientIp) |
 //! |---|---|
-//! | nothing | nothing: the peer is the client |
+//! | nothing | the default, `peer()`: the peer is the client |
 //! | a proxy that appends to `X-Forwarded-For` | `behind([its networks], ForwardedHeader::XForwardedFor)` |
 //! | a proxy that writes `Forwarded` (RFC 7239) | `behind([its networks], ForwardedHeader::Forwarded)` |
-//! | a CDN that overwrites a field | `behind([its networks], ForwardedHeader::single("CF-Connecting-IP"))` |
-//! | a CDN, and a load balancer behind it | both networks, and the one field that both append to |
-//! | proxies of unknown addresses | `behind_hops(how many, …)`, and a firewall that lets nobody around |
+//! | a CDN that overwrites a header | `behind([its networks], ForwardedHeader::single("CF-Connecting-IP"))` |
+//! | a CDN, and a load balancer behind it | `behind`, with both networks and the header that both append to |
+//! | proxies with unknown addresses | `behind_hops(count, …)`, and a firewall that blocks direct access |
 //!
-//! The walk goes from right to left, past every trusted hop, to the first that is not. What cannot
-//! be parsed on the way means that the address is *not known*, never that it is the proxy's. Empty
-//! elements and empty lines are skipped.
+//! The header is walked from right to left, past every trusted hop, to the first untrusted one. If
+//! an element on the way cannot be parsed, the address is *unknown*; it is never assumed to be the
+//! proxy's. Empty elements and empty lines are skipped.
 //!
 //! # TLS
-//! A [`Transport`](crate::network::Transport) demands a version. What proves it is the connection
-//! itself, or a field of a proxy that you name:
+//! A [`Transport`](crate::network::Transport) requires a TLS version. The proof is either the
+//! connection itself or a header set by a trusted proxy:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
 #![cfg_attr(
@@ -99,29 +99,29 @@
 //! # }
 //! ```
 //!
-//! Where your server ends TLS, it says so by a [`TlsVersion`](crate::request::TlsVersion) in the
-//! request's extensions, or you say how it is found: `AuthLayer::tls(…)`, `Auth::tls(…)`. In nginx,
-//! `proxy_set_header X-TLS-Version $ssl_protocol;` writes the field; a proxy that knows only
-//! `$scheme` writes `https`, which counts as the oldest version there is.
+//! If your server terminates TLS, it reports the version as a
+//! [`TlsVersion`](crate::request::TlsVersion) in the request's extensions, or you configure how to
+//! find it: `AuthLayer::tls(…)`, `Auth::tls(…)`. In nginx,
+//! `proxy_set_header X-TLS-Version $ssl_protocol;` sets the header. A proxy that only knows
+//! `$scheme` sends `https`, which counts as the oldest version.
 //!
-//! # Traps
-//! - **The peer must be known first.** On axum, serve
-//!   `into_make_service_with_connect_info::<SocketAddr>()`; with tonic, say
-//!   [`AuthLayer::peer`](crate::adapter::tower::AuthLayer::peer). Without a peer, `behind` trusts
-//!   nothing, and keys with allow-lists are refused.
-//! - **Private networks are not trusted by themselves.** Name them.
-//! - **One field, and no other.** `X-Real-IP`, `True-Client-IP` and their like are not looked at
+//! # Pitfalls
+//! - **The peer address must be known.** On axum, serve
+//!   `into_make_service_with_connect_info::<SocketAddr>()`; with tonic, set
+//!   [`AuthLayer::peer`](crate::adapter::tower::AuthLayer::peer). Without a peer address, `behind`
+//!   trusts nothing, and keys with allow-lists are refused.
+//! - **Private networks are not trusted by default.** List them.
+//! - **Only one header is read.** `X-Real-IP`, `True-Client-IP` and similar headers are ignored
 //!   unless you choose one. A client may send all of them.
-//! - **The proxy must append or overwrite.** One that passes a client's own field through makes
-//!   every address a client's choice.
-//! - **An allow-list is checked where it is set:** an empty one and a bad entry are errors there.
-//!   [`AllowList::parse`](crate::network::AllowList::parse) takes addresses and ranges, IPv4 and
-//!   IPv6, and no host names.
-//! - **64 hops are walked:** a client further to the left is not known. What stands left of the
-//!   client is not read at all, so nobody gets past an allow-list by writing a long list.
-//! - **Failed attempts are counted by this address.** With the wrong setting they are all the
-//!   proxy's, and one attacker slows down everybody behind it whose key is not in the cache
-//!   ([`LookupBudget`](crate::limit::LookupBudget)). Without any address, failures are not counted at
-//!   all, which is logged once.
-//! - **CDNs change their networks.** Read them from where they are published, and build the
-//!   authenticator from that.
+//! - **The proxy must append or overwrite.** If it forwards the client's own header unchanged, the
+//!   client can choose any address.
+//! - **An allow-list is validated when it is created:** an empty list and an invalid entry are
+//!   errors. [`AllowList::parse`](crate::network::AllowList::parse) accepts IPv4 and IPv6 addresses
+//!   and ranges, but no host names.
+//! - **At most 64 hops are walked:** a client further to the left is unknown. Elements to the left
+//!   of the client are not read at all, so a long forged list does not get past an allow-list.
+//! - **Failed attempts are counted by this address.** With the wrong setting, every failure counts
+//!   for the proxy's address, and one attacker slows down all clients behind it whose keys are not
+//!   cached ([`LookupBudget`](crate::limit::LookupBudget)). Without an address, failures are not
+//!   counted at all, which is logged once.
+//! - **CDNs change their networks.** Read them from the published list when you build the service.

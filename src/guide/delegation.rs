@@ -1,15 +1,16 @@
 //! Delegation: applications that act for users.
 //!
-//! An integration has one key, and many people use it. Three fields say for whom a request is made:
+//! An integration has one key that is used on behalf of many people. Three headers name the user
+//! that a request acts for:
 //!
-//! | field | whom it names | [mode](crate::actor::ActorMode) |
+//! | header | names | [mode](crate::actor::ActorMode) |
 //! |---|---|---|
 //! | `X-User-Id` | a user by id | `app_user` |
-//! | `X-On-Behalf-Of` | a user by id or e-mail address; both are to be seen in the audit | `delegated` |
-//! | `X-On-Behalf-Email` | a user by e-mail address, as an aid for newcomers | `app_user` |
+//! | `X-On-Behalf-Of` | a user by id or e-mail address; the audit shows both the key's owner and the user | `delegated` |
+//! | `X-On-Behalf-Email` | a user by e-mail address, as a convenience for new integrations | `app_user` |
 //!
-//! Your [`Directory`](crate::actor::Directory) says who that is and what they may do. Whether the
-//! key may act for them is decided by the library.
+//! Your [`Directory`](crate::actor::Directory) resolves the user and their permissions. The library
+//! decides whether the key may act for them.
 //!
 //! # A first program
 //!
@@ -28,7 +29,7 @@
 //! use portunus::actor::ActorMode;
 //! use portunus::{ErrorCode, Principal, scope};
 //!
-//! /// In a service: a query. Ann reads, and belongs to Acme.
+//! /// In a real service: a database query. Ann belongs to Acme and may read.
 //! #[derive(Debug)]
 //! struct People;
 //!
@@ -58,30 +59,30 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let keys = TestKeys::new();
-//!     // Delegation is a permission of the key, and off unless it is given.
+//!     // Delegation is a permission of the key. It is off by default.
 //!     let key = keys.issue_with("acme", ["document:*"], |new| new.delegation = Some(Delegation::On));
 //!     let plain = keys.issue("acme", ["document:*"]);
 //!     let service = keys.builder().actors(Actors::new().directory(People)).build()?;
 //!     let authenticator = service.authenticator();
 //!     let request = |key: &str| TestRequest::get("/documents").bearer(key);
 //!
-//!     // As itself.
+//!     // The application itself.
 //!     let app = authenticator.authenticate(&request(&key)).await?.principal.ok_or("a key was presented")?;
 //!     assert_eq!(app.actor().mode, ActorMode::App);
 //!     assert!(app.require(&scope!("document:write").into()).is_ok());
 //!
-//!     // For Ann: what the key may *and* Ann may.
+//!     // For Ann: only what both the key and Ann may do.
 //!     let for_ann = request(&key).field("x-on-behalf-of", "Ann@Acme.example");
 //!     let caller = authenticator.authenticate(&for_ann).await?.principal.ok_or("a key was presented")?;
 //!     assert_eq!(caller.actor().mode, ActorMode::Delegated);
 //!     assert_eq!(caller.actor().user_id.map(|id| id.as_str()), Some("ann"));
 //!     assert!(caller.require(&scope!("document:read").into()).is_ok());
 //!     assert!(caller.require(&scope!("document:write").into()).is_err());
-//!     assert_eq!(caller.owner().tenant_id.as_str(), "acme"); // the key's owner stays who it was
+//!     assert_eq!(caller.owner().tenant_id.as_str(), "acme"); // the key's owner is unchanged
 //!
-//!     // For somebody unknown, and by a key without the permission: one answer.
+//!     // An unknown user, and a key without the permission, get the same response.
 //!     for request in [request(&key).field("x-user-id", "bob"), request(&plain).field("x-user-id", "ann")] {
-//!         let refused = authenticator.authenticate(&request).await.err().ok_or("nobody may")?;
+//!         let refused = authenticator.authenticate(&request).await.err().ok_or("must be refused")?;
 //!         assert_eq!(refused.code(), ErrorCode::UnknownActor);
 //!     }
 //!     Ok(())
@@ -89,37 +90,38 @@
 //! ```
 //!
 //! # Authority is an intersection
-//! A scope is granted where all of these grant it:
+//! A scope is granted if all of these grant it:
 //!
 //! 1. the key's own scopes;
-//! 2. what its delegation allows, where that is less: `Delegation::Only(vec![…])`;
-//! 3. the user's scopes, where the directory tells any. A user
-//!    [without](crate::actor::User::scopes) is bound by the key alone.
+//! 2. the scopes of its delegation, if it is limited: `Delegation::Only(vec![…])`;
+//! 3. the user's scopes, if the directory returns any. For a user [without
+//!    scopes](crate::actor::User::scopes), only the key's apply.
 //!
-//! So are access and workspaces: acting for a user who only reads
-//! ([`User::with_access`](crate::actor::User::with_access)) a key only reads, and it reaches those
-//! workspaces alone that both reach ([`User::in_workspaces`](crate::actor::User::in_workspaces)).
+//! The same holds for access level and workspaces: for a read-only user
+//! ([`User::with_access`](crate::actor::User::with_access)) the key can only read, and it can only
+//! access workspaces that both can access
+//! ([`User::in_workspaces`](crate::actor::User::in_workspaces)).
 //!
-//! A route that needs a user, whoever it is, requires
-//! [`Requirement::user()`](crate::Requirement::user); an application that names nobody is then told
-//! `ACTOR_REQUIRED`.
+//! A route that needs any user requires [`Requirement::user()`](crate::Requirement::user). A
+//! request of an application that names no user is then refused with `ACTOR_REQUIRED`.
 //!
-//! # Traps
-//! - **The directory does not decide.** It says who a user is. The tenant's wall is the library's:
-//!   a user of another tenant is refused even if the directory returns one, unless it says
-//!   [`collaborating()`](crate::actor::User::collaborating).
-//! - **Unknown and forbidden are one answer,** so that nobody learns who exists. Return `None` for
-//!   both, after the same work.
-//! - **Addresses arrive in ASCII lower case** and are not normalized further: `a.b+c@example.com`
-//!   is its own address. Compare yours lower-cased.
-//! - **Two fields at once, or one of them twice, are 400.** A caller's mind is not guessed. Without
-//!   a directory they are refused, not ignored.
+//! # Pitfalls
+//! - **The directory does not authorize.** It only describes users. The library enforces tenant
+//!   isolation: a user of another tenant is refused even if the directory returns one, unless the
+//!   user is [`collaborating()`](crate::actor::User::collaborating).
+//! - **Unknown and forbidden users get the same response,** so that a caller cannot find out who
+//!   exists. Return `None` for both, after the same work.
+//! - **Addresses are passed in ASCII lower case** and are not normalized further:
+//!   `a.b+c@example.com` is an address of its own. Compare with your addresses in lower case.
+//! - **Two of these headers at once, or a repeated one, are 400,** because the request is
+//!   ambiguous. Without a directory, these headers are refused, not ignored.
 //! - **Suspended users:** return them with [`suspended`](crate::actor::User::suspended) set, and
-//!   they are refused. Whether a key's *owner* is in good standing is another question, for
+//!   they are refused. Whether a key's *owner* is in good standing is a separate check, by
 //!   [`OwnerStanding`](crate::actor::OwnerStanding).
-//! - **An error is an outage,** `DIRECTORY_UNAVAILABLE` and 503. Do not answer `None` for a
-//!   database that is down.
-//! - **It is asked on every such request.** [`CachedDirectory`](crate::actor::CachedDirectory)
-//!   remembers both kinds of answers, for a minute at most.
-//! - **Store the user's id, not the address.** The answer to a request that named an address tells
-//!   the id in `X-User-Id`.
+//! - **An error means an outage,** `DIRECTORY_UNAVAILABLE` with 503. Do not return `None` if the
+//!   database is down.
+//! - **The directory is queried on every such request.**
+//!   [`CachedDirectory`](crate::actor::CachedDirectory) caches users and misses, for at most a
+//!   minute.
+//! - **Store the user's id, not the address.** If a request names an address, the response has the
+//!   id in `X-User-Id`.

@@ -1,9 +1,9 @@
-//! Migrate from keys, or from middleware, that you have already.
+//! Migrate existing keys, or from other middleware.
 //!
-//! Your customers change nothing: the keys that they hold go on working, under their old texts.
+//! Your customers change nothing: their existing keys keep working.
 //!
-//! # From a table of your own
-//! What your table has of a key is hopefully a digest and no plaintext. It is taken over as it is:
+//! # From your own table
+//! If your table stores digests rather than plaintext keys, they are imported as they are:
 //!
 #![cfg_attr(feature = "testing", doc = "```")]
 #![cfg_attr(
@@ -21,18 +21,18 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // A row of the old table: `SELECT tenant, hex(key_sha256), last4 FROM api_keys`.
-//!     let old_key = "sk_0123456789abcdef0123456789abcdef"; // at the customer's, not in the table
+//!     let old_key = "sk_0123456789abcdef0123456789abcdef"; // held by the customer only
 //!     let digest = Sha256::digest(old_key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
 //!     let (tenant, last_four) = ("tenant-1", "cdef");
 //!
-//!     // The old keys' shape, and the one that new keys have.
+//!     // The format of the old keys, and that of new keys.
 //!     let old = KeyFormat::builder("sk_").random(Alphabet::HEX, 32).build()?;
 //!     let new = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
-//!     // New digests are made with a pepper (in a service: a random secret); those of the old
-//!     // table are found too.
+//!     // New digests use a pepper (in a real service, a random secret); those of the old
+//!     // table are accepted too.
 //!     let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32])?).accept_sha256()?;
 //!
-//!     // Both are accepted, and keys are issued in the first.
+//!     // Both formats are accepted; keys are issued in the first.
 //!     let credentials = Credentials::new().bearer([new, old]).hasher(hasher);
 //!     let keys = Portunus::builder(credentials).store(MemoryStore::new()).build()?;
 //!     let (manager, authenticator) = (keys.manager(), keys.authenticator());
@@ -43,11 +43,11 @@
 //!     import.last_four = Some(last_four.into());
 //!     let imported = manager.import(import.clone()).await?;
 //!
-//!     // It works at once. This first use also makes its digest anew, with the pepper.
+//!     // It works at once. The first use also replaces its digest with a peppered one.
 //!     let request = TestRequest::get("/documents").bearer(old_key);
 //!     assert!(authenticator.authenticate(&request).await.is_ok());
 //!
-//!     // A script that runs twice does no harm, and a key that was deleted does not come back.
+//!     // Running a script twice is harmless, and a deleted key does not come back.
 //!     assert!(matches!(manager.import(import.clone()).await, Err(ManageError::DigestKnown)));
 //!     manager.delete(&imported.record.id).await?;
 //!     assert!(matches!(manager.import(import).await, Err(ManageError::DigestKnown)));
@@ -62,35 +62,34 @@
 //! | SHA-256 of the whole key | `sha256` | `accept_sha256()`, or nothing if it is [`KeyHasher::sha256()`] |
 //! | SHA-512 of the whole key | `sha512` | `accept_sha512()` |
 //! | HMAC-SHA256 of the whole key | `hmac-sha256:1` | `accept_pepper(…)`, or the current pepper |
-//! | plaintext | `sha256`, of what you digest yourself | as above; then drop the column |
-//! | bcrypt, Argon2, or a salt for each row | nothing: such a digest cannot be looked up | issue new keys |
+//! | plaintext | `sha256`, after hashing it yourself | as above; then drop the column |
+//! | bcrypt, Argon2, or a salt per row | impossible: such a digest cannot be looked up | issue new keys |
 //!
 //! [`KeyHasher::sha256()`]: crate::key::KeyHasher::sha256
 //!
-//! The one secret of an HMAC, of 32 bytes or more, is the pepper: `Pepper::new(1, secret)?`.
+//! The HMAC's secret, of at least 32 bytes, is the pepper: `Pepper::new(1, secret)?`.
 //!
 //! [`from_hex`](crate::manage::ImportedDigest::from_hex),
 //! [`from_base64`](crate::manage::ImportedDigest::from_base64) and
-//! [`new`](crate::manage::ImportedDigest::new) take the notations.
+//! [`new`](crate::manage::ImportedDigest::new) accept the common encodings.
 //!
-//! # Traps of an import
-//! - **The authenticator must know the old shape.** What has the shape of no format is refused
-//!   before any look-up. A format needs 128 bits of randomness; keys with fewer are not worth
-//!   taking over. For old keys of several lengths:
-//!   [`accept_lengths`](crate::key::KeyFormatBuilder::accept_lengths).
-//! - **The digest is of the whole key,** prefix included, without a newline at its end. Where yours
-//!   is of a part, it cannot be imported.
-//! - **The hasher must accept the scheme.** An import under another one is refused.
-//! - **Keep the old schemes in the hasher** until every imported key has been used once, or has
-//!   been revoked: what is never used is never made anew.
-//! - **Digests stay known.** Deleting a key leaves a tombstone. Correct a wrong import by changing
-//!   the record, not by deleting it and importing it again.
+//! # Pitfalls of an import
+//! - **The old format must be accepted.** A key that matches no format is refused before any
+//!   lookup. A format needs at least 128 bits of randomness; do not import keys with less. For old
+//!   keys of several lengths, use [`accept_lengths`](crate::key::KeyFormatBuilder::accept_lengths).
+//! - **The digest must be of the whole key,** including its prefix, without a trailing newline. A
+//!   digest of a part of the key cannot be imported.
+//! - **The hasher must accept the scheme.** An import with another scheme is refused.
+//! - **Keep the old schemes in the hasher** until every imported key has been used once or has been
+//!   revoked: digests are only replaced when the key is used.
+//! - **Digests stay known.** Deleting a key leaves a tombstone. To correct an import, update the
+//!   record; do not delete and import it again.
 //! - **An imported key cannot sign events,** because its secret was never seen
-//!   ([`IssueRules::sign_events`](crate::manage::IssueRules)). Rotated, it can.
+//!   ([`IssueRules::sign_events`](crate::manage::IssueRules)). Its successor by rotation can.
 //!
 //! # From `tower-http`'s bearer validation
-//! `ValidateRequestHeaderLayer::bearer` compares the field with one text, which stands in your
-//! program or its configuration:
+//! `ValidateRequestHeaderLayer::bearer` compares the header with one fixed secret from your program
+//! or its configuration:
 //!
 //! ```text
 //! let app = Router::new()
@@ -98,7 +97,7 @@
 //!     .layer(ValidateRequestHeaderLayer::bearer(&secret));
 //! ```
 //!
-//! The secret becomes a key in a store; everything else stays as it is:
+//! The secret becomes a key in a store; everything else stays the same:
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -114,10 +113,10 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let secret = "bG9uZy1lbm91Z2gtYW5kLXJhbmRvbS1zZWNyZXQ"; // out of the configuration
+//! # let secret = "bG9uZy1lbm91Z2gtYW5kLXJhbmRvbS1zZWNyZXQ"; // from the configuration
 //! let format = KeyFormat::builder("").random(Alphabet::URL_SAFE, secret.len()).build()?;
 //! let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
-//! let hasher = KeyHasher::sha256(); // as the service's own
+//! let hasher = KeyHasher::sha256(); // the service's default
 //! let digest = ImportedDigest::new("sha256", &hasher.digest(secret).to_bytes())?;
 //! let described = NewKey::new("the one key", Owner::tenant("everybody".parse()?));
 //! keys.manager().import(NewImport::new(digest, described)).await?;
@@ -135,12 +134,13 @@
 //! # }
 //! ```
 //!
-//! From here on, every customer can get a key of their own, and routes can say what they require:
-//! the guide for [axum](super::protect_axum). What differs for callers: refusals have a body and a
-//! `WWW-Authenticate` field, `Bearer` is read in any case, and a field that stands twice is 400.
+//! From here on, every customer can get their own key, and routes can declare what they require:
+//! see the guide for [axum](super::protect_axum). Callers see these differences: refusals have a
+//! body and a `WWW-Authenticate` header, `Bearer` is case-insensitive, and a repeated header is
+//! 400.
 //!
 //! # From `actix-web-httpauth`
-//! There, a function of yours gets the token and says yes or no:
+//! With it, your own function validates the token:
 //!
 //! ```text
 //! async fn validator(
@@ -155,7 +155,7 @@
 //! App::new().wrap(HttpAuthentication::bearer(validator))
 //! ```
 //!
-//! The look-up becomes the store's, and what was put into the extensions becomes a
+//! The store now does the lookup, and the value in the extensions becomes a
 //! [`Caller<T>`](crate::adapter::actix::Caller):
 //!
 #![cfg_attr(all(feature = "actix-web", feature = "testing"), doc = "```")]
@@ -177,7 +177,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # actix_web::rt::System::new().block_on(async {
-//! let keys = TestKeys::new(); // in a service: Portunus::builder
+//! let keys = TestKeys::new(); // in a real service: Portunus::builder
 //! let auth = keys.builder().build()?.middleware()
 //!     .map_principal(|principal| Tenant(principal.owner().tenant_id.to_string()));
 //! let app = App::new().service(web::scope("/v1").route("/documents", web::get().to(documents)).wrap(auth));
@@ -195,7 +195,7 @@
 //! # }
 //! ```
 //!
-//! A row that must be loaded, and may refuse, is
-//! [`try_map_principal`](crate::adapter::actix::Auth::try_map_principal). Tokens that are no keys,
-//! such as those of an OAuth server, are a [`TokenVerifier`](crate::TokenVerifier)'s: they pass
-//! beside keys, in the same field.
+//! If a row must be loaded, or the mapping may refuse, use
+//! [`try_map_principal`](crate::adapter::actix::Auth::try_map_principal). Tokens that are not keys,
+//! such as those of an OAuth server, are checked by a [`TokenVerifier`](crate::TokenVerifier), in
+//! the same header as keys.

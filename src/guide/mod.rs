@@ -1,24 +1,24 @@
-//! Guides: one page for each thing that a service does with its keys.
+//! Guides: one page per task.
 //!
-//! Each begins with a whole program, which is compiled and run with the tests of this library, and
-//! goes on with what is easily done wrong.
+//! Each guide starts with a complete program, which is compiled and run as a test of this library,
+//! and then covers common mistakes.
 //!
-//! | guide | about |
+//! | guide | topic |
 //! |---|---|
 //! | [`protect_axum`] | an axum app |
 //! | [`protect_actix`] | an actix-web app |
 //! | [`protect_grpc`] | a gRPC service |
-//! | [`own_key_store`] | keeping keys in storage of your own |
-//! | [`own_rate_limiter`] | counting requests in a place of your own |
-//! | [`own_dialect`] | keys and error bodies that look like your API's |
+//! | [`own_key_store`] | storing keys in your own storage |
+//! | [`own_rate_limiter`] | counting requests with your own rate limiter |
+//! | [`own_dialect`] | keys and error bodies in your API's format |
 //! | [`delegation`] | applications that act for users |
 //! | [`rotation`] | a new key without downtime |
-//! | [`migration`] | from keys, or from middleware, that you have already |
-//! | [`slow_clients`] | what a server must bound: time, heads, uploads that are refused |
+//! | [`migration`] | migrating existing keys or from other middleware |
+//! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
-//! | [`testing_a_service`] | tests of a service that is protected |
+//! | [`testing_a_service`] | testing a protected service |
 //!
-//! This module is documentation only: nothing of it is compiled into a program.
+//! This module is documentation only; it adds no code to a program.
 
 pub mod behind_a_proxy;
 pub mod delegation;

@@ -1,11 +1,11 @@
-//! Your own key format and error body.
+//! Use your own key format and error body.
 //!
-//! A library should not show in your API. Both what keys look like and what refusals say are values
-//! that you build once.
+//! A library should not be visible in your API. The format of keys and the body of refusals are
+//! both values that you build once.
 //!
 //! # A first program
 //! Keys like `acme_live_8fK…`, in `X-API-Key` as well as in `Authorization`, and errors in the
-//! shape of an API that has been there for long.
+//! format of an existing API.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
 #![cfg_attr(
@@ -25,7 +25,7 @@
 //! use serde_json::{Value, json};
 //! use tower::ServiceExt;
 //!
-//! /// Status and protocol fields are the library's; the body is ours.
+//! /// The library sets the status and the protocol headers; the body is ours.
 //! fn body(error: &AuthError, request: &dyn RequestHead) -> ErrorBody {
 //!     let mut body = json!({
 //!         "ok": false,
@@ -44,7 +44,7 @@
 //!         .environment("live", "production".parse()?) // `acme_live_…` works in `production`
 //!         .environment("test", "sandbox".parse()?)
 //!         .random(Alphabet::BASE62, 32)
-//!         .checksum(Checksum::Crc32Base62) // a key with a typing error costs no look-up
+//!         .checksum(Checksum::Crc32Base62) // a key with a typing error costs no lookup
 //!         .build()?;
 //!
 //!     let keys = TestKeys::of(format.clone());
@@ -65,10 +65,10 @@
 //!     let request = Request::get("/documents").header("x-api-key", &key).body(Body::empty())?;
 //!     let refused = app.clone().oneshot(request).await?;
 //!     assert_eq!(refused.status(), 403);
-//!     let told: Value = serde_json::from_slice(&to_bytes(refused.into_body(), 4096).await?)?;
-//!     assert_eq!(told["error"]["type"], "INSUFFICIENT_SCOPE");
-//!     assert_eq!(told["error"]["granted"], json!(["document:read"]));
-//!     assert_eq!(told["path"], "/documents");
+//!     let answer: Value = serde_json::from_slice(&to_bytes(refused.into_body(), 4096).await?)?;
+//!     assert_eq!(answer["error"]["type"], "INSUFFICIENT_SCOPE");
+//!     assert_eq!(answer["error"]["granted"], json!(["document:read"]));
+//!     assert_eq!(answer["path"], "/documents");
 //!
 //!     let refused = app.oneshot(Request::get("/documents").body(Body::empty())?).await?;
 //!     assert_eq!(refused.status(), 401);
@@ -80,29 +80,32 @@
 //!
 //! # The parts of a key
 //! `acme_` `live_` `app_` `8fK…` `0Xy12z`: a prefix, the environment's token, the kind's token, the
-//! random part and a checksum. Only prefix and random part must be there, and the prefix may be
-//! empty. What cannot work is refused when the format is built: under 128 bits of randomness,
-//! tokens that cannot be told apart, characters that an `Authorization` field cannot carry.
+//! random part and a checksum. Only the prefix and the random part are required, and the prefix may
+//! be empty. An invalid format is rejected when it is built: less than 128 bits of randomness,
+//! ambiguous tokens, or characters that are not allowed in an `Authorization` header.
 //!
-//! # What a renderer may change
-//! The body and its media type. Status, `WWW-Authenticate`, `Retry-After`, `Cache-Control` and the
-//! limits' fields follow from the error. [`ErrorCode`](crate::ErrorCode) never changes its meaning:
-//! match on it, not on the text of [`detail`](crate::AuthError::detail), which may.
-//! [`from_error`](crate::respond::from_error) is for a renderer that needs the error only.
+//! # What a renderer can change
+//! A renderer sets the body and its media type. The status, `WWW-Authenticate`, `Retry-After`,
+//! `Cache-Control` and the rate limit headers follow from the error.
+//! [`ErrorCode`](crate::ErrorCode) values never change their meaning: match on the code, not on the
+//! text of [`detail`](crate::AuthError::detail), which may change. Use
+//! [`from_error`](crate::respond::from_error) for a renderer that only needs the error.
 //!
-//! # Traps
-//! - **A format is for good.** Keys that were issued keep their shape. To change it, accept both:
-//!   `.bearer([new, old])`; the manager issues in the one that it was given.
-//! - **The environment is part of a key, not a wall by itself.** `.environment(…)` on the
-//!   authenticator's builder makes it one: keys of another are then refused as `WRONG_ENVIRONMENT`.
-//!   Without it, keys of all environments pass, and your handlers look at
-//!   [`Principal::environment`](crate::Principal::environment).
-//! - **Nothing of the request goes into a body unescaped.** `json!` escapes; `format!` does not.
-//! - **Do not tell more than the error does.** An unknown key and a key of another shape may be
-//!   told apart; whether a *revoked* key ever existed is told only to who presents it.
-//! - **A key in a header of your own is not hidden by others.** `Authorization` is known to proxies
-//!   and log filters as sensitive, `X-API-Key` is not always.
-//!   [`secret_fields`](crate::Authenticator::secret_fields) lists what to keep out of logs.
-//! - **Keys do not belong into URLs.** There is no way to accept one from a query string.
-//! - **gRPC calls have no body.** They are refused by a status with the same code, whatever the
-//!   renderer says.
+//! # Pitfalls
+//! - **A format is permanent.** Issued keys keep their format. To change it, accept both:
+//!   `.bearer([new, old])`. Keys are issued in the first accepted format, unless
+//!   [`Credentials::issue`](crate::config::Credentials::issue) sets another one.
+//! - **An environment in the key does not isolate by itself.** With
+//!   [`Policy::serve_only`](crate::config::Policy::serve_only), keys of other environments are
+//!   refused with `WRONG_ENVIRONMENT`. Without it, keys of all environments pass, and your handlers
+//!   must check [`Principal::environment`](crate::Principal::environment).
+//! - **Escape everything from the request.** `json!` escapes; `format!` does not.
+//! - **Do not reveal more than the error does.** A body may distinguish an unknown key from a
+//!   malformed one; that a key was *revoked* is only revealed to a caller who presents the real
+//!   key.
+//! - **Other software does not redact your own header.** Proxies and log filters know that
+//!   `Authorization` is sensitive; `X-API-Key` may not be redacted.
+//!   [`secret_fields`](crate::Authenticator::secret_fields) lists the headers to keep out of logs.
+//! - **Keys do not belong in URLs.** The library cannot accept a key from a query string.
+//! - **gRPC refusals have no body.** They are a status with the same code, whatever the renderer
+//!   returns.

@@ -1,14 +1,14 @@
-//! Write a [`RateLimiter`](crate::RateLimiter) of your own.
+//! Implement your own [`RateLimiter`](crate::RateLimiter).
 //!
-//! [`LocalLimiter`](crate::limit::LocalLimiter) counts in one process. To count for several nodes
-//! together, or in a place that you have already, implement one method:
+//! [`LocalLimiter`](crate::limit::LocalLimiter) counts in one process. To count across several
+//! nodes, or in storage that you already have, implement one method:
 //! [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets* (the key's
-//! family, perhaps its tenant, perhaps one of your own), each with its quotas, and admits it by all
-//! of them or by none.
+//! family, optionally its tenant or one of your own), each with its quotas. It admits the request
+//! in all of them or in none.
 //!
 //! # A first program
-//! The definition as a program: it remembers when every unit was admitted. The suite for limiters
-//! finds nothing wrong with it; what it lacks is the art of forgetting whole buckets.
+//! This limiter implements the definition directly: it stores the time of every admitted unit. It
+//! passes the conformance suite; what it lacks is the removal of idle buckets.
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -26,7 +26,7 @@
 //!     buckets: Mutex<HashMap<String, Bucket>>,
 //! }
 //!
-//! /// When units were admitted, the oldest first, and the widest window that was ever asked for.
+//! /// The times of admitted units, oldest first, and the widest window that was ever requested.
 //! #[derive(Debug, Default)]
 //! struct Bucket {
 //!     admitted: Vec<Duration>,
@@ -34,29 +34,29 @@
 //! }
 //!
 //! impl Bucket {
-//!     /// What still shares an interval of this length with `now`.
+//!     /// The units that share an interval of this length with `now`.
 //!     fn within(&self, window: Duration, now: Duration) -> &[Duration] {
 //!         &self.admitted[self.admitted.partition_point(|at| *at + window < now)..]
 //!     }
 //!
-//!     /// How long a request of this cost must wait for a quota: zero if it fits.
+//!     /// How long a request of this cost must wait for a quota; zero if it is admitted now.
 //!     fn wait(&self, quota: &Quota, cost: u64, now: Duration) -> Duration {
 //!         let within = self.within(quota.window(), now);
 //!         match (within.len() as u64 + cost).saturating_sub(quota.limit()) {
 //!             0 => Duration::ZERO,
-//!             // Until so many of the oldest are older than the window: a nanosecond past it.
+//!             // Until the oldest `excess` units have left the window, by one nanosecond.
 //!             excess => within[excess as usize - 1] + quota.window() + Duration::from_nanos(1) - now,
 //!         }
 //!     }
 //! }
 //!
-//! /// No two buckets have one name, of whichever kinds they are.
+//! /// A unique name for each bucket, across all kinds.
 //! fn name(id: BucketId<'_>) -> Option<String> {
 //!     match id {
 //!         BucketId::Family(family) => Some(format!("family {family}")),
 //!         BucketId::Tenant(tenant) => Some(format!("tenant {tenant}")),
 //!         BucketId::Custom(name) => Some(format!("custom {name}")),
-//!         _ => None, // a kind that is newer than this limiter
+//!         _ => None, // a kind that this limiter does not know
 //!     }
 //! }
 //!
@@ -72,7 +72,7 @@
 //!         let names: Option<Vec<String>> = request.buckets.iter().map(|bucket| name(bucket.id)).collect();
 //!         let names = names.ok_or_else(|| LimiterError::Unavailable("a bucket of an unknown kind".into()))?;
 //!
-//!         // One lock around everything, and the time is read inside of it: nobody's clock goes back.
+//!         // One lock around everything. The time is read inside it, so it never goes backwards.
 //!         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
 //!         let now = self.clock.monotonic();
 //!         let mut wait = Duration::ZERO;
@@ -92,7 +92,7 @@
 //!                 bucket.admitted.drain(..old);
 //!                 bucket.admitted.extend((0..cost).map(|_| now));
 //!             }
-//!             // How each window stands after this: callers read it in the `RateLimit` field.
+//!             // The state of each window afterwards, for the `RateLimit` header.
 //!             let windows = asked.quotas.as_slice().iter().map(|quota| {
 //!                 let within = bucket.within(quota.window(), now);
 //!                 let reset = within.first().map(|at| *at + quota.window() + Duration::from_nanos(1) - now);
@@ -123,29 +123,30 @@
 //! }
 //! ```
 //!
-//! Each check is printed when it ends, a root cause is reported once, and the suite ends within 5
-//! minutes, also where every call hangs.
+//! Each check is printed when it ends, each root cause is reported once, and the suite ends within
+//! 5 minutes, even if every call hangs.
 //!
-//! It is plugged in by `Limits::per_key(…).limiter(limiter)`.
+//! To use the limiter, set it with `Limits::per_key(…).limiter(limiter)`.
 //!
-//! # Traps
-//! - **Every interval, not every calendar minute.** Sixty a minute means that no sixty seconds
-//!   admit more, wherever they begin, both ends included. A counter that starts anew each minute
-//!   admits 120 around the edge.
-//! - **All or nothing.** A request that one window refuses takes nothing from the others. Two
-//!   counters, raised one after the other, break this; in Redis, it takes one script.
-//! - **A refusal changes nothing.** Who keeps knocking must not be kept out for longer.
-//! - **`retry_after` is exact** for a client that is alone: not a millisecond too early.
-//! - **Quotas change,** with a plan or a key's own record. What was admitted under the former ones
-//!   still counts.
-//! - **A family, not a key.** Rotated keys share
-//!   [`BucketId::Family`](crate::limit::BucketId::Family), so that a rotation doubles no quota.
-//! - **Memory.** Somebody will send requests in the name of many tenants. Forget buckets whose
-//!   windows are past, and say [`LimiterError::Full`](crate::limit::LimiterError::Full) rather than
-//!   forget one that is live.
-//! - **Outages.** Give an error when you do not know; the service chose what happens then
-//!   ([`OnOutage`](crate::limit::OnOutage): counted in this process, refused, or let through).
-//! - **Another clock.** A limiter whose time is a server's is tried by
+//! # Pitfalls
+//! - **Every interval counts, not only every calendar minute.** Sixty per minute means that no
+//!   interval of sixty seconds, wherever it begins and including both ends, admits more. A counter
+//!   that is reset each minute admits 120 around the boundary.
+//! - **All or nothing.** A request that one window refuses takes nothing from the others.
+//!   Incrementing two counters one after the other breaks this; in Redis, use one script.
+//! - **A refusal changes nothing.** Retrying must not extend the wait.
+//! - **`retry_after` is exact** for a lone client, and never a millisecond too early.
+//! - **Quotas change,** with a plan or a key's record. Units admitted under the old quotas still
+//!   count.
+//! - **Count families, not keys.** Rotated keys share
+//!   [`BucketId::Family`](crate::limit::BucketId::Family), so that a rotation does not double the
+//!   quota.
+//! - **Bound the memory.** Requests may come from very many tenants. Remove buckets whose windows
+//!   have passed, and return [`LimiterError::Full`](crate::limit::LimiterError::Full) rather than
+//!   evict a live one.
+//! - **Outages.** Return an error if the state is unknown. The service has configured what happens
+//!   then ([`OnOutage`](crate::limit::OnOutage): count in this process, refuse, or admit).
+//! - **Another clock.** To test a limiter that uses a server's clock, call
 //!   `portunus_conformance::rate_limiter_in_real_time`.
-//! - **Never waiting** is worth a method: a limiter in memory answers by
-//!   [`try_acquire`](crate::RateLimiter::try_acquire), and a request then needs no boxed future.
+//! - **A limiter in memory** should implement [`try_acquire`](crate::RateLimiter::try_acquire), so
+//!   that a request needs no boxed future.

@@ -1,10 +1,11 @@
 //! Protect an axum app (feature `axum`).
 //!
-//! A key is a text such as `acme_8fK…` that your customers send with each request. Your service
-//! keeps a digest of it and what it may do, its *scopes*; each route says which scope it requires.
+//! A key is a string such as `acme_8fK…` that your customers send with each request. Your service
+//! stores a digest of it together with the key's permissions, its *scopes*. Each route declares
+//! which scope it requires.
 //!
 //! # A first program
-//! It issues a key and asks five times, without a socket.
+//! It issues a key and sends five requests, without a socket.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -25,18 +26,18 @@
 //! fn app(keys: &Portunus) -> Router {
 //!     keys.router()
 //!         .route("/documents", get(documents).require(scope!("document:read")))
-//!         .route("/documents", post(|| async { "made" }).require(scope!("document:write")))
+//!         .route("/documents", post(|| async { "created" }).require(scope!("document:write")))
 //!         .route("/healthz", get(|| async { "ok" }).public())
 //!         .into_router()
 //! }
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // What keys look like, and where they are kept.
+//!     // The format of keys, and where they are stored.
 //!     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
 //!     let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
 //!
-//!     // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
+//!     // A key for a customer with read access. Its secret is shown once; the store gets a digest.
 //!     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
 //!         .with_scopes([scope!("document:read")]);
 //!     let key = keys.manager().issue(new).await?.key.reveal();
@@ -56,8 +57,7 @@
 //! }
 //! ```
 //!
-//! As a server, it tells the layer who is at the other end of each connection (the first trap
-//! below):
+//! A real server must also provide the peer address of each connection (see the first pitfall):
 //!
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -69,17 +69,17 @@
 //! # }
 //! ```
 //!
-//! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) takes no route that does not say
-//! what it requires: `.require(…)`, `.any_key()`, `.optional_key()` or `.public()`. State comes last,
-//! as ever: `.into_router().with_state(state)`.
+//! A [`ProtectedRouter`](crate::adapter::axum::ProtectedRouter) only accepts routes that declare
+//! what they require: `.require(…)`, `.any_key()`, `.optional_key()` or `.public()`. State is added
+//! last, as usual: `.into_router().with_state(state)`.
 //!
-//! `axum::serve` bounds neither how long a head may take nor how many fields it may have, and whoever
-//! is refused in the middle of an upload finds a broken pipe in place of the 401. [A server that
-//! bounds both](super::slow_clients) takes its place where clients are not behind a proxy that does.
+//! `axum::serve` limits neither the time for a request head nor its number of headers, and a client
+//! that is refused during an upload may see a broken pipe instead of the 401. If clients do not
+//! connect through a proxy that handles this, use [a server with limits](super::slow_clients).
 //!
-//! # On a router of your own
-//! [`RequireExt`](crate::adapter::axum::RequireExt) puts requirements on axum's own types, and
-//! `route_layer` puts the layer around them:
+//! # On your own router
+//! [`RequireExt`](crate::adapter::axum::RequireExt) adds requirements to axum's own types, and
+//! `route_layer` wraps them in the layer:
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -91,38 +91,38 @@
 //! fn app(keys: &Portunus) -> Router {
 //!     Router::new()
 //!         .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
-//!         .route_layer(keys.layer()) // around the routes above, and no others
+//!         .route_layer(keys.layer()) // around the routes above only
 //!         .route("/healthz", get(|| async { "ok" }))
 //! }
 //! # let _ = app;
 //! ```
 //!
-//! # What a handler takes
-//! | argument | who gets in |
+//! # Handler arguments
+//! | argument | accepts |
 //! |---|---|
-//! | [`KeyPrincipal`](crate::KeyPrincipal) | whoever the route lets in; this is who it is |
-//! | `Option<KeyPrincipal>` | also nobody, where [`optional_key()`] or [`optional()`] says so |
-//! | [`Granted<D>`](crate::adapter::axum::Granted) | who meets a requirement that is part of the type |
-//! | [`Caller<T>`] | who could be made a `T` of your own, by `AuthLayer::map_principal` |
+//! | [`KeyPrincipal`](crate::KeyPrincipal) | every authenticated request that the route accepts |
+//! | `Option<KeyPrincipal>` | also anonymous requests, with [`optional_key()`] or [`optional()`] |
+//! | [`Granted<D>`](crate::adapter::axum::Granted) | requests that meet a requirement that is part of the type |
+//! | [`Caller<T>`] | requests with a value of your own type `T`, created by `AuthLayer::map_principal` |
 //!
 //! [`optional_key()`]: crate::adapter::axum::ProtectedRouter
 //! [`optional()`]: crate::config::Credentials::optional
 //! [`Caller<T>`]: crate::adapter::axum::Caller
 //!
-//! # Traps
-//! - **The peer's address must be there.** `axum::serve(listener, app)` alone does not tell it.
-//!   Without it, a key with an allow-list is refused, and nobody can be told apart by failures: the
-//!   number of look-ups in flight alone bounds those who try keys out
+//! # Pitfalls
+//! - **The peer address is needed.** `axum::serve(listener, app)` alone does not provide it.
+//!   Without it, a key with an allow-list is refused, and failed attempts are not counted: guessing
+//!   is then only limited by the number of lookups in flight
 //!   ([`LookupBudget`](crate::limit::LookupBudget)). Serve
-//!   `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, read [that
-//!   guide](super::behind_a_proxy) too.
-//! - **On a router of your own, order matters.** A route that is added after `route_layer` is open.
-//!   With a `ProtectedRouter`, so is a route that is added to what `into_router()` returned.
-//! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 in place of 404.
-//! - **CORS belongs outside.** A preflight never carries a key. The [order of
-//!   layers](crate::adapter::tower#the-order-of-layers) says where everything else goes.
-//! - **A read-only key may not `POST`,** whatever its scopes. A `POST` that only searches says so:
+//!   `app.into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy, also read [that
+//!   guide](super::behind_a_proxy).
+//! - **On your own router, order matters.** A route that is added after `route_layer` is not
+//!   protected. Neither is a route that is added to the result of `ProtectedRouter::into_router()`.
+//! - **`layer` is not `route_layer`.** With `layer`, unknown paths are 401 instead of 404.
+//! - **CORS belongs outside.** A preflight never carries a key. See [the order of
+//!   layers](crate::adapter::tower#the-order-of-layers) for everything else.
+//! - **A read-only key cannot `POST`,** whatever its scopes. For a `POST` that only reads, add:
 //!   `Requirement::scope(…).and(Requirement::reading())`.
-//! - **Usage and audit events wait in memory.** `tokio::spawn(keys.run(shutdown))` writes them, and
-//!   does everything else that is done periodically; await it before the process ends. Without
-//!   tokio, call `keys.maintain()` at least once a second.
+//! - **Usage and audit events are buffered in memory.** `tokio::spawn(keys.run(shutdown))` writes
+//!   them and runs all other periodic jobs. Await it before the process ends. Without tokio, call
+//!   `keys.maintain()` at least once a second.

@@ -1,7 +1,7 @@
 //! Rotate a key without downtime.
 //!
-//! A rotation issues a *successor* with the same facts and a new secret. The old key works on for
-//! its *grace*, as long as your customer needs to put the new one everywhere.
+//! A rotation issues a *successor* with the same attributes and a new secret. The old key keeps
+//! working for a *grace* period, so that your customer can deploy the new one.
 //!
 //! # A first program
 //!
@@ -22,7 +22,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let keys = TestKeys::new(); // keys in memory, with a clock that only moves when it is told
+//!     let keys = TestKeys::new(); // keys in memory, with a manual clock
 //!     let two_a_minute = Limits::per_key([Quota::per_minute(2)]);
 //!     let service = keys.builder().limits(two_a_minute).build()?;
 //!     let (manager, authenticator) = (service.manager(), service.authenticator());
@@ -31,24 +31,24 @@
 //!     let old = keys.issue("acme", ["document:read"]);
 //!     let id = keys.id_of(&old);
 //!     let rotated = manager.rotate(&id, Some(7 * DAY)).await?;
-//!     let new = rotated.key.reveal(); // shown this once
+//!     let new = rotated.key.reveal(); // shown only once
 //!
-//!     // Both work, with the same facts, and are one family: together they have one quota.
+//!     // Both work, have the same attributes and are one family: they share one quota.
 //!     assert_eq!(rotated.record.scopes, rotated.old.scopes);
 //!     assert_eq!(rotated.record.family, rotated.old.family);
 //!     assert!(ask(&old).await.is_ok());
 //!     assert!(ask(&new).await.is_ok());
 //!     assert_eq!(ask(&new).await.err().map(|error| error.code()), Some(ErrorCode::RateLimited));
 //!
-//!     // What is visible: each names the other, and the old one has an end.
+//!     // The records name each other, and the old key expires.
 //!     assert_eq!(rotated.old.successor.as_ref(), Some(&rotated.record.id));
 //!     assert_eq!(rotated.record.predecessor.as_ref(), Some(&id));
 //!     assert_eq!(rotated.old.expires_at, Some(manager.now() + 7 * DAY));
 //!
-//!     // Is the old one still in use? Before its end, look.
+//!     // Check whether the old key is still in use before it expires.
 //!     assert_eq!(manager.get(&id).await?.usage.count, 1);
 //!
-//!     // When the grace is over, the old key is over, at that very instant.
+//!     // The old key expires exactly at the end of the grace period.
 //!     keys.clock().advance(7 * DAY);
 //!     assert_eq!(ask(&old).await.err().map(|error| error.code()), Some(ErrorCode::KeyExpired));
 //!     assert_eq!(manager.get(&id).await?.record.status(keys.clock().now()), KeyStatus::Expired);
@@ -58,33 +58,34 @@
 //! }
 //! ```
 //!
-//! # What a successor has
-//! Everything that the old key has: name, owner, scopes, networks, quotas, workspaces, plan,
-//! metadata. A key that had an expiry gets the same *lifetime* anew, from now. Its id and its
-//! secret are new, and its use is counted apart, so that you and your audit can tell which of the
-//! two was used.
+//! # What a successor inherits
+//! It inherits everything: name, owner, scopes, networks, quotas, workspaces, plan, metadata. If
+//! the old key had an expiry, the successor gets the same *lifetime*, starting now. Its id and its
+//! secret are new, and its usage is counted separately, so that you and your audit can see which of
+//! the two was used.
 //!
-//! # How long a grace
+//! # How long the grace period should be
 //! As long as a deployment takes, and no longer: hours for a service that reads its key from a
-//! vault, days for people who must be written to. For a secret that leaked there is none:
-//! `rotate(&id, None)` revokes the old key in the same step, with the reason `rotated`, and makes the
-//! successor the primary key if the old one was. [`revoke`](crate::manage::KeyManager::revoke) ends
-//! a grace early.
+//! vault, days for people who must be contacted. A leaked secret gets none: `rotate(&id, None)`
+//! revokes the old key in the same step, with the reason `rotated`, and makes the successor the
+//! primary key if the old key was primary. [`revoke`](crate::manage::KeyManager::revoke) ends a
+//! grace period early.
 //!
-//! [`IssueRules::rotate_every`](crate::manage::IssueRules) makes the manager tell when a rotation
-//! is due ([`ManagedKey::rotation_due`](crate::manage::ManagedKey)); nothing is refused for it.
+//! With [`IssueRules::rotate_every`](crate::manage::IssueRules), the manager reports when a
+//! rotation is due ([`ManagedKey::rotation_due`](crate::manage::ManagedKey)). An overdue key is not
+//! refused.
 //!
-//! # Traps
-//! - **A grace only shortens.** A key that expires tomorrow expires tomorrow, whatever grace was
-//!   asked for.
-//! - **Rotate the newest.** A key that has a living successor cannot be rotated again: `Conflict`.
-//! - **The successor counts.** With a quota of active keys, there must be room for both:
-//!   `QuotaExceeded` otherwise.
-//! - **A lost answer is a lost secret.** Use
+//! # Pitfalls
+//! - **A grace period never extends a key's lifetime.** A key that expires tomorrow expires
+//!   tomorrow, whatever grace was requested.
+//! - **Rotate the newest key.** A key with a live successor cannot be rotated again: `Conflict`.
+//! - **The successor counts against the quota of active keys.** During the grace period both keys
+//!   count: without capacity for both, the rotation fails with `QuotaExceeded`.
+//! - **A lost response is a lost secret.** Use
 //!   [`rotate_once`](crate::manage::KeyManager::rotate_once) for requests that may be repeated, and
-//!   rotate the successor where its secret did not arrive.
-//! - **Revoking one of the two ends that one,** not the family.
-//! - **A primary key stays primary during its grace.** Where events are signed, they are signed
+//!   rotate the successor if its secret did not arrive.
+//! - **Revoking one of the two keys ends only that key,** not the family.
+//! - **A primary key stays primary during its grace period.** If events are signed, they are signed
 //!   with the old secret until then; [`make_primary`](crate::manage::KeyManager::make_primary)
-//!   moves it earlier.
-//! - **Access tokens are not rotated;** they are issued anew.
+//!   moves the primary earlier.
+//! - **Access tokens are not rotated;** issue new ones.

@@ -1,25 +1,25 @@
-//! Test a service that is protected (feature `testing`).
+//! Test a protected service (feature `testing`).
 //!
-//! [`portunus::testing`](crate::testing) has what tests need, and nothing of it belongs into a
-//! release: enable the feature in your `dev-dependencies`.
+//! [`portunus::testing`](crate::testing) provides what tests need. None of it belongs in a release:
+//! enable the feature in your `dev-dependencies`.
 //!
-//! | you test | take |
+//! | to test | use |
 //! |---|---|
-//! | a handler, without any key | [`TestPrincipal`], into the request's extensions |
+//! | a handler, without any key | [`TestPrincipal`] in the request's extensions |
 //! | the whole app, with keys | [`TestKeys`](crate::testing::TestKeys): a store, a clock and a format |
 //! | an authenticator without a framework | [`TestRequest`](crate::testing::TestRequest) |
-//! | time: expiry, grace, limits | [`ManualClock`], which moves when it is told |
-//! | what was noted | [`RecordedAudit`](crate::testing::RecordedAudit) |
-//! | outages: what the service answers while storage is down | [`FaultyStore`], in front of any store |
-//! | a store, limiter, bus or directory of your own | the crate `portunus-conformance` |
+//! | time: expiry, grace, limits | [`ManualClock`], which you advance |
+//! | audit events | [`RecordedAudit`](crate::testing::RecordedAudit) |
+//! | the service's responses while storage is down | [`FaultyStore`], in front of any store |
+//! | your own store, limiter, bus or directory | the crate `portunus-conformance` |
 //!
 //! [`TestPrincipal`]: crate::testing::TestPrincipal
 //! [`ManualClock`]: crate::testing::ManualClock
 //! [`FaultyStore`]: crate::testing::FaultyStore
 //!
 //! # A first program
-//! The app takes its authenticator as an argument, so that the test can bring its own. Everything
-//! else is the service's.
+//! The app takes its `Portunus` as an argument, so that the test can supply its own. Everything
+//! else is the same as in production.
 //!
 #![cfg_attr(all(feature = "axum", feature = "testing"), doc = "```")]
 #![cfg_attr(
@@ -44,7 +44,7 @@
 //!     format!("documents of {}", caller.owner().tenant_id)
 //! }
 //!
-//! /// What is the same in production and in tests.
+//! /// The configuration shared by production and tests.
 //! fn rules(builder: PortunusBuilder) -> PortunusBuilder {
 //!     builder.responses(Responses::new().realm("acme"))
 //! }
@@ -71,14 +71,14 @@
 //!     assert_eq!(status(&key).await?, 200);
 //!     assert_eq!(status(&keys.issue("acme", ["other:read"])).await?, 403);
 //!
-//!     // Time passes when it is told to.
+//!     // The test advances the clock.
 //!     let in_an_hour = keys.in_the(Duration::from_secs(3600));
 //!     let short = keys.issue_with("acme", ["document:read"], |new| new.expires_at = Some(in_an_hour));
 //!     assert_eq!(status(&short).await?, 200);
 //!     keys.clock().advance(Duration::from_secs(3600));
 //!     assert_eq!(status(&short).await?, 401);
 //!
-//!     // A revocation holds for the next request, and the audit says why.
+//!     // A revocation takes effect for the next request, and the audit records the reason.
 //!     keys.revoke(&key);
 //!     assert_eq!(status(&key).await?, 401);
 //!     let events = audit.events().await;
@@ -90,18 +90,20 @@
 //! }
 //! ```
 //!
-//! A handler alone, without any key, is the first example of [`portunus::testing`](crate::testing).
+//! To test a handler alone, without any key, see the first example of
+//! [`portunus::testing`](crate::testing).
 //!
-//! # Traps
-//! - **Test the refusals too.** A route without a key, with a key that lacks the scope, and with
-//!   another tenant's: a test that only ever sends the right key passes without any layer.
-//! - **A principal made by hand proves nothing about the layer.** It shows what the handler does;
-//!   one test with a real key shows that the route is protected.
-//! - **Requests made by hand have no peer.** For allow-lists, put the address in: on axum,
+//! # Pitfalls
+//! - **Test the refusals too.** Test each route without a key, with a key that lacks the scope, and
+//!   with another tenant's key. A test that only sends the right key also passes without any layer.
+//! - **A hand-made principal proves nothing about the layer.** It tests the handler only; one test
+//!   with a real key shows that the route is protected.
+//! - **Hand-made requests have no peer address.** To test allow-lists, set one: on axum,
 //!   `.extension(ConnectInfo(SocketAddr::from(([203, 0, 113, 7], 1234))))`; on actix-web,
 //!   `TestRequest::peer_addr`.
-//! - **One clock for everything.** A limiter, a cache or a directory that you build yourself takes
-//!   `keys.clock().clone()`.
-//! - **Every route at once:**
+//! - **Use one clock for everything.** Pass `keys.clock().clone()` to every limiter, cache or
+//!   directory that you build yourself.
+//! - **Test every route at once:**
 //!   [`ProtectedRouter::demands`](crate::adapter::axum::ProtectedRouter::demands) lists what each
-//!   route requires. A test that compares it with a list shows every change in a review.
+//!   route requires. A test that compares it with an expected list makes every change visible in
+//!   review.

@@ -1,8 +1,7 @@
-//! The characters that the random part of a key is made of.
+//! The alphabet of a key's random part.
 //!
-//! An alphabet answers one question quickly (is this byte a member?) and makes unbiased random
-//! text. Only `token68` characters (RFC 9110 §11.2) may be members, so that every key fits an
-//! `Authorization` field.
+//! An alphabet tests membership quickly and generates unbiased random text. Only `token68`
+//! characters (RFC 9110 §11.2) are allowed, so that every key fits into an `Authorization` header.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -18,20 +17,20 @@ pub struct Alphabet {
 }
 
 impl Alphabet {
-    /// `0-9A-Za-z`: 5.95 bits a character.
+    /// `0-9A-Za-z`: 5.95 bits per character.
     pub const BASE62: Self =
         Self::from_static(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
-    /// `A-Za-z0-9-_`, the URL-safe alphabet of RFC 4648 §5: 6 bits a character.
+    /// `A-Za-z0-9-_`, the URL-safe alphabet of RFC 4648 §5: 6 bits per character.
     pub const URL_SAFE: Self =
         Self::from_static(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
-    /// `0-9a-f`: 4 bits a character.
+    /// `0-9a-f`: 4 bits per character.
     pub const HEX: Self = Self::from_static(b"0123456789abcdef");
 
-    /// An alphabet of the given characters.
+    /// Creates an alphabet of the given characters.
     ///
     /// # Errors
-    /// [`FormatError::Alphabet`] for fewer than two characters, for one that stands twice, or for
-    /// one that is not a `token68` character.
+    /// Returns [`FormatError::Alphabet`] for fewer than two characters, a duplicate, or a character
+    /// that is not allowed in `token68`.
     pub fn new(characters: &'static str) -> Result<Self, FormatError> {
         match members(characters.as_bytes()) {
             Some(members) => Ok(Self {
@@ -48,19 +47,19 @@ impl Alphabet {
                 characters,
                 members,
             },
-            None => panic!("the library's own alphabets are valid"),
+            None => panic!("invalid built-in alphabet"),
         }
     }
 
     /// Whether every byte of `text` belongs to the alphabet.
     #[must_use]
     pub fn contains_all(&self, text: &[u8]) -> bool {
-        // No early exit: the loop stays free of branches, and the text is short.
+        // No early exit: this keeps the loop free of branches, and the text is short.
         text.iter()
             .fold(true, |all, &byte| all & self.members[byte as usize])
     }
 
-    /// The bits of randomness in `length` characters.
+    /// Returns the bits of randomness in `length` characters.
     #[must_use]
     pub fn bits(&self, length: usize) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "both are far below 2^52")]
@@ -68,14 +67,14 @@ impl Alphabet {
         bits
     }
 
-    /// Appends `length` characters from the operating system's randomness, each equally likely.
+    /// Appends `length` uniformly random characters from the operating system's random source.
     pub(super) fn fill(
         &self,
         length: usize,
         into: &mut Zeroizing<Vec<u8>>,
     ) -> Result<(), GenerateError> {
-        // Rejection sampling: bits beyond the alphabet are thrown away, never folded back, which
-        // would favour some.
+        // Rejection sampling: values beyond the alphabet are discarded. Folding them back would
+        // favour some characters.
         let mask = u8::try_from(self.characters.len().next_power_of_two() - 1).unwrap_or(u8::MAX);
         let wanted = into.len() + length;
         let mut pool = Zeroizing::new([0_u8; 64]);
@@ -96,7 +95,7 @@ impl Alphabet {
     }
 }
 
-/// Which bytes are members, where the characters make an alphabet.
+/// Returns the membership table, or `None` if the characters are not a valid alphabet.
 const fn members(characters: &[u8]) -> Option<[bool; 256]> {
     let mut members = [false; 256];
     let mut at = 0;
@@ -115,7 +114,7 @@ const fn members(characters: &[u8]) -> Option<[bool; 256]> {
     }
 }
 
-/// `token68` of RFC 9110 §11.2, without the padding.
+/// Whether the byte is allowed in `token68` (RFC 9110 §11.2), without the padding.
 pub(crate) const fn is_token68(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }

@@ -1,20 +1,20 @@
-//! The optional checksum at the end of a key: a typo filter, no security.
+//! The optional checksum at the end of a key: a filter for typing errors, not a security feature.
 //!
-//! The layout is the one GitHub published for its tokens: CRC-32 (IEEE 802.3) over the random part,
-//! written in base62 (`0-9A-Za-z`), left-padded with `0` to six characters.
+//! The layout is the one that GitHub published for its tokens: CRC-32 (IEEE 802.3) over the random
+//! part, written in base62 (`0-9A-Za-z`), left-padded with `0` to six characters.
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// How a key's checksum is made.
+/// A checksum algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checksum {
-    /// Six base62 characters of CRC-32 over the random part.
+    /// CRC-32 over the random part, in six base62 characters.
     Crc32Base62,
 }
 
 impl Checksum {
-    /// The number of characters it takes.
+    /// Returns its length in characters.
     #[must_use]
     pub const fn length(self) -> usize {
         match self {
@@ -22,7 +22,7 @@ impl Checksum {
         }
     }
 
-    /// The checksum of a random part.
+    /// Computes the checksum of a random part.
     #[must_use]
     pub fn of(self, random: &[u8]) -> [u8; 6] {
         match self {

@@ -1,8 +1,8 @@
-//! The shape of a key, described as data.
+//! The format of keys, described as data.
 //!
-//! A key reads `prefix [environment _] [kind _] random [checksum]`. Parsing borrows and allocates
-//! nothing, and is what keeps garbage away from the store; generation takes the operating system's
-//! randomness.
+//! A key has the form `prefix [environment _] [kind _] random [checksum]`. Parsing borrows from the
+//! input and does not allocate; it keeps malformed input away from the store. Generation uses the
+//! operating system's random source.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,48 +15,50 @@ use super::kind::{Environment, KeyKind};
 use super::secret::PlaintextKey;
 use crate::text::ParseError;
 
-/// No key is longer than this, in bytes.
+/// The maximum length of a key, in bytes.
 pub const MAX_KEY_LENGTH: usize = 256;
 
-/// The fewest bits of randomness that a generated key may have.
+/// The minimum bits of randomness in a generated key.
 const LEAST_BITS: f64 = 128.0;
 
-/// Why a format, or a part of one, cannot be built.
+/// Error returned when building an invalid key format or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The alphabet has under two characters, one twice, or one that an `Authorization` field
-    /// cannot carry.
-    #[error("an alphabet needs two or more distinct characters of A-Z a-z 0-9 - . _ ~ + /")]
+    /// The alphabet has fewer than two characters, a duplicate, or a character that is not allowed
+    /// in an `Authorization` header.
+    #[error("an alphabet must have at least two distinct characters of A-Z a-z 0-9 - . _ ~ + /")]
     Alphabet,
-    /// The environment's name is not 1 to 32 of `a-z0-9-`.
-    #[error("environment {0:?} is not 1 to 32 characters of a-z 0-9 -")]
+    /// The environment's name is not 1 to 32 characters of `a-z0-9-`.
+    #[error("invalid environment {0:?}: expected 1 to 32 characters of a-z 0-9 -")]
     Environment(String),
-    /// There is no such kind of key.
-    #[error("kind {0:?} is none of app, user, access_token")]
+    /// The kind of key is unknown.
+    #[error("unknown kind {0:?}: expected app, user or access_token")]
     Kind(String),
-    /// A prefix or token has characters that an `Authorization` field cannot carry, or a token is
-    /// empty.
-    #[error("prefix or token {0:?} must be characters of A-Z a-z 0-9 - . _ ~ + /")]
+    /// A prefix or token has characters that are not allowed in an `Authorization` header, or a
+    /// token is empty.
+    #[error("invalid prefix or token {0:?}: expected characters of A-Z a-z 0-9 - . _ ~ + /")]
     Token(String),
-    /// Two tokens of one place cannot be told apart.
-    #[error("tokens {0:?} and {1:?} cannot be told apart: one begins with the other")]
+    /// Two tokens for the same part cannot be distinguished.
+    #[error("tokens {0:?} and {1:?} are ambiguous: one begins with the other")]
     Ambiguous(String, String),
-    /// A generated key would be guessable.
-    #[error("a generated key would have {0} bits of randomness; 128 is the least, 190 is advised")]
+    /// A generated key would have too little randomness.
+    #[error(
+        "a generated key would have {0} bits of randomness; 128 is the minimum, 190 is advised"
+    )]
     TooWeak(u32),
-    /// The accepted lengths do not include the generated one, or are empty.
+    /// The accepted lengths are empty, start at zero, or do not include the generated length.
     #[error("the accepted lengths must include the generated length")]
     Lengths,
     /// A key could be longer than [`MAX_KEY_LENGTH`].
-    #[error("a key of this format could take {0} bytes; {MAX_KEY_LENGTH} is the most")]
+    #[error("a key of this format could have {0} bytes; the maximum is {MAX_KEY_LENGTH}")]
     TooLong(usize),
-    /// The random part has not been described.
+    /// The random part is missing.
     #[error("a format needs a random part: call random(alphabet, length)")]
     NoRandom,
 }
 
-/// Why a key could not be generated.
+/// Error returned when a key or an id cannot be generated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot generate: {reason}")]
 pub struct GenerateError {
@@ -75,19 +77,19 @@ impl From<ParseError> for GenerateError {
     }
 }
 
-/// What is wrong with a presented text, as far as its shape tells.
+/// Error returned when parsing text that does not match a key format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatMismatch {
-    /// It has another prefix, environment, kind, length or alphabet.
+    /// The prefix, environment, kind, length or alphabet does not match.
     #[error("not a key of this format")]
     Shape,
-    /// All of that is right and the checksum is wrong: a typing error.
+    /// Everything matches except the checksum: probably a typing error.
     #[error("the checksum is wrong")]
     Checksum,
 }
 
-/// One format of keys.
+/// A key format.
 ///
 /// ```
 /// use portunus::key::{Alphabet, Checksum, Environment, KeyFormat, KeyKind};
@@ -109,7 +111,7 @@ pub enum FormatMismatch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFormat {
     prefix: String,
-    // With their separators, so that parsing is stripping.
+    // Including their separators, so that parsing only strips prefixes.
     environments: Vec<(String, Environment)>,
     kinds: Vec<(String, KeyKind)>,
     alphabet: Alphabet,
@@ -118,7 +120,7 @@ pub struct KeyFormat {
     checksum: Option<Checksum>,
 }
 
-/// A key whose shape is right, borrowed from the text.
+/// A key that matches its format, borrowed from the input.
 #[derive(Clone, Copy)]
 pub struct ParsedKey<'a> {
     environment: Option<&'a Environment>,
@@ -127,19 +129,19 @@ pub struct ParsedKey<'a> {
 }
 
 impl<'a> ParsedKey<'a> {
-    /// The environment that the key names, where its format has one.
+    /// Returns the key's environment, if the format has environments.
     #[must_use]
     pub fn environment(&self) -> Option<&'a Environment> {
         self.environment
     }
 
-    /// The kind that the key names, where its format has one.
+    /// Returns the key's kind, if the format has kinds.
     #[must_use]
     pub fn kind(&self) -> Option<KeyKind> {
         self.kind
     }
 
-    /// The length of the random part, without the checksum.
+    /// Returns the length of the random part, without the checksum.
     #[must_use]
     pub fn random_length(&self) -> usize {
         self.random.len()
@@ -157,7 +159,8 @@ impl fmt::Debug for ParsedKey<'_> {
 }
 
 impl KeyFormat {
-    /// Starts a format whose keys begin with `prefix`, as it is written (`acme_`); it may be empty.
+    /// Starts building a format whose keys begin with `prefix`, including its separator (`acme_`).
+    /// The prefix may be empty.
     pub fn builder(prefix: impl Into<String>) -> KeyFormatBuilder {
         KeyFormatBuilder {
             prefix: prefix.into(),
@@ -170,11 +173,11 @@ impl KeyFormat {
         }
     }
 
-    /// Reads a presented text. Nothing is copied, nothing is hashed but the checksum of a few dozen
-    /// bytes.
+    /// Parses presented text. Copies nothing, and hashes nothing except for the checksum, over the
+    /// random part.
     ///
     /// # Errors
-    /// [`FormatMismatch::Checksum`] where only the checksum is wrong, else
+    /// Returns [`FormatMismatch::Checksum`] if only the checksum is wrong, otherwise
     /// [`FormatMismatch::Shape`].
     pub fn parse<'a>(&'a self, text: &'a str) -> Result<ParsedKey<'a>, FormatMismatch> {
         let rest = text
@@ -198,8 +201,7 @@ impl KeyFormat {
             .checksum
             .is_some_and(|checksum| checksum.of(random.as_bytes()) != sum.as_bytes())
         {
-            // A checksum of foreign characters is no typing error of one of ours, but it costs the
-            // same answer.
+            // This includes checksums with characters outside base62.
             return Err(FormatMismatch::Checksum);
         }
         Ok(ParsedKey {
@@ -209,14 +211,14 @@ impl KeyFormat {
         })
     }
 
-    /// Makes a new key from the operating system's randomness.
+    /// Generates a new key from the operating system's random source.
     ///
-    /// `environment` and `kind` select the tokens; where the format has none for that place, they
-    /// are not written.
+    /// `environment` and `kind` select the tokens. They are ignored if the format has no tokens for
+    /// that part.
     ///
     /// # Errors
-    /// Where the format has tokens for a place and none for what was asked, or the system gives no
-    /// randomness.
+    /// Returns an error if the format has tokens for a part but none for the requested value, or if
+    /// the random source fails.
     pub fn generate(
         &self,
         environment: Option<&Environment>,
@@ -224,7 +226,7 @@ impl KeyFormat {
     ) -> Result<PlaintextKey, GenerateError> {
         let environment = token_for(&self.environments, environment, "environment")?;
         let kind = token_for(&self.kinds, kind.as_ref(), "kind")?;
-        // The exact capacity, so that no reallocation leaves a copy of the secret behind.
+        // Sufficient capacity, so that no reallocation leaves a copy of the secret behind.
         let mut text = Zeroizing::new(Vec::with_capacity(self.longest()));
         text.extend_from_slice(self.prefix.as_bytes());
         text.extend_from_slice(environment.as_bytes());
@@ -241,9 +243,8 @@ impl KeyFormat {
         }
     }
 
-    /// Whether a text must be taken to have a key in it, whatever stands around: the prefix and
-    /// something long enough after it; where there is no prefix, any run of its characters that is
-    /// long enough.
+    /// Whether the text may contain a key: the prefix followed by enough characters or, if the
+    /// prefix is empty, any run of the alphabet's characters that is long enough.
     pub(crate) fn looks_like_key(&self, text: &str) -> bool {
         let shortest = *self.accepted.start();
         if text.len() < self.prefix.len() + shortest {
@@ -262,7 +263,8 @@ impl KeyFormat {
         })
     }
 
-    /// What people may see of a key: prefix, environment, kind, `…` and the last four characters.
+    /// Returns the displayable form of a key: prefix, environment, kind, `…` and the last four
+    /// characters.
     #[must_use]
     pub fn mask(&self, key: &PlaintextKey) -> String {
         let text = key.as_str();
@@ -274,30 +276,30 @@ impl KeyFormat {
         format!("{visible}…{}", text.get(last..).unwrap_or_default())
     }
 
-    /// Whether the format writes this environment, or writes none at all.
+    /// Whether the format has a token for this environment, or no environments at all.
     #[must_use]
     pub fn allows_environment(&self, environment: &Environment) -> bool {
         self.environments.is_empty() || self.environments.iter().any(|(_, e)| e == environment)
     }
 
-    /// The environments that the format writes, in the order in which they were added.
+    /// Returns the format's environments, in the order in which they were added.
     pub(crate) fn environments(&self) -> impl Iterator<Item = &Environment> {
         self.environments.iter().map(|(_, environment)| environment)
     }
 
-    /// Whether the format writes this kind, or writes none at all.
+    /// Whether the format has a token for this kind, or no kinds at all.
     #[must_use]
     pub fn allows_kind(&self, kind: KeyKind) -> bool {
         self.kinds.is_empty() || self.kinds.iter().any(|(_, k)| *k == kind)
     }
 
-    /// The bits of randomness in a generated key.
+    /// Returns the bits of randomness in a generated key.
     #[must_use]
     pub fn bits(&self) -> f64 {
         self.alphabet.bits(self.length)
     }
 
-    /// The length of the longest key that is accepted, in bytes.
+    /// Returns the length of the longest accepted key, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
         let around =
@@ -335,7 +337,9 @@ fn token_for<'a, T: PartialEq + fmt::Debug>(
     tokens
         .iter()
         .find_map(|(token, value)| (Some(value) == wanted).then_some(token.as_str()))
-        .ok_or_else(|| GenerateError::new(format!("this format writes no {place} for {wanted:?}")))
+        .ok_or_else(|| {
+            GenerateError::new(format!("this format has no {place} token for {wanted:?}"))
+        })
 }
 
 fn longest_token<T>(tokens: &[(String, T)]) -> usize {
@@ -346,7 +350,7 @@ fn longest_token<T>(tokens: &[(String, T)]) -> usize {
         .unwrap_or(0)
 }
 
-/// Describes a [`KeyFormat`] part by part.
+/// Builder for [`KeyFormat`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build()"]
 pub struct KeyFormatBuilder {
@@ -360,48 +364,48 @@ pub struct KeyFormatBuilder {
 }
 
 impl KeyFormatBuilder {
-    /// What follows each environment and kind token; `_` unless set.
+    /// Sets the separator after each environment and kind token. By default: `_`.
     pub fn separator(mut self, separator: impl Into<String>) -> Self {
         self.separator = separator.into();
         self
     }
 
-    /// Adds an environment and the token that keys write for it.
+    /// Adds an environment and its token in keys.
     pub fn environment(mut self, token: impl Into<String>, environment: Environment) -> Self {
         self.environments.push((token.into(), environment));
         self
     }
 
-    /// Adds a kind and the token that keys write for it.
+    /// Adds a kind and its token in keys.
     pub fn kind(mut self, token: impl Into<String>, kind: KeyKind) -> Self {
         self.kinds.push((token.into(), kind));
         self
     }
 
-    /// The random part: its alphabet and how many characters are generated.
+    /// Sets the random part: its alphabet and the number of generated characters.
     pub fn random(mut self, alphabet: Alphabet, length: usize) -> Self {
         self.random = Some((alphabet, length));
         self
     }
 
-    /// Accepts random parts of other lengths too, such as those of keys made elsewhere.
+    /// Also accepts random parts of other lengths, for example of keys generated elsewhere.
     pub fn accept_lengths(mut self, lengths: RangeInclusive<usize>) -> Self {
         self.accepted = Some(lengths);
         self
     }
 
-    /// Ends each key with a checksum.
+    /// Adds a checksum to the end of each key.
     pub fn checksum(mut self, checksum: Checksum) -> Self {
         self.checksum = Some(checksum);
         self
     }
 
-    /// The format.
+    /// Builds the format.
     ///
     /// # Errors
-    /// A [`FormatError`] that names the part which cannot work: characters that a field cannot
-    /// carry, tokens that cannot be told apart, under 128 bits of randomness, or keys longer than
-    /// [`MAX_KEY_LENGTH`].
+    /// Returns a [`FormatError`] that names the invalid part: a missing random part, characters
+    /// that are not allowed in a header, ambiguous tokens, less than 128 bits of randomness,
+    /// lengths that do not include the generated one, or keys longer than [`MAX_KEY_LENGTH`].
     pub fn build(self) -> Result<KeyFormat, FormatError> {
         let (alphabet, length) = self.random.ok_or(FormatError::NoRandom)?;
         let bits = alphabet.bits(length);

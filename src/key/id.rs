@@ -1,7 +1,7 @@
-//! Identifiers: of a key, of its family, of a tenant and of a user.
+//! Identifiers of keys, key families, tenants, users, workspaces and plans.
 //!
-//! Each is short printable text that a host may choose, and a type of its own, so that one cannot
-//! stand for another.
+//! Each is a short printable string that the host may choose, with its own type so that they cannot
+//! be confused.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::text::ParseError;
 
 const MAX: usize = 128;
 
-/// What an identifier may consist of.
+/// The characters that an identifier may contain.
 trait Allowed {
     const NAMES: &'static str = "visible ASCII characters, without spaces";
     fn allows(byte: u8) -> bool {
@@ -29,26 +29,27 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// 1 to 128 characters. Cloning shares the text.
+        /// 1 to 128 characters. Clones share the text.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The identifier with this text.
+            /// Creates an identifier.
             ///
             /// # Errors
-            /// Where the text is empty, longer than 128 bytes, or has other characters.
+            /// Returns an error if the text is empty, longer than 128 bytes, or has other
+            /// characters.
             pub fn new(text: &str) -> Result<Self, ParseError> {
                 if text.is_empty() || text.len() > MAX || !text.bytes().all(Self::allows) {
                     let allowed = Self::NAMES;
-                    let why = format!("an identifier is 1 to {MAX} {allowed}");
+                    let why = format!("an identifier must be 1 to {MAX} {allowed}");
                     return Err(ParseError::new("identifier", why));
                 }
                 Ok(Self(text.into()))
             }
 
-            /// The text.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -102,12 +103,12 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// The public identifier of one key: it may be logged and shown; it opens nothing.
+    /// The public identifier of a key. It may be logged and shown; it grants no access.
     KeyId
 }
 text_id! {
-    /// The identifier that a key and all its successors by rotation share. Limits are counted per
-    /// family.
+    /// The identifier shared by a key and all its successors by rotation. Rate limits are counted
+    /// per family.
     KeyFamily
 }
 text_id! {
@@ -120,8 +121,8 @@ text_id! {
 }
 
 text_id! {
-    /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it reads the same
-    /// in a path however that is encoded.
+    /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it needs no
+    /// encoding in a path.
     WorkspaceId
 }
 text_id! {
@@ -147,8 +148,8 @@ impl Allowed for PlanName {
 }
 
 impl KeyId {
-    /// Whether the text has the shape of identifiers that the library makes: those that it draws,
-    /// and those that follow from an idempotency key.
+    /// Whether the id has the shape of ids that the library creates: random ones, and those derived
+    /// from an idempotency key.
     pub(crate) fn is_of_the_librarys_shape(&self) -> bool {
         let Some(rest) = self.as_str().strip_prefix("key_") else {
             return false;
@@ -159,10 +160,10 @@ impl KeyId {
         }
     }
 
-    /// A new random identifier: `key_` and 22 base62 characters (131 bits).
+    /// Generates a random identifier: `key_` and 22 base62 characters (131 bits).
     ///
     /// # Errors
-    /// Where the operating system gives no randomness.
+    /// Returns an error if the operating system's random source fails.
     pub fn generate() -> Result<Self, GenerateError> {
         let mut text = Zeroizing::new(b"key_".to_vec());
         Alphabet::BASE62.fill(22, &mut text)?;
@@ -171,7 +172,7 @@ impl KeyId {
 }
 
 impl From<&KeyId> for KeyFamily {
-    /// The family that a key founds when it is issued.
+    /// Returns the family of a newly issued key.
     fn from(id: &KeyId) -> Self {
         Self(Arc::clone(&id.0))
     }

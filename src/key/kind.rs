@@ -1,4 +1,4 @@
-//! What a key is for: whose data it works on, and whom it stands for.
+//! The environment of a key and its kind.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::FormatError;
 
-/// A data partition such as `live` or `test`: a key of one never works in another.
+/// A data partition such as `live` or `test`. A key of one environment never works in another.
 ///
 /// 1 to 32 lower-case letters, digits and hyphens.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,11 +16,11 @@ use super::format::FormatError;
 pub struct Environment(Arc<str>);
 
 impl Environment {
-    /// The environment of this name.
+    /// Creates an environment with this name.
     ///
     /// # Errors
-    /// [`FormatError::Environment`] where the name is empty, over 32 bytes, or has other
-    /// characters.
+    /// Returns [`FormatError::Environment`] if the name is empty, longer than 32 bytes, or has
+    /// other characters.
     pub fn new(name: &str) -> Result<Self, FormatError> {
         let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if name.is_empty() || name.len() > 32 || !name.bytes().all(valid) {
@@ -29,7 +29,7 @@ impl Environment {
         Ok(Self(name.into()))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,7 +64,7 @@ impl From<Environment> for String {
     }
 }
 
-/// Whom a key stands for.
+/// The kind of principal that a key represents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -73,12 +73,12 @@ pub enum KeyKind {
     App,
     /// One user.
     User,
-    /// One user, by a token that an OAuth flow made: scoped and short-lived.
+    /// One user, by a token from an OAuth flow: scoped and short-lived.
     AccessToken,
 }
 
 impl KeyKind {
-    /// The name in records and answers: `app`, `user`, `access_token`.
+    /// Returns the name used in records and responses: `app`, `user`, `access_token`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

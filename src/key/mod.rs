@@ -1,6 +1,6 @@
-//! What an API key is: its format, its secret, its digest, its id and the record kept about it.
+//! API keys: format, secret, digest, identifiers and the stored record.
 //!
-//! Everything here is data and pure functions; nothing knows of requests, stores or frameworks.
+//! Everything here is data and pure functions, independent of requests, stores and frameworks.
 
 mod alphabet;
 mod checksum;

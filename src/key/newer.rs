@@ -1,10 +1,11 @@
-//! Records of newer versions: read as far as they can be, never used, and never written back with
-//! less in them than there was.
+//! Key records written by newer versions. They are read as far as possible, never used, and never
+//! written back with less content than they had.
 //!
-//! A version that adds a restriction to the record raises [`KeyRecord::UNDERSTANDS`] and writes it
-//! into every record that has such a restriction. Members keep their names for good, and those that
-//! say whose a key is and whether it ended keep their shapes: what gets another meaning gets another
-//! name. Others may have values that are not known here, such as a further kind of access.
+//! A version that adds a restriction to the record raises [`KeyRecord::UNDERSTANDS`] and writes the
+//! new number into every record with such a restriction. Members never change their names, and the
+//! members that identify the owner and the end of a key never change their types: a member with a
+//! new meaning gets a new name. Other members may have values that are unknown here, such as a
+//! further access level.
 
 use std::sync::Arc;
 
@@ -14,35 +15,35 @@ use serde_json::{Map, Value};
 
 use super::record::KeyRecord;
 
-/// The member that says which version understands a record.
+/// The member with the format number that a program must understand to use the record.
 const MEMBER: &str = "understands";
 
-/// What makes a record one of a newer version.
+/// Set for a record that a newer version wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Newer(Option<Arc<Read>>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     understands: u64,
-    /// The whole record, as it was read.
+    /// The whole record, as read.
     json: String,
 }
 
 impl<'de> Deserialize<'de> for Newer {
-    /// Refuses the number of a newer version: only [`KeyRecord::from_json`] keeps what that wrote.
+    /// Rejects the number of a newer version: only [`KeyRecord::from_json`] preserves its content.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            0 => Err(serde::de::Error::custom("a record that nobody understands")),
+            0 => Err(serde::de::Error::custom("`understands` must be at least 1")),
             1..=KeyRecord::UNDERSTANDS => Ok(Self(None)),
             newer => Err(serde::de::Error::custom(format_args!(
-                "the record is for programs that understand {newer}, this one understands {}",
+                "the record requires format {newer}, but this version understands only {}",
                 KeyRecord::UNDERSTANDS
             ))),
         }
     }
 }
 
-/// The members of an object in their order, each as it stands there.
+/// The members of an object, in order, each with its original text.
 #[derive(Default)]
 struct Members(Vec<(String, Box<RawValue>)>);
 
@@ -70,37 +71,37 @@ impl<'de> Deserialize<'de> for Members {
 }
 
 impl KeyRecord {
-    /// The number up to which this version understands records. A record says which number is
-    /// needed to understand it, in the member `understands`; 1 if absent.
+    /// The format number up to which this version understands records. A record states the number
+    /// that it requires in the member `understands`; 1 if absent.
     pub const UNDERSTANDS: u64 = 1;
 
-    /// The number that a program must understand to use this record, where that is more than
-    /// [`UNDERSTANDS`](Self::UNDERSTANDS): a newer version wrote it, and it may restrict the key in
-    /// ways that are unknown here. It is never used (503), nor changed, but it can be revoked and
-    /// disabled.
+    /// Returns the format number that a program must understand to use this record, if it is higher
+    /// than [`UNDERSTANDS`](Self::UNDERSTANDS). A newer version then wrote the record, and it may
+    /// restrict the key in ways that are unknown here. The key is refused (503) and cannot be
+    /// changed, but it can be revoked and disabled.
     #[must_use]
     pub fn needs(&self) -> Option<u64> {
         self.newer.0.as_ref().map(|read| read.understands)
     }
 
-    /// The record as stores should keep it: a JSON object. What a newer version wrote and this one
-    /// does not know is written back byte for byte.
+    /// Serializes the record for storage, as a JSON object. Content of a newer version that is
+    /// unknown here is written back byte for byte.
     ///
     /// # Errors
-    /// A time before 1970.
+    /// Returns an error for a time before 1970.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let Some(read) = &self.newer.0 else {
             return serde_json::to_string(self);
         };
-        let before = serde_json::to_value(as_far_as_known(&read.json)?)?;
+        let before = serde_json::to_value(read_known_part(&read.json)?)?;
         merged(&read.json, &before, &serde_json::to_value(self)?)
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote, in this version, an older or a newer one. Plain
-    /// deserialization refuses the records of newer versions.
+    /// Deserializes what [`to_json`](Self::to_json) wrote in this, an older or a newer version.
+    /// Plain deserialization rejects records of newer versions.
     ///
     /// # Errors
-    /// Text that is no record. It must not be treated as if there were none.
+    /// Returns an error if the text is not a record. A store must not treat this as "no such key".
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Needs {
@@ -115,7 +116,7 @@ impl KeyRecord {
         let Some(understands) = newer.filter(|number| *number > Self::UNDERSTANDS) else {
             return Err(error);
         };
-        let mut record = as_far_as_known(json)?;
+        let mut record = read_known_part(json)?;
         record.newer = Newer(Some(Arc::new(Read {
             understands,
             json: json.to_owned(),
@@ -124,7 +125,7 @@ impl KeyRecord {
     }
 }
 
-/// What stands for a value that is not known here, of each member that may have one.
+/// The substitute for each member that may have a value unknown here.
 const STAND_INS: [(&str, &str); 10] = [
     ("kind", r#""app""#),
     ("scopes", "[]"),
@@ -138,9 +139,9 @@ const STAND_INS: [(&str, &str); 10] = [
     ("not_before", "null"),
 ];
 
-/// A record without the number, and with stand-ins for what is not known here: it is shown, ended
-/// and written back, and never used.
-fn as_far_as_known(json: &str) -> Result<KeyRecord, serde_json::Error> {
+/// Reads a record without its `understands` member, with substitutes for unknown values. The result
+/// is shown, revoked and written back, but never used.
+fn read_known_part(json: &str) -> Result<KeyRecord, serde_json::Error> {
     let Members(mut members) = serde_json::from_str(json)?;
     members.retain(|(name, _)| name != MEMBER);
     let read = |stand_ins: &[(&str, &str)]| {
@@ -181,7 +182,7 @@ fn written(
     Ok(json)
 }
 
-/// What was read with the changes from `before` to `now` in it, and all else as it stood there.
+/// Applies the changes from `before` to `now` to the original text and keeps everything else in it.
 fn merged(raw: &str, before: &Value, now: &Value) -> Result<String, serde_json::Error> {
     if before == now {
         return Ok(raw.to_owned());
@@ -198,9 +199,9 @@ fn merged(raw: &str, before: &Value, now: &Value) -> Result<String, serde_json::
     for (name, value) in &members {
         let (was, is) = (of(before, name), of(now, name));
         let text = match (&was, &is) {
-            // Not known here.
+            // Unknown here.
             (None, None) => value.get().to_owned(),
-            // Known, and left out now.
+            // Known, and removed.
             (Some(_), None) => continue,
             _ => merged(
                 value.get(),

@@ -1,7 +1,7 @@
-//! The record of a key: everything about it but its secret.
+//! The record of a key: everything about it except the secret.
 //!
-//! A record can be shown, logged and serialized. Its rules (who may use it, when, for what) are
-//! typed; what could not be read from storage never becomes a record.
+//! A record can be shown, logged and serialized. Its rules (who may use the key, when, for what)
+//! are typed: stored data that cannot be parsed never becomes a record.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,16 +20,16 @@ use crate::scope::Scope;
 use crate::text::{ParseError, start};
 
 /// The latest time that is read, written or calculated anywhere, since the Unix epoch:
-/// `9999-12-31T23:59:59.999Z`, the last one that RFC 3339 can write to the millisecond.
+/// `9999-12-31T23:59:59.999Z`, the last millisecond that RFC 3339 can represent.
 pub const MAX_TIME: Duration = Duration::from_millis(253_402_300_799_999);
 
-/// Whom a key belongs to. It never changes.
+/// The owner of a key. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Owner {
-    /// The tenant: the wall that no key looks over.
+    /// The tenant. No key reaches another tenant's data.
     pub tenant_id: TenantId,
-    /// The user, for keys that act as one.
+    /// The user, for keys that act as a user.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub user_id: Option<UserId>,
     /// The user's or the platform's e-mail address, for people and audit.
@@ -38,7 +38,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A tenant as owner.
+    /// Creates an owner that is a tenant.
     #[must_use]
     pub fn tenant(tenant_id: TenantId) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Owner {
         }
     }
 
-    /// A user of a tenant as owner.
+    /// Creates an owner that is a user of a tenant.
     #[must_use]
     pub fn user(tenant_id: TenantId, user_id: UserId) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Owner {
         }
     }
 
-    /// The same owner with an e-mail address.
+    /// Sets the e-mail address.
     #[must_use]
     pub fn with_email(mut self, email: impl Into<String>) -> Self {
         self.user_email = Some(email.into());
@@ -66,7 +66,7 @@ impl Owner {
     }
 }
 
-/// What a key may do at all, whatever its scopes.
+/// The access level of a key, which applies in addition to its scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -79,7 +79,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The name: `full-access`, `read-only`.
+    /// Returns the name: `full-access`, `read-only`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +90,8 @@ impl Access {
 }
 
 impl<'de> Deserialize<'de> for Access {
-    /// From its name only: a derived one would also read an object with the name as a member.
+    /// Accepts the name only: a derived implementation would also accept an object with the name as
+    /// its member.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
         name.parse().map_err(D::Error::custom)
@@ -111,7 +112,7 @@ impl FromStr for Access {
             .find(|access| access.as_str() == name);
         found.ok_or_else(|| {
             let why = format!(
-                "no access {:?}: there are full-access, read-only",
+                "unknown access level {:?}: expected full-access or read-only",
                 start(name, 40)
             );
             ParseError::new("access", why)
@@ -124,12 +125,12 @@ impl FromStr for Access {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Delegation {
-    /// It acts as its owner only.
+    /// The key acts as its owner only.
     #[default]
     Off,
-    /// It may act for users, with all that it may itself, as far as they may.
+    /// The key may act for users, with all of its own scopes, limited to what the user may do.
     On,
-    /// It may act for users, with these scopes at most.
+    /// The key may act for users, with at most these scopes.
     Only(Vec<Scope>),
 }
 
@@ -137,43 +138,43 @@ pub enum Delegation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Revocation {
-    /// Since when the key is refused.
+    /// The time from which the key is refused.
     pub at: SystemTime,
-    /// Why, in the words of whoever did it.
+    /// The reason, as given by the actor.
     pub reason: Option<String>,
 }
 
 impl Revocation {
-    /// A revocation.
+    /// Creates a revocation.
     #[must_use]
     pub fn new(at: SystemTime, reason: Option<String>) -> Self {
         Self { at, reason }
     }
 }
 
-/// The state of a key at one instant.
+/// The status of a key at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyStatus {
-    /// It works.
+    /// The key can be used.
     Active,
-    /// Its time has not come (`not_before`).
+    /// The key is not valid yet (`now < not_before`).
     NotYetValid,
-    /// Its time is over: `now >= expires_at`.
+    /// The key has expired (`now >= expires_at`).
     Expired,
-    /// It is switched off, and can be switched on again.
+    /// The key is disabled and can be enabled again.
     Disabled,
-    /// It is refused for good.
+    /// The key is refused permanently.
     Revoked,
-    /// A newer version wrote it, and this one may not know what restricts it
-    /// ([`KeyRecord::needs`]): it is refused here.
+    /// A newer version wrote the record, possibly with restrictions that are unknown here
+    /// ([`KeyRecord::needs`]). This version refuses the key.
     Unreadable,
 }
 
 impl KeyStatus {
-    /// The name in answers: `active`, `not_yet_valid`, `expired`, `disabled`, `revoked`,
-    /// `unreadable`.
+    /// Returns the name used in responses: `active`, `not_yet_valid`, `expired`, `disabled`,
+    /// `revoked`, `unreadable`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -200,7 +201,7 @@ impl FromStr for KeyStatus {
         ]
         .into_iter();
         all.find(|known| known.as_str() == text).ok_or_else(|| {
-            let why = format!("{:?} is no state of a key", start(text, 40));
+            let why = format!("unknown key status {:?}", start(text, 40));
             ParseError::new("state", why)
         })
     }
@@ -212,10 +213,9 @@ impl fmt::Display for KeyStatus {
     }
 }
 
-/// A JSON object of the host's own, kept beside a key: at most 16 KiB.
+/// A JSON object that the host stores with a key, at most 16 KiB.
 ///
-/// No object in it has two members with the same name; integers have at most 64 bits, and fractions
-/// are doubles.
+/// No object in it has duplicate members. Integers have at most 64 bits; fractions are doubles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "serde_json::Map<String, serde_json::Value>")]
 pub struct Metadata(String);
@@ -234,14 +234,14 @@ impl Default for Metadata {
 }
 
 impl Metadata {
-    /// The most bytes that metadata takes as JSON.
+    /// The maximum size as JSON, in bytes.
     pub const MAX_LENGTH: usize = 16 * 1024;
 
-    /// Metadata from the text of a JSON object (RFC 8259), read [strictly](crate::json).
+    /// Parses a JSON object (RFC 8259) [strictly](crate::json).
     ///
     /// # Errors
-    /// Where the text is longer than 16 KiB or not a JSON object, names a member of an object twice,
-    /// or has a number that cannot be kept.
+    /// Returns an error if the text is longer than 16 KiB, is not a JSON object, has a duplicate
+    /// member, or has a number that cannot be represented.
     pub fn from_json(text: &str) -> Result<Self, ParseError> {
         if text.len() > Self::MAX_LENGTH {
             return Err(too_long(text.len()));
@@ -250,7 +250,7 @@ impl Metadata {
         Self::try_from(json::parse(text.as_bytes()).map_err(invalid)?)
     }
 
-    /// The text of the JSON object.
+    /// Returns the JSON object as text.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
@@ -258,7 +258,7 @@ impl Metadata {
 }
 
 fn too_long(bytes: usize) -> ParseError {
-    let why = format!("metadata takes at most 16 KiB; this has {bytes} bytes");
+    let why = format!("metadata must be at most 16 KiB; this has {bytes} bytes");
     ParseError::new("metadata", why)
 }
 
@@ -287,96 +287,98 @@ impl TryFrom<serde_json::Map<String, serde_json::Value>> for Metadata {
 
 impl From<Metadata> for serde_json::Map<String, serde_json::Value> {
     fn from(metadata: Metadata) -> Self {
-        // The text came from a map, or was read as one: what cannot happen reads as empty.
+        // The text was written from a map or parsed as one, so this cannot fail.
         serde_json::from_str(&metadata.0).unwrap_or_default()
     }
 }
 
-/// A restriction that may be absent, but not left out: a record that lost the field is no record.
-fn stated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// Deserializes a restriction that may be `null` but must be present: a record that lost the member
+/// must not become an unrestricted one.
+fn nullable_but_present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
 }
 
-/// Everything about a key but its secret.
+/// Everything about a key except its secret.
 ///
-/// Stores keep one as [`to_json`](Self::to_json) writes it, or make one with [`KeyRecord::new`] and
-/// set what else they have read.
+/// Stores keep it as [`to_json`](Self::to_json) writes it, or create it with [`KeyRecord::new`] and
+/// set the other fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
-    /// The key's own id.
+    /// The key's id.
     pub id: KeyId,
-    /// What it shares with its successors by rotation.
+    /// The id shared by the key and its successors by rotation.
     pub family: KeyFamily,
-    /// Raised by one at each change but usage; the basis of compare-and-swap and of `ETag`.
+    /// The version, incremented by each change except usage; the basis of compare-and-swap and of
+    /// `ETag`.
     pub version: u64,
-    /// A name for people.
+    /// The display name.
     pub name: String,
-    /// More for people.
+    /// The description.
     pub description: Option<String>,
-    /// Whom the key stands for.
+    /// The kind of key.
     pub kind: KeyKind,
-    /// The only environment it works in.
+    /// The only environment in which the key works.
     pub environment: Environment,
-    /// Whom it belongs to.
+    /// The owner.
     pub owner: Owner,
-    /// What people may see of the secret: the last four characters and what stands before the
-    /// random part.
+    /// The displayable part of the secret: everything before the random part, and the last four
+    /// characters.
     pub masked: String,
-    /// What it grants.
+    /// The granted scopes.
     pub scopes: Vec<Scope>,
-    /// Whether it may write.
+    /// The access level.
     pub access: Access,
-    /// The only workspaces it reaches; all of the tenant's if absent.
-    #[serde(deserialize_with = "stated")]
+    /// The only workspaces that the key can access; all of the tenant's if `None`.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan that its owner pays for.
-    #[serde(deserialize_with = "stated")]
+    /// The plan of the key's owner.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub plan: Option<PlanName>,
-    /// Whether it may act for users. User keys never do.
+    /// Whether the key may act for users. User keys never do.
     pub delegation: Delegation,
-    /// Where it may be used from; anywhere if absent.
-    #[serde(deserialize_with = "stated")]
+    /// The networks that the key may be used from; any if `None`.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub allowed_ips: Option<AllowList>,
-    /// How often it may be used; as often as the authenticator's default allows if absent.
-    #[serde(deserialize_with = "stated")]
+    /// The rate limits; the authenticator's defaults if `None`.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub quotas: Option<Quotas>,
-    /// The host's own facts.
+    /// The host's own data.
     pub metadata: Metadata,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: SystemTime,
-    /// From when on it works; at once if absent.
-    #[serde(deserialize_with = "stated")]
+    /// The first instant at which the key works; at once if `None`.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub not_before: Option<SystemTime>,
-    /// The first instant at which it no longer works; never if absent.
-    #[serde(deserialize_with = "stated")]
+    /// The first instant at which the key no longer works; never if `None`.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub expires_at: Option<SystemTime>,
-    /// Whether it is switched on.
+    /// Whether the key is enabled.
     pub enabled: bool,
-    /// Whether it has been revoked.
-    #[serde(deserialize_with = "stated")]
+    /// The revocation, if the key has been revoked.
+    #[serde(deserialize_with = "nullable_but_present")]
     pub revoked: Option<Revocation>,
-    /// The key whose place it took by rotation.
+    /// The key that this one replaced by rotation.
     #[serde(default)]
     pub predecessor: Option<KeyId>,
-    /// The key that took its place by rotation.
+    /// The key that replaced this one by rotation.
     #[serde(default)]
     pub successor: Option<KeyId>,
-    /// A fingerprint of the request that made it, where that can be repeated.
+    /// A fingerprint of the request that created the key, if that request can be repeated.
     #[serde(default)]
     pub origin: Option<String>,
-    /// Whether it may become its owner's primary key: not where events are signed and its secret
-    /// was never seen.
+    /// Whether the key may become its owner's primary key. False if events are signed and the key's
+    /// secret was never seen.
     pub may_be_primary: bool,
-    /// What a newer version wrote.
+    /// Content of a newer version.
     #[serde(rename = "understands", default, skip_serializing)]
     pub(super) newer: Newer,
 }
 
 impl KeyRecord {
-    /// About how much memory it takes with what is compiled of it, in bytes.
+    /// Estimates the memory of the record and its compiled form, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let owner = &self.owner;
         let texts = [
@@ -395,7 +397,7 @@ impl KeyRecord {
         };
         let scopes = self.scopes.iter().chain(delegated).map(Scope::as_str);
         let workspaces = self.workspaces.iter().flatten().map(WorkspaceId::as_str);
-        // Twice: as they are written, and compiled.
+        // Twice: the names and their compiled form.
         let names = scopes.chain(workspaces);
         let names: usize = names
             .map(|name| 2 * (name.len() + size_of::<String>()))
@@ -408,8 +410,8 @@ impl KeyRecord {
         size_of::<Self>() + texts + names + networks + quotas
     }
 
-    /// A record with the facts that every key has; the rest is public and starts as: version 1, no
-    /// scopes, full access, enabled, without a time limit, a family of its own.
+    /// Creates a record with the data that every key has. The other fields are public and start as:
+    /// version 1, no scopes, full access, enabled, no time limit, its own family.
     #[must_use]
     pub fn new(
         id: KeyId,
@@ -450,8 +452,8 @@ impl KeyRecord {
         }
     }
 
-    /// The state at an instant. What is final comes first: a key that is revoked and expired is
-    /// revoked.
+    /// Returns the status at an instant. Final states take precedence: a key that is revoked and
+    /// expired is revoked.
     #[must_use]
     pub fn status(&self, now: SystemTime) -> KeyStatus {
         if self.revoked.is_some() {
@@ -469,24 +471,24 @@ impl KeyRecord {
         }
     }
 
-    /// Whether the key counts against a quota of active keys: not revoked and not expired. Disabled
-    /// keys count, access tokens never do.
+    /// Whether the key counts against a quota of active keys: it is neither revoked nor expired.
+    /// Disabled keys count, access tokens never do.
     #[must_use]
     pub fn counts_as_active(&self, now: SystemTime) -> bool {
         self.kind != KeyKind::AccessToken
             && !matches!(self.status(now), KeyStatus::Revoked | KeyStatus::Expired)
     }
 
-    /// Whether two records are of one owner (tenant and user) and one family: of one key, they
-    /// always are.
+    /// Whether two records have the same owner (tenant and user) and family. Two records of one key
+    /// always do.
     #[must_use]
     pub fn is_of_the_same_owner(&self, other: &Self) -> bool {
         (&self.owner.tenant_id, &self.owner.user_id, &self.family)
             == (&other.owner.tenant_id, &other.owner.user_id, &other.family)
     }
 
-    /// Whether the key can be its owner's primary at an instant: it counts as active and nothing
-    /// speaks against it.
+    /// Whether the key can be its owner's primary key at an instant: it counts as active and
+    /// [`may_be_primary`](Self::may_be_primary) is set.
     #[must_use]
     pub fn can_be_primary(&self, now: SystemTime) -> bool {
         self.may_be_primary && self.counts_as_active(now)

@@ -1,22 +1,22 @@
-//! A key in plaintext: shown once, then gone.
+//! A key in plaintext, which is shown once.
 //!
-//! The type has no `Display`, no `Clone` and no serialization, prints redacted, is wiped when it is
-//! dropped, and gives its text away by being consumed.
+//! The type has no `Display`, `Clone` or serialization, is redacted in `Debug`, is zeroized on
+//! drop, and returns its text only by being consumed.
 
 use zeroize::Zeroize;
 
-/// A secret that was just made, or presented.
+/// A secret that was just generated or presented.
 ///
 /// ```
 /// # use portunus::key::{Alphabet, KeyFormat};
 /// let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
 /// let key = format.generate(None, None)?;
 /// assert_eq!(format!("{key:?}"), "PlaintextKey([redacted])");
-/// let text: String = key.reveal(); // the only way to the text, and it ends the value
+/// let text: String = key.reveal(); // the only access to the text; consumes the value
 /// assert!(text.starts_with("acme_"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "a secret that is dropped can never be shown again"]
+#[must_use = "a dropped secret can never be shown again"]
 pub struct PlaintextKey(String);
 
 impl PlaintextKey {
@@ -24,8 +24,8 @@ impl PlaintextKey {
         Self(text)
     }
 
-    /// Takes the text out, for the one answer that shows it. From here on wiping it is the caller's
-    /// business.
+    /// Returns the text, for the one response that shows it. The caller becomes responsible for
+    /// erasing it.
     #[must_use]
     pub fn reveal(mut self) -> String {
         std::mem::take(&mut self.0)

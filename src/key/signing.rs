@@ -1,9 +1,8 @@
-//! What signs events with a key without being able to authenticate as it: the keyed state of
-//! HMAC-SHA256.
+//! The keyed state of HMAC-SHA256, which signs events for a key but cannot authenticate as it.
 //!
-//! HMAC (RFC 2104 §4) may be computed from the two chaining values that its padded key leaves
-//! behind. They sign whatever the key would sign, and the key cannot be computed from them. They
-//! are a secret all the same: whoever has them can forge events.
+//! HMAC (RFC 2104 §4) can be computed from the two chaining values that result from its padded key.
+//! They sign whatever the key would sign, and the key cannot be computed from them. They are a
+//! secret nevertheless: anyone who has them can forge events.
 
 use std::fmt;
 
@@ -14,9 +13,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::text::ParseError;
 
-/// The two chaining values of HMAC-SHA256 under a key, as bytes with a version in front.
+/// The two chaining values of HMAC-SHA256 under a key, as bytes after a version byte.
 ///
-/// `Debug` shows nothing of it, and it is wiped when it is dropped.
+/// It is redacted in `Debug` and zeroized on drop.
 #[derive(Clone)]
 pub struct SigningState([u8; SigningState::LENGTH]);
 
@@ -28,12 +27,12 @@ impl PartialEq for SigningState {
 impl Eq for SigningState {}
 
 impl SigningState {
-    /// The length in bytes: the version, and two values of 32 bytes.
+    /// The length in bytes: the version and two values of 32 bytes.
     pub const LENGTH: usize = 65;
 
     const VERSION: u8 = 1;
 
-    /// The state of a key.
+    /// Computes the state of a key.
     pub(crate) fn of(key: &str) -> Self {
         // RFC 2104 §2: keys longer than a block are hashed first.
         let mut block = Zeroizing::new([0_u8; BLOCK]);
@@ -54,7 +53,7 @@ impl SigningState {
         Self(state)
     }
 
-    /// HMAC-SHA256 of a message under the key that the state was made of.
+    /// Computes the HMAC-SHA256 of a message under the state's key.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
         let (inner, outer) = self.0[1..].split_at(32);
@@ -62,21 +61,21 @@ impl SigningState {
         finish(outer, &inner)
     }
 
-    /// The state that was stored before.
+    /// Creates a state from its stored bytes.
     ///
     /// # Errors
-    /// Where the length or the version is another one.
+    /// Returns an error if the length or the version is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         match <[u8; Self::LENGTH]>::try_from(bytes) {
             Ok(state) if state[0] == Self::VERSION => Ok(Self(state)),
             _ => Err(ParseError::new(
                 "signing state",
-                "these bytes are no signing state",
+                "not a signing state: wrong length or version",
             )),
         }
     }
 
-    /// The bytes, for a store to keep: a secret.
+    /// Returns the bytes, for storage. They are a secret.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
         &self.0
@@ -97,7 +96,8 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// The SHA-256 of one block that led to `state`, and a message after it (FIPS 180-4 §5.1.1).
+/// Continues a SHA-256 that has hashed one block into `state` with a message, and finishes it (FIPS
+/// 180-4 §5.1.1).
 fn finish(state: &[u8], message: &[u8]) -> [u8; 32] {
     let mut words = [0_u32; 8];
     for (word, bytes) in words.iter_mut().zip(state.as_chunks::<4>().0) {

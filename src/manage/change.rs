@@ -1,5 +1,4 @@
-//! Changing a key: its name, what it grants, where and how long it works, and whether it is
-//! switched on.
+//! Changing a key: name, grants, restrictions, lifetime, and whether it is enabled.
 
 use std::time::SystemTime;
 
@@ -17,49 +16,48 @@ use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::store::{Change, OwnerRef, Rejected, WriteBatch};
 
-/// What shall be different. What is `None` stays; where a fact may be absent, `Some(None)` takes it
-/// away.
+/// A partial update of a key. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyChange {
-    /// A name for people.
+    /// The display name.
     pub name: Option<String>,
-    /// More for people.
+    /// The description.
     pub description: Option<Option<String>>,
-    /// What it grants.
+    /// The scopes that the key grants.
     pub scopes: Option<Vec<Scope>>,
-    /// Whether it may write.
+    /// The access level: full or read-only.
     pub access: Option<Access>,
-    /// The only workspaces it reaches.
+    /// The only workspaces that the key can access.
     pub workspaces: Option<Option<Vec<WorkspaceId>>>,
-    /// The plan that its owner pays for; `Some(None)` restores the tenant's, as
-    /// [`HostRules`](super::HostRules) name it.
+    /// The plan of the key; `Some(None)` restores the tenant's plan, as given by
+    /// [`HostRules`](super::HostRules).
     pub plan: Option<Option<PlanName>>,
-    /// Whether it may act for users.
+    /// Whether the key may act for users.
     pub delegation: Option<Delegation>,
-    /// Where it may be used from.
+    /// The client addresses from which the key may be used.
     pub allowed_ips: Option<Option<AllowList>>,
-    /// How often it may be used.
+    /// The key's own quotas.
     pub quotas: Option<Option<Quotas>>,
-    /// The host's own facts.
+    /// Metadata of the host.
     pub metadata: Option<Metadata>,
-    /// From when on it works.
+    /// The first instant at which the key works.
     pub not_before: Option<Option<SystemTime>>,
-    /// The first instant at which it no longer works: now or later. A rotated key's can only come
-    /// nearer.
+    /// The first instant at which the key no longer works: now or later. The expiry of a rotated
+    /// key cannot be extended.
     pub expires_at: Option<Option<SystemTime>>,
-    /// Whether it is switched on.
+    /// Whether the key is enabled.
     pub enabled: Option<bool>,
 }
 
 impl KeyChange {
-    /// No change.
+    /// Returns an update that changes nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The names of what shall be different.
+    /// Returns the names of the fields that are set.
     fn fields(&self) -> Vec<&'static str> {
         let all = [
             ("name", self.name.is_some()),
@@ -82,8 +80,8 @@ impl KeyChange {
             .collect()
     }
 
-    /// All that it does: switching a key on or off is an act of its own, whatever else is changed
-    /// with it.
+    /// Returns the actions that the update consists of. Enabling or disabling a key is an action of
+    /// its own, in addition to an update of other fields.
     fn actions(&self) -> impl Iterator<Item = Action> {
         let switches = self.enabled.map(|enabled| {
             if enabled {
@@ -105,7 +103,7 @@ impl KeyChange {
         }
     }
 
-    /// Times in whole milliseconds, and each scope and workspace once.
+    /// Truncates times to milliseconds and removes duplicate scopes and workspaces.
     fn normalize(&mut self) -> Result<(), ManageError> {
         for (field, time) in [
             ("not_before", &mut self.not_before),
@@ -121,7 +119,7 @@ impl KeyChange {
         Ok(())
     }
 
-    /// Whether it does nothing but switch the key off.
+    /// Returns whether the update only disables the key.
     fn only_disables(&self) -> bool {
         *self
             == Self {
@@ -153,17 +151,17 @@ impl KeyChange {
 }
 
 impl KeyManager {
-    /// Changes a key. With `version`, only if it is still at that one; without, whatever it is at.
-    /// The version is compared last, after every other reason to refuse the change. What changes
-    /// nothing is no new version.
+    /// Changes a key. If `version` is given, only while the key is at that version. The version is
+    /// compared last, after every other reason to refuse the change. An update that changes nothing
+    /// does not create a new version.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Changed`],
+    /// [`ManageError::Invalid`] with the invalid field, [`ManageError::Changed`],
     /// [`ManageError::PreconditionFailed`], [`ManageError::Conflict`] for a revoked key,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::Refused`],
-    /// [`ManageError::QuotaExceeded`] where
-    /// it would be active again, or the store giving no answer. [`ManageError::NotPublished`] where the key
-    /// is changed and may do less than before, and other nodes follow later.
+    /// [`ManageError::QuotaExceeded`] if the key would become active again and the quota is used
+    /// up, or a store error. [`ManageError::NotPublished`] if the key was changed and restricted,
+    /// but other nodes follow later.
     pub async fn update(
         &self,
         id: &KeyId,
@@ -177,12 +175,13 @@ impl KeyManager {
         ended(watch, changed)
     }
 
-    /// The same for a change that depends on how the key is, such as one that adds to what is
-    /// there. The change is made anew from each version that it is tried on, so that nothing is
-    /// lost that others changed meanwhile.
+    /// Like [`update`](Self::update), for a change that depends on the current record, such as
+    /// adding a scope. The change is computed again for each version that it is tried on, so that
+    /// concurrent changes are not lost.
     ///
     /// # Errors
-    /// As for [`update`](Self::update), and [`ManageError::Refused`] with the error of `change`.
+    /// As for [`update`](Self::update), and [`ManageError::Refused`] with the error returned by
+    /// `change`.
     pub async fn update_with(
         &self,
         id: &KeyId,
@@ -194,7 +193,7 @@ impl KeyManager {
         ended(watch, changed)
     }
 
-    /// Switches a key on.
+    /// Enables a key.
     ///
     /// # Errors
     /// As for [`update`](Self::update).
@@ -210,7 +209,7 @@ impl KeyManager {
         .await
     }
 
-    /// Switches a key off: it is refused from the next request on, until it is switched on again.
+    /// Disables a key: it is refused from the next request on, until it is enabled again.
     ///
     /// # Errors
     /// As for [`update`](Self::update).
@@ -236,14 +235,16 @@ impl KeyManager {
         for _ in 0..ATTEMPTS {
             let (now, found) = (self.now(), watch.find(id).await?);
             let before = &found;
-            // All that is decided is decided about this version, and holds for no other.
+            // Every check below applies to this version only. If the store rejects the write
+            // because the version is no longer current, the loop reads the record and checks
+            // everything again.
             let mut change = change(before)?;
             watch.is(change.action());
             change
                 .actions()
                 .try_for_each(|action| self.may(action, before))?;
             if before.revoked.is_some() {
-                return Err(ManageError::Conflict("a revoked key stays as it is"));
+                return Err(ManageError::Conflict("a revoked key cannot be changed"));
             }
             if !change.only_disables() {
                 readable(before)?;
@@ -283,7 +284,8 @@ impl KeyManager {
                 at: now,
             };
             let batch = WriteBatch::new().change(pin.clone());
-            // It may end while this is under way, and others take its place.
+            // The old expiry may pass during this operation, and other keys may take its place in
+            // the quota.
             let longer = is_later(record.expires_at, before.expires_at);
             let batch = if longer {
                 self.within_quota(batch, &record, now)
@@ -307,7 +309,7 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    /// Refuses what cannot be, and leaves out the white space around texts.
+    /// Refuses invalid values and trims white space around texts.
     fn check_change(
         &self,
         before: &KeyRecord,
@@ -342,7 +344,7 @@ impl KeyManager {
             if before.successor.is_some() && is_later(end, before.expires_at) {
                 return Err(ManageError::invalid(
                     "expires_at",
-                    "a rotated key does not outlive its grace",
+                    "a rotated key cannot outlive its grace period",
                 ));
             }
             if self.inner.settings.rules.never_expire
@@ -351,23 +353,25 @@ impl KeyManager {
             {
                 return Err(ManageError::invalid(
                     "expires_at",
-                    "API keys of this API cannot be set to expire",
+                    "API keys of this API cannot have an expiry",
                 ));
             }
             if before.kind == KeyKind::AccessToken && end.is_none() {
                 return Err(ManageError::invalid(
                     "expires_at",
-                    "an access token always expires",
+                    "access tokens must expire",
                 ));
             }
             if end.is_some_and(|end| end < now) {
-                return Err(ManageError::invalid("expires_at", "it lies in the past"));
+                return Err(ManageError::invalid(
+                    "expires_at",
+                    "must not be in the past",
+                ));
             }
         }
         let not_before = change.not_before.unwrap_or(before.not_before);
         let expires_at = change.expires_at.unwrap_or(before.expires_at);
-        // What was not touched may stand as it does: a rotated key's end may lie before its
-        // beginning.
+        // Unchanged times are not checked: a rotated key may expire before its start.
         match change.not_before.is_some() || change.expires_at.is_some() {
             true => check_order(not_before, expires_at),
             false => Ok(()),
@@ -375,7 +379,7 @@ impl KeyManager {
     }
 }
 
-/// Notes how a change ended.
+/// Records the outcome of a change.
 fn ended(
     watch: Watch<'_>,
     changed: Result<(ManagedKey, KeyChange), ManageError>,
@@ -392,7 +396,7 @@ fn ended(
     }
 }
 
-/// Whether a key may do less than before, or may have to: what cannot be compared counts as less.
+/// Returns whether a change may restrict a key. Values that cannot be compared count as restricted.
 fn narrows(before: &KeyRecord, after: &KeyRecord) -> bool {
     let within =
         |before: &Option<Vec<WorkspaceId>>, after: &Option<Vec<WorkspaceId>>| match (before, after)
@@ -416,7 +420,7 @@ fn narrows(before: &KeyRecord, after: &KeyRecord) -> bool {
         || is_later(before.expires_at, after.expires_at)
 }
 
-/// Whether one end is later than another; none is the latest.
+/// Returns whether one expiry is later than another; `None` is the latest.
 fn is_later(one: Option<SystemTime>, other: Option<SystemTime>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one > other,

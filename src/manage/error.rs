@@ -1,4 +1,4 @@
-//! Why an act of management was not done.
+//! Errors of management operations.
 
 use super::{Denied, ManagedKey};
 use crate::audit::AuditError;
@@ -6,90 +6,94 @@ use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
 use crate::store::{Rejected, StoreError};
 
-/// Why a management act was not done. Nothing was changed then, but where the store gave no answer,
-/// and for [`NotPublished`](Self::NotPublished), which was done.
+/// Error returned by management operations. Nothing was changed, except possibly for
+/// [`Store`](Self::Store), if the store did not answer, and for
+/// [`NotPublished`](Self::NotPublished), where the operation was done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManageError {
-    /// There is no such key.
-    #[error("there is no key {0}")]
+    /// The key does not exist.
+    #[error("key {0} not found")]
     NotFound(KeyId),
-    /// What was asked for cannot be: which field, and why.
+    /// A value of the request is invalid.
     #[error("{field}: {reason}")]
     Invalid {
-        /// The field.
+        /// The invalid field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Why the value is invalid.
         reason: String,
     },
-    /// No more keys may be active.
-    #[error("{active} keys would be active; {limit} is the most")]
+    /// The quota of active keys is used up.
+    #[error("{active} active keys would exceed the limit of {limit}")]
     QuotaExceeded {
-        /// How many there would be.
+        /// The number of active keys that there would be.
         active: u64,
-        /// How many there may be.
+        /// The maximum number of active keys.
         limit: u64,
     },
-    /// The operator may not do this.
+    /// The policy refuses the operation to this operator.
     #[error(transparent)]
     Forbidden(#[from] Denied),
-    /// The host's own rules refuse this, or could not be asked.
+    /// The host's own rules refused the request or failed.
     #[error(transparent)]
     Refused(#[from] AuthError),
-    /// The key is not in a state in which this can be done.
+    /// The key's status does not allow the operation.
     #[error("{0}")]
     Conflict(&'static str),
-    /// A newer version wrote its record ([`KeyRecord::needs`](crate::key::KeyRecord::needs)): here
-    /// it can only be revoked, disabled or deleted.
+    /// The record was written by a newer version
+    /// ([`KeyRecord::needs`](crate::key::KeyRecord::needs)): this version can only revoke, disable
+    /// or delete the key.
     #[error(
-        "the key's record is for programs that understand {needs}, this one understands \
+        "the key's record requires format {needs}, but this version understands only \
          {understands}: it can only be revoked, disabled or deleted here",
         understands = crate::key::KeyRecord::UNDERSTANDS
     )]
     Newer {
-        /// The number that a program must understand to change it.
+        /// The format number that a program must understand to change the key.
         needs: u64,
     },
-    /// It is no longer at the version that was expected.
+    /// The key is no longer at the expected version.
     #[error("the key is at version {stored}, not {expected}")]
     Changed {
-        /// The version that was expected.
+        /// The expected version.
         expected: u64,
-        /// The version that is stored.
+        /// The stored version.
         stored: u64,
     },
-    /// The precondition of [`KeyManager::only_if`](super::KeyManager::only_if) does not hold:
-    /// nothing was done.
-    #[error("the key was modified since it was read, or the precondition names no version of it")]
+    /// The precondition of [`KeyManager::only_if`](super::KeyManager::only_if) does not hold.
+    /// Nothing was changed.
+    #[error(
+        "the key was modified since it was read, or the precondition does not match its version"
+    )]
     PreconditionFailed,
-    /// A key with this digest is known, or was.
-    #[error("a key with this digest is known already")]
+    /// A key with this digest exists or existed.
+    #[error("a key with this digest already exists or existed")]
     DigestKnown,
-    /// The same request was done before: this is the key that it made, without its secret.
-    #[error("this was done before")]
+    /// The same request was completed before. Contains the key that it created, without its secret.
+    #[error("this request was already completed")]
     DoneBefore(Box<ManagedKey>),
-    /// Somebody else changed it at the same time, again and again.
-    #[error("the key is being changed by others; try again")]
+    /// The key was modified concurrently on every attempt.
+    #[error("the key is being modified concurrently; try again")]
     Contended,
-    /// No key could be generated.
+    /// Key generation failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
-    /// The store gave no answer, or refused.
+    /// The store did not answer, or refused the operation.
     #[error(transparent)]
     Store(StoreError),
-    /// It was done, and a key may do less than before; but other nodes could not be told yet, and may
-    /// use what they remember for as long as the error says. They are told as soon as the bus works;
-    /// doing the same again is harmless, and tells them too. A key that was issued, imported or
-    /// rotated is returned all the same, without this error.
+    /// The operation was done and may have restricted a key, but the change could not be published
+    /// to other nodes. They may use cached data for as long as the error says. The change is
+    /// published as soon as the bus works again; repeating the operation is harmless and publishes
+    /// it too. Issuing, importing and rotating return their key and not this error.
     #[error(transparent)]
     NotPublished(StoreError),
-    /// The log of events gave no answer.
+    /// The event log did not answer.
     #[error(transparent)]
     Log(AuditError),
 }
 
 impl ManageError {
-    /// The stable code.
+    /// Returns the stable error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

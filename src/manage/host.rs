@@ -1,4 +1,4 @@
-//! The host's own rules about keys that are issued, imported and changed.
+//! The host's own rules for keys that are issued, imported or changed.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use crate::error::AuthError;
 use crate::key::{KeyRecord, PlanName, TenantId};
 use crate::pointer::to_the_pointee;
 
-/// What the host's own rules add to what is asked for, or refuse: which users, workspaces and plans
-/// there are. `Arc` and `Box` of rules are rules.
+/// The host's own rules, which complete or refuse requests, for example according to the users,
+/// workspaces and plans that exist. `Arc` and `Box` of an implementation implement this trait too.
 ///
-/// The manager asks them within the act itself, after a repeated request was recognized, and for a
-/// change once for each version of the key that the change is tried on.
+/// The manager calls them as part of the operation, after it has recognized repeated requests. For
+/// a change, it calls them once for each version of the key that the change is tried on.
 #[async_trait]
 pub trait HostRules: fmt::Debug + Send + Sync + 'static {
-    /// The plan that a tenant pays for: that of every key for which no other is named, and the only
-    /// one that an operator of the tenant may name, unless the policy says otherwise. None unless
-    /// this is said.
+    /// Returns the plan that a tenant pays for. It is the default plan of every key of the tenant,
+    /// and the only plan that an operator of the tenant may set, unless the policy says otherwise.
+    /// The default implementation returns `None`.
     ///
     /// # Errors
-    /// How the request is refused, where it cannot be told.
+    /// The error with which the request is refused if the plan cannot be determined.
     async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
         let _ = tenant;
         Ok(None)
@@ -30,18 +30,17 @@ pub trait HostRules: fmt::Debug + Send + Sync + 'static {
     /// Completes or refuses a key that is about to be issued or imported.
     ///
     /// # Errors
-    /// How the request is refused.
+    /// The error with which the request is refused.
     async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
         let _ = (operator, new);
         Ok(())
     }
 
     /// Completes or refuses a change of a key. `before` is the version that the change is applied
-    /// to: where somebody else changed the key meanwhile, the rules are asked again about the
-    /// newer version.
+    /// to. If the key is modified concurrently, the rules are called again with the newer version.
     ///
     /// # Errors
-    /// How the request is refused.
+    /// The error with which the request is refused.
     async fn changing(
         &self,
         operator: &Operator,
@@ -53,7 +52,7 @@ pub trait HostRules: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// No rules beyond the manager's own.
+/// Adds no rules to the manager's own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NoRules;
 

@@ -1,10 +1,9 @@
-//! Asking twice and being done once: what a caller repeats because no answer came is recognized, on
+//! Idempotent requests: a request that is repeated because its answer was lost is recognized, on
 //! any node and after any restart.
 //!
-//! The id of the key that is made follows from who asks and from the caller's own idempotency key,
-//! so that the second attempt meets the key of the first. The record keeps a fingerprint of what
-//! was asked for: another request under the same idempotency key is an error, not somebody else's
-//! key.
+//! The id of the new key is derived from the caller and its idempotency key, so that a repeated
+//! request finds the key of the first. The record contains a fingerprint of the request: a
+//! different request under the same idempotency key is an error and does not return the first key.
 
 use std::fmt::Write;
 
@@ -13,11 +12,11 @@ use sha2::{Digest, Sha256};
 use super::{KeyManager, ManageError, ManagedKey};
 use crate::key::{KeyId, KeyRecord};
 
-/// What a repeated request gets whose key is gone: nothing is made twice.
+/// Error for a repeated request whose key was deleted. No second key is created.
 pub(super) const DELETED_SINCE: ManageError =
-    ManageError::Conflict("this was done before, and the key was deleted since");
+    ManageError::Conflict("this request was already completed, and its key has been deleted since");
 
-/// Makes a request that is repeated recognizable.
+/// Identifies a request, so that it is recognized when it is repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
     id: KeyId,
@@ -25,24 +24,26 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// A request by `who`, under the caller's own `key`, that asks for this. Requests of others,
-    /// and other `calls`, are unrelated, whatever their key.
+    /// Identifies a request by its caller, the API call, the caller's idempotency `key` and the
+    /// request's content. Requests of other callers and other API calls are unrelated, even with
+    /// the same key.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for a key that is empty, longer than 255 bytes, or has other than
-    /// visible ASCII characters.
-    pub fn new(who: &str, call: &str, key: &str, request: &[u8]) -> Result<Self, ManageError> {
+    /// [`ManageError::Invalid`] for a key that is empty, longer than 255 bytes, or contains
+    /// characters other than visible ASCII.
+    pub fn new(caller: &str, call: &str, key: &str, request: &[u8]) -> Result<Self, ManageError> {
         if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ManageError::invalid(
                 "Idempotency-Key",
-                "1 to 255 visible ASCII characters",
+                "must be 1 to 255 visible ASCII characters",
             ));
         }
         let mut id = "key_once_".to_owned();
-        // Each part with its length, so that no two lists of parts are one text.
+        // Each part is hashed with its length, so that different parts cannot result in the same
+        // input.
         push_hex(
             &mut id,
-            [who, call, key]
+            [caller, call, key]
                 .iter()
                 .map(|part| (part.len(), part.as_bytes())),
             20,
@@ -58,12 +59,12 @@ impl Idempotency {
         Ok(Self { id, fingerprint })
     }
 
-    /// Whether it was this request that made a key of this id.
+    /// Returns whether this request created the key with this id.
     pub(super) fn made(&self, id: Option<&KeyId>) -> bool {
         id == Some(&self.id)
     }
 
-    /// Marks the record that is made for the request.
+    /// Gives the record the id and fingerprint of the request.
     pub(super) fn mark(&self, record: &mut KeyRecord) {
         if record.family.as_str() == record.id.as_str() {
             record.family = (&self.id).into();
@@ -85,7 +86,7 @@ fn push_hex<'p>(text: &mut String, parts: impl Iterator<Item = (usize, &'p [u8])
 }
 
 impl KeyManager {
-    /// What the same request has come to before, if it has.
+    /// Returns the result of the same request, if it was completed before.
     pub(super) async fn done_before(
         &self,
         request: &Idempotency,
@@ -96,14 +97,14 @@ impl KeyManager {
         if found.origin.as_ref() != Some(&request.fingerprint) || !self.operator.sees(&found) {
             return Err(ManageError::invalid(
                 "Idempotency-Key",
-                "it was used for another request",
+                "was used for a different request",
             ));
         }
         let primary = self.is_primary(&found, self.now()).await?;
         Ok(Some(self.done_to(found, primary).await))
     }
 
-    /// What to say where the id of the request was known.
+    /// Returns the error for a request whose key id already exists.
     pub(super) async fn known(&self, request: &Idempotency) -> ManageError {
         match self.done_before(request).await {
             Ok(Some(done)) => ManageError::DoneBefore(Box::new(done)),

@@ -1,4 +1,4 @@
-//! Taking over keys from another system: their digests are known, their secrets never were.
+//! Importing keys from another system: their digests are known, their secrets are not.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
 use crate::store::Usage;
 
-/// A digest that another system kept of a whole key.
+/// A digest of a whole key, kept by another system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportedDigest(KeyDigest);
 
 impl ImportedDigest {
-    /// A digest from its scheme's name (`sha256`, `sha512`, `hmac-sha256:VERSION` of the pepper)
-    /// and its text in hexadecimal, in any case.
+    /// Creates a digest from the name of its scheme (`sha256`, `sha512`, `hmac-sha256:VERSION` of
+    /// the pepper) and its hexadecimal representation, in any case.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for an unknown scheme, other characters, or another length than the
-    /// scheme's.
+    /// [`ManageError::Invalid`] for an unknown scheme, other characters, or a wrong length for the
+    /// scheme.
     pub fn from_hex(scheme: &str, hex: &str) -> Result<Self, ManageError> {
         let text = hex.as_bytes();
         let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
@@ -35,11 +35,11 @@ impl ImportedDigest {
         let bytes = bytes.filter(|_| hexadecimal);
         Self::new(
             scheme,
-            &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not hexadecimal"))?,
+            &bytes.ok_or_else(|| ManageError::invalid("digest", "not hexadecimal"))?,
         )
     }
 
-    /// The same, from base64 (RFC 4648 §4 or §5), with or without padding.
+    /// Creates a digest from base64 (RFC 4648 §4 or §5), with or without padding.
     ///
     /// # Errors
     /// As for [`from_hex`](Self::from_hex).
@@ -56,14 +56,14 @@ impl ImportedDigest {
             .flatten();
         Self::new(
             scheme,
-            &bytes.ok_or_else(|| ManageError::invalid("digest", "it is not base64"))?,
+            &bytes.ok_or_else(|| ManageError::invalid("digest", "not base64"))?,
         )
     }
 
-    /// The same, from its bytes.
+    /// Creates a digest from its bytes.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for an unknown scheme or another length than the scheme's.
+    /// [`ManageError::Invalid`] for an unknown scheme or a wrong length for the scheme.
     pub fn new(scheme: &str, bytes: &[u8]) -> Result<Self, ManageError> {
         let scheme = scheme
             .parse()
@@ -76,7 +76,7 @@ impl ImportedDigest {
         let length = || {
             ManageError::invalid(
                 "digest",
-                format!("{scheme} has {right} bytes, these are {}", bytes.len()),
+                format!("a {scheme} digest has {right} bytes, not {}", bytes.len()),
             )
         };
         Ok(Self(match scheme {
@@ -88,20 +88,20 @@ impl ImportedDigest {
     }
 }
 
-/// A key to be taken over.
+/// Description of a key to be imported.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewImport {
-    /// Its digest.
+    /// The digest of the key.
     pub digest: ImportedDigest,
-    /// All else about it, as for a key that is issued.
+    /// Everything else about the key, as for a key that is issued.
     pub key: NewKey,
-    /// What people may see of its secret: at most its last four characters.
+    /// The visible part of the secret: at most its last four characters.
     pub last_four: Option<String>,
 }
 
 impl NewImport {
-    /// A key of this digest.
+    /// Creates an import of a key with this digest.
     #[must_use]
     pub fn new(digest: ImportedDigest, key: NewKey) -> Self {
         Self {
@@ -113,13 +113,13 @@ impl NewImport {
 }
 
 impl KeyManager {
-    /// Takes over a key whose secret is unknown. It works everywhere at once, and its digest is
-    /// made anew under the current scheme at its first use.
+    /// Imports a key whose secret is unknown. It works on all nodes immediately, and its digest is
+    /// replaced by one under the current scheme when the key is first used.
     ///
     /// # Errors
-    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] where the digest was ever known,
-    /// even of a deleted key; [`ManageError::Invalid`] for a scheme under which it would not be
-    /// found.
+    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] if a key with this digest exists
+    /// or existed, even if it was deleted; [`ManageError::Invalid`] for a scheme that the service
+    /// does not accept.
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyImport);
         let imported = self.try_import(import, &mut watch).await;
@@ -148,14 +148,17 @@ impl KeyManager {
         if !self.inner.authenticator.hasher().accepts(scheme) {
             return Err(ManageError::invalid(
                 "digest",
-                format!("keys under {scheme} are not accepted here"),
+                format!("{scheme} digests are not accepted by this service"),
             ));
         }
         let mut record = self.record_of(key, now)?;
         if let Some(last) = &last_four {
             let last = text::line("last_four", last)?;
             if last.chars().count() > 4 {
-                return Err(ManageError::invalid("last_four", "at most 4 characters"));
+                return Err(ManageError::invalid(
+                    "last_four",
+                    "at most 4 characters are allowed",
+                ));
             }
             record.masked = format!("…{last}");
         }
@@ -167,7 +170,7 @@ impl KeyManager {
         Ok(self.done(record).await)
     }
 
-    /// What a key was rotated to, as its managers see it.
+    /// Returns the successor of a rotated key as shown to operators.
     #[must_use]
     pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
         self.managed(
@@ -177,7 +180,7 @@ impl KeyManager {
         )
     }
 
-    /// What was issued, as its managers see it.
+    /// Returns an issued key as shown to operators.
     #[must_use]
     pub fn overview(&self, issued: &Issued) -> ManagedKey {
         self.managed(Arc::clone(&issued.record), Usage::default(), issued.primary)

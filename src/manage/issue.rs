@@ -1,4 +1,4 @@
-//! Issuing a key: check what is asked, generate, store the digest, show the secret once.
+//! Issuing a key: check the request, generate the key, store its digest, return the secret once.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,55 +21,58 @@ use crate::text::ParseError;
 /// A rule of [`text`].
 type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
 
-/// The most scopes of a key.
+/// Maximum number of scopes of a key.
 const MOST_SCOPES: usize = 256;
 
-/// A key to be issued. Only name and owner are needed.
+/// Description of a key to be issued. Only the name and the owner are required.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewKey {
-    /// A name for people: one line of 1 to 1000 characters, one of them visible. White space at
-    /// both ends is left out. Control, direction, annotation and tag characters are refused, and so
-    /// are invisible ones, except joiners (U+200C, U+200D) between two visible characters and
-    /// variation selectors after one: Persian, Indic scripts and emoji need them. The flags of
-    /// England, Scotland and Wales are made of tag characters.
+    /// Display name: one line of 1 to 1000 characters, at least one of them visible. White space at
+    /// both ends is removed. Control, direction, annotation and tag characters are refused, and so
+    /// are invisible characters. Exceptions, needed for Persian, Indic scripts and emoji: joiners
+    /// (U+200C, U+200D) between two visible characters, and variation selectors after a visible
+    /// character. The flags of England, Scotland and Wales consist of tag characters and are
+    /// therefore refused.
     pub name: String,
-    /// More for people: at most 1000 characters, of several lines; else as the name.
+    /// Description: at most 1000 characters, may have several lines; otherwise the same rules as
+    /// for the name.
     pub description: Option<String>,
-    /// Whom it stands for; an application unless set.
+    /// The kind of key; an application key by default.
     pub kind: KeyKind,
-    /// Where it works; the manager's first environment unless set.
+    /// The environment in which the key works; by default the manager's first environment.
     pub environment: Option<Environment>,
-    /// Whom it belongs to.
+    /// The owner of the key.
     pub owner: Owner,
-    /// What it grants: at most 256 scopes; one that stands twice counts once.
+    /// The scopes that the key grants: at most 256. Duplicates are removed.
     pub scopes: Vec<Scope>,
-    /// Whether it may write.
+    /// The access level: full or read-only.
     pub access: Access,
-    /// The only workspaces it reaches: 1 to 1000, one that stands twice counts once; all of the
-    /// tenant's unless set.
+    /// The only workspaces that the key can access: 1 to 1000, duplicates are removed. By default
+    /// all workspaces of the tenant.
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan that its owner pays for; the tenant's, as [`HostRules`](super::HostRules) name it,
-    /// unless set.
+    /// The plan of the key; by default the tenant's plan, as given by
+    /// [`HostRules`](super::HostRules).
     pub plan: Option<PlanName>,
-    /// Whether it may act for users; as the API's rules say unless set.
+    /// Whether the key may act for users; by default as
+    /// [`IssueRules::delegation`](super::IssueRules::delegation) says.
     pub delegation: Option<Delegation>,
-    /// Where it may be used from; anywhere unless set.
+    /// The client addresses from which the key may be used; all by default.
     pub allowed_ips: Option<AllowList>,
-    /// How often it may be used; as often as the authenticator's default allows unless set.
+    /// The key's own quotas; by default those of the authenticator apply.
     pub quotas: Option<Quotas>,
-    /// The host's own facts.
+    /// Metadata of the host.
     pub metadata: Metadata,
-    /// From when on it works; at once unless set.
+    /// The first instant at which the key works; immediately by default.
     pub not_before: Option<SystemTime>,
-    /// The first instant at which it no longer works; never unless set.
+    /// The first instant at which the key no longer works; never by default.
     pub expires_at: Option<SystemTime>,
-    /// Recognizes the request when it is repeated; each one is its own unless set.
+    /// Identifies a repeated request; by default every request is new.
     pub idempotency: Option<Idempotency>,
 }
 
 impl NewKey {
-    /// An application key of this owner, without scopes, that never expires.
+    /// Creates an application key of this owner, without scopes, that never expires.
     #[must_use]
     pub fn new(name: impl Into<String>, owner: Owner) -> Self {
         Self {
@@ -92,42 +95,42 @@ impl NewKey {
         }
     }
 
-    /// The same with these scopes.
+    /// Sets the scopes.
     #[must_use]
     pub fn with_scopes(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.scopes = scopes.into_iter().collect();
         self
     }
 
-    /// The same in this environment.
+    /// Sets the environment.
     #[must_use]
     pub fn with_environment(mut self, environment: Environment) -> Self {
         self.environment = Some(environment);
         self
     }
 
-    /// The same, with a first instant at which it no longer works.
+    /// Sets the first instant at which the key no longer works.
     #[must_use]
     pub fn expiring_at(mut self, instant: SystemTime) -> Self {
         self.expires_at = Some(instant);
         self
     }
 
-    /// The same, to be used from these addresses only.
+    /// Restricts the key to these client addresses.
     #[must_use]
     pub fn with_allowed_ips(mut self, addresses: AllowList) -> Self {
         self.allowed_ips = Some(addresses);
         self
     }
 
-    /// The same with quotas of its own.
+    /// Sets the key's own quotas.
     #[must_use]
     pub fn with_quotas(mut self, quotas: Quotas) -> Self {
         self.quotas = Some(quotas);
         self
     }
 
-    /// The same, saying whether it may act for users.
+    /// Sets whether the key may act for users.
     #[must_use]
     pub fn with_delegation(mut self, delegation: Delegation) -> Self {
         self.delegation = Some(delegation);
@@ -135,26 +138,26 @@ impl NewKey {
     }
 }
 
-/// A key that was just issued.
+/// A newly issued key.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Issued {
-    /// The secret: this once.
+    /// The secret, which cannot be retrieved again.
     pub key: PlaintextKey,
-    /// All else.
+    /// Everything else about the key.
     pub record: Arc<KeyRecord>,
-    /// Whether it became its owner's primary key.
+    /// Whether the key became its owner's primary key.
     pub primary: bool,
 }
 
 impl KeyManager {
-    /// Issues a key, in one atomic step with its quota. The first one of an owner becomes its
-    /// primary key.
+    /// Issues a key in one atomic step, together with the check of its quota. The first key of an
+    /// owner becomes its primary key.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] with the field that cannot be, [`ManageError::Forbidden`],
+    /// [`ManageError::Invalid`] with the invalid field, [`ManageError::Forbidden`],
     /// [`ManageError::Refused`], [`ManageError::QuotaExceeded`], [`ManageError::DoneBefore`] for a
-    /// request that is repeated, [`ManageError::PreconditionFailed`], or the store giving no answer.
+    /// repeated request, [`ManageError::PreconditionFailed`], or a store error.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, ManageError> {
         let mut watch = self.watch(Action::KeyIssue);
         let issued = self.try_issue(new, &mut watch).await;
@@ -172,7 +175,7 @@ impl KeyManager {
         watch: &mut Watch<'_>,
     ) -> Result<Issued, ManageError> {
         let (now, request) = (self.now(), new.idempotency.take());
-        // Before any rule: what was done once is not judged anew.
+        // Before any rule: a request that already succeeded is not checked again.
         if let Some(request) = &request
             && let Some(done) = self.done_before(request).await?
         {
@@ -204,7 +207,7 @@ impl KeyManager {
             }
             (inserted, _) => inserted?,
         }
-        // It is there: nothing that fails from here on may lose its only secret.
+        // The key is stored: no later error may lose its only copy of the secret.
         let primary = self.is_primary(&record, now).await.unwrap_or(false);
         Ok(Issued {
             key,
@@ -213,7 +216,8 @@ impl KeyManager {
         })
     }
 
-    /// The record of a key that may be made, without what depends on its secret.
+    /// Returns the record of a key that may be created, without the parts that depend on its
+    /// secret.
     pub(super) fn record_of(
         &self,
         mut new: NewKey,
@@ -271,7 +275,7 @@ impl KeyManager {
         Ok(record)
     }
 
-    /// Makes a key, under its quota.
+    /// Stores a new key under its quota.
     pub(super) async fn insert(
         &self,
         record: &KeyRecord,
@@ -279,8 +283,8 @@ impl KeyManager {
         signing: Option<SigningState>,
         now: SystemTime,
     ) -> Result<(), ManageError> {
-        // Pinned before too, so that a newer key does not take the place of one that time has made
-        // the primary.
+        // Pinned before the insertion as well, so that the new key does not replace a key that
+        // became primary only because others expired.
         let pin = Change::PinPrimary {
             owner: OwnerRef::of(&record.owner),
             at: now,
@@ -289,12 +293,12 @@ impl KeyManager {
             .change(pin)
             .join(self.insertion(record, digest, signing, now));
         let holds = self.precondition_holds(None);
-        // A secret that was made is not lost because other nodes follow later.
+        // A publishing error is ignored: it must not lose the new secret.
         self.apply(&batch, holds, 1).await?.done().map(drop)
     }
 
-    /// The changes that make a key, and make it the primary one where there is none, under its
-    /// quota.
+    /// Returns the changes that store a new key under its quota and make it primary if its owner
+    /// has no primary key.
     pub(super) fn insertion(
         &self,
         record: &KeyRecord,
@@ -320,7 +324,7 @@ impl KeyManager {
         self.within_quota(batch, record, now)
     }
 
-    /// The same batch under the quota of active keys, where the key counts.
+    /// Adds the limits on active keys to a batch, if the key counts as active.
     pub(super) fn within_quota(
         &self,
         batch: WriteBatch,
@@ -352,17 +356,17 @@ impl KeyManager {
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {
         let known = &self.inner.settings.environments;
         match &new.environment {
-            // Never empty: build() saw to it.
+            // Never empty: ensured by build().
             None => known
                 .first()
                 .cloned()
-                .ok_or_else(|| ManageError::invalid("environment", "there is none")),
+                .ok_or_else(|| ManageError::invalid("environment", "no environment is configured")),
             Some(asked) if known.contains(asked) => Ok(asked.clone()),
             Some(asked) => {
                 let names: Vec<_> = known.iter().map(Environment::as_str).collect();
                 Err(ManageError::invalid(
                     "environment",
-                    format!("{asked} is none of {}", names.join(", ")),
+                    format!("{asked} is not one of {}", names.join(", ")),
                 ))
             }
         }
@@ -410,16 +414,16 @@ impl KeyManager {
         if api_key && rules.never_expire && new.expires_at.is_some() {
             return Err(ManageError::invalid(
                 "expires_at",
-                "API keys of this API cannot be set to expire",
+                "API keys of this API cannot have an expiry",
             ));
         }
         if new.expires_at.is_some_and(|end| end <= now) {
-            return Err(ManageError::invalid("expires_at", "it lies in the past"));
+            return Err(ManageError::invalid("expires_at", "must be in the future"));
         }
         check_order(new.not_before, new.expires_at)
     }
 
-    /// What acting for somebody gives at most: scopes that may be granted at all.
+    /// Checks the scopes of a delegation: they must be scopes that can be granted.
     pub(super) fn check_delegation(
         &self,
         delegation: Option<&Delegation>,
@@ -438,18 +442,18 @@ impl KeyManager {
         }
     }
 
-    /// Scopes that may be granted at all.
+    /// Checks that these scopes can be granted to a key of this kind.
     pub(super) fn check_scopes(&self, kind: KeyKind, scopes: &[Scope]) -> Result<(), ManageError> {
         if scopes.len() > MOST_SCOPES {
             return Err(ManageError::invalid(
                 "scopes",
-                format!("at most {MOST_SCOPES} scopes"),
+                format!("at most {MOST_SCOPES} scopes are allowed"),
             ));
         }
         if self.inner.authenticator.is_unscoped(kind) && !scopes.is_empty() {
             return Err(ManageError::invalid(
                 "scopes",
-                "API keys of this API carry no scopes",
+                "API keys of this API have no scopes",
             ));
         }
         match &self.inner.settings.vocabulary {
@@ -462,24 +466,24 @@ impl KeyManager {
     }
 }
 
-/// Whether the id of a new key was known.
+/// Returns whether the store refused a new key because its id already exists.
 pub(super) fn is_known(error: &StoreError) -> bool {
     matches!(error.as_rejected(), Some(Rejected::IdKnown(_)))
 }
 
-/// The most workspaces of a key.
+/// Maximum number of workspaces of a key.
 const MOST_WORKSPACES: usize = 1000;
 
-/// Some workspaces, or all; never a list of none.
+/// Checks the number of workspaces. `None` means all workspaces; an empty list is invalid.
 pub(super) fn check_workspaces(workspaces: Option<&[WorkspaceId]>) -> Result<(), ManageError> {
     match workspaces.map(<[WorkspaceId]>::len) {
         Some(0) => Err(ManageError::invalid(
             "workspaces",
-            "a workspace-scoped key needs at least one",
+            "a workspace-scoped key needs at least one workspace",
         )),
         Some(count) if count > MOST_WORKSPACES => Err(ManageError::invalid(
             "workspaces",
-            format!("at most {MOST_WORKSPACES} workspaces"),
+            format!("at most {MOST_WORKSPACES} workspaces are allowed"),
         )),
         _ => Ok(()),
     }

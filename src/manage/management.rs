@@ -1,4 +1,4 @@
-//! What keys of a service may be like, and what operators may do with them.
+//! Settings for key management: which keys can be issued, and what operators can do with them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::scope::Vocabulary;
 
 pub(super) type ActiveKeysOf = dyn Fn(&TenantId) -> Option<u64> + Send + Sync;
 
-/// What keys of a service may be like, and what operators may do with them.
+/// Settings for key management: which keys can be issued, and what operators can do with them.
 #[derive(Clone)]
 #[must_use = "settings do nothing until they are given to a builder"]
 pub struct Management {
@@ -22,7 +22,8 @@ pub struct Management {
 }
 
 impl Management {
-    /// Keys with any valid scope for the environments of their formats, and operators [`ByRole`].
+    /// Returns the default settings: any valid scope, the environments of the key formats, and the
+    /// operator policy [`ByRole`].
     pub fn new() -> Self {
         Self {
             rules: IssueRules::default(),
@@ -34,7 +35,7 @@ impl Management {
         }
     }
 
-    /// Sets what keys may be like.
+    /// Sets the rules for keys.
     pub fn rules(mut self, rules: IssueRules) -> Self {
         self.rules = rules;
         self
@@ -50,26 +51,27 @@ impl Management {
         self
     }
 
-    /// Sets the environments that keys can be issued for. The first one is the default. Unless set,
-    /// these are the environments that the formats write, else `production` alone.
+    /// Sets the environments that keys can be issued for. The first one is the default environment.
+    /// By default these are the environments that the key formats represent, or `production` if
+    /// there are none.
     pub fn environments(mut self, environments: impl IntoIterator<Item = Environment>) -> Self {
         self.environments = environments.into_iter().collect();
         self
     }
 
-    /// Sets what operators may do. The default is [`ByRole`].
+    /// Sets the operator policy. The default is [`ByRole`].
     pub fn operators(mut self, policy: impl OperatorPolicy) -> Self {
         self.operators = Arc::new(policy);
         self
     }
 
-    /// Adds rules of the host's own for keys that are issued, imported or changed.
+    /// Adds the host's own rules for keys that are issued, imported or changed.
     pub fn host_rules(mut self, rules: impl HostRules) -> Self {
         self.host_rules = Arc::new(rules);
         self
     }
 
-    /// Overrides the number of active keys for some tenants. `None` keeps
+    /// Overrides the maximum number of active keys for individual tenants. `None` keeps
     /// [`IssueRules::active_keys`].
     pub fn active_keys_of(
         mut self,

@@ -1,5 +1,5 @@
-//! Who manages keys, and what they may: the operator whom the host has proven, and the policy that
-//! allows or refuses. What an operator may set is the table of [`OperatorPolicy`].
+//! Operators and the policy that decides what they can do. [`OperatorPolicy`] contains the table of
+//! what an operator can set.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,58 +14,58 @@ use crate::store::ListQuery;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
-    /// Everything in the tenant.
+    /// Can manage everything in the tenant.
     Owner,
-    /// What the policy says: by default the keys of the whole organization, and those of own
-    /// workspaces.
+    /// Can do what the policy allows: by default manage the keys of the whole organization and of
+    /// the admin's own workspaces.
     Admin,
-    /// What the policy says: by default nothing.
+    /// Can do what the policy allows: by default nothing.
     Member,
 }
 
-/// Somebody who manages keys, as the host has proven it: the library believes it.
+/// An operator who manages keys, authenticated by the host. The library trusts these values.
 ///
-/// An operator of a tenant sees nothing of any other: another tenant's key is not found, whatever
-/// the policy says.
+/// An operator of a tenant cannot see other tenants: another tenant's key is reported as not found,
+/// whatever the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operator {
-    /// How the audit names it.
+    /// The operator's name in the audit.
     pub name: String,
-    /// Where it may act at all.
+    /// The tenants in which the operator may act.
     pub scope: OperatorScope,
-    /// The workspaces it belongs to; none unless set.
+    /// The workspaces that the operator belongs to; none by default.
     pub workspaces: Vec<WorkspaceId>,
-    /// What it may itself: no key that it issues grants more, unless the policy says so. Unset, the
-    /// service itself may grant everything, and an operator of a tenant nothing.
+    /// The operator's own scopes: keys that it issues cannot grant more, unless the policy allows
+    /// it. By default the service itself may grant everything, and an operator of a tenant nothing.
     pub authority: Option<Vec<Scope>>,
-    /// Whether it may write itself; full access unless set.
+    /// The operator's own access; full access by default.
     pub access: Access,
-    /// Where it is, for the audit.
+    /// The operator's client address, for the audit.
     pub client_ip: Option<IpAddr>,
-    /// The request that it makes, for the audit.
+    /// The operator's current request, for the audit.
     pub request_id: Option<RequestId>,
 }
 
-/// Where an operator may act.
+/// The tenants in which an operator may act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorScope {
-    /// Everywhere: the service itself.
+    /// Everywhere, as the service itself.
     Host,
     /// In this tenant, with this role.
     Tenant(TenantId, Role),
 }
 
 impl Operator {
-    /// The service itself, which may do everything to every tenant's keys. Its authority can be
-    /// narrowed; no policy is asked about it.
+    /// Returns the service itself, which may do everything with the keys of all tenants. Its
+    /// authority can be narrowed; the policy does not apply to it.
     #[must_use]
     pub fn host() -> Self {
         Self::at("host", OperatorScope::Host)
     }
 
-    /// Somebody with a role in a tenant.
+    /// Creates an operator with a role in a tenant.
     #[must_use]
     pub fn new(name: impl Into<String>, tenant: TenantId, role: Role) -> Self {
         Self::at(name, OperatorScope::Tenant(tenant, role))
@@ -83,42 +83,42 @@ impl Operator {
         }
     }
 
-    /// The same as a member of these workspaces.
+    /// Sets the workspaces that the operator belongs to.
     #[must_use]
     pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
         self.workspaces = workspaces.into_iter().collect();
         self
     }
 
-    /// The same with this authority only: no key that it issues grants more.
+    /// Limits the operator to these scopes: keys that it issues cannot grant more.
     #[must_use]
     pub fn with_authority(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         self.authority = Some(scopes.into_iter().collect());
         self
     }
 
-    /// The same with this access only: no key that it issues may do more.
+    /// Limits the operator to this access: keys that it issues cannot have more.
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    /// The same, from this address.
+    /// Sets the client address.
     #[must_use]
     pub fn from_ip(mut self, ip: Option<IpAddr>) -> Self {
         self.client_ip = ip;
         self
     }
 
-    /// The same, on this request.
+    /// Sets the id of the current request.
     #[must_use]
     pub fn on_request(mut self, id: Option<RequestId>) -> Self {
         self.request_id = id;
         self
     }
 
-    /// The tenant that it is confined to.
+    /// Returns the tenant that the operator is confined to.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantId> {
         match &self.scope {
@@ -127,7 +127,7 @@ impl Operator {
         }
     }
 
-    /// Its role; the service itself has an owner's.
+    /// Returns the role. The service itself has the role of an owner.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.scope {
@@ -142,75 +142,75 @@ impl Operator {
     }
 }
 
-/// Why an operator may not do something, for the operator to read.
+/// The reason for refusing an operation, written for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Denied(pub String);
 
 impl Denied {
-    /// A denial for this reason.
+    /// Creates a denial with this reason.
     pub fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }
 
-/// Decides what an operator may do to keys of its own tenant. `Arc` and `Box` of a policy are
-/// policies.
+/// Decides what an operator can do with the keys of its own tenant. `Arc` and `Box` of a policy
+/// implement this trait too.
 ///
 /// # What an operator may set
-/// An operator of a tenant may set what is in this table, unless
-/// [`may_exceed`](Self::may_exceed) says otherwise. What a key had before may stay.
+/// An operator of a tenant may set what this table lists, unless [`may_exceed`](Self::may_exceed)
+/// allows more. Existing values of a key may stay.
 ///
-/// | what | may be set by an operator of a tenant | beyond it |
+/// | value | limit for an operator of a tenant | exception |
 /// |---|---|---|
 /// | tenant | its own | never |
-/// | scopes | within [`Operator::authority`]; none if it was given none | [`Setting::Scopes`] |
+/// | scopes | within [`Operator::authority`]; none if it is not set | [`Setting::Scopes`] |
 /// | access | within [`Operator::access`] | [`Setting::Access`] |
 /// | workspaces | as [`allows`](Self::allows) says | `allows` |
-/// | delegation | what [`IssueRules::delegation`] gives, or less | [`Setting::Delegation`] |
-/// | plan | the one that [`HostRules::plan_of`] names for the tenant, if any | [`Setting::Plan`] |
-/// | quotas | at most the authenticator's default, in every window | [`Setting::Quotas`] |
-/// | owner's user | one that the `Directory` knows in the tenant | [`Setting::Owner`] |
+/// | delegation | at most [`IssueRules::delegation`] | [`Setting::Delegation`] |
+/// | plan | the plan that [`HostRules::plan_of`] returns for the tenant, if any | [`Setting::Plan`] |
+/// | quotas | at most the authenticator's defaults, in every window | [`Setting::Quotas`] |
+/// | owner's user | a user that the `Directory` knows in the tenant | [`Setting::Owner`] |
 /// | lifetime | any, within [`IssueRules::longest_lifetime`] if set | [`Setting::Lifetime`] |
-/// | addresses, texts, metadata, beginning, environment, kind | any that the API has | |
+/// | addresses, texts, metadata, start, environment, kind | any that the API supports | |
 ///
-/// Scopes are compared by the authenticator's `ScopeModel`; a key of an API without scopes needs
-/// `*`. By [`ByRole`], an Owner may set the organization and each workspace, an Admin the
-/// organization and its own workspaces, a Member none. Without a directory there are no users.
-/// Unknown users and those of other tenants are refused alike.
+/// Scopes are compared by the authenticator's `ScopeModel`; issuing a key for an API without scopes
+/// requires `*`. With [`ByRole`], an Owner may set the organization and each workspace, an Admin
+/// the organization and its own workspaces, and a Member none. Without a directory there are no
+/// users. Unknown users and users of other tenants get the same refusal.
 ///
 /// [`IssueRules::delegation`]: super::IssueRules::delegation
 /// [`IssueRules::longest_lifetime`]: super::IssueRules::longest_lifetime
 /// [`HostRules::plan_of`]: super::HostRules::plan_of
 ///
-/// The service itself ([`Operator::host`], and a manager without an operator) may set everything,
-/// and no policy is asked about it.
+/// The service itself ([`Operator::host`], and a manager without an operator) may set everything;
+/// the policy does not apply to it.
 pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
-    /// Whether an operator may manage anything at all; it may unless this is said.
+    /// Checks whether an operator can manage keys at all. The default implementation allows it.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     fn admits(&self, operator: &Operator) -> Result<(), Denied> {
         let _ = operator;
         Ok(())
     }
 
-    /// Whether an operator may do this to a key: for [`Action::KeyIssue`] and [`Action::KeyImport`]
-    /// to the one that would be made, for [`Action::KeyUpdate`] to the key as it is and as it would
-    /// be.
+    /// Checks whether an operator may perform this action on a key. For [`Action::KeyIssue`] and
+    /// [`Action::KeyImport`] it is called with the key that would be created, for
+    /// [`Action::KeyUpdate`] with the key before and after the change.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
 
-    /// The keys that an operator sees in lists: the query, made narrower where it must be.
+    /// Restricts a query to the keys that an operator can list.
     ///
     /// # Errors
-    /// Where it sees no lists at all.
+    /// The reason, if the operator cannot list keys at all.
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
 
-    /// Whether an operator may set this beyond the [table](Self#what-an-operator-may-set); not
-    /// unless this is said.
+    /// Returns whether an operator may set a value beyond the
+    /// [table](Self#what-an-operator-may-set). The default implementation returns `false`.
     fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
         let _ = (operator, setting);
         false
@@ -223,28 +223,28 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
 pub enum Setting {
     /// Scopes.
     Scopes,
-    /// Whether a key may write.
+    /// The access level of a key.
     Access,
-    /// Whether a key may act for users.
+    /// The delegation of a key.
     Delegation,
     /// The plan.
     Plan,
-    /// How often a key may be used.
+    /// The quotas of a key.
     Quotas,
     /// The user that a key belongs to.
     Owner,
-    /// How long a key lives.
+    /// The lifetime of a key.
     Lifetime,
 }
 
-/// Owners manage all keys of their tenant; administrators those of the whole organization and those
-/// that reach none but their own workspaces; members none.
+/// The default policy: Owners manage all keys of their tenant, Admins the keys of the whole
+/// organization and keys limited to their own workspaces, Members none.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ByRole;
 
 impl ByRole {
-    /// The policy.
+    /// Creates the policy.
     #[must_use]
     pub const fn new() -> Self {
         Self
@@ -254,7 +254,7 @@ impl ByRole {
 impl OperatorPolicy for ByRole {
     fn admits(&self, operator: &Operator) -> Result<(), Denied> {
         match operator.role() {
-            Role::Member => Err(Denied::because("Members may not manage keys")),
+            Role::Member => Err(Denied::because("Members cannot manage keys")),
             Role::Owner | Role::Admin => Ok(()),
         }
     }
@@ -262,12 +262,12 @@ impl OperatorPolicy for ByRole {
     fn allows(&self, operator: &Operator, _: Action, key: &KeyRecord) -> Result<(), Denied> {
         match (operator.role(), &key.workspaces) {
             (Role::Owner, _) => Ok(()),
-            (Role::Member, _) => Err(Denied::because("Members may not manage keys")),
+            (Role::Member, _) => Err(Denied::because("Members cannot manage keys")),
             (Role::Admin, Some(reached))
                 if !reached.iter().all(|id| operator.workspaces.contains(id)) =>
             {
                 Err(Denied::because(
-                    "This key reaches workspaces that you do not belong to",
+                    "The key has access to workspaces that you do not belong to",
                 ))
             }
             (Role::Admin, _) => Ok(()),
@@ -277,7 +277,7 @@ impl OperatorPolicy for ByRole {
     fn lists(&self, operator: &Operator, mut query: ListQuery) -> Result<ListQuery, Denied> {
         match operator.role() {
             Role::Owner => Ok(query),
-            Role::Member => Err(Denied::because("Members may not manage keys")),
+            Role::Member => Err(Denied::because("Members cannot manage keys")),
             Role::Admin => {
                 let mut own = operator.workspaces.clone();
                 if let Some(asked) = &query.within_workspaces {

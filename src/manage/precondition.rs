@@ -1,8 +1,9 @@
-//! Preconditions: acts that are done only while a key is at a version that the caller expects.
+//! Preconditions: operations that are done only while a key is at a version that the caller
+//! expects.
 //!
-//! A precondition is evaluated last (RFC 9110 §13.2.1). What would be refused without it is
-//! refused for the same reason with it, including what only the store knows: quotas, and digests
-//! and ids that are taken. Whatever the reason, nothing is done.
+//! A precondition is evaluated last (RFC 9110 §13.2.1). A request that would be refused without it
+//! is refused for the same reason with it. This includes reasons that only the store knows: quotas,
+//! and digests and ids that already exist. A refused request changes nothing.
 
 use std::sync::Arc;
 
@@ -10,25 +11,26 @@ use super::{KeyManager, ManageError};
 use crate::key::KeyId;
 use crate::store::{Change, Condition, Rejected, StoreError, WriteBatch};
 
-/// Whether an act may be done to a key at this version.
+/// Returns whether an operation may be applied to a key at this version.
 pub(super) type Precondition = dyn Fn(Option<u64>) -> bool + Send + Sync;
 
-/// The result of a write under a precondition that nothing else refused.
+/// The result of a write that only the precondition can still refuse.
 pub(super) enum Applied {
-    /// The store made the changes; where other nodes could not be told of them yet, why.
+    /// The store made the changes. Contains the error if they could not be published to other nodes
+    /// yet.
     Done(Option<StoreError>),
     /// The precondition does not hold: nothing was changed.
     Unmet,
 }
 
 impl KeyManager {
-    /// The same manager under a precondition: an act changes a key only if `holds` returns true for
-    /// the version of the record that the act was checked against, or for `None` where the act
+    /// Returns this manager under a precondition. An operation changes a key only if `holds`
+    /// returns true for the version of the record that it was checked against, or for `None` if it
     /// creates a key (issue, import). Otherwise it is refused with
     /// [`ManageError::PreconditionFailed`]. Reads ignore the precondition.
     ///
-    /// The precondition is evaluated last (RFC 9110 §13.2.1), and a request that is repeated under
-    /// its [`Idempotency`](super::Idempotency) is recognized before. An earlier precondition of
+    /// The precondition is evaluated last (RFC 9110 §13.2.1). A request that is repeated under its
+    /// [`Idempotency`](super::Idempotency) is recognized before that. A previous precondition of
     /// this manager is replaced.
     ///
     /// ```
@@ -45,8 +47,8 @@ impl KeyManager {
         }
     }
 
-    /// Whether the precondition holds for a key at this version. `None` stands for a key that does
-    /// not exist yet, and for an act that concerns no key.
+    /// Returns whether the precondition holds for a key at this version. `None` means a key that
+    /// does not exist yet, or an operation that concerns no key.
     #[must_use]
     pub fn precondition_holds(&self, version: Option<u64>) -> bool {
         self.precondition
@@ -54,8 +56,8 @@ impl KeyManager {
             .is_none_or(|holds| holds(version))
     }
 
-    /// Applies a batch if the precondition holds. If it does not, the store is still asked whether
-    /// it would refuse the batch. `added` is the number of active keys that the batch adds.
+    /// Applies a batch if the precondition holds. Otherwise checks whether the store would refuse
+    /// the batch. `added` is the number of active keys that the batch adds.
     pub(super) async fn apply(
         &self,
         batch: &WriteBatch,
@@ -75,13 +77,13 @@ impl KeyManager {
         Ok(Applied::Unmet)
     }
 
-    /// Makes all changes of a batch and then one that the store must refuse, so that nothing of it
-    /// stays.
+    /// Applies a batch extended by a change that the store must refuse, so that the store checks
+    /// everything and keeps nothing.
     async fn rehearse(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let nobody = KeyId::generate().map_err(StoreError::unavailable)?;
-        let doomed = batch.clone().change(Change::Delete(nobody.clone()));
-        match self.inner.store.apply(&doomed).await {
-            Err(error) if is_missing(&error, &nobody) => Ok(()),
+        let missing = KeyId::generate().map_err(StoreError::unavailable)?;
+        let refused = batch.clone().change(Change::Delete(missing.clone()));
+        match self.inner.store.apply(&refused).await {
+            Err(error) if is_missing(&error, &missing) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Err(StoreError::unavailable(
                 "the store deleted a key that does not exist",
@@ -89,8 +91,8 @@ impl KeyManager {
         }
     }
 
-    /// Whether the numbers of active keys that a batch requires would hold after it. They are
-    /// checked before the batch here, and so against limits that leave room for what it adds.
+    /// Checks whether the limits on active keys in a batch would hold after it. The store checks
+    /// them before the batch here, so each limit is reduced by the keys that the batch adds.
     async fn would_fit(&self, batch: &WriteBatch, added: i64) -> Result<(), StoreError> {
         for condition in batch.conditions() {
             let Condition::ActiveKeysAtMost { owner, at, limit } = condition else {
@@ -102,16 +104,16 @@ impl KeyManager {
                     limit: *limit,
                 })
             };
-            let room = limit.checked_add_signed(-added);
+            let limit_before = limit.checked_add_signed(-added);
             let before = Condition::ActiveKeysAtMost {
                 owner: owner.clone(),
                 at: *at,
-                limit: room.ok_or_else(|| too_many(*limit))?,
+                limit: limit_before.ok_or_else(|| too_many(*limit))?,
             };
-            let asked = WriteBatch::new().require(before);
+            let check = WriteBatch::new().require(before);
             self.inner
                 .store
-                .apply(&asked)
+                .apply(&check)
                 .await
                 .map_err(|error| match error.as_rejected() {
                     Some(Rejected::TooManyActive { active, .. }) => too_many(*active),
@@ -123,10 +125,10 @@ impl KeyManager {
 }
 
 impl Applied {
-    /// That the changes were made, and why other nodes were not told of them, where that is so.
+    /// Returns the error if the changes were made but could not be published to other nodes.
     ///
     /// # Errors
-    /// [`ManageError::PreconditionFailed`] if they were not made.
+    /// [`ManageError::PreconditionFailed`] if the changes were not made.
     pub(super) fn done(self) -> Result<Option<StoreError>, ManageError> {
         match self {
             Self::Done(unpublished) => Ok(unpublished),

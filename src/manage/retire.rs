@@ -1,4 +1,4 @@
-//! The end of a key, and who takes its place: revoke, delete, make primary.
+//! Revoking and deleting keys, and changing the primary key.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::audit::Action;
 use crate::key::{KeyId, KeyRecord, Revocation};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
-/// How often a revocation is tried again when somebody else changed the record in between.
+/// Maximum number of attempts to revoke a key when its record is modified concurrently.
 const ATTEMPTS_TO_REVOKE: usize = 1000;
 
 impl KeyManager {
-    /// Refuses a key from the next request on, for good. Revoking it again changes nothing and
-    /// keeps the first reason. Was it the primary key, the newest active one becomes it in the same
-    /// step.
+    /// Revokes a key: it is refused permanently, from the next request on. Revoking it again
+    /// changes nothing and keeps the first reason. If it was the primary key, the newest active key
+    /// becomes primary in the same step.
     ///
     /// # Errors
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
-    /// a reason that is too long or cannot be read as it is stored, or the store giving no answer.
-    /// [`ManageError::NotPublished`] where it is revoked, and other nodes follow later.
+    /// [`ManageError::Invalid`] for an invalid reason, or a store error.
+    /// [`ManageError::NotPublished`] if the key was revoked, but other nodes follow later.
     pub async fn revoke(
         &self,
         id: &KeyId,
@@ -44,15 +44,16 @@ impl KeyManager {
         let reason = reason
             .map(|reason| text::lines("reason", reason))
             .transpose()?;
-        // However much others change the key meanwhile: a revocation gets through.
+        // The high number of attempts lets a revocation succeed even if the key is changed all the
+        // time.
         for _ in 0..ATTEMPTS_TO_REVOKE {
             let (now, found) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyRevoke, &found)?;
             let mut record = (*found).clone();
             let holds = self.precondition_holds(Some(record.version));
             if record.revoked.is_some() {
-                // Whoever asks again may never have heard that it was done: then perhaps nobody
-                // else has, either. A write that changes nothing tells every node once more.
+                // The first revocation may not have been published to other nodes. A write that
+                // changes nothing publishes it again.
                 let again = WriteBatch::new()
                     .require(Condition::Version {
                         id: id.clone(),
@@ -78,14 +79,14 @@ impl KeyManager {
                 owner: OwnerRef::of(&record.owner),
                 at: now,
             };
-            // Whoever has the store must not sign with a key that has ended.
-            let forget = Change::SetSigning {
+            // The signing state must not remain usable after the key has ended.
+            let clear_signing = Change::SetSigning {
                 id: id.clone(),
                 state: None,
             };
             let batch = WriteBatch::new()
                 .update(record.clone())
-                .change(forget)
+                .change(clear_signing)
                 .change(pin);
             match self.apply(&batch, holds, 0).await {
                 Ok(Applied::Done(unpublished)) => {
@@ -101,13 +102,13 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    /// Refuses a key from the next request on and takes it out of all lists. Its id and digest stay
-    /// known, so that it can never be imported again.
+    /// Deletes a key: it is refused from the next request on and removed from all lists. Its id and
+    /// digest are kept, so that it can never be imported again.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for the primary key of an owner who has another active one,
+    /// [`ManageError::Conflict`] for the primary key of an owner who has another active key,
     /// [`ManageError::NotFound`], [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`],
-    /// or the store giving no answer. [`ManageError::NotPublished`] where it is deleted, and other nodes
+    /// or a store error. [`ManageError::NotPublished`] if the key was deleted, but other nodes
     /// follow later.
     pub async fn delete(&self, id: &KeyId) -> Result<(), ManageError> {
         let mut watch = self.watch(Action::KeyDelete);
@@ -127,6 +128,8 @@ impl KeyManager {
             let owner = OwnerRef::of(&found.owner);
             let primary = self.inner.store.primary(&owner, now).await?;
             let is_primary = primary.as_ref() == Some(id);
+            // A primary key can be deleted only if no active key of its owner remains after the batch.
+            // For other keys, the primary must not have changed: this key could have become primary.
             let condition = match is_primary {
                 true => Condition::ActiveKeysAtMost {
                     owner: owner.clone(),
@@ -157,7 +160,7 @@ impl KeyManager {
                 Err(error) => match error.as_rejected() {
                     Some(Rejected::TooManyActive { .. }) => {
                         return Err(ManageError::Conflict(
-                            "the primary key of an owner who has another active one",
+                            "the primary key cannot be deleted while its owner has another active key",
                         ));
                     }
                     Some(Rejected::Version { .. } | Rejected::Primary) => {}
@@ -168,12 +171,12 @@ impl KeyManager {
         Err(ManageError::Contended)
     }
 
-    /// Makes a key its owner's primary one, in the place of the one before.
+    /// Makes a key its owner's primary key, replacing the previous one.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for a key that is not active, an access token, or, where events
-    /// are signed, an imported key; [`ManageError::NotFound`]; [`ManageError::Forbidden`];
-    /// [`ManageError::PreconditionFailed`]; or the store giving no answer.
+    /// [`ManageError::Conflict`] for a key that is not active, an access token, or, if events are
+    /// signed, an imported key; [`ManageError::NotFound`]; [`ManageError::Forbidden`];
+    /// [`ManageError::PreconditionFailed`]; or a store error.
     pub async fn make_primary(&self, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyMakePrimary);
         let made = self.try_make_primary(id, &mut watch).await;
@@ -195,7 +198,7 @@ impl KeyManager {
             }
             if !found.can_be_primary(now) {
                 return Err(ManageError::Conflict(
-                    "only an active API key can be the primary one",
+                    "only an active API key can be primary",
                 ));
             }
             let owner = OwnerRef::of(&found.owner);

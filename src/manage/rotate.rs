@@ -1,6 +1,8 @@
-//! Rotating a key: a successor with the same facts, while the old one works on for its grace.
+//! Rotating a key: creating a successor with the same settings, while the old key works until its
+//! grace period ends.
 //!
-//! Without a grace the old key is revoked, which no clock undoes; a grace that is over is an expiry.
+//! Without a grace period the old key is revoked, which no change of the clock can undo. The end of
+//! a grace period is an expiry.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,22 +17,24 @@ use crate::audit::Action;
 use crate::key::{KeyId, KeyKind, KeyRecord, PlaintextKey, Revocation};
 use crate::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
-/// A key that was just rotated.
+/// A newly rotated key.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Rotated {
-    /// The successor's secret: this once.
+    /// The successor's secret, which cannot be retrieved again.
     pub key: PlaintextKey,
-    /// The successor. It shares its family, and so its quota of requests, with the old key.
+    /// The successor. It has the same family as the old key, and therefore shares its rate limits.
     pub record: Arc<KeyRecord>,
-    /// Whether the successor is its owner's primary key: only where the old one was and has ended.
+    /// Whether the successor is its owner's primary key. True only if the old key was primary and
+    /// has ended.
     pub primary: bool,
-    /// The old key, with the end of its grace; without a grace it is revoked.
+    /// The old key, with the end of its grace period as its expiry; revoked if there is no grace
+    /// period.
     pub old: Arc<KeyRecord>,
 }
 
 impl Rotated {
-    /// When the old key stops working; `None` where it works until it is deleted.
+    /// Returns when the old key stops working; `None` if it works until it is deleted.
     #[must_use]
     pub fn old_works_until(&self) -> Option<SystemTime> {
         let revoked = self.old.revoked.as_ref().map(|revocation| revocation.at);
@@ -38,22 +42,23 @@ impl Rotated {
     }
 }
 
-/// Why a key was revoked that was rotated without a grace.
+/// Revocation reason of a key that was rotated without a grace period.
 const ROTATED: &str = "rotated";
 
 impl KeyManager {
-    /// Gives a key a successor with the same facts, and the same lifetime anew where it had one.
-    /// The old key works until the grace is over, and never past its own expiry. Without a grace, or
-    /// with one of less than a millisecond, it is revoked in the same step, with the reason
-    /// `rotated`; if it was its owner's primary key, the successor becomes that. Where the rules say
-    /// that rotated keys stay, it works on until it is deleted, and no grace can be asked for.
+    /// Issues a successor with the same settings. If the old key had a lifetime, the successor has
+    /// the same lifetime, starting now. The old key works until the grace period ends, and never
+    /// past its own expiry. Without a grace period, or with one of less than a millisecond, the old
+    /// key is revoked in the same step with the reason `rotated`; if it was its owner's primary
+    /// key, the successor becomes primary. If
+    /// [`IssueRules::rotated_keys_stay`](super::IssueRules::rotated_keys_stay) is set, the old key
+    /// works until it is deleted, and a grace period is refused.
     ///
     /// # Errors
-    /// [`ManageError::Conflict`] for a key that has ended or has a successor already,
-    /// [`ManageError::Invalid`] for a grace that cannot be and for access tokens,
+    /// [`ManageError::Conflict`] for a key that has ended or already has a successor,
+    /// [`ManageError::Invalid`] for an invalid grace period and for access tokens,
     /// [`ManageError::QuotaExceeded`] (the successor counts), [`ManageError::NotFound`],
-    /// [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`], or the store giving no
-    /// answer.
+    /// [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`], or a store error.
     pub async fn rotate(
         &self,
         id: &KeyId,
@@ -62,7 +67,7 @@ impl KeyManager {
         self.rotate_once(id, grace, None).await
     }
 
-    /// The same for a request that is recognized when it is repeated.
+    /// Like [`rotate`](Self::rotate), for a request that is recognized when it is repeated.
     ///
     /// # Errors
     /// As for [`rotate`](Self::rotate), and [`ManageError::DoneBefore`].
@@ -99,12 +104,12 @@ impl KeyManager {
         if stay && grace.is_some() {
             return Err(ManageError::invalid(
                 "grace_seconds",
-                "here a rotated key works until it is deleted",
+                "rotated keys of this API work until they are deleted: no grace period can be set",
             ));
         }
         for _ in 0..ATTEMPTS {
             let (now, found) = (self.now(), watch.find(id).await?);
-            // Before any rule: what was done once is not judged anew.
+            // Before any rule: a request that already succeeded is not checked again.
             if let Some(request) = &request {
                 if let Some(done) = self.done_before(request).await? {
                     return Err(ManageError::DoneBefore(Box::new(done)));
@@ -119,7 +124,7 @@ impl KeyManager {
             if old.kind == KeyKind::AccessToken {
                 return Err(ManageError::invalid(
                     "kind",
-                    "access tokens are issued anew, not rotated",
+                    "access tokens cannot be rotated: issue a new one",
                 ));
             }
             if let Some(successor) = &old.successor
@@ -128,15 +133,15 @@ impl KeyManager {
                     .store
                     .get(successor)
                     .await?
-                    .is_some_and(|one| one.counts_as_active(now))
+                    .is_some_and(|key| key.counts_as_active(now))
             {
                 return Err(ManageError::Conflict(
-                    "this key has a successor already: rotate that one",
+                    "the key already has a successor: rotate the successor",
                 ));
             }
             if !old.counts_as_active(now) {
                 return Err(ManageError::Conflict(
-                    "a key that has ended cannot be rotated",
+                    "a revoked or expired key cannot be rotated",
                 ));
             }
             let format = self.format_of(old.kind)?;
@@ -148,16 +153,18 @@ impl KeyManager {
             if let Some(latest) = self.latest_end(now) {
                 record.expires_at = Some(record.expires_at.map_or(latest, |end| end.min(latest)));
             }
-            // Whoever rotates a key holds the secret of its successor.
+            // The operator receives the successor's secret, so it must be allowed to grant what the
+            // key grants.
             self.may_grant(&record, None)?;
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
             match grace.filter(|grace| grace.as_millis() > 0) {
                 _ if stay => {}
-                // No expiry: a clock that is behind, or steps back, must not revive a leaked key.
+                // Not an expiry: a clock that is behind, or steps back, must not revive a leaked
+                // key.
                 None => old.revoked = Some(Revocation::new(now, Some(ROTATED.to_owned()))),
                 Some(grace) => {
-                    let reason = || format!("it is too long: {BOUNDS}");
+                    let reason = || format!("the end of the grace period {BOUNDS}");
                     let end = later(now, grace)
                         .ok_or_else(|| ManageError::invalid("grace_seconds", reason()))?;
                     old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
@@ -165,8 +172,8 @@ impl KeyManager {
             }
             let digest = self.inner.authenticator.hasher().digest(key.as_str());
             let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
-            // Pinned before, so that nothing but the end of the old key gives its place away; then
-            // to the successor.
+            // Pinned before the update, so that a change of the primary key can only result from
+            // the end of the old key.
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&old.owner),
                 at: now,
@@ -178,8 +185,8 @@ impl KeyManager {
             let owner = OwnerRef::of(&old.owner);
             let mut is_primary = false;
             if !old.counts_as_active(now) {
-                // It ends with this: its place goes to its successor, whatever the time says that
-                // each was made.
+                // The old key ends in this step. If it is primary, the successor becomes primary
+                // explicitly, because creation times do not decide it reliably.
                 let primary = self.inner.store.primary(&owner, now).await?;
                 if primary.as_ref() == Some(&old.id) {
                     is_primary = true;
@@ -233,23 +240,23 @@ fn successor_of(old: &KeyRecord, id: KeyId, now: SystemTime) -> KeyRecord {
     new.id = id;
     new.version = 1;
     new.created_at = now;
-    // As long as the old one was to live. Where the clock was set back meanwhile, that began now at
-    // the latest.
+    // The successor gets the old key's lifetime. If the clock was set back meanwhile, that lifetime
+    // is counted from now at the latest.
     let lifetime = |end: SystemTime| {
         end.duration_since(old.created_at.min(now))
             .unwrap_or_default()
     };
-    // What would last beyond what can be told ends with what can be.
+    // An expiry beyond the latest representable time becomes that time.
     new.expires_at = old
         .expires_at
         .map(|end| later(now, lifetime(end)).unwrap_or_else(latest));
-    // A beginning that has passed says nothing any more.
+    // A start that has passed has no effect.
     new.not_before = old.not_before.filter(|start| *start > now);
     new.predecessor = Some(old.id.clone());
     new.successor = None;
     new.origin = None;
     new.revoked = None;
-    // Its secret is known: it can sign.
+    // The successor's secret is known, so it can sign events.
     new.may_be_primary = true;
     new
 }

@@ -1,33 +1,33 @@
-//! What keys of an API may be like.
+//! Rules for the keys of an API.
 
 use std::time::Duration;
 
 use crate::key::{Delegation, KeyKind};
 
-/// What keys of an API may be like.
+/// Rules for the keys of an API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IssueRules {
-    /// At most this many active keys per tenant.
+    /// Maximum number of active keys per tenant.
     pub active_keys: Option<u64>,
-    /// At most this many active keys per owner: a user, or the tenant itself.
+    /// Maximum number of active keys per owner: a user, or the tenant itself.
     pub active_keys_per_owner: Option<u64>,
-    /// Whether application keys may act for users unless it is said otherwise when they are issued.
+    /// Default delegation of application keys: whether they may act for users.
     pub delegation: Delegation,
-    /// Whether API keys may be given an expiry.
+    /// Whether API keys never expire. If true, API keys cannot be given an expiry.
     pub never_expire: bool,
-    /// How long an access token lives unless it says so.
+    /// Default lifetime of access tokens.
     pub access_token_lifetime: Option<Duration>,
-    /// How long a key that an operator of a tenant makes may live at most. Where it is set, such a
-    /// key cannot be without an end, and rotation gives its successor no more than this.
+    /// Maximum lifetime of a key issued by an operator of a tenant. If it is set, such a key must
+    /// have an expiry, and rotation gives its successor at most this lifetime.
     pub longest_lifetime: Option<Duration>,
-    /// How often keys should be rotated: reported, not enforced.
+    /// Recommended rotation interval: reported, not enforced.
     pub rotate_every: Option<Duration>,
-    /// Whether a rotated key stays as it is until it is deleted by hand, so that no grace can be
-    /// asked for.
+    /// Whether a rotated key stays valid until it is deleted by hand. If true, a grace period is
+    /// refused.
     pub rotated_keys_stay: bool,
-    /// Whether the owner's primary key signs events: then a key whose secret was never seen cannot
-    /// become one.
+    /// Whether the owner's primary key signs events. If true, imported keys cannot become primary,
+    /// because their secret was never known.
     pub sign_events: bool,
 }
 

@@ -1,8 +1,9 @@
-//! What an operator may set: the table of [`OperatorPolicy`](super::OperatorPolicy), row by row.
+//! Enforces the table of [`OperatorPolicy`](super::OperatorPolicy), which says what an operator may
+//! set.
 //!
-//! What an operator asks for is checked before the host's own rules add to it; what a key would
-//! grant is checked on the record that would be stored. What a key had before was given by others,
-//! and may stay.
+//! Requested values are checked before the host's own rules add to them. Grants are checked on the
+//! record that would be stored. Existing values of a key may stay, because others have granted
+//! them.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,11 +17,11 @@ use crate::quota::Quotas;
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
 
-/// The same words for users who do not exist and for those of other tenants.
-const NOT_YOUR_USER: &str = "Keys can be issued for users of your own tenant only";
+/// Same text for users who do not exist and for users of other tenants.
+const NOT_YOUR_USER: &str = "Keys can only be issued for users of your own tenant";
 
 impl KeyManager {
-    /// The policy, for whom it is about: nobody is above it but the host itself.
+    /// Returns the policy, or `None` for the host itself, to which no policy applies.
     pub(super) fn policy(&self) -> Option<&dyn OperatorPolicy> {
         match self.operator.scope {
             OperatorScope::Host => None,
@@ -28,7 +29,7 @@ impl KeyManager {
         }
     }
 
-    /// Refuses what lies beyond the table, unless the policy says otherwise.
+    /// Refuses a value beyond the table, unless the policy allows it.
     fn beyond(&self, setting: Setting, why: impl FnOnce() -> String) -> Result<(), ManageError> {
         match self.policy() {
             Some(policy) if !policy.may_exceed(&self.operator, setting) => {
@@ -38,14 +39,14 @@ impl KeyManager {
         }
     }
 
-    /// Whether the operator may ask for a key like this; the plan that it did not name is the
-    /// tenant's.
+    /// Checks whether the operator may request this key. If no plan is requested, sets the tenant's
+    /// plan.
     pub(super) async fn check_asked(&self, new: &mut NewKey) -> Result<(), ManageError> {
-        // As it would be stored: a directory is asked for one spelling.
+        // Normalized as it would be stored, so that the directory is queried with one spelling.
         new.owner = self.inner.authenticator.user_ids().owner(new.owner.clone());
         let tenant = &new.owner.tenant_id;
         if self.operator.tenant().is_some_and(|own| own != tenant) {
-            return Err(Denied::because("This key would belong to another tenant").into());
+            return Err(Denied::because("The key belongs to another tenant").into());
         }
         if let Some(policy) = self.policy() {
             policy.admits(&self.operator)?;
@@ -65,8 +66,8 @@ impl KeyManager {
         }
     }
 
-    /// Whether the operator may ask for a change like this; a plan that it takes away gives way to
-    /// the tenant's.
+    /// Checks whether the operator may request this change. If it clears the plan, sets the
+    /// tenant's plan.
     pub(super) async fn check_asked_change(
         &self,
         change: &mut KeyChange,
@@ -87,39 +88,39 @@ impl KeyManager {
         }
         match &change.quotas {
             Some(Some(quotas)) => self.check_quotas(quotas, before.quotas.as_ref()),
-            // The default's.
+            // The defaults apply, which are always allowed.
             Some(None) | None => Ok(()),
         }
     }
 
     fn refuse_plan(&self, asked: &PlanName) -> Result<(), ManageError> {
         self.beyond(Setting::Plan, || {
-            format!("You may not set plan {asked}: it is not your tenant's")
+            format!("You cannot set plan {asked}: it is not your tenant's plan")
         })
     }
 
-    /// Whether a key with these quotas of its own may be used no more often than by default, or
-    /// than before.
+    /// Checks that a key's own quotas allow no more than the default quotas, or than its previous
+    /// quotas.
     fn check_quotas(&self, asked: &Quotas, before: Option<&Quotas>) -> Result<(), ManageError> {
-        // How much may be used in any interval of this length.
+        // The most that these quotas allow in any interval of this length.
         let most = |quotas: &Quotas, window: Duration| {
             let as_long = |quota: &&crate::quota::Quota| quota.window() >= window;
             let limits = quotas.as_slice().iter().filter(as_long);
             limits.map(crate::quota::Quota::limit).min()
         };
         let default = self.default_quotas();
-        let wider = default.as_slice().iter().find(|quota| {
+        let exceeded = default.as_slice().iter().find(|quota| {
             let window = quota.window();
-            // None is no limit.
+            // `None` means no limit.
             let within = |limit: u64| most(asked, window).is_some_and(|asked| asked <= limit);
             let as_before = before.is_some_and(|own| most(own, window).is_none_or(within));
             !within(quota.limit()) && !as_before
         });
-        match wider {
+        match exceeded {
             None => Ok(()),
             Some(quota) => self.beyond(Setting::Quotas, || {
                 let (most, window) = (quota.limit(), quota.window());
-                format!("You may not set more than {most} requests in {window:?}")
+                format!("You cannot set more than {most} requests in {window:?}")
             }),
         }
     }
@@ -128,8 +129,8 @@ impl KeyManager {
         self.inner.authenticator.quotas().clone()
     }
 
-    /// Whether a user is one of this tenant. Those of others are refused after the same work and in
-    /// the same words as those that do not exist.
+    /// Checks that a user belongs to this tenant. Users of other tenants are refused after the same
+    /// work and with the same text as users who do not exist.
     async fn check_owner(&self, tenant: &TenantId, user: &UserId) -> Result<(), ManageError> {
         if self.beyond(Setting::Owner, String::new).is_ok() {
             return Ok(());
@@ -146,19 +147,19 @@ impl KeyManager {
         }
     }
 
-    /// Whether the operator may make or change a key so that it grants this. What it granted
-    /// before, others have given.
+    /// Checks whether the operator may create or change a key so that it grants this. Existing
+    /// grants may stay.
     pub(super) fn may_grant(
         &self,
         record: &KeyRecord,
         before: Option<&KeyRecord>,
     ) -> Result<(), ManageError> {
         let access = before.map_or(self.operator.access, |before| {
-            most_of(self.operator.access, before.access)
+            wider(self.operator.access, before.access)
         });
-        if most_of(access, record.access) != access {
+        if wider(access, record.access) != access {
             self.beyond(Setting::Access, || {
-                "You may not grant full access: you do not have it yourself".to_owned()
+                "You cannot grant full access: you do not have it yourself".to_owned()
             })?;
         }
         self.check_delegated(record, before)?;
@@ -166,8 +167,8 @@ impl KeyManager {
         self.check_lifetime(record, before)
     }
 
-    /// Acting for users gives no scope that the key has not itself: how far it may is the issue
-    /// rules' matter, not the operator's authority.
+    /// Checks the delegation. It never adds scopes to those of the key itself, so its limit is the
+    /// issue rules and not the operator's authority.
     fn check_delegated(
         &self,
         record: &KeyRecord,
@@ -189,7 +190,7 @@ impl KeyManager {
             }
         }
         self.beyond(Setting::Delegation, || {
-            "You may not let a key act for users more widely than keys of this API do".to_owned()
+            "You cannot grant a wider delegation than the default of this API".to_owned()
         })
     }
 
@@ -205,7 +206,7 @@ impl KeyManager {
         };
         let given = before.map_or(&[][..], |before| &before.scopes);
         let (own, given) = (self.compile(own)?, self.compile(given)?);
-        // Where keys have no scopes they may do everything.
+        // Keys of an API without scopes have full access.
         const EVERYTHING: &Scope = &scope!("*");
         let unscoped = self.inner.authenticator.is_unscoped(record.kind);
         let everything = (unscoped && before.is_none()).then_some(EVERYTHING);
@@ -215,7 +216,7 @@ impl KeyManager {
             .is_some_and(|policy| policy.may_exceed(&self.operator, Setting::Scopes));
         match everything.into_iter().chain(&record.scopes).find(beyond) {
             Some(beyond) if !exceeds => Err(Denied::because(format!(
-                "You may not grant {beyond}: you do not have it yourself"
+                "You cannot grant {beyond}: you do not have it yourself"
             ))
             .into()),
             _ => Ok(()),
@@ -237,7 +238,7 @@ impl KeyManager {
         match (longest, self.inner.settings.rules.longest_lifetime) {
             (Some(latest), Some(longest)) if beyond(record.expires_at, latest) && !kept => {
                 Err(Denied::because(format!(
-                    "expires_at: a key ends within {} seconds of its creation",
+                    "expires_at: must be within {} seconds of the key's creation",
                     longest.as_secs()
                 ))
                 .into())
@@ -246,8 +247,8 @@ impl KeyManager {
         }
     }
 
-    /// The latest end that the operator may give to a key which is made at this time, where there
-    /// is one.
+    /// Returns the latest expiry that the operator may give to a key created at this time, if it is
+    /// limited.
     pub(super) fn latest_end(&self, created_at: SystemTime) -> Option<SystemTime> {
         let longest = self.inner.settings.rules.longest_lifetime?;
         let limited = self.beyond(Setting::Lifetime, String::new).is_err();
@@ -262,8 +263,8 @@ impl KeyManager {
     }
 }
 
-/// The wider of two.
-fn most_of(one: Access, other: Access) -> Access {
+/// Returns the wider of two access levels.
+fn wider(one: Access, other: Access) -> Access {
     match (one, other) {
         (Access::ReadOnly, Access::ReadOnly) => Access::ReadOnly,
         _ => Access::FullAccess,

@@ -1,11 +1,11 @@
-//! What the manager keeps of a secret so that the key can sign events: nothing, unless the API
-//! signs some.
+//! The signing state that the manager stores for a key. It stores one only if the API signs events.
 
 use super::KeyManager;
 use crate::key::{KeyKind, KeyRecord, PlaintextKey, SigningState};
 
 impl KeyManager {
-    /// The state that signs with a key, where the API signs events and the store keeps states.
+    /// Returns the signing state of a key, if the API signs events and the key is not an access
+    /// token.
     pub(super) fn signing_of(
         &self,
         record: &KeyRecord,
@@ -15,7 +15,7 @@ impl KeyManager {
         signs.then(|| SigningState::of(key.as_str()))
     }
 
-    /// The primary key of an owner; none for an owner whom the operator may not know of.
+    /// Returns the primary key of an owner; `None` if the owner is not visible to the operator.
     #[cfg(feature = "events")]
     pub(crate) async fn primary_of(
         &self,
@@ -34,7 +34,7 @@ impl KeyManager {
         for _ in 0..super::ATTEMPTS {
             let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };
-            // It may be deleted in just this moment: then there is another one, or none.
+            // The key may have just been deleted: then another key is primary, or none.
             if let Some(found) = self.inner.store.get(&id).await? {
                 self.may(crate::audit::Action::KeyRead, &found)?;
                 return Ok(Some(found));
@@ -43,7 +43,7 @@ impl KeyManager {
         Ok(None)
     }
 
-    /// What a key signs with.
+    /// Returns the signing state of a key.
     #[cfg(feature = "events")]
     pub(crate) async fn signing_state(
         &self,

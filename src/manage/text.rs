@@ -1,49 +1,54 @@
-//! What a text that people read may be, whoever writes it: a name, a description, a reason.
+//! Validation of text that people read: names, descriptions, reasons.
 //!
-//! A text must read as it is stored. Characters that nobody sees, or that change how the others are
-//! shown, let one name pass for another (Unicode Technical Report 36).
+//! Text must look the same as it is stored. Characters that are invisible, or that change how
+//! others are displayed, would let one name pass for another (Unicode Technical Report 36).
 
 use super::ManageError;
 
-/// The most characters of a name, a description or a reason, without white space at both ends.
+/// Maximum number of characters of a name, a description or a reason, without white space at both
+/// ends.
 pub const MAX_TEXT_LENGTH: usize = 1000;
 
-/// A name: one line with something to see in it, without white space at both ends.
+/// Checks a name: one line with at least one visible character. White space at both ends is
+/// removed.
 pub(super) fn name(text: &str) -> Result<String, ManageError> {
     match one_line("name", lines("name", text)?)? {
-        name if name.is_empty() => Err(ManageError::invalid("name", "a key needs a name")),
+        name if name.is_empty() => Err(ManageError::invalid("name", "must not be empty")),
         name => Ok(name),
     }
 }
 
-/// What a program reads too, such as an e-mail address: one line, which may be empty, without blanks
-/// at both ends. A line break or another control character is refused even there: it is no slip of
-/// whoever typed it.
+/// Checks text that programs read too, such as an email address: one line, which may be empty.
+/// Blanks at both ends are removed. Control characters, including line breaks, are refused even at
+/// the ends, because they are not typing mistakes.
 pub(super) fn line(field: &'static str, text: &str) -> Result<String, ManageError> {
     if text.contains(char::is_control) {
-        return Err(ManageError::invalid(field, "no control characters"));
+        return Err(ManageError::invalid(
+            field,
+            "control characters are not allowed",
+        ));
     }
     one_line(field, lines(field, text)?)
 }
 
 fn one_line(field: &'static str, text: String) -> Result<String, ManageError> {
     if text.contains(['\n', '\u{2028}', '\u{2029}']) {
-        return Err(ManageError::invalid(field, "one line, without line breaks"));
+        return Err(ManageError::invalid(field, "must be a single line"));
     }
     Ok(text)
 }
 
-/// A text of several lines, which may be empty, without white space at both ends.
+/// Checks text that may have several lines or be empty. White space at both ends is removed.
 pub(super) fn lines(field: &'static str, text: &str) -> Result<String, ManageError> {
-    // The property White_Space, also in characters that are controls.
+    // Removes the property White_Space, which includes some control characters.
     let text = text.trim();
     let refuse = |reason: String| Err(ManageError::invalid(field, reason));
     if text.chars().count() > MAX_TEXT_LENGTH {
-        return refuse(format!("at most {MAX_TEXT_LENGTH} characters"));
+        return refuse(format!("at most {MAX_TEXT_LENGTH} characters are allowed"));
     }
-    // First: where nothing is visible, that is what is wrong with it.
+    // Checked first, because it is the most helpful error if nothing is visible.
     if !text.is_empty() && text.chars().all(|c| !is_hostile(c) && is_invisible(c)) {
-        return refuse("it has no visible character".to_owned());
+        return refuse("must contain a visible character".to_owned());
     }
     if let Some((c, why)) = misplaced(text) {
         return refuse(format!("U+{:04X}: {why}", u32::from(c)));
@@ -51,25 +56,27 @@ pub(super) fn lines(field: &'static str, text: &str) -> Result<String, ManageErr
     Ok(text.to_owned())
 }
 
-/// The first character that may not stand where it stands, and why not.
+/// Returns the first character that is not allowed at its position, and the reason.
 fn misplaced(text: &str) -> Option<(char, &'static str)> {
-    // White space at both ends is gone, so this stands for them.
+    // A line break stands for both ends: white space there is already removed.
     let mut before = '\n';
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
         let after = characters.peek().copied().unwrap_or('\n');
         let refused = match c {
             '\n' => None,
-            // A variation selector that is reached has a base.
+            // A variation selector before the joiner was checked already and has a base character.
             JOINER | NON_JOINER => (is_invisible(after)
                 || is_invisible(before) && !is_variation_selector(before))
-            .then_some("a joiner stands between two visible characters"),
+            .then_some("joiners are only allowed between two visible characters"),
             _ if is_variation_selector(c) => is_invisible(before)
-                .then_some("a variation selector stands after a visible character"),
+                .then_some("variation selectors are only allowed after a visible character"),
             '\u{2800}' => (!is_braille(before) || !is_braille(after))
-                .then_some("a blank of Braille stands between two of its characters"),
-            _ if is_hostile(c) => Some("no control, direction, annotation or tag characters"),
-            _ => (is_ignorable(c) || is_blank(c)).then_some("no invisible characters"),
+                .then_some("Braille blanks are only allowed between two Braille patterns"),
+            _ if is_hostile(c) => {
+                Some("control, direction, annotation and tag characters are not allowed")
+            }
+            _ => (is_ignorable(c) || is_blank(c)).then_some("invisible characters are not allowed"),
         };
         if let Some(why) = refused {
             return Some((c, why));
@@ -79,13 +86,12 @@ fn misplaced(text: &str) -> Option<(char, &'static str)> {
     None
 }
 
-/// Persian, Indic scripts and emoji (families, professions, flags) need them inside of a word.
+/// Joiners: needed inside words by Persian, Indic scripts and emoji (families, professions, flags).
 const NON_JOINER: char = '\u{200c}';
 const JOINER: char = '\u{200d}';
 
-/// A character that is never part of a text: a control character, one that turns the direction of
-/// what follows, an interlinear annotation, a tag (so the flags of England, Scotland and Wales are
-/// refused too).
+/// Returns whether a character is never allowed: control characters, direction controls,
+/// interlinear annotations, and tags (so the flags of England, Scotland and Wales are refused too).
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -99,12 +105,12 @@ fn is_hostile(c: char) -> bool {
         )
 }
 
-/// A character that shows nothing of its own.
+/// Returns whether a character has no visible glyph of its own.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace() || c.is_control() || is_ignorable(c) || is_blank(c)
 }
 
-/// The property Variation_Selector (PropList.txt): it chooses among the forms of what it follows,
+/// The property Variation_Selector (PropList.txt): selects a variant of the preceding character,
 /// such as the coloured heart.
 fn is_variation_selector(c: char) -> bool {
     matches!(
@@ -116,15 +122,15 @@ fn is_variation_selector(c: char) -> bool {
     )
 }
 
-/// A pattern of Braille with a dot in it.
+/// Returns whether a character is a Braille pattern with at least one dot.
 fn is_braille(c: char) -> bool {
     matches!(c, '\u{2801}'..='\u{28ff}')
 }
 
 /// The property Default_Ignorable_Code_Point (Unicode 17.0, DerivedCoreProperties.txt), which also
-/// covers code points that are reserved for such characters. With [`is_blank`] and [`is_hostile`] it
-/// has every format character (category Cf) but those that are visible: the number signs of Arabic,
-/// Syriac and Kaithi (Prepended_Concatenation_Mark).
+/// covers code points reserved for such characters. Together with [`is_blank`] and [`is_hostile`]
+/// it covers every format character (category Cf) except the visible ones: the number signs of
+/// Arabic, Syriac and Kaithi (Prepended_Concatenation_Mark).
 fn is_ignorable(c: char) -> bool {
     matches!(
         c,
@@ -148,7 +154,7 @@ fn is_ignorable(c: char) -> bool {
     )
 }
 
-/// A character whose glyph is blank by its definition although it has neither property: U+2800
+/// Characters whose glyph is blank by definition although they have neither property: U+2800
 /// BRAILLE PATTERN BLANK, U+FFF9..U+FFFB, the controls and blanks of Egyptian hieroglyphs, U+16FE4
 /// KHITAN SMALL SCRIPT FILLER and U+1D159 MUSICAL SYMBOL NULL NOTEHEAD (The Unicode Standard, code
 /// charts).

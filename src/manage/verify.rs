@@ -1,15 +1,16 @@
-//! Looking a secret up for an operator who holds it.
+//! Finding a key by its secret, for an operator who has it.
 
 use super::{KeyManager, ManageError, ManagedKey};
 use crate::audit::Action;
 use crate::key::Candidates;
 
 impl KeyManager {
-    /// The key that this is the secret of, whatever its state; `None` for a text that is no key, an
-    /// unknown one, and another tenant's. It is no use of the key, and counts against no quota.
+    /// Returns the key with this secret, whatever its status. Returns `None` for a string that is
+    /// not a key, an unknown key, and another tenant's key. The call does not count as a use of the
+    /// key and consumes no quota.
     ///
     /// # Errors
-    /// [`ManageError::Forbidden`], or the store giving no answer.
+    /// [`ManageError::Forbidden`], or a store error.
     pub async fn verify(&self, key: &str) -> Result<Option<ManagedKey>, ManageError> {
         let watch = self.watch(Action::KeyVerify);
         let verified = self.try_verify(key).await;
@@ -53,7 +54,7 @@ impl KeyManager {
         self.may(Action::KeyVerify, stored.record())?;
         match self.get(&stored.record().id).await {
             Ok(found) => Ok(Some(found)),
-            // Deleted in just this moment.
+            // The key was deleted in the meantime.
             Err(ManageError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,7 +1,7 @@
-//! Noting acts of management, however they end.
+//! Recording management operations in the audit, however they end.
 //!
-//! An event names what the manager itself knows: an id that no key has, and texts that look like a
-//! key, may be a secret that was written in the wrong place.
+//! An event contains only what the manager itself knows. Unknown ids and strings that look like a
+//! key are omitted, because they may be a secret that was entered in the wrong place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,32 +12,32 @@ use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
 use crate::store::StoreError;
 
-/// The longest name of an operator that the audit shows, in bytes.
+/// Maximum length of an operator's name in the audit, in bytes.
 const LONGEST_NAME: usize = 320;
 
 impl KeyManager {
-    /// Watches an act of management, so that it is noted however it ends: also where whoever asked
-    /// goes away meanwhile.
+    /// Watches an operation, so that it is recorded however it ends, including when the caller
+    /// drops its future.
     pub(super) fn watch(&self, action: Action) -> Watch<'_> {
         Watch {
             manager: self,
             action,
             asked: None,
             about: None,
-            noted: false,
+            recorded: false,
             unpublished: None,
         }
     }
 
-    /// The key that somebody is about to read or to do this to, before it is known what exactly: as
-    /// [`get`](Self::get), but that it is refused is noted as a refusal of the act.
+    /// Returns a key that the operator is about to read or act on, before the exact operation is
+    /// known. Like [`get`](Self::get), but a refusal is recorded as a refusal of `action`.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn get_for(&self, action: Action, id: &KeyId) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(action);
         let found = match watch.find(id).await {
-            Ok(record) => self.shown(record).await,
+            Ok(record) => self.view(record).await,
             Err(error) => Err(error),
         };
         match &found {
@@ -47,8 +47,7 @@ impl KeyManager {
         found
     }
 
-    /// Notes an act that somebody else refused before the manager was asked: the host, by rules of
-    /// its own.
+    /// Records an operation that the host refused by its own rules before calling the manager.
     pub fn refused(&self, action: Action, about: Option<&KeyRecord>, why: &AuthError) {
         let mut watch = self.watch(action);
         watch.asked = about.map(|record| record.id.clone());
@@ -56,16 +55,17 @@ impl KeyManager {
         watch.refused(why.code(), without_values(why));
     }
 
-    /// Whether anything was noted since this manager is in its operator's hands
-    /// ([`by`](Self::by)): whoever answers a call notes it otherwise.
+    /// Returns whether an event was recorded since [`by`](Self::by) set the operator. If not, the
+    /// caller that answers the request records it.
     #[must_use]
     pub fn has_noted(&self) -> bool {
-        self.noted.load(Ordering::Relaxed)
+        self.recorded.load(Ordering::Relaxed)
     }
 
-    /// Notes a call of the operator's that came to no act: one that was refused before the manager
-    /// was asked, or given up. `fill` adds what is known of the request, and nothing of what it
-    /// presents. Such calls are noted as often as failures of one source are
+    /// Records a call of the operator that did not result in an operation: it was refused before
+    /// the manager was called, or abandoned. `fill` adds what is known of the request, but not the
+    /// credentials that it presents. The number of such events is limited like failures of one
+    /// source
     /// ([`AuditTrailBuilder::failures_per_source`](crate::audit::AuditTrailBuilder::failures_per_source)).
     pub fn note_call(
         &self,
@@ -73,7 +73,7 @@ impl KeyManager {
         outcome: AuditOutcome,
         fill: impl FnOnce(&mut AuditEvent),
     ) {
-        self.noted.store(true, Ordering::Relaxed);
+        self.recorded.store(true, Ordering::Relaxed);
         let Some(trail) = self.audit() else {
             return;
         };
@@ -83,14 +83,14 @@ impl KeyManager {
         event.tenant_id = operator.tenant().cloned();
         fill(&mut event);
         let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
-        // No id of a key has a space in it.
+        // Key ids contain no spaces, so this cannot collide with one.
         let source = format!("{tenant} {}", shortened(&operator.name, LONGEST_NAME));
         trail.note_refusal(Some(&source), event);
     }
 
-    /// Notes a call that nobody is proven to make, as an act of nobody's on no tenant: only
-    /// operators who are confined to none see it. `fill` and how often such calls are noted are as
-    /// for [`note_call`](Self::note_call); the source is the client's address.
+    /// Records a call without an authenticated operator, as an event without an actor and a tenant.
+    /// Only operators who are not confined to a tenant see it. `fill` and the limit on such events
+    /// are as for [`note_call`](Self::note_call); the source is the client's address.
     pub fn note_unproven(&self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
         if let Some(trail) = self.audit() {
             let mut event = trail.event(Action::Manage, outcome);
@@ -99,7 +99,7 @@ impl KeyManager {
         }
     }
 
-    /// Names the operator in an event, and the request that it makes.
+    /// Adds the operator and its current request to an event.
     fn sign(&self, event: &mut AuditEvent) {
         let operator = self.operator();
         event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
@@ -107,8 +107,8 @@ impl KeyManager {
         event.request_id.clone_from(&operator.request_id);
     }
 
-    /// Whether the operator may manage anything at all, to be asked before anything else is read.
-    /// That it may not is noted.
+    /// Checks whether the operator can manage keys at all. To be called before the rest of the
+    /// request is read. A refusal is recorded.
     ///
     /// # Errors
     /// [`ManageError::Forbidden`].
@@ -123,7 +123,7 @@ impl KeyManager {
         admitted
     }
 
-    /// What a person wrote, for an event: not if it may have a secret in it.
+    /// Returns text that a person wrote, for an event; redacted if it may contain a secret.
     pub(super) fn harmless(&self, text: &str) -> String {
         if self
             .inner
@@ -137,7 +137,7 @@ impl KeyManager {
     }
 }
 
-/// Why the host refused: the field, without what stood in it.
+/// Returns the reason of a refusal. For invalid fields only the field's name, without its value.
 fn without_values(why: &AuthError) -> &str {
     match why.code() {
         ErrorCode::InvalidBody | ErrorCode::InvalidRequest => {
@@ -147,25 +147,26 @@ fn without_values(why: &AuthError) -> &str {
     }
 }
 
-/// Watches one act of management.
+/// Watches one management operation.
 pub(super) struct Watch<'a> {
     manager: &'a KeyManager,
     action: Action,
-    /// Which key was asked for.
+    /// The id of the requested key.
     asked: Option<KeyId>,
-    /// The key that it is about, once that is known: there already, or to be made.
+    /// The existing or new key, once it is known.
     about: Option<Arc<KeyRecord>>,
-    noted: bool,
+    recorded: bool,
     unpublished: Option<StoreError>,
 }
 
 impl Watch<'_> {
-    /// The act was done, and narrows a key; where other nodes could not be told of it, why.
+    /// Marks the operation as done and restricting a key. Keeps the error if the change could not
+    /// be published to other nodes.
     pub(super) fn narrowed(&mut self, unpublished: Option<StoreError>) {
         self.unpublished = unpublished;
     }
 
-    /// The key that the act is about, as far as the operator may know of it.
+    /// Finds the key of the operation, if it is visible to the operator.
     pub(super) async fn find(&mut self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         self.asked = Some(id.clone());
         let record = self.manager.find(id).await?;
@@ -173,18 +174,18 @@ impl Watch<'_> {
         Ok(record)
     }
 
-    /// What the act is, where that is known only now.
+    /// Sets the action, if it is known only now.
     pub(super) fn is(&mut self, action: Action) {
         self.action = action;
     }
 
-    /// The act is to make a key.
+    /// Sets the key that the operation creates.
     pub(super) fn makes(&mut self, record: &KeyRecord) {
         self.about = Some(Arc::new(record.clone()));
     }
 
-    /// Notes how the act ended. What is returned is to be returned to whoever asked for it, although
-    /// it was done.
+    /// Records the outcome of the operation. The returned error must be returned to the caller,
+    /// although the operation was done.
     pub(super) fn ended(
         mut self,
         done: Result<&KeyRecord, &ManageError>,
@@ -208,9 +209,9 @@ impl Watch<'_> {
                     event.detail = detail();
                 });
             }
-            // Their texts name what was asked for.
+            // The texts of these errors contain values of the request.
             Err(ManageError::NotFound(_)) => {
-                self.refused(ErrorCode::NotFound, "there is no such key");
+                self.refused(ErrorCode::NotFound, "key not found");
             }
             Err(ManageError::Refused(why)) => self.refused(why.code(), without_values(why)),
             Err(ManageError::Invalid { field, .. }) => self.refused(ErrorCode::InvalidBody, field),
@@ -225,14 +226,14 @@ impl Watch<'_> {
         });
     }
 
-    /// There was nothing to do, and nothing to tell.
+    /// Ends the operation without an event.
     pub(super) fn forget(mut self) {
-        self.noted = true;
+        self.recorded = true;
     }
 
     fn note(&mut self, outcome: AuditOutcome, fill: impl FnOnce(&mut AuditEvent)) {
-        self.noted = true;
-        self.manager.noted.store(true, Ordering::Relaxed);
+        self.recorded = true;
+        self.manager.recorded.store(true, Ordering::Relaxed);
         let Some(trail) = self.manager.audit().cloned() else {
             return;
         };
@@ -242,20 +243,20 @@ impl Watch<'_> {
         if let Some(record) = &self.about {
             name(&mut event, record);
         }
-        // One that is to be made has no id that anybody knows; and what no key is known by may be a
-        // secret.
+        // The id of a new key is not known to anyone yet. An unknown id that the library did not
+        // generate may be a secret.
         event.key_id = self
             .asked
             .take()
             .filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
         fill(&mut event);
-        // An operator's acts stand in its own tenant, whatever it asked for.
+        // Operations of an operator are recorded in its own tenant, whatever it requested.
         event.tenant_id = operator.tenant().cloned().or(event.tenant_id);
         trail.note_act(event);
     }
 }
 
-/// Which key an event is about, and who may see it.
+/// Adds the key to an event, with what decides who can see the event.
 fn name(event: &mut AuditEvent, record: &KeyRecord) {
     event.key_id = Some(record.id.clone());
     event.tenant_id = Some(record.owner.tenant_id.clone());
@@ -265,8 +266,8 @@ fn name(event: &mut AuditEvent, record: &KeyRecord) {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // Who gives up reading has done nothing.
-        if !self.noted && self.action != Action::KeyRead {
+        // An abandoned read has done nothing.
+        if !self.recorded && self.action != Action::KeyRead {
             self.note(AuditOutcome::Abandoned, |_| {});
         }
     }

@@ -1,7 +1,7 @@
 //! The networks that a key may be used from.
 //!
-//! A list is checked where it is set: a bad entry or an empty list is an error there, so that it
-//! can never mean "everywhere". Checking a request is a masked comparison per range.
+//! A list is validated when it is created: an invalid entry or an empty list is an error, so that a
+//! list can never mean "everywhere". Checking a request takes one masked comparison per range.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::cidr::Cidr;
 use crate::text::ParseError;
 
-/// Addresses and ranges, at least one, each once. Cloning shares them.
+/// A non-empty list of addresses and ranges without duplicates. Clones share it.
 ///
 /// ```
 /// use portunus::network::AllowList;
@@ -38,14 +38,14 @@ struct Compiled {
 }
 
 impl AllowList {
-    /// The most entries of a list.
+    /// The maximum number of entries.
     pub const MOST: usize = 1000;
 
-    /// A list of addresses and CIDR ranges. One that stands twice is kept once.
+    /// Parses addresses and CIDR ranges. Duplicates are removed.
     ///
     /// # Errors
-    /// The first entry that is none; a list without entries, or with more than
-    /// [`MOST`](Self::MOST).
+    /// Returns an error for the first invalid entry, for an empty list, and for more than
+    /// [`MOST`](Self::MOST) entries.
     pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, ParseError> {
         let entries: Vec<Cidr> = entries
             .into_iter()
@@ -55,10 +55,10 @@ impl AllowList {
         Self::new(entries)
     }
 
-    /// A list of networks. One that stands twice is kept once.
+    /// Creates a list of networks. Duplicates are removed.
     ///
     /// # Errors
-    /// A list without entries, or with more than [`MOST`](Self::MOST).
+    /// Returns an error for an empty list and for more than [`MOST`](Self::MOST) entries.
     pub fn new(mut entries: Vec<Cidr>) -> Result<Self, ParseError> {
         match entries.len() {
             0 => {
@@ -66,7 +66,7 @@ impl AllowList {
                 return Err(ParseError::new("allow-list", why));
             }
             n if n > Self::MOST => {
-                let why = format!("an allow-list takes at most {} entries", Self::MOST);
+                let why = format!("an allow-list can have at most {} entries", Self::MOST);
                 return Err(ParseError::new("allow-list", why));
             }
             _ => {}
@@ -83,7 +83,7 @@ impl AllowList {
         Ok(Self(Arc::new(Compiled { entries, v4, v6 })))
     }
 
-    /// Whether an address is on the list. IPv4-mapped IPv6 counts as IPv4.
+    /// Whether an address is in one of the listed networks. IPv4-mapped IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -104,7 +104,7 @@ impl AllowList {
         }
     }
 
-    /// The entries in the order in which they were given, without bits beyond a prefix.
+    /// Returns the entries in their original order, with the bits beyond each prefix cleared.
     #[must_use]
     pub fn entries(&self) -> &[Cidr] {
         &self.0.entries

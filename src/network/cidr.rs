@@ -1,7 +1,8 @@
 //! A network in CIDR notation (RFC 4632), or a single address.
 //!
-//! Addresses are parsed by the standard library, which takes neither octal digits nor zone ids; the
-//! prefix length by this file. IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) is IPv4 throughout.
+//! Addresses are parsed by the standard library, which accepts neither octal digits nor zone ids;
+//! the prefix length is parsed here. IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) is treated as IPv4
+//! throughout.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::text::{ParseError, start};
 
-/// A network: `10.0.0.0/16`, `2001:db8::/32`, or one address.
+/// A network such as `10.0.0.0/16` or `2001:db8::/32`, or a single address.
 ///
 /// Bits beyond the prefix are cleared: `10.0.0.1/16` is `10.0.0.0/16`.
 ///
@@ -50,7 +51,7 @@ fn parse(text: &str) -> Option<IpNet> {
     let widest = if address.is_ipv4() { 32 } else { 128 };
     let prefix = match prefix {
         None => widest,
-        // Digits only, and none that could be meant as octal.
+        // Digits only, without a leading zero, which could mean octal.
         Some("0") => 0,
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0') => {
             digits.parse().ok()?
@@ -58,7 +59,7 @@ fn parse(text: &str) -> Option<IpNet> {
         Some(_) => return None,
     };
     match (address, address.to_canonical()) {
-        // A range that reaches beyond the mapped addresses stays IPv6.
+        // A range that is wider than the mapped addresses stays IPv6.
         (IpAddr::V6(_), IpAddr::V4(mapped)) if prefix >= 96 => {
             IpNet::new(mapped.into(), prefix - 96).ok()
         }
@@ -68,8 +69,8 @@ fn parse(text: &str) -> Option<IpNet> {
 }
 
 impl Cidr {
-    /// Whether an address lies in the network. IPv4-mapped IPv6 counts as IPv4; IPv4 never lies in
-    /// an IPv6 network.
+    /// Whether the network contains an address. IPv4-mapped IPv6 counts as IPv4; an IPv6 network
+    /// never contains IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -86,7 +87,7 @@ impl From<IpAddr> for Cidr {
     }
 }
 
-/// A single address without its prefix length, a range with it.
+/// Writes a single address without its prefix length and a range with it.
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.prefix_len() == self.0.max_prefix_len() {

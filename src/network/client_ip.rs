@@ -1,10 +1,10 @@
-//! Which address is the client's.
+//! Determines the client address.
 //!
-//! The peer's, unless the host trusts proxies: then what they wrote is read from **one** configured
-//! header, all of its lines joined, walked from right to left, past trusted hops, to the first that
-//! is not. Empty elements and empty lines are skipped (RFC 9110 §5.6.1.2). An element that is
-//! reached and cannot be parsed means that the address is not known; what stands further to the
-//! left is never looked at.
+//! It is the peer's address, unless the host trusts proxies. Then it is read from **one**
+//! configured header: all of its lines are joined and walked from right to left, past trusted hops,
+//! to the first untrusted one. Empty elements and empty lines are skipped (RFC 9110 §5.6.1.2). If
+//! the walk reaches an element that cannot be parsed, the address is unknown; elements further to
+//! the left are never read.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::cidr::Cidr;
 use super::forwarded;
 use crate::request::{FieldName, RequestHead, Single};
 
-/// How the client's address is found.
+/// The rule by which the client address is determined.
 ///
 /// ```
 /// use portunus::network::{ClientIp, ForwardedHeader};
@@ -43,21 +43,22 @@ enum Strategy {
     },
 }
 
-/// The one header that trusted proxies set. Others are never looked at.
+/// The header that trusted proxies set. No other header is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`: addresses, the client's first, each proxy appending its peer.
+    /// `X-Forwarded-For`: a list of addresses, the client's first, to which each proxy appends its
+    /// peer.
     XForwardedFor,
-    /// `Forwarded` (RFC 7239), by its `for` parameters.
+    /// The `for` parameters of `Forwarded` (RFC 7239).
     Forwarded,
-    /// A header with one address, which the proxy overwrites, such as `CF-Connecting-IP`; its name
-    /// in any case.
+    /// A header with a single address that the proxy overwrites, such as `CF-Connecting-IP`. The
+    /// name is case-insensitive.
     Single(String),
 }
 
 impl ForwardedHeader {
-    /// A header with one address, by its name.
+    /// Creates a [`Single`](Self::Single) from a header name.
     #[must_use]
     pub fn single(name: &str) -> Self {
         Self::Single(name.to_ascii_lowercase())
@@ -81,7 +82,7 @@ impl fmt::Display for ForwardedHeader {
     }
 }
 
-/// By the header's name, in any case; one that is not known is taken to have [one
+/// Converts a header name, in any case. An unknown header is assumed to carry a [single
 /// address](ForwardedHeader::Single).
 impl From<&str> for ForwardedHeader {
     fn from(name: &str) -> Self {
@@ -99,21 +100,21 @@ impl Default for ClientIp {
     }
 }
 
-/// No more hops are walked: beyond that the address is not known.
+/// The maximum number of hops that are walked; beyond it the address is unknown.
 const MOST_HOPS: usize = 64;
 
 impl ClientIp {
-    /// The address at the other end of the connection, whatever the request says.
+    /// Uses the peer address of the connection, whatever the request claims.
     #[must_use]
     pub const fn peer() -> Self {
         Self(Strategy::Peer)
     }
 
-    /// Behind proxies in these networks. A request from elsewhere is from its peer, whatever it
-    /// says.
+    /// Trusts proxies in these networks. For a request from any other peer, the peer is the client,
+    /// whatever the request claims.
     ///
-    /// An empty set trusts nobody. Private ranges are not trusted unless they are named. At most 64
-    /// hops are walked: a client further to the left is not known.
+    /// An empty set trusts no peer. Private ranges are not trusted unless listed. At most 64 hops
+    /// are walked: a client further to the left is unknown.
     pub fn behind(trusted: impl IntoIterator<Item = Cidr>, header: ForwardedHeader) -> Self {
         Self(Strategy::Behind {
             trusted: trusted.into_iter().collect(),
@@ -121,9 +122,9 @@ impl ClientIp {
         })
     }
 
-    /// Behind exactly this many proxies, whose addresses are not known beforehand: the hop which
-    /// the outermost of them wrote. Only where nobody can reach the service around them. Of more
-    /// than 64 proxies no client is ever known.
+    /// Trusts exactly this many proxies whose addresses are not known in advance: the client is the
+    /// hop that the outermost of them wrote. Use it only if the service cannot be reached around
+    /// the proxies. With more than 64 proxies, the client is always unknown.
     #[must_use]
     pub fn behind_hops(proxies: usize, header: ForwardedHeader) -> Self {
         Self(if proxies == 0 {
@@ -136,8 +137,8 @@ impl ClientIp {
         })
     }
 
-    /// The client's address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Allocates
-    /// nothing.
+    /// Returns the client address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Does not
+    /// allocate.
     #[must_use]
     pub fn resolve(&self, head: &dyn RequestHead) -> Option<IpAddr> {
         let peer = head.peer_ip().map(|ip| ip.to_canonical());
@@ -169,32 +170,31 @@ impl ClientIp {
     }
 }
 
-/// The hops that a header tells, to be taken from the right. `None` from it means that there are no
-/// more, or that one cannot be parsed: either way there is nothing further to the left that could
-/// be believed.
+/// The hops of a header, read from the right. `None` means that there are no more hops or that one
+/// cannot be parsed; in both cases, nothing further to the left can be trusted.
 #[expect(
     clippy::large_enum_variant,
-    reason = "it lives on the stack for as long as a header is read, and nothing is allocated"
+    reason = "lives on the stack while a header is read; boxing would allocate"
 )]
 enum Hops<'a> {
-    /// A list, of which each element is parsed when it is reached.
+    /// A list whose elements are parsed when they are reached.
     List(List<'a>),
-    /// The one address of a header that stands once.
+    /// The single address of a header that occurs once.
     One(Option<IpAddr>),
 }
 
-/// What is left of a list's lines.
+/// The unread rest of a list's lines.
 struct List<'a> {
     syntax: Syntax,
-    /// The last lines that are not empty, line number n at the remainder of n. Each holds a hop at
-    /// least, so no more of them can be walked.
+    /// A ring of the last non-empty lines: line `n` at index `n % MOST_HOPS`. Each line has at
+    /// least one hop, so `MOST_HOPS` lines are enough for the walk.
     lines: [&'a [u8]; MOST_HOPS],
     first: usize,
     last: usize,
     walked: usize,
 }
 
-/// How the elements of a list are told apart and read.
+/// The syntax of a list: how elements are separated and parsed.
 #[derive(Clone, Copy)]
 enum Syntax {
     XForwardedFor,
@@ -202,7 +202,7 @@ enum Syntax {
 }
 
 impl Syntax {
-    /// Where the last element of a line begins.
+    /// Returns where the last element of a line begins.
     fn last_element(self, line: &[u8]) -> usize {
         match self {
             Self::XForwardedFor => line
@@ -292,7 +292,8 @@ impl<'a> List<'a> {
     }
 }
 
-/// One hop: an address, in brackets or not, with a port or not. Some proxies write the port.
+/// Parses a hop: an address, optionally in brackets, optionally with a port, which some proxies
+/// write.
 pub(super) fn parse_hop(text: &str) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(bracketed) => {
@@ -315,7 +316,7 @@ pub(super) fn parse_hop(text: &str) -> Option<IpAddr> {
     is_port(port).then(|| address.to_canonical())
 }
 
-/// A port, or an obfuscated one (RFC 7239 §6.2).
+/// Whether the text is a port or an obfuscated port (RFC 7239 §6.2).
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
         Some(rest) => {

@@ -1,13 +1,14 @@
-//! The `Forwarded` field (RFC 7239 §4): elements of `name=value` pairs, values perhaps quoted.
+//! The `Forwarded` header (RFC 7239 §4): elements of `name=value` pairs with optionally quoted
+//! values.
 
 use std::net::IpAddr;
 
 use super::client_ip::parse_hop;
 
-/// Where the last element of a line begins: after the last comma that is not within quotes.
+/// Returns where the last element of a line begins: after the last comma outside quotes.
 ///
-/// Quotes are paired from the right: what a client wrote, such as a quote that it never closes, must
-/// not swallow what the proxies appended. A line without such a comma is one element.
+/// Quotes are paired from the right, so that what a client wrote, such as a quote that is never
+/// closed, cannot swallow what the proxies appended. A line without such a comma is one element.
 pub(super) fn last_element(line: &[u8]) -> usize {
     let mut quoted = false;
     for (at, &byte) in line.iter().enumerate().rev() {
@@ -20,13 +21,13 @@ pub(super) fn last_element(line: &[u8]) -> usize {
     0
 }
 
-/// Whether what comes after these bytes, within quotes, is escaped by the last of them.
+/// Whether the last of these bytes escapes the byte that follows, within quotes.
 fn is_escaped(before: &[u8]) -> bool {
     let backslashes = before.iter().rev().take_while(|&&byte| byte == b'\\');
     backslashes.count() % 2 == 1
 }
 
-/// The address of the `for` of one element; `None` where it has none, or is malformed.
+/// Returns the address of an element's `for` parameter; `None` if it has none or is malformed.
 pub(super) fn hop(mut rest: &str) -> Option<IpAddr> {
     let mut node = None;
     loop {
@@ -51,8 +52,7 @@ pub(super) fn hop(mut rest: &str) -> Option<IpAddr> {
     }
 }
 
-/// A token, or what stands between quotes. A value with an escape is kept with it: no address has
-/// one.
+/// Splits off a value: a token, or the text between quotes. Escapes are kept: no address has any.
 fn value(text: &str) -> Option<(&str, &str)> {
     match text.strip_prefix('"') {
         Some(quoted) => {
@@ -76,15 +76,15 @@ fn value(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// A node of RFC 7239 §6: IPv4, or IPv6 in brackets, perhaps with a port. `unknown` and obfuscated
-/// names are none.
+/// Parses a node (RFC 7239 §6): IPv4, or IPv6 in brackets, optionally with a port. `None` for
+/// `unknown` and obfuscated names.
 fn parse_node(text: &str) -> Option<IpAddr> {
-    // Bare IPv6 would be taken by the parser for the other header; here it needs its brackets.
+    // `parse_hop` accepts bare IPv6, which is invalid here.
     let bare_v6 = !text.starts_with('[') && text.bytes().filter(|&byte| byte == b':').count() > 1;
     if bare_v6 { None } else { parse_hop(text) }
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// `tchar` (RFC 9110 §5.6.2).
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

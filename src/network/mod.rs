@@ -1,9 +1,9 @@
-//! Where a request comes from and how: the client's address behind trusted proxies, the networks
-//! that a key allows, and the security of the connection.
+//! Origin and transport of a request: the client address behind trusted proxies, the networks that
+//! a key may be used from, and the security of the connection.
 //!
-//! Nothing that a client can write is believed unless the host said which proxies it trusts and
-//! which one header those set. What cannot be told is *no* address, and a key with an allow-list
-//! refuses that.
+//! Client-controlled data is not trusted unless the host declared which proxies to trust and which
+//! header they set. If the address cannot be determined it is *unknown*, and a key with an
+//! allow-list refuses the request.
 
 mod allow_list;
 mod cidr;

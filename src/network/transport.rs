@@ -1,12 +1,12 @@
-//! How secure the connection must be, and what proves that it is.
+//! The required security of the connection, and what proves it.
 //!
-//! Either the connection itself (the server that ended TLS says which version it was), or a header
-//! of a proxy that the host trusts. A client's own word proves nothing.
+//! The proof is either the connection itself (the server that terminated TLS reports the version)
+//! or a header set by a trusted proxy. A client's own header proves nothing.
 
 use super::cidr::Cidr;
 use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 
-/// What is demanded of the connection.
+/// A requirement on the connection.
 ///
 /// ```
 /// use portunus::network::Transport;
@@ -25,7 +25,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// This version of TLS, or a newer one.
+    /// Requires this TLS version or a newer one.
     #[must_use]
     pub const fn tls(least: TlsVersion) -> Self {
         Self {
@@ -35,8 +35,8 @@ impl Transport {
         }
     }
 
-    /// Also where a proxy in one of these networks says so in this header, which it always sets:
-    /// `TLSv1.3`, or `https` for an unknown version.
+    /// Also accepts this header as proof if the peer is a proxy in one of these networks. The proxy
+    /// must always set it: `TLSv1.3`, or `https` for an unknown version.
     #[must_use]
     pub fn or_proven_by(mut self, proxies: impl IntoIterator<Item = Cidr>, header: &str) -> Self {
         self.proxies = proxies.into_iter().collect();
@@ -44,16 +44,16 @@ impl Transport {
         self
     }
 
-    /// Whether the request came as demanded.
+    /// Whether the request's connection meets the requirement.
     #[must_use]
     pub fn is_met_by(&self, head: &dyn RequestHead) -> bool {
         head.tls().is_some_and(|version| version >= self.least)
             || self
-                .said_by_a_proxy(head)
+                .reported_by_proxy(head)
                 .is_some_and(|version| version >= self.least)
     }
 
-    fn said_by_a_proxy(&self, head: &dyn RequestHead) -> Option<TlsVersion> {
+    fn reported_by_proxy(&self, head: &dyn RequestHead) -> Option<TlsVersion> {
         let peer = head
             .peer_ip()
             .filter(|peer| self.proxies.iter().any(|network| network.contains(*peer)));

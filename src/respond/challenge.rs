@@ -1,4 +1,4 @@
-//! `WWW-Authenticate` (RFC 9110 §11.6.1): one line per scheme that is accepted.
+//! The `WWW-Authenticate` header (RFC 9110 §11.6.1): one line per accepted scheme.
 
 use std::fmt::Write;
 
@@ -13,13 +13,13 @@ pub(crate) struct Challenges {
 }
 
 impl Challenges {
-    /// Challenges for these ways; Bearer alone if there are none.
+    /// Creates the challenges for the accepted schemes, or for Bearer if there are none.
     pub(crate) fn new(realm: &str, accepted: &[Accepted]) -> Self {
         let mut schemes: Vec<_> = accepted.iter().map(|way| way.scheme.clone()).collect();
         if schemes.is_empty() {
             schemes.push(Scheme::Bearer);
         }
-        // A quoted-string without what would end it or need escaping.
+        // Keep only the characters that need no escaping in a quoted-string.
         let realm = realm
             .chars()
             .filter(|&c| (' '..='~').contains(&c) && c != '"' && c != '\\')
@@ -31,7 +31,7 @@ impl Challenges {
         &self.realm
     }
 
-    /// The lines that go with an error: none, where its status asks for none.
+    /// Returns the header lines for an error; none if its status requires no challenge.
     pub(crate) fn of(&self, error: &AuthError) -> impl Iterator<Item = String> {
         let kind = error.code().challenge();
         self.schemes
@@ -41,14 +41,13 @@ impl Challenges {
 
     fn line(&self, scheme: &Scheme, kind: ChallengeError, error: &AuthError) -> Option<String> {
         let realm = &self.realm;
-        // Only Bearer has a parameter for what went wrong; on a 403 the others have nothing to say.
+        // Only Bearer has an `error` parameter; on a 403 the other schemes have no challenge.
         let refused = kind == ChallengeError::InsufficientScope;
         let mut line = match scheme {
             Scheme::Bearer => format!(r#"Bearer realm="{realm}""#),
             Scheme::Basic | Scheme::Header(_) if refused => return None,
             Scheme::Basic => return Some(format!(r#"Basic realm="{realm}", charset="UTF-8""#)),
-            // No registered scheme describes a header of its own; 401 must carry some challenge all
-            // the same.
+            // No registered scheme describes a custom header, but a 401 must carry a challenge.
             Scheme::Header(name) => {
                 return Some(format!(r#"ApiKey realm="{realm}", header="{name}""#));
             }
@@ -60,14 +59,14 @@ impl Challenges {
             ChallengeError::InsufficientScope => r#", error="insufficient_scope""#,
         });
         if let Some(missing) = error.missing_scope() {
-            // Scope tokens have neither quotes nor backslashes (RFC 6749 §3.3).
+            // Scope tokens contain no quotes or backslashes (RFC 6749 §3.3).
             let scopes: Vec<_> = missing
                 .required
                 .first_alternative()
                 .iter()
                 .map(|s| s.as_str())
                 .collect();
-            // An empty one is not allowed (RFC 6750 §3).
+            // An empty `scope` parameter is not allowed (RFC 6750 §3).
             if !scopes.is_empty() {
                 let _ = write!(line, r#", scope="{}""#, scopes.join(" "));
             }

@@ -1,13 +1,12 @@
-//! Refusals of gRPC calls: the same decision as over HTTP, as a status that gRPC clients
-//! understand.
+//! Refusals of gRPC calls: the same decision as over HTTP, as a gRPC status.
 //!
-//! A call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests"), to a service of which
-//! the host declared that it serves gRPC; gRPC-Web is another protocol, whose translator belongs
-//! further out. It is refused by a response of trailers only:
-//! HTTP status 200, `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` a
-//! `google.rpc.Status` with an `ErrorInfo`, which tells the stable code, and, where a retry helps,
-//! a `RetryInfo`. Challenges and the fields of limits go along as metadata. `Retry-After` has no
-//! meaning beside a 200: what gRPC clients obey is `grpc-retry-pushback-ms` (gRFC A6).
+//! A gRPC call is a `POST` of `application/grpc` (gRPC over HTTP2, "Requests") to a service for
+//! which the host declared that it serves gRPC. gRPC-Web is a different protocol; its translator
+//! belongs in an outer layer. A call is refused with a trailers-only response: HTTP status 200,
+//! `grpc-status`, `grpc-message`, and in `grpc-status-details-bin` a `google.rpc.Status` with an
+//! `ErrorInfo`, which contains the stable code, and, if a retry helps, a `RetryInfo`. Challenges
+//! and rate-limit fields are sent as metadata. `Retry-After` has no meaning in a 200 response;
+//! gRPC clients obey `grpc-retry-pushback-ms` (gRFC A6) instead.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -21,7 +20,7 @@ use crate::limit::Decision;
 use crate::request::{FieldName, RequestHead, Single};
 use crate::text::floor_char_boundary;
 
-/// Clients may stop reading metadata at 8 KiB, and the text is there twice.
+/// In bytes. Clients may stop reading metadata at 8 KiB, and the message is sent twice.
 const LONGEST_MESSAGE: usize = 1024;
 
 const INVALID_ARGUMENT: i32 = 3;
@@ -33,26 +32,26 @@ const ABORTED: i32 = 10;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
-/// A refusal as a status of gRPC.
+/// A refusal as a gRPC status, created by
+/// [`Responder::grpc_status`](super::Responder::grpc_status).
 ///
-/// The layers answer by themselves. This is for a handler that refuses in the middle of its work;
-/// with tonic:
-/// `Status::with_details(Code::from_i32(status.code), status.message, status.details.into())`. Made
-/// by [`Responder::grpc_status`](super::Responder::grpc_status).
+/// The layers answer refused calls themselves. This is for a handler that refuses a call; with
+/// tonic:
+/// `Status::with_details(Code::from_i32(status.code), status.message, status.details.into())`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrpcStatus {
-    /// The number of the status (`google.rpc.Code`): 16 for `UNAUTHENTICATED`.
+    /// The status code (`google.rpc.Code`): 16 for `UNAUTHENTICATED`.
     pub code: i32,
-    /// The sentence for the caller, as it is; `grpc-message` carries it percent-encoded.
+    /// The message for the caller, not encoded; `grpc-message` carries it percent-encoded.
     pub message: String,
-    /// A `google.rpc.Status` with an `ErrorInfo` and perhaps a `RetryInfo`, as protobuf;
+    /// A protobuf-encoded `google.rpc.Status` with an `ErrorInfo` and an optional `RetryInfo`;
     /// `grpc-status-details-bin` carries it in base64.
     pub details: Vec<u8>,
 }
 
 impl GrpcStatus {
-    /// The status for an error; its code is a reason of this domain.
+    /// Creates the status for an error. The error code becomes the `reason` within `domain`.
     pub(super) fn new(error: &AuthError, domain: &str) -> Self {
         let code = number(error.code());
         let mut message = error.detail().trim().to_owned();
@@ -65,7 +64,7 @@ impl GrpcStatus {
         }
     }
 
-    /// The fields of a response of trailers only, as far as the status makes them.
+    /// Returns the fields of a trailers-only response that follow from the status.
     pub(super) fn fields(&self, error: &AuthError) -> Vec<(&'static str, Cow<'static, str>)> {
         let mut fields: Vec<(&'static str, Cow<'static, str>)> = vec![
             ("content-type", "application/grpc".into()),
@@ -83,7 +82,7 @@ impl GrpcStatus {
     }
 }
 
-/// Whether a request is a gRPC call, to a service that serves gRPC.
+/// Returns whether the request is a gRPC call to a service that serves gRPC.
 pub(super) fn is_call(request: &dyn RequestHead) -> bool {
     if !request.serves_grpc() {
         return false;
@@ -98,12 +97,11 @@ pub(super) fn is_call(request: &dyn RequestHead) -> bool {
         && matches!(rest, [] | [b'+' | b';' | b' ', ..])
 }
 
-/// The number of the status: the one whose mapping to HTTP, in `google/rpc/code.proto`, is the
-/// error's.
+/// Returns the gRPC status code that `google/rpc/code.proto` maps to the error's HTTP status.
 const fn number(code: ErrorCode) -> i32 {
     match code {
-        // One status of HTTP, several of gRPC: a quota of keys is a resource, and everything else
-        // that clashes may be tried anew with what is there now.
+        // HTTP 409 maps to several gRPC codes: a key quota is a resource; any other conflict can be
+        // retried against the current state.
         ErrorCode::QuotaExceeded => RESOURCE_EXHAUSTED,
         ErrorCode::PreconditionFailed => FAILED_PRECONDITION,
         _ => match code.status() {
@@ -118,7 +116,7 @@ const fn number(code: ErrorCode) -> i32 {
     }
 }
 
-/// Space and visible ASCII but `%` as they are, all other bytes as `%` and two digits.
+/// Percent-encodes all bytes except space and visible ASCII other than `%`.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -130,14 +128,15 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// Whole milliseconds, never early; a wait beyond what the field can say is a plea not to retry.
+/// Formats a delay in milliseconds, rounded up. A delay that does not fit the field becomes -1,
+/// which tells clients not to retry.
 fn pushback(wait: Duration) -> String {
     i32::try_from(wait.as_nanos().div_ceil(1_000_000))
         .unwrap_or(-1)
         .to_string()
 }
 
-/// `google.rpc.Status`: code 1, message 2, details 3.
+/// Encodes a `google.rpc.Status`: code 1, message 2, details 3.
 fn details(code: i32, message: &str, error: &AuthError, domain: &str) -> Vec<u8> {
     let mut status = Message::default();
     status.number(1, u64::from(code.unsigned_abs()));
@@ -149,7 +148,7 @@ fn details(code: i32, message: &str, error: &AuthError, domain: &str) -> Vec<u8>
     status.0
 }
 
-/// `google.rpc.ErrorInfo`: reason 1, domain 2, metadata 3 (key 1, value 2).
+/// Encodes a `google.rpc.ErrorInfo`: reason 1, domain 2, metadata 3 (key 1, value 2).
 fn error_info(error: &AuthError, domain: &str) -> Message {
     let mut info = Message::default();
     info.bytes(1, error.code().as_str().as_bytes());
@@ -164,7 +163,8 @@ fn error_info(error: &AuthError, domain: &str) -> Message {
     info
 }
 
-/// `google.rpc.RetryInfo`: retry_delay 1, a `google.protobuf.Duration` (seconds 1, nanos 2).
+/// Encodes a `google.rpc.RetryInfo`: retry_delay 1, a `google.protobuf.Duration` (seconds 1,
+/// nanos 2).
 fn retry_info(wait: Duration) -> Message {
     let (mut delay, mut info) = (Message::default(), Message::default());
     delay.number(1, wait.as_secs());
@@ -173,7 +173,7 @@ fn retry_info(wait: Duration) -> Message {
     info
 }
 
-/// A message of protobuf in the making: two kinds of fields are all that is needed.
+/// A protobuf message under construction. Only two wire types are needed.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -186,7 +186,7 @@ impl Message {
         self.0.push(value.to_le_bytes()[0]);
     }
 
-    /// A number; zero, the default, is left out.
+    /// Appends a varint field. Zero, the default, is omitted.
     fn number(&mut self, field: u64, value: u64) {
         if value > 0 {
             self.varint(field << 3);
@@ -200,7 +200,7 @@ impl Message {
         self.0.extend_from_slice(value);
     }
 
-    /// One of the details: a `google.protobuf.Any` (type_url 1, value 2).
+    /// Appends an element of `details`: a `google.protobuf.Any` (type_url 1, value 2).
     fn any(&mut self, name: &str, message: &Self) {
         let mut any = Self::default();
         any.bytes(1, format!("type.googleapis.com/{name}").as_bytes());

@@ -1,8 +1,8 @@
-//! From an error to an answer, the same in every framework.
+//! Conversion of errors into responses, the same for every framework.
 //!
-//! The answer's status and protocol fields (`WWW-Authenticate`, `Cache-Control`, `Retry-After`)
-//! follow from the error alone and are made in one place; a [`RejectionRenderer`] chooses the words
-//! of the body. A gRPC call has no body to put words in: it gets a [`GrpcStatus`].
+//! The status and the protocol fields (`WWW-Authenticate`, `Cache-Control`, `Retry-After`) follow
+//! from the error alone and are generated in one place. A [`RejectionRenderer`] produces the body.
+//! A gRPC call gets a [`GrpcStatus`] instead of a body.
 
 mod challenge;
 mod grpc;
@@ -20,18 +20,18 @@ use crate::error::AuthError;
 use crate::limit::{Decision, LimitFields, whole_seconds};
 use crate::request::RequestHead;
 
-/// The body of a refusal.
+/// The body of an error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ErrorBody {
     /// The media type.
     pub content_type: Cow<'static, str>,
-    /// The bytes.
+    /// The encoded body.
     pub bytes: Cow<'static, [u8]>,
 }
 
 impl ErrorBody {
-    /// A body of this media type.
+    /// Creates a body of this media type.
     pub fn new(
         content_type: impl Into<Cow<'static, str>>,
         bytes: impl Into<Cow<'static, [u8]>>,
@@ -42,23 +42,23 @@ impl ErrorBody {
         }
     }
 
-    /// A body of type `application/json`.
+    /// Creates a body of type `application/json`.
     #[must_use]
     pub fn json(text: impl Into<String>) -> Self {
         Self::new("application/json", text.into().into_bytes())
     }
 
-    /// A body of type `application/problem+json` (RFC 9457).
+    /// Creates a body of type `application/problem+json` (RFC 9457).
     #[must_use]
     pub fn problem_json(text: impl Into<String>) -> Self {
         Self::new("application/problem+json", text.into().into_bytes())
     }
 }
 
-/// Chooses the body of a refusal: the dialect of the host's API.
+/// Renders the body of an error response, in the error format of the host's API.
 ///
-/// A closure that takes the error and the request is one; [`from_error`] makes one of a closure
-/// that needs the error only.
+/// It is implemented for closures that take the error and the request. [`from_error`] adapts a
+/// closure that takes the error only.
 ///
 /// ```
 /// use portunus::AuthError;
@@ -71,8 +71,8 @@ impl ErrorBody {
 /// # takes(renderer);
 /// ```
 pub trait RejectionRenderer: Send + Sync + 'static {
-    /// The body for this error. The request is at hand for its path or its `Accept-Language`;
-    /// nothing of it may be echoed unescaped.
+    /// Returns the body for an error. The request is passed for its path or its `Accept-Language`;
+    /// escape whatever is copied from it.
     fn render(&self, error: &AuthError, request: &dyn RequestHead) -> ErrorBody;
 }
 
@@ -91,7 +91,7 @@ impl RejectionRenderer for Arc<dyn RejectionRenderer> {
     }
 }
 
-/// A renderer that looks at the error only.
+/// Creates a renderer from a closure that takes the error only.
 pub fn from_error<F>(render: F) -> impl RejectionRenderer
 where
     F: Fn(&AuthError) -> ErrorBody + Send + Sync + 'static,
@@ -99,19 +99,19 @@ where
     move |error: &AuthError, _: &dyn RequestHead| render(error)
 }
 
-/// A whole answer, for an adapter to turn into its framework's response.
+/// A complete response, which an adapter converts into its framework's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The fields, names in lower case, in their order; a name may repeat.
+    /// The header fields in order, with names in lower case. A name may occur more than once.
     pub fields: Vec<(&'static str, Cow<'static, str>)>,
-    /// The bytes of the body.
+    /// The body.
     pub body: Cow<'static, [u8]>,
 }
 
-/// WriteQueue errors into answers: the renderer for words, and what the protocol demands.
+/// Converts errors into responses: the renderer's body and the fields that the protocol requires.
 pub struct Responder {
     renderer: Arc<dyn RejectionRenderer>,
     challenges: Challenges,
@@ -131,14 +131,15 @@ impl Responder {
         }
     }
 
-    /// Calls `add` with each field that tells how the windows stand, for the answer to a request
-    /// that was counted.
+    /// Calls `add` with each rate-limit field, for the response to a request that was counted
+    /// against its quotas.
     pub fn limit_fields(&self, limits: &Decision, add: &mut dyn FnMut(&'static str, String)) {
         self.limit_fields.each(limits, add);
     }
 
-    /// The answer to a request that is refused for this error. Where the host declared that it
-    /// [serves gRPC](RequestHead::serves_grpc), a gRPC call gets trailers only, under status 200.
+    /// Returns the response to a request that is refused with this error. If the host declared that
+    /// it [serves gRPC](RequestHead::serves_grpc), a gRPC call gets a trailers-only response with
+    /// status 200.
     #[must_use]
     pub fn answer(&self, error: &AuthError, request: &dyn RequestHead) -> Answer {
         let is_call = grpc::is_call(request);
@@ -176,15 +177,15 @@ impl Responder {
         }
     }
 
-    /// The error as a status of gRPC, whose reasons are of the domain that the challenges have as
-    /// their realm.
+    /// Returns the error as a gRPC status. The realm of the challenges is the `domain` of its
+    /// `ErrorInfo`.
     #[must_use]
     pub fn grpc_status(&self, error: &AuthError) -> GrpcStatus {
         GrpcStatus::new(error, self.challenges.realm())
     }
 }
 
-/// Problem documents under the realm `api`: what answers where no authenticator is at hand.
+/// Renders problem details with the realm `api`: used where no authenticator is available.
 impl Default for Responder {
     fn default() -> Self {
         Self::new(

@@ -1,4 +1,4 @@
-//! Problem details (RFC 9457): the dialect unless a host chooses another.
+//! Problem details (RFC 9457): the default error format.
 
 use super::{ErrorBody, RejectionRenderer};
 use crate::error::{AuthError, ErrorCode};
@@ -7,8 +7,8 @@ use crate::request::RequestHead;
 
 /// Renders `application/problem+json` with the stable code as extension member `code`.
 ///
-/// `title` belongs to the type and never varies with the occurrence; `type` is `about:blank` unless
-/// a base is set. A used-up quota is the registered type `quota-exceeded` with `violated-policies`
+/// `title` depends on the type only; `type` is `about:blank` by default. An exhausted quota is
+/// reported as the registered type `quota-exceeded` with `violated-policies`
 /// (draft-ietf-httpapi-ratelimit-headers-10).
 #[derive(Debug, Clone, Default)]
 pub struct ProblemDetails {
@@ -16,14 +16,14 @@ pub struct ProblemDetails {
 }
 
 impl ProblemDetails {
-    /// Problems of type `about:blank`.
+    /// Creates a renderer whose problems have the type `about:blank`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Problems whose type is a base, which ends in `/`, and the code in lower case:
-    /// `…/invalid-key`.
+    /// Creates a renderer whose problem types are `base` followed by the code in lower case with
+    /// hyphens: `…/invalid-key`. The base must end in `/`.
     #[must_use]
     pub fn with_type_base(base: impl Into<String>) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl RejectionRenderer for ProblemDetails {
     }
 }
 
-/// `INVALID_KEY` as `invalid-key`.
+/// Converts `INVALID_KEY` to `invalid-key`.
 fn slug(code: ErrorCode) -> String {
     code.as_str().to_ascii_lowercase().replace('_', "-")
 }

@@ -1,9 +1,9 @@
-//! Scopes as bits, for hosts whose vocabulary is fixed.
+//! Scopes as bit sets, for hosts with a fixed vocabulary.
 //!
-//! Each declared name, each wildcard above a declared name, and `*` is one bit; a grant sets the
-//! bits of all it covers. A decision is then a search for the bit's number and one test of a word.
-//! Answers agree with the wildcard set for everything in the vocabulary; what is outside of it is
-//! granted by nothing but `*`.
+//! Each declared name, each wildcard above a declared name, and `*` has one bit; a grant sets the
+//! bits of everything that it covers. A decision is a binary search for the bit's index and a test
+//! of one word. The results agree with the wildcard set for everything in the vocabulary; anything
+//! outside it is granted by `*` only.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::text::ParseError;
 const WORDS: usize = 4;
 const BITS: usize = WORDS * 64;
 
-/// The numbering: every name and wildcard in the vocabulary, sorted.
+/// The bit indices: every name and wildcard of the vocabulary, sorted.
 #[derive(Debug)]
 struct Numbering(Box<[Scope]>);
 
@@ -26,17 +26,17 @@ impl Numbering {
     }
 }
 
-/// Compiles scopes into sets of bits.
+/// Compiles scopes into bit sets.
 #[derive(Debug, Clone)]
 pub struct BitModel {
     numbering: Arc<Numbering>,
 }
 
 impl BitModel {
-    /// A model of this vocabulary, with all wildcards above its names.
+    /// Creates a model of this vocabulary and all wildcards above its names.
     ///
     /// # Errors
-    /// Where names and wildcards together are more than 256.
+    /// Returns an error if names and wildcards together are more than 256.
     pub fn new(vocabulary: &Vocabulary) -> Result<Self, ParseError> {
         let mut all = vec![const { Scope::from_static("*") }];
         for name in vocabulary.names() {
@@ -49,7 +49,10 @@ impl BitModel {
         all.sort();
         all.dedup();
         if all.len() > BITS {
-            let why = format!("{} names and wildcards do not fit {BITS} bits", all.len());
+            let why = format!(
+                "a vocabulary can have at most {BITS} names and wildcards; this one has {}",
+                all.len()
+            );
             return Err(ParseError::new("vocabulary", why));
         }
         Ok(Self {

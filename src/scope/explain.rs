@@ -1,4 +1,4 @@
-//! Why grants meet a requirement, or what is missing: for people, not for decisions.
+//! Explains why grants meet a requirement, or what is missing. Meant for people, not for decisions.
 
 use std::fmt;
 
@@ -6,18 +6,19 @@ use super::name::Scope;
 use super::requirement::{Node, ScopeRequirement};
 use super::set::ScopeSet;
 
-/// Why a requirement of scopes is met, or is not.
+/// The reason why a scope requirement is met or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScopeExplanation {
-    /// It is met: each scope with the grant that met it.
+    /// The requirement is met: each scope with the grant that covers it.
     Met(Vec<(Scope, String)>),
-    /// It is not: what is missing.
+    /// The requirement is not met: the missing part.
     Missing(ScopeRequirement),
 }
 
 impl ScopeRequirement {
-    /// Which grants met it, or what is missing. Allocates: for people, not for decisions.
+    /// Explains which grants meet the requirement, or what is missing. Allocates; not meant for
+    /// decisions.
     #[must_use]
     pub fn explain(&self, granted: &dyn ScopeSet) -> ScopeExplanation {
         if !self.is_met_by(granted) {
@@ -28,7 +29,7 @@ impl ScopeRequirement {
         ScopeExplanation::Met(met)
     }
 
-    /// The parts of it that the grants do not meet.
+    /// Returns the parts that the grants do not meet.
     fn missing(&self, granted: &dyn ScopeSet) -> Self {
         let Node::All(parts) = &self.0 else {
             return self.clone();

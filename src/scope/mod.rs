@@ -1,9 +1,9 @@
-//! What a key may do: scopes, sets of them, and what is required of a set.
+//! Authorization by scope: scopes, sets of granted scopes, and requirements on a set.
 //!
-//! Two separators are in use in the field, `document:read` and `documents.read`; both work, and
-//! never for each other. A grant is `*`, a literal, or a literal prefix ending in `:*` or `.*`,
-//! which covers every deeper name with that separator: not the bare prefix, not the other
-//! separator.
+//! Two separators are in common use, `document:read` and `documents.read`. Both are supported, and
+//! they are never equivalent. A grant is `*`, a literal, or a literal prefix ending in `:*` or
+//! `.*`. Such a prefix covers every deeper name with that separator, but not the bare prefix and
+//! not names with the other separator.
 //!
 //! ```
 //! use portunus::scope;

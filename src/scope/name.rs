@@ -1,7 +1,7 @@
-//! One scope: a name, or a wildcard over names.
+//! A scope: a name, or a wildcard over names.
 //!
-//! The text is checked once, here, for the characters of an RFC 6749 §3.3 scope token, its length
-//! and its segments; whoever holds a [`Scope`] holds a valid one.
+//! The text is validated here: the characters of an RFC 6749 §3.3 scope token, the length and the
+//! segments. Every [`Scope`] is therefore valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{ParseError, start};
 
-/// No scope is longer than this, in bytes.
+/// The maximum length of a scope, in bytes.
 pub const MAX_SCOPE_LENGTH: usize = 128;
 
 /// A scope, as granted to a key or required by a route.
@@ -39,11 +39,10 @@ enum Text {
 }
 
 impl Scope {
-    /// A scope that is known when the program is written. [`scope!`](crate::scope!) checks it at
-    /// compile time.
+    /// Creates a scope from a constant. [`scope!`](crate::scope!) validates it at compile time.
     ///
     /// # Panics
-    /// Where the text is no scope; in a `const` that is a compile error.
+    /// Panics if the text is not a valid scope; in a `const`, this is a compile error.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         match check(text.as_bytes()) {
@@ -51,15 +50,16 @@ impl Scope {
                 text: Text::Static(text),
                 wildcard,
             },
-            Err(_) => panic!("not a scope: see portunus::scope::Scope"),
+            Err(_) => panic!("invalid scope: see portunus::scope::Scope"),
         }
     }
 
-    /// A scope that is known at run time.
+    /// Creates a scope at run time.
     ///
     /// # Errors
-    /// Where the text is empty or over [`MAX_SCOPE_LENGTH`] bytes, has other than scope-token
-    /// characters, an empty segment, or a `*` that is not its whole last segment.
+    /// Returns an error if the text is empty or longer than [`MAX_SCOPE_LENGTH`] bytes, or has a
+    /// character that is not allowed in a scope token, an empty segment, or a `*` that is not the
+    /// whole last segment.
     pub fn new(text: &str) -> Result<Self, ParseError> {
         match check(text.as_bytes()) {
             Ok(wildcard) => Ok(Self {
@@ -67,13 +67,13 @@ impl Scope {
                 wildcard,
             }),
             Err(reason) => {
-                let why = format!("{:?} is no scope: {reason}", start(text, 64));
+                let why = format!("invalid scope {:?}: {reason}", start(text, 64));
                 Err(ParseError::new("scope", why))
             }
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.text {
@@ -82,28 +82,28 @@ impl Scope {
         }
     }
 
-    /// Whether it ends in `*`.
+    /// Whether the scope is a wildcard.
     #[must_use]
     pub const fn is_wildcard(&self) -> bool {
         self.wildcard
     }
 
     /// Whether a grant of `self` covers all of `required`. A wildcard is covered only by a wildcard
-    /// as wide.
+    /// that is at least as wide.
     #[must_use]
     pub fn covers(&self, required: &Self) -> bool {
         let required = required.as_str();
         match self.as_str().strip_suffix('*') {
-            // `document:*` keeps its separator, so the bare prefix and the other separator do not
-            // start with it; a valid scope never ends in a separator, so whatever starts with it is
-            // deeper.
+            // The prefix of `document:*` keeps its separator, so neither the bare prefix nor a name
+            // with the other separator starts with it. A valid scope never ends in a separator, so
+            // any scope that starts with the prefix is deeper.
             Some(prefix) if self.wildcard => required.starts_with(prefix),
             _ => self.as_str() == required,
         }
     }
 
-    /// The narrowest wildcard above this scope: `document:*` for `document:read`; none for a name
-    /// of one segment.
+    /// Returns the narrowest wildcard above this scope: `document:*` for `document:read`; `None`
+    /// for a name of one segment.
     #[must_use]
     pub fn parent_wildcard(&self) -> Option<Self> {
         let name = self.as_str().trim_end_matches([':', '.', '*']);
@@ -115,13 +115,13 @@ impl Scope {
     }
 }
 
-/// Whether the text is a wildcard, or what is wrong with it.
+/// Returns whether the text is a wildcard, or why it is invalid.
 const fn check(text: &[u8]) -> Result<bool, &'static str> {
     if text.is_empty() {
-        return Err("it is empty");
+        return Err("it must not be empty");
     }
     if text.len() > MAX_SCOPE_LENGTH {
-        return Err("it is longer than 128 bytes");
+        return Err("it must be at most 128 bytes long");
     }
     let mut at = 0;
     let mut segment_start = 0;
@@ -130,7 +130,7 @@ const fn check(text: &[u8]) -> Result<bool, &'static str> {
         match byte {
             b':' | b'.' => {
                 if at == segment_start {
-                    return Err("a segment is empty");
+                    return Err("a segment must not be empty");
                 }
                 segment_start = at + 1;
             }
@@ -146,12 +146,12 @@ const fn check(text: &[u8]) -> Result<bool, &'static str> {
         at += 1;
     }
     if segment_start == text.len() {
-        return Err("a segment is empty");
+        return Err("a segment must not be empty");
     }
     Ok(text[text.len() - 1] == b'*')
 }
 
-/// A [`Scope`](crate::scope::Scope) that is checked when the program is compiled.
+/// Creates a [`Scope`](crate::scope::Scope) that is validated at compile time.
 ///
 /// ```
 /// let scope = portunus::scope!("document:write");

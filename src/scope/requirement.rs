@@ -1,14 +1,19 @@
-//! What is required of a [`ScopeSet`]: one scope, or any or all of several.
+//! A requirement on a [`ScopeSet`]: one scope, or any or all of several.
+//!
+//! A requirement is a tree of `Any` and `All` nodes with scopes as leaves. Evaluation fails closed:
+//! an empty `Any` is never met, and only [`ScopeRequirement::none`] creates an empty `All`, which
+//! is always met. `all_of([])` is therefore an empty `Any`: a list that was meant to have entries
+//! must not turn into "no requirement".
 
 use std::fmt;
 
 use super::name::Scope;
 use super::set::ScopeSet;
 
-/// A requirement of scopes alone.
+/// A requirement on scopes only.
 ///
-/// A route states a [`Requirement`](crate::Requirement), which may be about more than scopes; this
-/// is the part of it that grants meet.
+/// A route declares a [`Requirement`](crate::Requirement), which may include more than scopes; this
+/// is its scope part.
 ///
 /// ```
 /// use portunus::scope;
@@ -31,25 +36,25 @@ pub(super) enum Node {
 }
 
 impl ScopeRequirement {
-    /// No scope.
+    /// Requires no scope.
     pub const fn none() -> Self {
         Self(Node::All(Vec::new()))
     }
 
-    /// One scope.
+    /// Requires one scope.
     pub const fn scope(scope: Scope) -> Self {
         Self(Node::Scope(scope))
     }
 
-    /// At least one of these. An empty list can never be met: it fails closed.
+    /// Requires at least one of these. An empty list can never be met: it fails closed.
     pub fn any_of<R: Into<Self>>(alternatives: impl IntoIterator<Item = R>) -> Self {
         Self(Node::Any(
             alternatives.into_iter().map(Into::into).collect(),
         ))
     }
 
-    /// All of these. An empty list can never be met: it fails closed, and [`none`](Self::none) is how
-    /// to require nothing.
+    /// Requires all of these. An empty list can never be met: it fails closed. Use
+    /// [`none`](Self::none) to require nothing.
     pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
         let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
         Self(match parts.is_empty() {
@@ -58,7 +63,7 @@ impl ScopeRequirement {
         })
     }
 
-    /// Whether the grants meet it. Allocates nothing.
+    /// Whether the grants meet the requirement. Does not allocate.
     #[must_use]
     pub fn is_met_by(&self, granted: &dyn ScopeSet) -> bool {
         match &self.0 {
@@ -68,7 +73,7 @@ impl ScopeRequirement {
         }
     }
 
-    /// Whether any set could meet it.
+    /// Whether any set can meet the requirement.
     fn can_be_met(&self) -> bool {
         match &self.0 {
             Node::Scope(_) => true,
@@ -77,8 +82,8 @@ impl ScopeRequirement {
         }
     }
 
-    /// The scopes of the first alternative that can be met, as the `scope` parameter of a challenge
-    /// names them (RFC 6750 §3).
+    /// Returns the scopes of the first alternative that can be met, for the `scope` parameter of a
+    /// challenge (RFC 6750 §3).
     #[must_use]
     pub fn first_alternative(&self) -> Vec<&Scope> {
         match &self.0 {
@@ -92,9 +97,10 @@ impl ScopeRequirement {
         }
     }
 
-    /// All sets of scopes of which having one is enough: the choices of a document of an API. One
-    /// that needs no scope has one empty set, one that nothing can meet has none. Where there would
-    /// be more than 64 sets, it is the [first alternative](Self::first_alternative) alone.
+    /// Returns all sets of scopes that are each sufficient: the choices in an API document. A
+    /// requirement without scopes has one empty set; one that cannot be met has none. If there
+    /// would be more than 64 sets, only the [first alternative](Self::first_alternative) is
+    /// returned.
     #[must_use]
     pub fn scope_sets(&self) -> Vec<Vec<&Scope>> {
         self.all_scope_sets()
@@ -130,7 +136,7 @@ impl ScopeRequirement {
         (sets.len() <= MOST).then_some(sets)
     }
 
-    /// Every scope that it names, in order.
+    /// Returns every scope in the requirement, in order.
     #[must_use]
     pub fn scopes(&self) -> Vec<&Scope> {
         match &self.0 {
@@ -141,7 +147,7 @@ impl ScopeRequirement {
         }
     }
 
-    /// The one scope that it consists of, if it does.
+    /// Returns the scope if the requirement consists of exactly one.
     #[must_use]
     pub fn single(&self) -> Option<&Scope> {
         match &self.0 {
@@ -153,7 +159,7 @@ impl ScopeRequirement {
         }
     }
 
-    /// The scopes of which any one is enough, where it is a plain choice among scopes.
+    /// Returns the scopes if the requirement is a plain choice among scopes.
     #[must_use]
     pub fn alternatives(&self) -> Option<Vec<&Scope>> {
         match &self.0 {
@@ -162,7 +168,7 @@ impl ScopeRequirement {
         }
     }
 
-    /// Whether its text has to stand in parentheses beside another.
+    /// Whether its text needs parentheses when combined with others.
     pub(crate) fn is_several(&self) -> bool {
         matches!(&self.0, Node::Any(several) | Node::All(several) if several.len() > 1)
     }
@@ -178,7 +184,9 @@ impl fmt::Display for ScopeRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Node::Scope(scope) => scope.fmt(f),
-            Node::Any(several) if several.is_empty() => f.write_str("what nobody has"),
+            Node::Any(several) if several.is_empty() => {
+                f.write_str("a scope that cannot be granted")
+            }
             Node::All(several) if several.is_empty() => f.write_str("nothing"),
             Node::Any(several) => write_any(f, several, Self::is_several),
             Node::All(several) => write_all(f, several, Self::is_several),
@@ -198,7 +206,7 @@ pub(crate) fn write_any<R: fmt::Display>(
     write_joined(f, ", ", alternatives, is_several)
 }
 
-/// Writes what is required together: `(any of a, b) and c`.
+/// Writes a conjunction: `(any of a, b) and c`.
 pub(crate) fn write_all<R: fmt::Display>(
     f: &mut fmt::Formatter<'_>,
     parts: &[R],

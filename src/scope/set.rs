@@ -1,7 +1,7 @@
-//! Sets of granted scopes: the trait that routes ask, the model that makes sets from stored names,
-//! and the wildcard set.
+//! Sets of granted scopes: the trait that requirements are checked against, the model that creates
+//! sets from stored names, and the wildcard set.
 //!
-//! A set is compiled once per key and asked on every request, so `grants` is synchronous and must
+//! A set is compiled once per key and checked on every request, so `grants` is synchronous and must
 //! not allocate.
 
 use std::fmt::Debug;
@@ -11,26 +11,25 @@ use super::name::Scope;
 use crate::pointer::to_the_pointee;
 use crate::text::ParseError;
 
-/// What a key was granted.
+/// The scopes granted to a key.
 ///
-/// A host with its own idea of scopes (roles, a fixed list as bits) implements this and a
-/// [`ScopeModel`].
+/// A host with its own scope model (roles, a bit set) implements this trait and [`ScopeModel`].
 pub trait ScopeSet: Debug + Send + Sync + 'static {
-    /// Whether the grants cover all of `required`. A required wildcard is met only by a grant that
-    /// covers all of it.
+    /// Whether the grants cover all of `required`. A required wildcard is satisfied only by a grant
+    /// that covers all of it.
     fn grants(&self, required: &Scope) -> bool;
 
-    /// Calls `see` with the name of each grant, in the order in which people should see them.
+    /// Calls `see` with the name of each grant, in display order.
     fn visit(&self, see: &mut dyn FnMut(&str));
 
-    /// The names of the grants. Allocates: for answers and logs, not for decisions.
+    /// Returns the names of the grants. Allocates; meant for responses and logs, not for decisions.
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         self.visit(&mut |name| names.push(name.to_owned()));
         names
     }
 
-    /// The name of a grant that covers `required`, for explanations; `None` where none does.
+    /// Returns the name of a grant that covers `required`, for explanations; `None` if none does.
     fn granted_by(&self, required: &Scope) -> Option<String> {
         if !self.grants(required) {
             return None;
@@ -45,13 +44,13 @@ pub trait ScopeSet: Debug + Send + Sync + 'static {
     }
 }
 
-/// Compiles the scopes of a record into a set.
+/// Compiles the scopes of a key record into a set.
 pub trait ScopeModel: Debug + Send + Sync + 'static {
-    /// The set that these names grant.
+    /// Returns the set that these names grant.
     ///
     /// # Errors
-    /// Where a name means nothing to the model. The key is refused then: a grant that cannot be
-    /// understood is not guessed at.
+    /// Returns an error if the model does not know a name. The key is then refused: an unknown
+    /// grant is never guessed.
     fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError>;
 }
 
@@ -67,7 +66,7 @@ to_the_pointee! {
     }
 }
 
-/// The model that understands literals, `*`, `…:*` and `….*`: the default.
+/// The default model: literals, `*`, `…:*` and `….*`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WildcardModel;
 
@@ -77,15 +76,15 @@ impl ScopeModel for WildcardModel {
     }
 }
 
-/// Grants with wildcards, in the order in which they were given.
+/// Grants with wildcards, in their original order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WildcardScopes {
     grants: Box<[Scope]>,
-    // Indices of the literals, sorted by text; used only where walking all grants would be slower.
+    // Indices of the literals, sorted by text; empty if scanning all grants is faster.
     sorted_literals: Box<[u32]>,
 }
 
-/// Up to this many grants, walking them beats a binary search.
+/// Up to this many grants, a linear scan is faster than a binary search.
 const FEW: usize = 12;
 
 impl FromIterator<Scope> for WildcardScopes {

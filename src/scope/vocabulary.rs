@@ -1,12 +1,12 @@
-//! The scopes that a host knows, so that no key can be issued with a misspelt one.
+//! The scopes that a host declares, so that no key can be issued with a misspelt one.
 
 use super::name::Scope;
 use crate::text::ParseError;
 
 /// A declared list of scopes.
 ///
-/// A literal is known if it is declared; a wildcard if it is declared or covers a declared name;
-/// `*` always is.
+/// A literal is known if it is declared, a wildcard if it is declared or covers a declared name.
+/// `*` is always known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vocabulary {
     names: Vec<Scope>,
@@ -21,7 +21,7 @@ impl FromIterator<Scope> for Vocabulary {
 }
 
 impl Vocabulary {
-    /// The declared names, in their order.
+    /// Returns the declared names, in order.
     #[must_use]
     pub fn names(&self) -> &[Scope] {
         &self.names
@@ -40,7 +40,7 @@ impl Vocabulary {
     /// Checks a list of grants.
     ///
     /// # Errors
-    /// The first scope that is not known.
+    /// Returns an error for the first unknown scope.
     pub fn check(&self, scopes: &[Scope]) -> Result<(), ParseError> {
         match scopes.iter().find(|scope| !self.knows(scope)) {
             Some(scope) => Err(ParseError::new(

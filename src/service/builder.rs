@@ -1,4 +1,4 @@
-//! The builder of a service.
+//! Builder for [`Portunus`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::store::{Cache, KeyLookup, KeyStore};
 
 /// Builder for [`Portunus`].
 ///
-/// Only credentials and a store are needed. Each method states a whole group; a second call replaces
-/// the first.
+/// Only credentials and a store are required. Each method sets a whole group; a second call
+/// replaces the first.
 #[must_use = "a builder does nothing until build()"]
 pub struct PortunusBuilder {
     credentials: Credentials,
-    /// Where keys are kept, and whether they can be managed there.
+    /// The store, and whether keys can be managed in it.
     store: Option<(Arc<dyn KeyStore>, bool)>,
     cache: Cache,
     limits: Limits,
@@ -51,34 +51,34 @@ impl PortunusBuilder {
         }
     }
 
-    /// Sets where keys are kept. A store that must be awaited gets a [cache](Self::cache), which
-    /// hears of changes on other nodes through the store's own [bus](KeyLookup::bus).
+    /// Sets the key store. A store that must be awaited gets a [cache](Self::cache), which learns
+    /// of changes on other nodes through the store's own [bus](KeyLookup::bus).
     pub fn store(mut self, store: impl KeyStore) -> Self {
         self.store = Some((Arc::new(store), true));
         self
     }
 
-    /// Sets where keys are found, for a service that only authenticates: its keys are managed
-    /// elsewhere, and usage is not counted. Answers that must be awaited are cached for at most 2
-    /// seconds, unless the host calls [`Portunus::forget`].
+    /// Sets a lookup instead of a store, for a service that only authenticates: its keys are
+    /// managed elsewhere, and usage is not counted. Answers that must be awaited are cached for at
+    /// most 2 seconds, unless the host calls [`Portunus::forget`].
     pub fn lookup(mut self, lookup: impl KeyLookup) -> Self {
         self.store = Some((Arc::new(LookupOnly(Arc::new(lookup))), false));
         self
     }
 
-    /// Sets how much is cached, for how long, and which bus tells of changes on other nodes.
+    /// Sets how much is cached, for how long, and which bus reports changes on other nodes.
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Sets how many requests may pass. The default is 60 a minute and 1000 an hour for each key.
+    /// Sets the rate limits. The default is 60 requests a minute and 1000 an hour for each key.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets who may act with a key. By default a key acts for its owner only.
+    /// Sets which actors a key can act for. By default a key acts for its owner only.
     pub fn actors(mut self, actors: Actors) -> Self {
         self.actors = actors;
         self
@@ -90,7 +90,7 @@ impl PortunusBuilder {
         self
     }
 
-    /// Sets what keys may be like, and what operators may do with them.
+    /// Sets which keys can be issued, and what operators can do with them.
     pub fn management(mut self, management: Management) -> Self {
         self.management = management;
         self
@@ -102,21 +102,21 @@ impl PortunusBuilder {
         self
     }
 
-    /// Records requests and acts of management here, by the service's [clock](Self::clock). By default
-    /// nothing is recorded.
+    /// Sets the audit trail, which records requests and management operations with the service's
+    /// [clock](Self::clock). By default nothing is recorded.
     pub fn audit(mut self, trail: AuditTrail) -> Self {
         self.audit = Some(trail);
         self
     }
 
-    /// Sets how long the counts of use by the hour are kept, and how long audit events are, where their
-    /// sinks can forget; `None` for good. The default is 90 days each.
+    /// Sets how long hourly usage counts and audit events are kept; `None` keeps them forever.
+    /// Events are deleted only from sinks that support it. The default is 90 days for both.
     pub fn retention(mut self, usage: Option<Duration>, events: Option<Duration>) -> Self {
         self.retention = Retention { usage, events };
         self
     }
 
-    /// Sets the clock of all parts. The default is the system's.
+    /// Sets the clock of all parts. The default is the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -125,16 +125,16 @@ impl PortunusBuilder {
     /// Builds the service.
     ///
     /// # Errors
-    /// Where the description contradicts itself, or would let requests pass unchecked; the error
-    /// says what to change.
+    /// [`BuildError`] if the settings contradict each other or would let requests pass unchecked.
+    /// The message says what to change.
     pub fn build(self) -> Result<Portunus, BuildError> {
         let (store, managed) = self.store.ok_or(BuildError::NoStore)?;
         if managed && self.management.signs_events() && store.signing().is_none() {
             return Err(BuildError::NoSigning);
         }
-        // A store that answers without a digest never needs to be awaited.
-        let waits = store.find_now(&[]).is_none();
-        let cache = (waits && !self.cache.is_off()).then(|| {
+        // A store that answers an empty lookup immediately never needs to be awaited.
+        let must_wait = store.find_now(&[]).is_none();
+        let cache = (must_wait && !self.cache.is_off()).then(|| {
             self.cache
                 .around(Arc::clone(&store), Arc::clone(&self.clock))
         });

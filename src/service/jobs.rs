@@ -1,12 +1,11 @@
-//! The periodic jobs: one call does what is due.
+//! The periodic jobs of a service: one call runs what is due.
 //!
-//! Jobs run beside each other, each within a limit of time, so that one that hangs stops no other.
-//! Each can be dropped at any await: what it has not done stays where it was. A job never runs
-//! twice at once, however many calls there are; a call passes over what another one is doing.
+//! Jobs run concurrently, each with a time limit, so that a job that hangs does not block the
+//! others. A job can be dropped at any await point without losing its work. A job never runs twice
+//! at once: concurrent calls skip jobs that are running.
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::fmt;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 
 use super::Maintenance;
+use super::work::Work;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
 use crate::clock::within;
@@ -27,25 +27,25 @@ use crate::store::{CachedStore, UsageStore};
 use crate::telemetry;
 use crate::usage::UsageRecorder;
 
-/// How long a job may take at once. What it has not done by then is done the next time.
+/// Time limit of one run of a job. The rest of its work is done in the next run.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How often due times are looked at while something runs.
+/// Interval at which due times are checked while jobs run.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the last round of [`Jobs::run`] may take.
+/// Time limit of the final round of [`Jobs::run`].
 #[cfg(feature = "tokio")]
 const LAST_ROUND: Duration = Duration::from_secs(10);
 
-/// A job that fails is logged this often.
+/// Minimum interval between log messages about the same problem.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// How long things are kept: 90 days unless set, for good where there is no time.
+/// Retention periods: 90 days by default, `None` means forever.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
-    /// The counts of use by the hour.
+    /// Hourly usage counts.
     pub(crate) usage: Option<Duration>,
     /// Audit events.
     pub(crate) events: Option<Duration>,
@@ -53,21 +53,22 @@ pub(crate) struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        let quarter = Duration::from_secs(90 * 24 * 60 * 60);
+        let ninety_days = Duration::from_secs(90 * 24 * 60 * 60);
         Self {
-            usage: Some(quarter),
-            events: Some(quarter),
+            usage: Some(ninety_days),
+            events: Some(ninety_days),
         }
     }
 }
 
-/// What the jobs are about. What is absent has no jobs.
+/// What the jobs work on. An absent part has no jobs.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// Where usage is written.
+    /// The store to which usage is written.
     pub(crate) counts: Option<Arc<dyn UsageStore>>,
     pub(crate) cache: Option<CachedStore>,
-    /// Whose usage, events and new digests are written, and whose limiter and directory are swept.
+    /// Source of the usage, events and new digests to write, and owner of the limiter and directory
+    /// to sweep.
     pub(crate) authenticator: Authenticator,
     pub(crate) retention: Retention,
 }
@@ -91,9 +92,9 @@ pub(crate) struct Jobs {
     parts: Parts,
     jobs: Vec<Job>,
     deleted: Deleted,
-    /// What somebody was told of.
-    told: Mutex<Totals>,
-    /// What the log says is lost, and since when.
+    /// The totals at the last report.
+    reported: Mutex<Totals>,
+    /// The totals when losses were last logged, and when that was.
     logged: Mutex<(Totals, Option<Duration>)>,
 }
 
@@ -101,59 +102,6 @@ pub(crate) struct Jobs {
 struct Deleted {
     hours: AtomicU64,
     events: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Usage,
-    /// The events of one sink.
-    Events(usize),
-    Publish,
-    Rehash,
-    SweepLimiter,
-    SweepCaches,
-    DeleteUsage,
-    DeleteEvents(usize),
-}
-
-impl Work {
-    /// How long after one time the next is due, and how long after one that failed.
-    const fn every(self) -> (Duration, Duration) {
-        let (every, again) = match self {
-            Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
-            Self::Usage => (500, 500),
-            Self::SweepLimiter => (30_000, 30_000),
-            Self::SweepCaches => (60_000, 60_000),
-            Self::DeleteUsage | Self::DeleteEvents(_) => (3_600_000, 10_000),
-        };
-        (Duration::from_millis(every), Duration::from_millis(again))
-    }
-
-    /// Whether something is lost with the process where this is not done.
-    #[cfg(feature = "tokio")]
-    const fn saves(self) -> bool {
-        matches!(
-            self,
-            Self::Usage | Self::Events(_) | Self::Publish | Self::Rehash
-        )
-    }
-}
-
-impl fmt::Display for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage => f.write_str("write usage"),
-            Self::Events(sink) => write!(f, "write the events of audit sink {}", sink + 1),
-            Self::Publish => f.write_str("tell other nodes of changes"),
-            Self::Rehash => f.write_str("write new digests"),
-            Self::SweepLimiter => f.write_str("sweep the limiter"),
-            Self::SweepCaches => f.write_str("sweep the caches"),
-            Self::DeleteUsage => f.write_str("delete old usage"),
-            Self::DeleteEvents(sink) => {
-                write!(f, "delete the old events of audit sink {}", sink + 1)
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -165,16 +113,16 @@ struct Job {
 #[derive(Debug, Default)]
 struct Slot {
     runs: bool,
-    /// When it is due, by the monotonic clock.
+    /// When the job is due, by the monotonic clock.
     due: Duration,
-    /// When its failure was logged.
+    /// When its failure was last logged.
     logged: Option<Duration>,
 }
 
-/// Held while a job runs.
-struct Turn<'a>(&'a Job);
+/// Marks a job as running until dropped.
+struct Running<'a>(&'a Job);
 
-impl Drop for Turn<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.slot.lock().runs = false;
     }
@@ -194,17 +142,17 @@ struct Totals {
     events_throttled: u64,
 }
 
-/// Which jobs a round does.
+/// Which jobs a round runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Due,
-    /// All whose work would be lost with the process, due or not.
+    /// All jobs whose work would be lost with the process, due or not.
     #[cfg(feature = "tokio")]
     Last,
 }
 
 impl Jobs {
-    /// The jobs of these parts, all of them due. From now on somebody must run them.
+    /// Creates the jobs of these parts, all of them due. The caller must run them from now on.
     pub(crate) fn new(parts: Parts) -> Self {
         let mut work = Vec::new();
         let mut add = |all: &mut dyn Iterator<Item = Work>| work.extend(all);
@@ -228,30 +176,29 @@ impl Jobs {
             jobs: work.into_iter().map(job).collect(),
             parts,
             deleted: Deleted::default(),
-            told: Mutex::default(),
+            reported: Mutex::default(),
             logged: Mutex::default(),
         }
     }
 
-    /// Does what is due, and what was asked for; returns what all calls have done since the last one
-    /// that returned.
+    /// Runs what is due or was requested. Returns what all calls have done since the last report.
     ///
-    /// It returns within ten seconds, whatever hangs, and passes over what another call is doing.
-    /// Dropping the future loses nothing: what was not done is due at the next call.
+    /// Returns within ten seconds even if a job hangs, and skips jobs that another call is running.
+    /// Dropping the future loses nothing: unfinished work is due at the next call.
     pub(crate) async fn maintain(&self) -> Maintenance {
         self.parts.usage().jobs_are_run();
         let mut failures = Vec::new();
         self.round(Which::Due, &mut failures).await;
         self.log_losses();
-        let mut told = self.told.lock();
-        let since = std::mem::replace(&mut *told, self.totals());
-        drop(told);
+        let mut reported = self.reported.lock();
+        let since = std::mem::replace(&mut *reported, self.totals());
+        drop(reported);
         self.report(since, failures)
     }
 
-    /// Does what is due when it is due until `shutdown` ends, then all that would be lost otherwise,
-    /// within ten seconds. Returns what was done from the beginning; what still waits then is lost
-    /// with the process.
+    /// Runs jobs when they are due until `shutdown` completes, then within ten seconds all work
+    /// that would be lost otherwise. Returns what was done since the start; work still waiting is
+    /// lost with the process.
     #[cfg(feature = "tokio")]
     pub(crate) async fn run(&self, shutdown: impl Future<Output = ()>) -> Maintenance {
         let (since, mut shutdown) = (self.totals(), pin!(shutdown));
@@ -272,37 +219,37 @@ impl Jobs {
         let last = async {
             loop {
                 self.round(Which::Last, &mut failures).await;
-                // A request that was ended by the stop may be noted while the others are written.
-                if !failures.is_empty() || !self.waits() {
+                // A request that ends during shutdown may record an event while others are written.
+                if !failures.is_empty() || !self.has_unsaved_work() {
                     return;
                 }
                 tokio::time::sleep(TICK / 10).await;
             }
         };
         if within(LAST_ROUND, last).await.is_none() {
-            failures.push(("the last round".to_owned(), no_end(LAST_ROUND)));
+            failures.push(("final round".to_owned(), timed_out(LAST_ROUND)));
         }
         self.report(since, failures)
     }
 
-    /// Runs jobs beside each other. While the first ones run, those that become due are run again;
-    /// but none that has failed, and none after the first ones have ended.
+    /// Runs jobs concurrently. While the first ones run, jobs that become due again are run again,
+    /// except those that have failed in this round. None is started after the first ones have ended.
     async fn round(&self, which: Which, failures: &mut Vec<(String, Failure)>) {
         let mut running = FuturesUnordered::new();
         let (mut first, mut failed) = (HashSet::new(), HashSet::new());
         let mut begins = true;
         loop {
             let seen = self.flushes_requested();
-            for (place, job) in self.jobs.iter().enumerate() {
-                // The last round does each job once: done again and again, those without work would
-                // never let this task rest, and tokio gives a task that does not rest nothing more.
-                let again = which == Which::Due && !first.is_empty() && !failed.contains(&place);
-                let may = begins || again;
-                if let Some(turn) = may.then(|| self.begin(job, which)).flatten() {
+            for (index, job) in self.jobs.iter().enumerate() {
+                // The final round runs each job once: repeating jobs without work would keep this
+                // task from yielding, and tokio withholds progress from a task that never yields.
+                let again = which == Which::Due && !first.is_empty() && !failed.contains(&index);
+                let may_begin = begins || again;
+                if let Some(job) = may_begin.then(|| self.begin(job, which)).flatten() {
                     if begins {
-                        first.insert(place);
+                        first.insert(index);
                     }
-                    running.push(async move { (place, self.perform(turn).await) });
+                    running.push(async move { (index, self.perform(job).await) });
                 }
             }
             begins = false;
@@ -310,11 +257,11 @@ impl Jobs {
             let passes = select(Delay::new(TICK), asked);
             match select(running.next(), passes).await {
                 Either::Left((None, _)) => return,
-                Either::Left((Some((place, done)), _)) => {
-                    first.remove(&place);
+                Either::Left((Some((index, done)), _)) => {
+                    first.remove(&index);
                     if let Err(why) = done {
-                        failed.insert(place);
-                        failures.push((self.jobs[place].work.to_string(), why));
+                        failed.insert(index);
+                        failures.push((self.jobs[index].work.to_string(), why));
                     }
                 }
                 Either::Right(_) => {}
@@ -322,8 +269,8 @@ impl Jobs {
         }
     }
 
-    /// Takes the turn of a job that is due, or that was asked for, unless it runs.
-    fn begin<'a>(&self, job: &'a Job, which: Which) -> Option<Turn<'a>> {
+    /// Marks a job as running if it is due or was requested, unless it is already running.
+    fn begin<'a>(&self, job: &'a Job, which: Which) -> Option<Running<'a>> {
         let wanted = match job.work {
             Work::Events(sink) => {
                 let wanted = |trail: &AuditTrail| trail.is_flush_wanted(sink);
@@ -339,21 +286,21 @@ impl Jobs {
         };
         let begins = due && !slot.runs;
         slot.runs |= begins;
-        begins.then(|| Turn(job))
+        begins.then(|| Running(job))
     }
 
-    /// Does a job within its limit of time, and says when it is due again.
-    async fn perform(&self, turn: Turn<'_>) -> Result<(), Failure> {
-        let Job { work, slot } = turn.0;
+    /// Runs a job within its time limit and sets when it is due again.
+    async fn perform(&self, job: Running<'_>) -> Result<(), Failure> {
+        let Job { work, slot } = job.0;
         let done = match (*work, self.parts.trail()) {
-            // Who waits for a flush must be told that it was given up.
+            // Callers that wait for a flush must learn that it was abandoned.
             (Work::Events(sink), Some(trail)) => {
                 let flushed = trail.flush_sink(sink, LIMIT).await;
-                flushed.map_err(|error| error.map_or_else(|| no_end(LIMIT), Into::into))
+                flushed.map_err(|error| error.map_or_else(|| timed_out(LIMIT), Into::into))
             }
             _ => {
                 let done = within(LIMIT, self.work(*work)).await;
-                done.unwrap_or_else(|| Err(no_end(LIMIT)))
+                done.unwrap_or_else(|| Err(timed_out(LIMIT)))
             }
         };
         let now = self.parts.now();
@@ -429,14 +376,14 @@ impl Jobs {
         }
     }
 
-    /// Whether something waits that is lost with the process.
+    /// Returns whether work is waiting that would be lost with the process.
     #[cfg(feature = "tokio")]
-    fn waits(&self) -> bool {
+    fn has_unsaved_work(&self) -> bool {
         let now = self.report(self.totals(), Vec::new());
         now.uses_waiting + now.events_waiting + now.changes_waiting > 0
     }
 
-    /// Says in the log how much was lost since it said so.
+    /// Logs how much was lost since the last such message.
     fn log_losses(&self) {
         let (totals, now) = (self.totals(), self.parts.now());
         let mut logged = self.logged.lock();
@@ -469,7 +416,7 @@ impl Jobs {
         }
     }
 
-    /// What was done since then, and what waits.
+    /// Returns what was done since these totals, and what is waiting.
     fn report(&self, since: Totals, failures: Vec<(String, Failure)>) -> Maintenance {
         let (parts, now) = (&self.parts, self.totals());
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
@@ -491,10 +438,6 @@ impl Jobs {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("it had not ended after {0:?}")]
-struct NoEnd(Duration);
-
-fn no_end(limit: Duration) -> Failure {
-    Box::new(NoEnd(limit))
+fn timed_out(limit: Duration) -> Failure {
+    format!("timed out after {limit:?}").into()
 }

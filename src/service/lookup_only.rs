@@ -1,4 +1,4 @@
-//! A lookup in the place of a store, for services that only authenticate.
+//! Adapter that presents a lookup as a store, for services that only authenticate.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,13 +11,13 @@ use crate::store::{
     WriteBatch,
 };
 
-/// Finds keys, and refuses to manage them.
+/// A store that finds keys and refuses to manage them.
 #[derive(Debug)]
 pub(super) struct LookupOnly(pub(super) Arc<dyn KeyLookup>);
 
 fn refused<T>() -> Result<T, StoreError> {
     Err(StoreError::unavailable(
-        "this service only looks keys up: give its builder a store() to manage them",
+        "this service only looks up keys: call store() on its builder to manage them",
     ))
 }
 

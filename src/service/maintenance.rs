@@ -1,39 +1,39 @@
-//! What the periodic jobs have done, what still waits, and what was lost.
+//! Report of the periodic jobs: what was done, what is still waiting, and what was lost.
 
 use std::error::Error;
 
-/// What the periodic jobs have come to, since the last time that somebody was told.
+/// Report of the periodic jobs.
 ///
-/// `maintain` counts from the call before; `run` counts from when it began to its end.
+/// `maintain` counts since the previous call, `run` from its start to its end.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Maintenance {
-    /// Uses of keys that were written to the store.
+    /// Uses of keys written to the store.
     pub uses_written: u64,
-    /// Audit events that were written: to the sink that took the most.
+    /// Audit events written, as counted by the sink that took the most.
     pub events_written: u64,
-    /// Changes of keys that other nodes were told of.
+    /// Key changes published to other nodes.
     pub changes_published: u64,
-    /// Keys that were stored under a newer digest.
+    /// Keys stored under a newer digest.
     pub rehashes_written: u64,
-    /// Hours of keys whose counts were deleted because they were too old.
+    /// Hourly usage counts deleted because they were older than the retention.
     pub hours_deleted: u64,
-    /// Audit events that were deleted because they were too old.
+    /// Audit events deleted because they were older than the retention.
     pub events_deleted: u64,
-    /// Uses that were lost because too many keys were in use at once.
+    /// Uses lost because too many keys were in use at once.
     pub uses_lost: u64,
-    /// Audit events that were lost because a sink took none for too long.
+    /// Audit events lost because a sink accepted none for too long.
     pub events_lost: u64,
-    /// Refusals that were left out of the audit because their source had been refused too often.
+    /// Refusals omitted from the audit because their source had been refused too often.
     pub events_throttled: u64,
-    /// Uses that wait to be written, now. At the end of `run` they are lost with the process.
+    /// Uses waiting to be written. Those remaining at the end of `run` are lost with the process.
     pub uses_waiting: u64,
-    /// Audit events that some sink has yet to take, now. At the end of `run` they are lost with the
-    /// process.
+    /// Audit events that at least one sink has not accepted yet. Those remaining at the end of
+    /// `run` are lost with the process.
     pub events_waiting: u64,
-    /// Changes that other nodes have yet to be told of, now.
+    /// Key changes not yet published to other nodes.
     pub changes_waiting: u64,
-    /// The jobs that failed in this call, or in the last round of `run`, by name, and why. What a job
-    /// could not do waits for the next time.
+    /// The names of the jobs that failed in this call, or in the final round of `run`, with the
+    /// reason. Their remaining work is done in the next round.
     pub failures: Vec<(String, Box<dyn Error + Send + Sync>)>,
 }

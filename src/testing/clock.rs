@@ -1,11 +1,11 @@
-//! Time that only moves when told.
+//! A clock that only moves when a test moves it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
 
-/// A clock that stands still until it is moved. Cloning shares the time.
+/// A clock that stands still until it is moved. Clones share the time.
 ///
 /// ```
 /// use portunus::Clock;
@@ -29,13 +29,13 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at 2027-01-15 08:00:00 UTC.
+    /// Creates a clock at 2027-01-15 08:00:00 UTC.
     #[must_use]
     pub fn new() -> Self {
         Self::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
     }
 
-    /// A clock at this time of day.
+    /// Creates a clock at this time of day.
     #[must_use]
     pub fn at(now: SystemTime) -> Self {
         Self {
@@ -43,14 +43,14 @@ impl ManualClock {
         }
     }
 
-    /// Moves on: the time of day and the monotonic time.
+    /// Advances both the time of day and the monotonic time.
     pub fn advance(&self, by: Duration) {
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.0 += by;
         time.1 += by;
     }
 
-    /// Steps the time of day alone, as an administrator or NTP may, forward or back.
+    /// Sets only the time of day, forward or back, as an administrator or NTP may.
     pub fn step_to(&self, now: SystemTime) {
         self.time.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
     }

@@ -1,4 +1,4 @@
-//! A store in front of another that fails, hangs, delays and counts, as a test tells it to.
+//! A store wrapper that fails, hangs, delays and counts calls, as a test requires.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,8 +19,9 @@ use crate::store::{
     StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
-/// A call to a [`KeyStore`] or what stands beside it, named after its method.
-/// [`find_now`](KeyLookup::find_now) is a `Find`, [`primaries`](KeyStore::primaries) is a `Primary`.
+/// A call to a [`KeyStore`], [`UsageStore`] or [`SigningStore`], named after its method.
+/// [`find_now`](KeyLookup::find_now) is a `Find`, [`primaries`](KeyStore::primaries) is a
+/// `Primary`.
 #[allow(missing_docs)] // The names are those of the methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -40,17 +41,16 @@ pub enum Call {
 /// A point in a call at which a [`FaultyStore`] can interfere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Point {
-    /// Before the inner store is called: nothing is read or written yet.
+    /// Before the inner store is called: nothing has been read or written.
     Before(Call),
     /// After the inner store succeeded, before the caller gets the result.
     After(Call),
 }
 
-/// Any store with faults in front of it, for tests of outages. Cloning shares the store and the
-/// faults.
+/// Wraps any store and injects faults, for tests of outages. Clones share the store and the faults.
 ///
-/// At each point, a call is first delayed, then held, then runs a step, then fails; each only where
-/// the test asked for it.
+/// At each point, a call is first delayed, then held, then runs a step, then fails; each only if
+/// the test requested it.
 ///
 /// ```
 /// use portunus::key::{Alphabet, KeyFormat};
@@ -83,7 +83,7 @@ pub struct FaultyStore {
 struct Shared {
     finds: AtomicUsize,
     writes: AtomicUsize,
-    /// One reference more for each call in flight.
+    /// One additional reference for each call in flight.
     in_flight: Arc<()>,
     points_passed: AtomicUsize,
     most_yields: AtomicUsize,
@@ -126,20 +126,20 @@ impl fmt::Debug for FaultyStore {
 }
 
 impl FaultyStore {
-    /// A new [`MemoryStore`] without faults yet.
+    /// Wraps a new [`MemoryStore`], initially without faults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This store without faults yet.
+    /// Wraps this store, initially without faults.
     #[must_use]
     pub fn over(inner: impl KeyStore) -> Self {
         let (inner, shared) = (Arc::new(inner), Arc::default());
         Self { inner, shared }
     }
 
-    /// The store behind the faults, for what another node reads or writes.
+    /// Returns the inner store, for example to read and write as another node.
     #[must_use]
     pub fn inner(&self) -> &Arc<dyn KeyStore> {
         &self.inner
@@ -152,7 +152,7 @@ impl FaultyStore {
     }
 
     /// Fails every call at this point with this error, until [`recover`](Self::recover). Replaces
-    /// what the point failed with before. The function may block or panic, as a faulty store would.
+    /// the previous error of the point. The function may block or panic, as a faulty store would.
     pub fn fail_with(&self, at: Point, error: impl Fn() -> StoreError + Send + Sync + 'static) {
         self.shared.rules.lock().faults.insert(at, Arc::new(error));
     }
@@ -162,47 +162,48 @@ impl FaultyStore {
         self.shared.rules.lock().down = true;
     }
 
-    /// Ends all failures. What is held stays held, and steps stay planned.
+    /// Ends all failures. Held calls stay held, and steps stay planned.
     pub fn recover(&self) {
         let mut rules = self.shared.rules.lock();
         (rules.down, rules.faults) = (false, HashMap::new());
     }
 
-    /// Holds every call at this point until [`release`](Self::release): a store that hangs.
+    /// Holds every call at this point until [`release`](Self::release), like a store that hangs.
     pub fn hold(&self, at: Point) {
         self.shared.rules.lock().held.entry(at).or_default();
     }
 
-    /// Lets all calls that are held at this point go on, and holds no more there.
+    /// Releases all calls held at this point, and stops holding calls there.
     pub fn release(&self, at: Point) {
         let waiting = self.shared.rules.lock().held.remove(&at);
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Runs this step in the next call that reaches this point. Steps at one point are for one call
-    /// each, in their order.
+    /// Runs this step in the next call that reaches this point. Several steps at one point run in
+    /// order, one per call.
     pub fn once(&self, at: Point, step: impl Future<Output = ()> + Send + 'static) {
         self.shared.rules.lock().steps.push((at, Box::pin(step)));
     }
 
-    /// From now on every call must be awaited, and yields to other tasks between once and this many
-    /// times at each point; 0 ends this.
+    /// Makes every call asynchronous from now on: at each point it yields to other tasks between
+    /// once and this many times. 0 ends this.
     pub fn answer_late(&self, most_yields: usize) {
         self.shared.most_yields.store(most_yields, SeqCst);
     }
 
-    /// From now on every look-up finds this, whatever is looked up: a wrong answer.
+    /// Makes every lookup return this key from now on, whatever is looked up, to simulate a wrong
+    /// answer.
     pub fn always_find(&self, stored: Arc<StoredKey>) {
         self.shared.rules.lock().always_found = Some(stored);
     }
 
-    /// From now on the row of this key cannot be read: lists leave it out and name it
-    /// ([`Page::corrupt`]), look-ups and [`get`](KeyStore::get) fail with [`StoreError::corrupt`].
+    /// Makes the row of this key unreadable from now on. Lists omit it and report it in
+    /// [`Page::corrupt`]; lookups and [`get`](KeyStore::get) fail with [`StoreError::corrupt`].
     pub fn spoil(&self, id: &KeyId) {
         self.shared.rules.lock().spoilt.insert(id.clone());
     }
 
-    /// What of this key cannot be read.
+    /// Returns the name of this key's row if the row is unreadable.
     fn spoilt(&self, id: &KeyId) -> Option<String> {
         let is_spoilt = self.shared.rules.lock().spoilt.contains(id);
         is_spoilt.then(|| format!("row {id}"))
@@ -224,19 +225,21 @@ impl FaultyStore {
         Ok(found)
     }
 
-    /// The number of look-ups by digest so far, including failed ones.
+    /// Returns the number of lookups by digest so far, including failed ones.
     #[must_use]
     pub fn finds(&self) -> usize {
         self.shared.finds.load(SeqCst)
     }
 
-    /// The number of batches given to [`apply`](KeyStore::apply) so far, including failed ones.
+    /// Returns the number of batches passed to [`apply`](KeyStore::apply) so far, including failed
+    /// ones.
     #[must_use]
     pub fn writes(&self) -> usize {
         self.shared.writes.load(SeqCst)
     }
 
-    /// The number of awaited calls that have begun and were neither completed nor dropped.
+    /// Returns the number of asynchronous calls that have started and were neither completed nor
+    /// dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         Arc::strong_count(&self.shared.in_flight) - 1
@@ -259,7 +262,7 @@ impl FaultyStore {
         let most = self.shared.most_yields.load(SeqCst);
         let mut yields = turn.checked_rem(most).map_or(0, |rest| rest + 1);
         poll_fn(|context| {
-            // Pending and already woken: a yield in any runtime.
+            // Pending and already woken: yields in any runtime.
             if yields > 0 {
                 yields -= 1;
                 context.waker().wake_by_ref();
@@ -324,7 +327,7 @@ impl KeyLookup for FaultyStore {
         }
         drop(rules);
         if digests.is_empty() {
-            // Only whether it has to be awaited was asked.
+            // An empty lookup only asks whether the store must be awaited.
             return Some(Ok(None));
         }
         let found = match (self.fault(before), self.always_found()) {
@@ -411,7 +414,7 @@ impl SigningStore for FaultyStore {
 
 impl FaultyStore {
     fn counts(&self) -> Result<Arc<dyn UsageStore>, StoreError> {
-        let none = || StoreError::unavailable("the inner store keeps no counts");
+        let none = || StoreError::unavailable("the inner store does not count usage");
         self.inner.usage().ok_or_else(none)
     }
 }

@@ -1,4 +1,4 @@
-//! A store with keys that are ready to be used.
+//! A store with keys that are ready to use.
 
 use futures_util::FutureExt;
 
@@ -12,8 +12,7 @@ use crate::service::{Portunus, PortunusBuilder};
 use crate::store::MemoryStore;
 use std::time::{Duration, SystemTime};
 
-/// Keys in memory, with the clock and the format that they are made with. Cloning shares the keys
-/// and the clock.
+/// An in-memory key store with its clock and key format. Clones share the keys and the clock.
 #[derive(Debug, Clone)]
 pub struct TestKeys {
     store: MemoryStore,
@@ -28,7 +27,7 @@ impl Default for TestKeys {
 }
 
 impl TestKeys {
-    /// No keys yet; they will begin with `test_`.
+    /// Creates an empty store. Its keys begin with `test_`.
     #[must_use]
     pub fn new() -> Self {
         Self::of(valid(
@@ -38,7 +37,7 @@ impl TestKeys {
         ))
     }
 
-    /// No keys yet; they will be of the service's own format.
+    /// Creates an empty store. Its keys have the service's own format.
     #[must_use]
     pub fn of(format: KeyFormat) -> Self {
         Self {
@@ -48,19 +47,19 @@ impl TestKeys {
         }
     }
 
-    /// The secret of a new application key of a tenant.
+    /// Issues an application key of a tenant and returns its secret.
     ///
     /// # Panics
-    /// Where a tenant or scope has no valid name.
+    /// Panics if the tenant or a scope is invalid.
     #[must_use]
     pub fn issue<'s>(&self, tenant: &str, scopes: impl IntoIterator<Item = &'s str>) -> String {
         self.issue_with(tenant, scopes, |_| {})
     }
 
-    /// The same for a key that is otherwise than usual.
+    /// Issues a key with changed settings and returns its secret.
     ///
     /// # Panics
-    /// Where a tenant or scope has no valid name, or the manager refuses the key.
+    /// Panics if the tenant or a scope is invalid, or if the manager refuses the key.
     #[must_use]
     pub fn issue_with<'s>(
         &self,
@@ -87,28 +86,28 @@ impl TestKeys {
         valid(at_once(self.manager().issue(new)))
     }
 
-    /// The id of the key with this secret.
+    /// Returns the id of the key with this secret.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Panics if no key has this secret.
     #[must_use]
     pub fn id_of(&self, key: &str) -> KeyId {
         match at_once(self.manager().verify(key)) {
             Ok(Some(found)) => found.record.id.clone(),
-            _ => panic!("this is none of the keys"),
+            _ => panic!("no key has this secret"),
         }
     }
 
     /// Revokes the key with this secret.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Panics if no key has this secret.
     pub fn revoke(&self, key: &str) {
         valid(at_once(self.manager().revoke(&self.id_of(key), None)));
     }
 
-    /// The description of a service with these keys, as Bearer and as Basic, by this clock and without
-    /// limits: to be completed as the service's own is.
+    /// Returns a builder of a service with these keys, accepted as Bearer and as Basic, with this
+    /// clock and without limits. The test completes it like the host's own service.
     pub fn builder(&self) -> PortunusBuilder {
         let format = || [self.format.clone()];
         Portunus::builder(Credentials::new().bearer(format()).basic(format()))
@@ -121,28 +120,28 @@ impl TestKeys {
         valid(self.builder().build()).manager().clone()
     }
 
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &MemoryStore {
         &self.store
     }
 
-    /// The clock.
+    /// Returns the clock.
     #[must_use]
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
 
-    /// The instant that is this far away by the clock.
+    /// Returns the instant that is this far in the future by the clock.
     #[must_use]
     pub fn in_the(&self, future: Duration) -> SystemTime {
         self.clock.now() + future
     }
 }
 
-/// What a store in memory answers without waiting.
+/// Returns the result of a future that an in-memory store completes immediately.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer
         .now_or_never()
-        .unwrap_or_else(|| panic!("a store in memory never waits"))
+        .unwrap_or_else(|| panic!("an in-memory store must answer immediately"))
 }

@@ -1,10 +1,10 @@
-//! For the tests of hosts (feature `testing`): time that only moves when told, keys that are ready,
-//! principals made by hand, an audit to look into, and a store that fails when told. Everything here
-//! panics where it is told nonsense: a test is the place to hear of it.
+//! Helpers for the tests of host applications (feature `testing`): a clock that is moved by hand,
+//! ready-made keys and principals, recorded audit events, and a store that fails on demand.
+//! Functions here panic on invalid input, because a test should fail immediately.
 //!
-//! # A handler without any key
-//! What a handler takes is in the request's extensions, and a test may put it there itself: no
-//! layer, no store, no key.
+//! # Testing a handler without keys
+//! A handler reads the principal from the request's extensions. A test can insert a principal
+//! directly, without a layer, a store or a key.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
@@ -22,7 +22,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Requirements of routes are checked as ever.
+//! // Requirements of routes are checked as usual.
 //! let router: Router = Router::new().route("/documents", get(documents).require(scope!("document:read")));
 //! let ask = |who: TestPrincipal| {
 //!     let request = Request::get("/documents").extension(who.build()).body(Body::empty());
@@ -34,10 +34,10 @@
 //! # }
 //! ```
 //!
-//! With actix-web it is the same: `request.extensions_mut().insert(principal)`.
+//! With actix-web, use `request.extensions_mut().insert(principal)`.
 //!
-//! # The whole of it, with keys
-//! [`TestKeys`] is a store with a clock; its service is described as the host's own is.
+//! # Testing a service with keys
+//! [`TestKeys`] is a store with a clock. Its builder is completed like the host's own service.
 //!
 #![cfg_attr(feature = "tower", doc = "```")]
 #![cfg_attr(not(feature = "tower"), doc = "```ignore (needs the feature tower)")]
@@ -77,7 +77,7 @@ pub use request::TestRequest;
 
 use std::fmt;
 
-/// What must be right in a test.
+/// Returns the value, or panics with the error.
 fn valid<T, E: fmt::Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -1,4 +1,4 @@
-//! A principal made by hand, for handlers that are tested without any key.
+//! A hand-made principal, for testing handlers without keys.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::respond::Responder;
 use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use crate::usage::UsageRecorder;
 
-/// Describes a [`KeyPrincipal`] that no key was presented for.
+/// Builder for a [`KeyPrincipal`] without a presented key.
 ///
 /// ```
 /// use portunus::testing::TestPrincipal;
@@ -36,19 +36,19 @@ pub struct TestPrincipal {
 }
 
 impl TestPrincipal {
-    /// An application key of a tenant: without scopes, in the environment `production`, as issued
-    /// keys are unless it is said.
+    /// Creates the principal of an application key of a tenant, without scopes, in the environment
+    /// `production`, which is also the default of issued keys.
     ///
     /// # Panics
-    /// Where the tenant has no valid name, as everything here does where a name is none.
+    /// Panics if the tenant is not a valid identifier.
     pub fn app(tenant: &str) -> Self {
         Self::new(KeyKind::App, Owner::tenant(valid(tenant.parse())))
     }
 
-    /// A key of a user.
+    /// Creates the principal of a user key.
     ///
     /// # Panics
-    /// Where a name is none.
+    /// Panics if the tenant or the user is not a valid identifier.
     pub fn user(tenant: &str, user: &str) -> Self {
         Self::new(
             KeyKind::User,
@@ -74,10 +74,10 @@ impl TestPrincipal {
         }
     }
 
-    /// What is granted.
+    /// Sets the granted scopes.
     ///
     /// # Panics
-    /// Where a scope has no valid name.
+    /// Panics if a scope is invalid.
     pub fn scopes<'s>(mut self, scopes: impl IntoIterator<Item = &'s str>) -> Self {
         self.record.scopes = scopes
             .into_iter()
@@ -86,16 +86,16 @@ impl TestPrincipal {
         self
     }
 
-    /// The key only reads.
+    /// Makes the key read-only.
     pub fn read_only(mut self) -> Self {
         self.record.access = Access::ReadOnly;
         self
     }
 
-    /// The only workspaces that the key reaches.
+    /// Sets the only workspaces that the key can access.
     ///
     /// # Panics
-    /// Where a workspace has no valid name.
+    /// Panics if a workspace is not a valid identifier.
     pub fn workspaces<'w>(mut self, workspaces: impl IntoIterator<Item = &'w str>) -> Self {
         self.record.workspaces = Some(
             workspaces
@@ -106,58 +106,59 @@ impl TestPrincipal {
         self
     }
 
-    /// The plan that the owner pays for.
+    /// Sets the key's plan.
     ///
     /// # Panics
-    /// Where the plan has no valid name.
+    /// Panics if the plan is not a valid name.
     pub fn plan(mut self, plan: &str) -> Self {
         self.record.plan = Some(valid(plan.parse()));
         self
     }
 
-    /// The environment.
+    /// Sets the environment.
     ///
     /// # Panics
-    /// Where the environment has no valid name.
+    /// Panics if the environment is not a valid name.
     pub fn environment(mut self, environment: &str) -> Self {
         self.record.environment = valid(environment.parse());
         self
     }
 
-    /// Changes anything else that is known of the key.
+    /// Changes any other field of the key's record.
     pub fn with(mut self, change: impl FnOnce(&mut KeyRecord)) -> Self {
         change(&mut self.record);
         self
     }
 
-    /// The key acts for a user of the host's directory, in this way: with what both of them may.
+    /// Makes the key act in this mode for a user of the host's directory. It may do what both of
+    /// them may do.
     pub fn acting_for(mut self, mode: ActorMode, user: User) -> Self {
         self.acting = Some((mode, user));
         self
     }
 
-    /// Where the request came from.
+    /// Sets the client address of the request.
     pub fn client_ip(mut self, address: IpAddr) -> Self {
         self.client_ip = Some(address);
         self
     }
 
-    /// How scopes are compared; with wildcards unless set.
+    /// Sets how scopes are compared. The default is [`WildcardModel`].
     pub fn scope_model(mut self, model: impl ScopeModel) -> Self {
         self.model = Arc::new(model);
         self
     }
 
-    /// Refusals of this caller are worded as this authenticator's.
+    /// Renders refusals of this principal in this authenticator's format.
     pub fn dialect_of(mut self, authenticator: &Authenticator) -> Self {
         self.responder = Arc::clone(authenticator.responder());
         self
     }
 
-    /// The principal.
+    /// Builds the principal.
     ///
     /// # Panics
-    /// Where the scopes cannot be understood by their model.
+    /// Panics if the scope model rejects the scopes.
     #[must_use]
     pub fn build(self) -> KeyPrincipal {
         let compile = |scopes: &[Scope]| valid(self.model.compile(scopes));

@@ -1,9 +1,9 @@
-//! An audit that a test looks into.
+//! An audit trail whose events a test can read.
 
 use super::valid;
 use crate::audit::{AuditEvent, AuditTrail, MemoryAudit};
 
-/// Keeps every event, whatever their number. Cloning shares them.
+/// An audit trail that keeps every event, without a limit on their number. Clones share the events.
 ///
 /// ```
 /// use portunus::ErrorCode;
@@ -18,7 +18,7 @@ use crate::audit::{AuditEvent, AuditTrail, MemoryAudit};
 /// let request = TestRequest::get("/documents");
 /// // What an adapter does:
 /// let request_audit = authenticator.request_audit(&request).ok_or("an audit was set")?;
-/// let refused = authenticator.authenticate(&request).await.err().ok_or("there is no key")?;
+/// let refused = authenticator.authenticate(&request).await.err().ok_or("the request has no key")?;
 /// request_audit.answered(401, Some(&refused));
 /// assert_eq!(audit.events().await[0].outcome, AuditOutcome::Refused(ErrorCode::MissingKey));
 /// # Ok(())
@@ -37,7 +37,7 @@ impl Default for RecordedAudit {
 }
 
 impl RecordedAudit {
-    /// An audit by the clock of the service that it is given to.
+    /// Creates an empty trail, which takes its time from the clock of its service.
     #[must_use]
     pub fn new() -> Self {
         Self::with(AuditTrail::builder())
@@ -49,16 +49,16 @@ impl RecordedAudit {
         Self { trail, kept }
     }
 
-    /// The trail, for authenticators and managers.
+    /// Returns the trail, for services and managers.
     #[must_use]
     pub fn trail(&self) -> AuditTrail {
         self.trail.clone()
     }
 
-    /// Everything so far, the oldest first.
+    /// Returns all events so far, oldest first.
     ///
     /// # Panics
-    /// Never: memory takes every event.
+    /// Never: the in-memory sink accepts every event.
     pub async fn events(&self) -> Vec<AuditEvent> {
         valid(self.trail.flush().await);
         self.kept.all()

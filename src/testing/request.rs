@@ -1,5 +1,4 @@
-//! The head of a request, made by hand: to ask an authenticator or a requirement without any
-//! framework.
+//! A hand-made request head, to call an authenticator or a requirement without a framework.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::valid;
 use crate::request::{FieldName, RequestHead, TlsVersion};
 
-/// A request as far as authentication looks at it.
+/// A request, as seen by authentication.
 #[derive(Clone, PartialEq, Eq)]
 #[must_use]
 pub struct TestRequest {
@@ -25,7 +24,7 @@ pub struct TestRequest {
 }
 
 impl TestRequest {
-    /// A request without any field, from nowhere.
+    /// Creates a request without header fields and without a peer address.
     pub fn new(method: &str, path: &str) -> Self {
         Self {
             method: method.into(),
@@ -37,35 +36,35 @@ impl TestRequest {
         }
     }
 
-    /// `GET`.
+    /// Creates a `GET` request.
     pub fn get(path: &str) -> Self {
         Self::new("GET", path)
     }
 
-    /// `POST`.
+    /// Creates a `POST` request.
     pub fn post(path: &str) -> Self {
         Self::new("POST", path)
     }
 
-    /// A parameter of the route that was matched, decoded.
+    /// Adds a decoded parameter of the matched route.
     pub fn parameter(mut self, name: &str, value: &str) -> Self {
         self.parameters.push((name.into(), value.into()));
         self
     }
 
-    /// One more line of a field, after those before.
+    /// Adds a header line after existing lines of the same name.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.fields
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 
-    /// `Authorization: Bearer`.
+    /// Adds `Authorization: Bearer`.
     pub fn bearer(self, key: &str) -> Self {
         self.field("authorization", format!("Bearer {key}"))
     }
 
-    /// `Authorization: Basic`, with the key as the user.
+    /// Adds `Authorization: Basic`, with the key as the user name.
     pub fn basic(self, key: &str) -> Self {
         self.field(
             "authorization",
@@ -73,16 +72,16 @@ impl TestRequest {
         )
     }
 
-    /// The address at the other end of the connection.
+    /// Sets the peer address.
     ///
     /// # Panics
-    /// Where it is none.
+    /// Panics if this is not an IP address.
     pub fn peer(mut self, address: &str) -> Self {
         self.peer = Some(valid(address.parse()));
         self
     }
 
-    /// The version of TLS of the connection.
+    /// Sets the TLS version of the connection.
     pub fn tls(mut self, version: TlsVersion) -> Self {
         self.tls = Some(version);
         self
@@ -128,7 +127,7 @@ impl RequestHead for TestRequest {
 }
 
 impl fmt::Debug for TestRequest {
-    /// The fields by their names alone: keys are among the values.
+    /// Prints only the names of the fields, because their values may contain keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fields: Vec<&str> = self.fields.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("TestRequest")

@@ -1,7 +1,7 @@
-//! What is done for every request takes no memory from the allocator: a look-up that hits, and a
-//! requirement that is met.
+//! The work that is done for every request does not allocate: a cached lookup, and a requirement
+//! that is met.
 //!
-//! A binary of its own, because counting replaces the allocator of the whole program.
+//! A separate binary, because counting replaces the allocator of the whole program.
 
 use std::hint::black_box;
 
@@ -14,7 +14,7 @@ use portunus::store::MemoryStore;
 use portunus::{Authenticator, Principal, RequestHead};
 use portunus_test_support::{Head, Setup, format, scope, stranger, with_last_character_wrong};
 
-/// The allocations of a hundred repetitions, after one that may warm up.
+/// Returns the allocations of a hundred repetitions, after one for warming up.
 pub(super) fn allocations(mut act: impl FnMut()) -> u64 {
     act();
     measure(|| (0..100).for_each(|_| act())).count_total
@@ -159,7 +159,7 @@ fn garbage_and_unknown_keys_allocate_nothing() {
     let authenticator = Setup::on(MemoryStore::new())
         .bearer([format(), loose.clone()])
         .basic([format()])
-        .failure_quotas(None) // whose refusal is another answer, and says when to come back
+        .failure_quotas(None) // a refusal for failures is another response, with Retry-After
         .build()
         .unwrap();
     for head in [

@@ -1,5 +1,5 @@
-//! A cached request through the layer: it allocates what the first value in a request's extensions
-//! allocates, and nothing else.
+//! A cached request through the layer allocates only what the first value in a request's extensions
+//! allocates.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::hot_path::{allocations, issue};
 
-/// Whether answers are counted: what counts them is reported, and marks them.
+/// Whether responses are counted: the counter is reported to, and marks them.
 const TELEMETRY: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
 #[derive(Clone)]
@@ -71,7 +71,7 @@ fn a_hit_through_the_layer_and_a_requirement_allocates_one_first_insert() {
         let response = answered(service.call(request())).unwrap();
         assert_eq!(response.status(), 200);
     });
-    // A hundred reports, and a hundred first values in the extensions of answers.
+    // A hundred reports, and a hundred first values in the extensions of responses.
     let counting = if TELEMETRY { 100 + first_insert } else { 0 };
     assert_eq!(through - asking, first_insert + counting);
 }

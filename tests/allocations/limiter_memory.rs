@@ -1,6 +1,6 @@
-//! What a live bucket takes, and that idle ones give it back.
+//! The memory of a live bucket, and that idle ones release it.
 //!
-//! A binary of its own, because counting replaces the allocator of the whole program.
+//! A separate binary, because counting replaces the allocator of the whole program.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use portunus::testing::ManualClock;
 const BUCKETS: usize = 10_000;
 const BUCKETS_SIGNED: i64 = 10_000;
 
-/// Ten thousand families, each with a slot as beside a cached key.
+/// Ten thousand families, each with a slot as in a cached key.
 struct Keys(Vec<(KeyFamily, LimiterSlot)>);
 
 impl Keys {
@@ -42,7 +42,7 @@ impl Keys {
     }
 }
 
-/// What is still held, of all that was taken meanwhile.
+/// The memory that is still held, of all that was allocated meanwhile.
 fn held(act: impl FnOnce()) -> i64 {
     measure(act).bytes_current
 }
@@ -56,8 +56,8 @@ fn a_live_bucket_at_the_default_quotas_takes_less_than_a_kibibyte_and_a_half() {
     println!("a live bucket takes {each} bytes");
     assert_eq!(limiter.live_buckets(), BUCKETS);
     assert!(each < 1536, "{each}");
-    // Sixty times of eight bytes and 256 slots of two are the least: less would mean that something
-    // was not counted.
+    // Sixty times of eight bytes and 256 slots of two are the minimum: less would mean that
+    // something was not counted.
     assert!(each > 60 * 8 + 256 * 2, "{each}");
 }
 
@@ -83,18 +83,18 @@ fn idle_buckets_give_their_memory_back() {
     let (keys, quotas) = (Keys::new(), Quotas::default());
     let live = held(|| keys.ask(&limiter, &quotas));
 
-    // Not while they may still have to refuse.
+    // Not while they may still have to refuse requests.
     clock.advance(Duration::from_secs(3600));
     assert_eq!(held(|| limiter.sweep()), 0);
     assert_eq!(limiter.live_buckets(), BUCKETS);
 
-    // The windows, though cached keys still point to the cells.
+    // The windows are freed, although cached keys still point to the cells.
     clock.advance(Duration::from_secs(15));
     let windows = -held(|| limiter.sweep());
     assert_eq!(limiter.live_buckets(), 0);
     assert!(windows > live * 8 / 10, "{windows} of {live}");
 
-    // And the cells, once nothing points to them. The tables of the map keep their size.
+    // The cells are freed once nothing points to them. The tables of the map keep their size.
     let cells = -held(|| {
         drop(keys);
         limiter.sweep();
@@ -112,7 +112,7 @@ fn idle_buckets_give_their_memory_back() {
 }
 
 #[test]
-fn requests_that_need_room_sweep_without_being_told() {
+fn requests_that_need_space_trigger_a_sweep() {
     let clock = ManualClock::new();
     let limiter = LocalLimiter::builder().clock(clock.clone()).build();
     let quotas = Quotas::default();

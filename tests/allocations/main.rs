@@ -1,4 +1,5 @@
-//! What is allocated. A binary of its own, because counting replaces the allocator of the whole program.
+//! Allocation tests. A separate binary, because counting replaces the allocator of the whole
+//! program.
 
 #![cfg(feature = "testing")]
 #![allow(

@@ -1,5 +1,5 @@
-//! Every act of management is one event of the audit: who, what, with which key, from where, done
-//! or refused.
+//! Every management act is one audit event: actor, action, key, client address, and whether it
+//! succeeded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,7 +53,7 @@ impl Desk {
         self.trail.flush().await.unwrap();
         self.log.all()
     }
-    /// The last event, and that it is the only one since so many.
+    /// Returns the last event, and asserts that it is the only new one.
     async fn last(&self, before: usize) -> AuditEvent {
         let events = self.events().await;
         assert_eq!(events.len(), before + 1, "{events:?}");
@@ -239,7 +239,7 @@ async fn every_act_that_is_refused_is_one_event_of_the_operators_tenant() {
 }
 
 #[tokio::test]
-async fn acts_that_the_state_forbids_are_noted_with_their_codes() {
+async fn acts_that_the_state_forbids_are_recorded_with_their_codes() {
     let desk = desk(100);
     let manager = desk.manager().by(alice());
     let id = manager.issue(new_key()).await.unwrap().record.id.clone();
@@ -272,7 +272,7 @@ async fn acts_that_the_state_forbids_are_noted_with_their_codes() {
 }
 
 #[tokio::test]
-async fn acts_are_kept_however_full_the_queue_is() {
+async fn acts_are_recorded_even_if_the_queue_is_full() {
     let desk = desk(1);
     let manager = desk.manager();
     desk.flood(10);
@@ -300,7 +300,7 @@ async fn acts_are_kept_however_full_the_queue_is() {
     );
 }
 
-/// A sink that takes nothing until it is told to.
+/// A sink that accepts nothing until it is opened.
 #[derive(Debug, Default, Clone)]
 struct Closed(Arc<AtomicBool>, Arc<Mutex<Vec<AuditEvent>>>);
 
@@ -316,7 +316,7 @@ impl AuditSink for Closed {
 }
 
 #[tokio::test]
-async fn acts_are_kept_however_long_a_sink_fails() {
+async fn acts_are_kept_while_a_sink_fails() {
     let mut desk = desk(5);
     let sink = Closed::default();
     desk.trail = AuditTrail::builder()
@@ -346,12 +346,12 @@ async fn acts_are_kept_however_long_a_sink_fails() {
 }
 
 #[tokio::test]
-async fn an_act_whose_operator_goes_away_is_noted() {
+async fn an_act_whose_operator_disconnects_is_recorded() {
     let desk = desk(100);
     desk.fixture.store.hold(Point::Before(Call::Primary));
     let manager = desk.manager().by(alice());
     let new = new_key();
-    // The client of a management API hangs up: its server drops the future.
+    // The client of a management API disconnects: its server drops the future.
     let issue = tokio::spawn(async move { manager.issue(new).await.map(drop) });
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -428,7 +428,7 @@ async fn an_event_of_an_act_carries_no_secret_and_no_digest() {
 }
 
 #[tokio::test]
-async fn what_the_host_refused_itself_names_the_key_and_not_what_stood_in_the_request() {
+async fn a_refusal_by_the_host_records_the_key_and_nothing_from_the_request() {
     let desk = desk(100);
     let manager = desk.manager().by(alice());
     let record = desk
@@ -483,7 +483,7 @@ async fn what_the_host_refused_itself_names_the_key_and_not_what_stood_in_the_re
 }
 
 #[tokio::test]
-async fn an_id_that_no_key_has_is_told_only_where_it_cannot_be_a_secret() {
+async fn an_unknown_id_is_recorded_only_if_it_cannot_be_a_secret() {
     let desk = desk(100);
     let manager = desk.manager().by(alice());
     let secret = KeyId::new(&portunus_test_support::stranger()).unwrap();
@@ -491,7 +491,7 @@ async fn an_id_that_no_key_has_is_told_only_where_it_cannot_be_a_secret() {
     let event = desk.last(0).await;
     assert_eq!(
         (event.key_id, event.detail.as_deref()),
-        (None, Some("there is no such key"))
+        (None, Some("key not found"))
     );
     let harmless = KeyId::generate().unwrap();
     manager.make_primary(&harmless).await.unwrap_err();

@@ -1,5 +1,5 @@
-//! Audit events as lines that commit to each other: whatever is done to the file, the first line
-//! that was touched is found.
+//! Audit events as lines that commit to each other: whatever is done to the file, the first altered
+//! line is found.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -37,11 +37,11 @@ fn events(numbers: impl IntoIterator<Item = u128>) -> Vec<AuditEvent> {
     numbers.into_iter().map(event).collect()
 }
 
-/// Held for writing while a process is started, which has a copy of every open file, and its lock,
-/// for a moment.
+/// Locked for writing while a process is started, because the child briefly holds a copy of every
+/// open file, including its lock.
 static FORKING: RwLock<()> = RwLock::new(());
 
-/// One at a time in each thread.
+/// One file at a time in each thread.
 struct Place {
     _no_fork: RwLockReadGuard<'static, ()>,
     _folder: TempDir,
@@ -79,7 +79,7 @@ fn key(byte: u8) -> ChainKey {
     ChainKey::new(&[byte; 32]).unwrap()
 }
 
-/// A chain of this many lines, written two at a time.
+/// Returns a chain of this many lines, written two at a time.
 async fn chain(length: u128, key: Option<ChainKey>) -> (Place, ChainHead) {
     let place = place();
     let sink = JsonLines::open(&place.path, key).unwrap();
@@ -90,7 +90,7 @@ async fn chain(length: u128, key: Option<ChainKey>) -> (Place, ChainHead) {
     (place, head)
 }
 
-/// The line that is reported, from 1.
+/// Returns the reported line, counted from 1.
 fn found(bytes: &[u8], key: Option<&ChainKey>, known: Option<&ChainHead>) -> Option<u64> {
     match verify(bytes, key, known) {
         Ok(_) => None,
@@ -106,7 +106,8 @@ fn joined(lines: &[String]) -> Vec<u8> {
         .collect()
 }
 
-/// The line as somebody without a key would write it anew: another route, and a hash that fits.
+/// Returns the line as an attacker without a key would rewrite it: another route, and a matching
+/// hash.
 fn forged(line: &str, change: impl FnOnce(String) -> String) -> String {
     let (content, _) = line.rsplit_once(r#","hash":""#).unwrap();
     let content = change(content.to_owned());
@@ -118,7 +119,7 @@ fn forged(line: &str, change: impl FnOnce(String) -> String) -> String {
 }
 
 #[tokio::test]
-async fn a_chain_is_whole_and_its_end_is_what_the_sink_says() {
+async fn a_chain_is_intact_and_ends_as_the_sink_reports() {
     for key in [None, Some(key(1))] {
         let (place, head) = chain(5, key.clone()).await;
         assert_eq!(
@@ -183,7 +184,7 @@ async fn every_byte_that_is_taken_out_or_put_in_is_found() {
             let mut longer = good.clone();
             longer.insert(at, with);
             if longer.len() > good.len() {
-                // An end of a line beside another makes an empty line after a good one.
+                // An additional line end makes an empty line after a valid one.
                 let line = line + u64::from(with == b'\n' && good[at] == b'\n');
                 assert_eq!(
                     found(&longer, None, Some(&head)),
@@ -273,7 +274,7 @@ async fn a_line_that_was_made_up_and_put_in_is_found() {
     let good = place.lines();
     for at in 0..6 {
         let mut bad = good.clone();
-        // It fits what stands before it; only what comes after does not fit it.
+        // It matches the line before it; only the line after it does not match.
         bad.insert(
             at,
             forged(&good[at], |content| {
@@ -288,7 +289,7 @@ async fn a_line_that_was_made_up_and_put_in_is_found() {
     }
 }
 
-/// All lines from the altered one on, written anew by somebody who has no key.
+/// Rewrites all lines from the altered one on, as an attacker without a key would.
 fn written_anew(good: &[String], from: usize) -> Vec<String> {
     let mut bad = good.to_vec();
     for at in from..bad.len() {
@@ -309,7 +310,7 @@ fn written_anew(good: &[String], from: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_has_no_key_cannot_write_a_keyed_chain_anew() {
+async fn without_the_key_a_keyed_chain_cannot_be_rewritten() {
     let (place, head) = chain(6, Some(key(1))).await;
     for from in 0..6 {
         let bad = joined(&written_anew(&place.lines(), from));
@@ -384,7 +385,7 @@ async fn a_line_that_a_crash_cut_off_is_taken_away_and_the_chain_goes_on() {
         drop(sink);
         assert_eq!(verify(&*place.bytes(), None, None).unwrap().lines, 3);
     }
-    // What a file system may leave of a block that was never written.
+    // What a file system may leave in a block that was never written.
     fs::write(&place.path, [&good[..], &[0; 4096]].concat()).unwrap();
     assert_eq!(place.open().head().lines, 3);
 }
@@ -425,7 +426,7 @@ async fn a_file_with_another_key_or_an_altered_last_line_is_not_opened_and_stays
 }
 
 #[test]
-fn a_file_that_is_no_chain_is_not_opened_and_stays_as_it_is() {
+fn a_file_that_is_not_a_chain_is_rejected_and_unchanged() {
     for text in ["hello\n", "{}\n", "\n", "a secret without an end of line"] {
         let place = place();
         fs::write(&place.path, text).unwrap();
@@ -450,8 +451,8 @@ async fn only_its_owner_may_read_it() {
     );
 }
 
-/// Runs one test of this file again in a process whose files cannot grow past 8 KiB or 16 KiB, by
-/// the shell's unit.
+/// Runs one test of this file again in a process whose files are limited to 8 KiB or 16 KiB,
+/// depending on the shell's unit.
 #[cfg(target_os = "linux")]
 fn again_on_a_full_disk(test: &str) -> bool {
     if std::env::var_os("THE_DISK_IS_FULL").is_some() {
@@ -550,7 +551,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_texts_an_event_has_it_is_read_as_it_was_written(
+    fn an_event_with_any_texts_is_read_as_written(
         texts in prop::collection::vec(any::<String>(), 4),
         many in prop::collection::vec("\\PC{0,20}", 0..5),
         millis in 0_u64..253_402_300_799_999,

@@ -1,4 +1,4 @@
-//! The trail of the audit: what an event tells, and what is left out and said so.
+//! The audit trail: the contents of an event, and how omitted events are reported.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ fn per_minute(limit: u64) -> Quotas {
     Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap()
 }
 
-/// What a request comes to, told to a request_audit as an adapter does.
+/// Reports the result of a request to its audit, as an adapter does.
 async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
     let begun = authenticator.begin(head);
     let mut request_audit = begun.request_audit.unwrap();
@@ -46,7 +46,7 @@ async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
     outcome
 }
 
-/// A trail into memory, by the house's clock.
+/// A trail into memory, with the fixture's clock.
 fn trail(capacity: usize) -> (AuditTrail, MemoryAudit) {
     let log = MemoryAudit::new(10_000);
     let trail = AuditTrail::builder().sink(log.clone()).capacity(capacity);
@@ -58,7 +58,7 @@ async fn written(trail: &AuditTrail, log: &MemoryAudit) -> Vec<AuditEvent> {
     log.all()
 }
 
-/// The ids of events, without what is said about lost ones.
+/// Returns the ids of events, without reports of lost ones.
 fn routes(events: &[AuditEvent]) -> Vec<String> {
     events
         .iter()
@@ -66,7 +66,7 @@ fn routes(events: &[AuditEvent]) -> Vec<String> {
         .collect()
 }
 
-/// Notes requests without a key: one event each, told apart by the path.
+/// Records requests without a key: one event each, distinguished by the path.
 async fn note(authenticator: &Authenticator, paths: impl IntoIterator<Item = u32>) {
     for path in paths {
         decide(authenticator, &Head::new().at(&path.to_string()))
@@ -79,9 +79,9 @@ fn texts(paths: impl IntoIterator<Item = u32>) -> Vec<String> {
     paths.into_iter().map(|path| path.to_string()).collect()
 }
 
-// ---- what an event tells ----
+// ---- contents of an event ----
 
-/// A head that counts how often the client's address is asked for.
+/// A head that counts how often the client's address is read.
 struct Addressed(Head, Cell<u32>);
 
 impl RequestHead for Addressed {
@@ -122,7 +122,7 @@ async fn the_clients_address_is_resolved_once_for_the_request_and_its_audit() {
 }
 
 #[tokio::test]
-async fn an_event_tells_who_did_what_with_which_key_from_where_and_when() {
+async fn an_event_records_actor_action_key_address_and_time() {
     let fixture = Fixture::new();
     let (trail, log) = trail(10);
     let mut new = NewKey::new(
@@ -223,7 +223,7 @@ impl portunus::RateLimiter for NoLimiter {
     }
 }
 
-/// A key that may act for users, on a house whose store answers late or not.
+/// A key that may act for users, with a store that answers at once or late.
 async fn one_key(
     late: bool,
 ) -> (
@@ -249,8 +249,7 @@ type Ask = fn(Head) -> Head;
 type Change = fn(&mut portunus::key::KeyRecord);
 
 #[tokio::test]
-async fn a_real_key_that_is_refused_is_named_whatever_the_reason_and_however_late_the_store_answers()
- {
+async fn a_refused_real_key_is_recorded_for_every_reason_even_if_the_store_answers_late() {
     use ErrorCode as E;
     let same: (Build, Ask, Change) = (|builder| builder, |head| head, |_| {});
     let cases: Vec<(E, (Build, Ask, Change))> = vec![
@@ -547,8 +546,8 @@ async fn of_delegation_the_user_is_the_subject_and_the_platform_the_actor() {
 }
 
 #[tokio::test]
-async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
-    // A store that answers with somebody else's key must not put that key into the event.
+async fn a_key_found_under_a_wrong_digest_is_not_recorded() {
+    // If a store answers with another key, that key must not appear in the event.
     let (fixture, trail, log, _, id) = one_key(false).await;
     let record = fixture.store.get(&id).await.unwrap().unwrap();
     let digest: KeyDigest = fixture.hasher.digest("another");
@@ -566,10 +565,10 @@ async fn a_key_found_under_no_digest_of_its_own_names_nobody() {
     );
 }
 
-// ---- what is left out ----
+// ---- omitted events ----
 
 #[tokio::test]
-async fn what_the_queue_cannot_take_is_counted_and_told_once() {
+async fn events_beyond_the_queue_are_counted_and_reported_once() {
     let fixture = Fixture::new();
     let (trail, log) = trail(3);
     let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
@@ -598,7 +597,7 @@ async fn what_the_queue_cannot_take_is_counted_and_told_once() {
 }
 
 #[tokio::test]
-async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
+async fn repeated_failures_of_one_source_are_recorded_up_to_a_limit() {
     let fixture = Fixture::new();
     let log = MemoryAudit::new(1000);
     let builder = AuditTrail::builder().sink(log.clone());
@@ -616,7 +615,7 @@ async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
         .unwrap();
     let of = |ip: &str| Head::bearer(&stranger()).from(ip);
     let sources: Vec<Vec<Head>> = vec![
-        // A key, wherever it comes from.
+        // A key, from any address.
         (1..=5)
             .map(|last| Head::bearer(&one).from(&format!("203.0.113.{last}")))
             .collect(),
@@ -663,7 +662,7 @@ async fn a_source_that_fails_again_and_again_is_noted_so_often_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_flood_from_everywhere_does_not_hide_what_a_real_key_does() {
+async fn a_distributed_flood_does_not_hide_the_acts_of_a_real_key() {
     let fixture = Fixture::new();
     let log = MemoryAudit::new(10);
     let trail = AuditTrail::builder()
@@ -718,7 +717,7 @@ async fn successes_are_left_out_where_a_host_says_so() {
 }
 
 #[tokio::test]
-async fn nobody_who_was_let_through_as_nobody_is_no_event() {
+async fn an_admitted_anonymous_request_is_not_an_event() {
     let (fixture, trail, log, ..) = one_key(false).await;
     let authenticator = fixture
         .bearer()
@@ -752,17 +751,17 @@ async fn a_witness_that_is_dropped_says_that_the_caller_went_away() {
         (AuditOutcome::Abandoned, Some(id), None)
     );
 }
-// ---- what is never left out, and what is bounded ----
+// ---- events that are never omitted, and their bounds ----
 
 #[tokio::test]
-async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refused() {
+async fn an_admitted_request_is_recorded_however_often_the_key_was_refused() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     let log = MemoryAudit::new(10_000);
     let trail = AuditTrail::builder().sink(log.clone());
     let trail = trail.build();
     let authenticator = fixture.bearer().audit(trail.clone()).build().unwrap();
-    // The key's share of refusals is used up: its requests are let through, and refused by a route.
+    // The key's share of refusals is used up: its requests are admitted, and refused by a route.
     let forbidden = portunus::AuthError::new(ErrorCode::InsufficientScope);
     let begin = async || {
         let begun = authenticator.begin(&Head::bearer(&key));
@@ -786,7 +785,7 @@ async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refus
         fixture.clock.advance(Duration::from_millis(400));
     }
     let refused = trail.throttled();
-    // And closes the connection before there is an answer, or makes the handler fail.
+    // The client closes the connection before there is a response, or makes the handler fail.
     for _ in 0..3 {
         drop(begin().await);
         begin().await.failed();
@@ -800,7 +799,7 @@ async fn whoever_was_let_through_leaves_an_event_however_often_the_key_was_refus
     };
     assert_eq!(of(AuditOutcome::Abandoned), 3);
     assert_eq!(of(AuditOutcome::Failed), 3);
-    // A caller who was never let through is one of many.
+    // A caller who was never admitted has no events of its own.
     let unknown = || {
         let head = Head::new().from("192.0.2.7");
         drop(authenticator.begin(&head).request_audit.unwrap());
@@ -833,7 +832,7 @@ async fn an_event_of_a_crafted_key_is_bounded_and_says_how_much_more_there_is() 
     assert_eq!(named.len() as u64 + event.more_workspaces, 1000);
     assert!(event.scopes.len() > 30 && named.len() > 30);
     assert_eq!(serde_json::from_str::<AuditEvent>(&json).unwrap(), event);
-    // An operator confined to the named workspaces must not see what reaches further.
+    // An operator restricted to the named workspaces must not see events of a wider reach.
     let mut query = portunus::audit::EventQuery::new();
     query.within_workspaces = Some(named.clone());
     assert!(!query.selects(&event));

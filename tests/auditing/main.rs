@@ -1,4 +1,4 @@
-//! Audit events: what they say, and where they go.
+//! Audit events: their contents and their destinations.
 
 #![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(

@@ -1,5 +1,5 @@
-//! The audit over HTTP: whatever answers a request, and if nothing does, one event tells the whole
-//! outcome.
+//! The audit over HTTP: whichever layer responds, or if none does, exactly one event records the
+//! whole outcome.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -24,12 +24,12 @@ struct Door {
     fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
-    /// Has the scope `a`, and may act for users.
+    /// A key with the scope `a` that may act for users.
     key: String,
     record: Arc<KeyRecord>,
 }
 
-/// A house, once with a store that answers at once, once with one that must be awaited.
+/// Fixtures with a store that answers at once and with one that must be awaited.
 async fn door(late: bool) -> Door {
     let (fixture, log) = (Fixture::new(), MemoryAudit::new(1000));
     let trail = AuditTrail::builder().sink(log.clone()).build();
@@ -61,7 +61,7 @@ impl Door {
     fn request(&self, path: &str) -> Request<Body> {
         request(path, Some(&self.key))
     }
-    /// The events since the last time.
+    /// Returns the events since the last call.
     async fn events(&self) -> Vec<AuditEvent> {
         let before = self.log.all().len();
         self.trail.flush().await.unwrap();
@@ -113,7 +113,7 @@ impl Demand for NeedsB {
     }
 }
 
-/// Refuses in the middle of its work.
+/// A handler that refuses during its work.
 async fn by_call(principal: KeyPrincipal, request: Request<Body>) -> Response {
     match principal.require(&scope("b").into()) {
         Ok(()) => Response::default(),
@@ -161,7 +161,7 @@ fn app(layer: AuthLayer) -> Router {
 }
 
 #[tokio::test]
-async fn an_event_tells_the_outcome_whoever_makes_the_answer() {
+async fn an_event_records_the_outcome_whichever_layer_responds() {
     for late in [false, true] {
         let door = door(late).await;
         let app = app(door.layer());
@@ -266,7 +266,7 @@ async fn the_route_is_its_pattern_and_never_the_query() {
             assert!(!format!("{event:?}").contains("hunter2"));
         }
     }
-    // Where nobody knows a route, it is the path.
+    // Without a known route, the path is recorded.
     let service = door.layer().layer(service_fn(async |_: Request<Body>| {
         Ok::<Response, Infallible>(Response::default())
     }));
@@ -363,7 +363,7 @@ async fn a_client_that_goes_away_is_abandoned() {
     }
 }
 
-/// Polls once.
+/// Polls a future once.
 fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::Pin::new(future).poll(&mut context) {
@@ -436,7 +436,7 @@ async fn a_service_that_fails_without_an_answer_has_failed() {
 // ---- optional, delegated, nested ----
 
 #[tokio::test]
-async fn nobody_is_an_event_only_where_nobody_is_refused() {
+async fn an_anonymous_request_is_an_event_only_if_it_is_refused() {
     let door = door(false).await;
     let app = app(AuthLayer::new(door.builder().optional().build().unwrap()));
     ask(&app, request("/own/403", None)).await;
@@ -484,7 +484,7 @@ async fn a_route_that_refuses_a_delegated_request_names_user_and_platform() {
 }
 
 #[tokio::test]
-async fn of_nested_layers_each_tells_of_its_own_key_under_one_request_id() {
+async fn each_nested_layer_records_its_own_key_under_one_request_id() {
     let door = door(false).await;
     let (other, record) = door.fixture.issue(&[]).await;
     let format = portunus_test_support::format();
@@ -532,8 +532,8 @@ async fn of_nested_layers_each_tells_of_its_own_key_under_one_request_id() {
 }
 
 #[tokio::test]
-async fn an_inner_refusal_of_a_real_key_is_not_the_outer_layers_when_it_let_nobody_in() {
-    // Two layers, two trails of two tenants: the outer one admitted nobody, so it knows no key.
+async fn an_inner_refusal_of_a_real_key_is_not_recorded_by_an_outer_layer_that_admitted_no_key() {
+    // Two layers with trails of two tenants: the outer one admitted no key, so it knows none.
     let (outer, inner) = (door(false).await, door(false).await);
     inner
         .fixture
@@ -563,7 +563,7 @@ async fn an_inner_refusal_of_a_real_key_is_not_the_outer_layers_when_it_let_nobo
 }
 
 #[tokio::test]
-async fn unknown_keys_are_events_without_a_key_however_they_are_sent() {
+async fn unknown_keys_are_events_without_a_key_in_every_scheme() {
     let door = door(true).await;
     let app = app(door.layer());
     ask(&app, request("/ok", Some(&stranger()))).await;

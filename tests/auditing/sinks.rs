@@ -1,5 +1,5 @@
-//! What sinks are given: everything once and in order, whatever fails, waits or goes away; and what
-//! is kept in memory.
+//! Delivery to sinks: every event once and in order, whatever fails, blocks or is dropped; and the
+//! events that are kept in memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,12 @@ use portunus::audit::{
 use portunus_test_support::{Fixture, Head};
 use tokio::sync::Semaphore;
 
-/// A sink that fails or waits when it is told to, and keeps what it is given, as it is given.
+/// A sink that fails or blocks on demand, and keeps what it receives.
 #[derive(Debug, Clone)]
 struct Moody {
     kept: Arc<Mutex<Vec<AuditEvent>>>,
     fails: Arc<AtomicBool>,
-    /// As many calls may go on as there are permits.
+    /// As many calls may continue as there are permits.
     gate: Arc<Semaphore>,
     largest: Arc<Mutex<usize>>,
 }
@@ -45,7 +45,7 @@ impl Moody {
             .filter_map(|event| event.route.as_ref()?.parse().ok())
             .collect()
     }
-    /// How many events the trail said were missing.
+    /// How many events the trail reported as missing.
     fn told_missing(&self) -> u64 {
         self.kept().iter().filter_map(|event| event.count).sum()
     }
@@ -87,7 +87,7 @@ fn desk(sinks: &[&Moody], capacity: usize) -> Desk {
 }
 
 impl Desk {
-    /// Notes one event for each of these.
+    /// Records one event for each of these.
     fn note(&self, routes: impl IntoIterator<Item = u32>) {
         for route in routes {
             let request_audit = self
@@ -142,7 +142,7 @@ async fn a_sink_that_fails_keeps_no_other_from_its_events_and_gets_its_own_later
 }
 
 #[tokio::test]
-async fn what_a_failing_sink_leaves_waiting_is_bounded_and_told() {
+async fn pending_events_of_a_failing_sink_are_bounded_and_losses_reported() {
     let sink = Moody::new();
     let desk = desk(&[&sink], 10);
     sink.fail(true);
@@ -158,12 +158,12 @@ async fn what_a_failing_sink_leaves_waiting_is_bounded_and_told() {
     assert_eq!(
         (kept + desk.trail.dropped(), kept + sink.told_missing()),
         (50, 50),
-        "all that is missing is told"
+        "every missing event is reported"
     );
 }
 
 #[tokio::test]
-async fn what_waits_for_a_failing_sink_is_not_worn_away_by_flushing_again() {
+async fn flushing_again_does_not_drop_pending_events_of_a_failing_sink() {
     let sink = Moody::new();
     let desk = desk(&[&sink], 5);
     sink.fail(true);
@@ -183,7 +183,7 @@ async fn what_waits_for_a_failing_sink_is_not_worn_away_by_flushing_again() {
 }
 
 #[tokio::test]
-async fn a_sink_that_has_everything_is_not_told_that_something_is_missing() {
+async fn no_loss_is_reported_to_a_sink_that_received_everything() {
     let (good, bad) = (Moody::new(), Moody::new());
     let desk = desk(&[&good, &bad], 5);
     bad.fail(true);
@@ -243,7 +243,7 @@ async fn two_flushes_keep_the_order_and_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_flush_that_has_nothing_of_its_own_still_waits_for_what_another_began() {
+async fn a_flush_without_events_of_its_own_waits_for_one_in_progress() {
     let sink = Moody::new();
     let desk = desk(&[&sink], 100);
     desk.note(0..1);
@@ -325,12 +325,12 @@ async fn many_threads_note_while_others_flush_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test]
-async fn what_is_old_is_forgotten_and_pages_that_follow_show_the_rest_once() {
+async fn old_events_are_evicted_and_later_pages_show_the_rest_once() {
     let (log, events) = filled(100, 20).await;
     let mut query = EventQuery::new();
     query.limit = 5;
     let first = log.events(&query).await.unwrap();
-    // By the time that an event tells, wherever it stands.
+    // By the time in the event, wherever it is in the list.
     let at = events[0].at + Duration::from_secs(1);
     let mut fresh = filled(100, 3).await.1;
     fresh.iter_mut().for_each(|event| event.at = at);
@@ -340,7 +340,7 @@ async fn what_is_old_is_forgotten_and_pages_that_follow_show_the_rest_once() {
     assert_eq!(log.all(), fresh);
     query.before = first.next;
     assert_eq!(log.events(&query).await.unwrap().items, []);
-    // One that was forgotten and is given again is kept again.
+    // An event that was evicted and is delivered again is kept again.
     log.record(&events[..1]).await.unwrap();
     assert_eq!(log.all().len(), 4);
 }
@@ -396,16 +396,16 @@ async fn a_sink_that_hangs_keeps_no_other_from_its_events() {
     }
 }
 
-// ---- asking for a flush ----
+// ---- requesting a flush ----
 
-/// As many turns as any task of these tests needs.
+/// More polls than any task of these tests needs.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
 }
 
-/// The task that flushes when it is asked, and nothing else.
+/// A task that only flushes on request.
 fn flush_when_asked(trail: &AuditTrail) {
     let trail = trail.clone();
     tokio::spawn(async move {
@@ -417,7 +417,7 @@ fn flush_when_asked(trail: &AuditTrail) {
 }
 
 #[tokio::test]
-async fn whoever_asks_for_a_flush_waits_until_what_was_noted_before_is_written() {
+async fn requesting_a_flush_waits_until_earlier_events_are_written() {
     let sink = Moody::new();
     let desk = desk(&[&sink], 100);
     flush_when_asked(&desk.trail);
@@ -428,7 +428,7 @@ async fn whoever_asks_for_a_flush_waits_until_what_was_noted_before_is_written()
         desk.trail.request_flush().await;
         assert_eq!(sink.routes().last(), Some(&round));
     }
-    // Nothing waits: nothing to wait for, and no task is needed.
+    // Nothing is pending: no waiting, and no task is needed.
     let idle = AuditTrail::new([sink.clone()]);
     idle.request_flush().await;
 }
@@ -454,7 +454,7 @@ async fn a_flush_that_began_before_it_was_asked_for_is_not_enough() {
 }
 
 #[tokio::test]
-async fn whoever_stops_waiting_for_a_flush_ends_nothing_else() {
+async fn a_dropped_flush_request_affects_no_other() {
     let sink = Moody::new();
     let desk = desk(&[&sink], 100);
     flush_when_asked(&desk.trail);
@@ -466,7 +466,7 @@ async fn whoever_stops_waiting_for_a_flush_ends_nothing_else() {
         asked.abort();
         assert!(asked.await.unwrap_err().is_cancelled());
     }
-    // Dropped before it was polled at all: it has been asked for.
+    // Dropped before it was first polled: the flush was requested anyway.
     desk.note([2]);
     drop(desk.trail.request_flush());
     sink.gate.add_permits(100);
@@ -534,7 +534,7 @@ async fn pages_show_each_event_once_the_last_kept_first() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_or_added_between_two_pages_doubles_nothing() {
+async fn evictions_and_additions_between_two_pages_cause_no_duplicates() {
     let (log, events) = filled(20, 20).await;
     let mut query = EventQuery::new();
     query.limit = 5;
@@ -569,7 +569,7 @@ async fn an_event_that_is_given_twice_is_kept_once() {
 }
 
 #[tokio::test]
-async fn a_memory_without_room_keeps_one() {
+async fn a_memory_sink_of_capacity_zero_keeps_one_event() {
     let (log, events) = filled(0, 3).await;
     assert_eq!(log.all(), events[2..]);
 }

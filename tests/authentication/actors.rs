@@ -1,8 +1,8 @@
-//! Who acts: the owner, an application for a user, or one on somebody's behalf; and with which
+//! Actors: the owner, an application for a user, or on behalf of a user; and the resulting
 //! authority.
 //!
-//! A directory of the tests' own knows a few users, counts what it is asked, and answers at once,
-//! late, falsely or not at all.
+//! The tests' directory knows a few users, counts queries, and answers at once, late, wrongly or
+//! not at all.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -43,7 +43,7 @@ const FIELDS: [&str; 3] = ["X-User-Id", "X-On-Behalf-Of", "X-On-Behalf-Email"];
 
 // ---- tools ----
 
-/// A directory of a few users. Cloning shares it.
+/// A directory of a few users. Clones share it.
 #[derive(Debug, Clone)]
 struct People(Arc<Inner>);
 
@@ -57,8 +57,8 @@ struct Inner {
 }
 
 impl People {
-    /// Ann and the suspended Sue of the tenant acme; Otto of the tenant other, and Cora who
-    /// collaborates with all.
+    /// Ann and the suspended Sue of the tenant acme; Otto of the tenant other; and Cora, a
+    /// collaborator of all tenants.
     fn new() -> Self {
         let of = |id: &str, name: &str, tenant_name: &str| {
             User::new(user(id), tenant(tenant_name)).with_email(format!("{name}@example.com"))
@@ -87,7 +87,7 @@ impl People {
     fn fail(&self, fails: bool) {
         self.0.fails.store(fails, Ordering::SeqCst);
     }
-    /// From now on users of other tenants are told as if they could be acted for.
+    /// Makes the directory return users of other tenants as if keys could act for them.
     fn lie(&self) {
         self.0.lies.store(true, Ordering::SeqCst);
     }
@@ -107,7 +107,7 @@ impl People {
         users.retain(|known| known.id != someone.id);
         users.extend(there.then(|| someone.clone()));
     }
-    /// What was asked since the last time this was called.
+    /// Returns the queries since the last call.
     fn asked(&self) -> Vec<(TenantId, UserRef)> {
         std::mem::take(&mut self.0.asked.lock().unwrap())
     }
@@ -168,7 +168,7 @@ fn email(text: &str) -> UserRef {
     UserRef::Email(text.into())
 }
 
-/// The platform's key: of the tenant acme, with an owner that has a name.
+/// The platform's key, of the tenant acme, whose owner has a user name.
 fn platform(scopes: &[&str], delegation: Delegation) -> NewKey {
     let owner = Owner::user(tenant("acme"), user("platform")).with_email("platform@app.com");
     let mut new = NewKey::new("platform", owner).with_scopes(scopes.iter().map(|text| scope(text)));
@@ -176,7 +176,7 @@ fn platform(scopes: &[&str], delegation: Delegation) -> NewKey {
     new
 }
 
-/// A house with a directory, and the platform's key that may act for users.
+/// A fixture with a directory, and the platform's key, which may act for users.
 struct Platform {
     fixture: Fixture,
     people: People,
@@ -195,7 +195,7 @@ async fn with_platform(scopes: &[&str], delegation: Delegation) -> Platform {
     }
 }
 
-/// A key of somebody else's than the platform's, whose record then says whatever it is made to say.
+/// Issues a key for another owner than the platform, and changes its record.
 async fn with_owner(owner: Owner, kind: KeyKind, scopes: &[&str]) -> Platform {
     let fixture = Fixture::new();
     let mut new = platform(scopes, Delegation::Off);
@@ -243,7 +243,7 @@ async fn code(authenticator: &Authenticator, head: &Head) -> ErrorCode {
     refused(authenticator, head).await.code()
 }
 
-/// All that a caller sees of an error.
+/// Everything that a caller sees of an error.
 fn seen(authenticator: &Authenticator, error: &AuthError) -> String {
     let answer = authenticator.responder().answer(error, &Head::new());
     format!(
@@ -254,7 +254,7 @@ fn seen(authenticator: &Authenticator, error: &AuthError) -> String {
     )
 }
 
-// ---- what both have ----
+// ---- intersections ----
 
 #[tokio::test]
 async fn access_and_workspaces_are_those_that_both_the_key_and_the_user_have() {
@@ -305,7 +305,7 @@ async fn access_and_workspaces_are_those_that_both_the_key_and_the_user_have() {
                     assert_eq!(acting.reaches(id), reached);
                 }
             }
-            // As itself the key has what it has.
+            // As itself, the key has its own scopes.
             let own = principal(&authenticator, &Head::bearer(&at.key)).await;
             let of_key = (of_key.0, of_key.1.as_deref());
             assert_eq!((own.access(), own.workspaces()), of_key);
@@ -316,7 +316,7 @@ async fn access_and_workspaces_are_those_that_both_the_key_and_the_user_have() {
 // ---- modes ----
 
 #[tokio::test]
-async fn an_application_that_names_nobody_acts_as_itself() {
+async fn an_application_that_names_no_user_acts_as_itself() {
     let at = with_platform(&["document:read"], Delegation::On).await;
     let admission = admit(&at.builder().build().unwrap(), &Head::bearer(&at.key)).await;
     let own = admission.principal.unwrap();
@@ -415,7 +415,7 @@ async fn each_field_names_a_user_in_its_way() {
                 canonical.then(|| user(who.0)),
                 "{name}: {value}"
             );
-            // The initiator stays who it is.
+            // The key's owner stays the initiator.
             assert_eq!(acting.owner(), &at.record.owner);
             assert_eq!(acting.key_id(), &at.record.id);
             assert_eq!(acting.scopes().names(), ["document:*"]);
@@ -424,7 +424,7 @@ async fn each_field_names_a_user_in_its_way() {
 }
 
 #[test]
-fn modes_are_told_by_their_names() {
+fn modes_have_stable_names() {
     for (mode, name) in [
         (ActorMode::User, "user"),
         (ActorMode::App, "app"),
@@ -437,7 +437,7 @@ fn modes_are_told_by_their_names() {
 }
 
 #[tokio::test]
-async fn the_answer_tells_the_id_of_a_user_named_by_email() {
+async fn the_response_contains_the_id_of_a_user_named_by_email() {
     for late in [false, true] {
         let at = with_platform(&[], Delegation::On).await;
         at.people.clone().late(late);
@@ -483,7 +483,7 @@ async fn delegation_is_a_fact_of_the_principal_alone_and_changes_no_key() {
 // ---- whom a key may act for ----
 
 #[tokio::test]
-async fn users_who_are_unknown_foreign_or_suspended_are_refused_alike_after_the_same_work() {
+async fn unknown_foreign_and_suspended_users_are_refused_identically_after_the_same_work() {
     for late in [false, true] {
         let at = with_platform(&["*"], Delegation::On).await;
         at.people.clone().late(late);
@@ -520,7 +520,7 @@ async fn users_who_are_unknown_foreign_or_suspended_are_refused_alike_after_the_
 }
 
 #[tokio::test]
-async fn a_directory_that_returns_a_foreign_user_is_not_believed() {
+async fn a_foreign_user_returned_by_the_directory_is_refused() {
     for late in [false, true] {
         let at = with_platform(&["*"], Delegation::On).await;
         at.people.clone().late(late).lie();
@@ -541,7 +541,7 @@ async fn a_directory_that_returns_a_foreign_user_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_user_who_collaborates_is_acted_for_from_another_tenant() {
+async fn a_key_can_act_for_a_collaborator_of_another_tenant() {
     let at = with_platform(&["document:*"], Delegation::On).await;
     at.people.change("cora", |cora| {
         cora.scopes = Some(vec![scope("document:read"), scope("signature:read")]);
@@ -614,7 +614,7 @@ async fn a_directory_that_gives_no_answer_is_503_and_neither_a_refusal_nor_a_pas
                 "for logs"
             );
         }
-        // Who acts as itself needs no directory.
+        // An application that acts as itself needs no directory.
         assert_eq!(
             principal(&authenticator, &Head::bearer(&at.key))
                 .await
@@ -632,7 +632,7 @@ async fn a_directory_that_gives_no_answer_is_503_and_neither_a_refusal_nor_a_pas
 }
 
 #[tokio::test]
-async fn a_key_without_the_permission_acts_for_nobody_and_asks_nobody() {
+async fn a_key_without_the_permission_cannot_act_for_users_and_queries_no_directory() {
     let at = with_platform(&["*"], Delegation::Off).await;
     let authenticator = at.builder().build().unwrap();
     let on = at
@@ -665,7 +665,7 @@ async fn a_key_without_the_permission_acts_for_nobody_and_asks_nobody() {
 }
 
 #[tokio::test]
-async fn without_a_directory_a_wish_to_act_for_somebody_is_refused_and_not_ignored() {
+async fn without_a_directory_naming_a_user_is_refused_and_not_ignored() {
     let at = with_platform(&["*"], Delegation::On).await;
     let authenticator = at.fixture.bearer().build().unwrap();
     for name in FIELDS {
@@ -689,11 +689,11 @@ async fn without_a_directory_a_wish_to_act_for_somebody_is_refused_and_not_ignor
 }
 
 #[tokio::test]
-async fn keys_of_users_and_access_tokens_act_for_nobody_but_their_own_user() {
+async fn user_keys_and_access_tokens_act_only_for_their_own_user() {
     for kind in [KeyKind::User, KeyKind::AccessToken] {
         let ann = Owner::user(tenant("acme"), user(ANN)).with_email("ann@example.com");
         let at = with_owner(ann, kind, &["*"]).await;
-        // Even where a record says that such a key may delegate.
+        // Even if the record of such a key permits delegation.
         at.fixture
             .change(&at.record.id, |record| record.delegation = Delegation::On)
             .await;
@@ -775,7 +775,7 @@ async fn unless_ids_are_uuids_each_spelling_of_one_is_another_user() {
 }
 
 #[tokio::test]
-async fn where_ids_are_uuids_the_actor_has_the_one_spelling_whatever_the_directory_answers() {
+async fn uuids_of_actors_are_normalized_whatever_the_directory_returns() {
     let at = with_platform(&["*"], Delegation::On).await;
     at.people
         .change("cora", |cora| cora.id = user(&ANN.to_uppercase()));
@@ -800,7 +800,7 @@ async fn where_ids_are_uuids_the_actor_has_the_one_spelling_whatever_the_directo
 }
 
 #[tokio::test]
-async fn an_id_that_is_no_uuid_is_compared_as_it_stands() {
+async fn an_id_that_is_not_a_uuid_is_compared_byte_for_byte() {
     let at = with_owner(Owner::user(tenant("acme"), user("bob")), KeyKind::User, &[]).await;
     let authenticator = at.builder().build().unwrap();
     assert_eq!(
@@ -821,10 +821,10 @@ async fn an_id_that_is_no_uuid_is_compared_as_it_stands() {
 // ---- authority ----
 
 #[tokio::test]
-async fn authority_is_what_key_delegation_and_user_all_grant() {
+async fn authority_is_the_intersection_of_key_delegation_and_user() {
     type Texts = &'static [&'static str];
     let table: &[(Texts, Option<Texts>, Option<Texts>, Texts)] = &[
-        // key, delegation's at most, the user's own, what comes of it
+        // key, delegation's maximum, the user's own, expected result
         (&["document:read"], None, None, &["document:read"]),
         (&["*"], None, None, &["*"]),
         (&[], None, None, &[]),
@@ -908,7 +908,7 @@ async fn authority_is_what_key_delegation_and_user_all_grant() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_what_may_be_done_for_the_user_and_no_more() {
+async fn a_refusal_lists_only_the_effective_scopes() {
     let at = with_platform(&["document:*", "signature:read"], Delegation::On).await;
     at.people.change(ANN, |ann| {
         ann.scopes = Some(vec![scope("document:read"), scope("billing:read")]);
@@ -959,7 +959,7 @@ proptest! {
                 assert_eq!(
                     grants(&told, &wanted),
                     by_all,
-                    "{wanted}: what is told is what is granted: {told:?}"
+                    "{wanted}: the reported scopes are those that are granted: {told:?}"
                 );
                 assert_eq!(acting.scopes().granted_by(&wanted).is_some(), by_all, "{wanted}");
             }
@@ -969,7 +969,7 @@ proptest! {
 
 #[tokio::test]
 async fn scopes_of_a_user_that_mean_nothing_are_an_outage_and_not_nothing_or_everything() {
-    /// A model that understands all scopes but one.
+    /// A model that does not know one of the scopes.
     #[derive(Debug)]
     struct Picky;
     impl ScopeModel for Picky {
@@ -1044,7 +1044,7 @@ async fn where_ids_are_uuids_nothing_else_is_one() {
         principal(&authenticator, &at.head("X-On-Behalf-Of", &value)).await;
         assert_eq!(at.people.asked(), [(tenant("acme"), id(ANN))]);
     }
-    // Only this field is for UUIDs: on behalf of whom, customers say as they are used to.
+    // Only this header requires UUIDs: in on-behalf headers, customers use any id.
     principal(&authenticator, &at.head("X-On-Behalf-Of", "cora")).await;
     principal(
         &authenticator,
@@ -1077,7 +1077,7 @@ async fn names_are_compared_without_regard_to_ascii_case_and_not_normalized_furt
             );
         }
     }
-    // Ids that are no UUIDs are the host's own, and told as they stand.
+    // Ids that are not UUIDs are opaque, and returned unchanged.
     for value in [
         "Cora",
         "CORA",
@@ -1118,25 +1118,41 @@ async fn an_unclear_wish_is_400_and_reaches_no_directory() {
             ] {
                 unclear(&at.head(name, value), &name.to_lowercase()).await;
             }
-            unclear(&at.head(name, b"ann@\xffexample.com"), "names nobody").await;
-            unclear(&at.head(name, b"ann\0@example.com"), "names nobody").await;
-            unclear(&at.head(name, ANN).with(name, ANN), "stands more than once").await;
+            unclear(
+                &at.head(name, b"ann@\xffexample.com"),
+                "does not name a user",
+            )
+            .await;
+            unclear(&at.head(name, b"ann\0@example.com"), "does not name a user").await;
+            unclear(&at.head(name, ANN).with(name, ANN), "is repeated").await;
             unclear(
                 &at.head(name, ANN).with(&name.to_uppercase(), ""),
-                "stands more than once",
+                "is repeated",
             )
             .await;
             for other in FIELDS.iter().filter(|other| **other != name) {
                 let both = at
                     .head(name, "ann@example.com")
                     .with(other, "ann@example.com");
-                unclear(&both, "stands beside another").await;
+                unclear(&both, "cannot be combined").await;
             }
         }
-        unclear(&at.head("X-User-Id", "a".repeat(129)), "is no user id").await;
-        unclear(&at.head("X-On-Behalf-Of", "a".repeat(129)), "names nobody").await;
+        unclear(
+            &at.head("X-User-Id", "a".repeat(129)),
+            "is not a valid user id",
+        )
+        .await;
+        unclear(
+            &at.head("X-On-Behalf-Of", "a".repeat(129)),
+            "does not name a user",
+        )
+        .await;
         for value in [ANN, "ann", "@example.com", "ann@", "@"] {
-            unclear(&at.head("X-On-Behalf-Email", value), "is no e-mail address").await;
+            unclear(
+                &at.head("X-On-Behalf-Email", value),
+                "is not a valid e-mail address",
+            )
+            .await;
         }
         assert_eq!(at.people.asked(), []);
     }
@@ -1170,7 +1186,7 @@ async fn a_wish_is_not_answered_before_the_key_is() {
 // ---- limits ----
 
 #[tokio::test]
-async fn the_limit_is_taken_before_the_directory_is_asked_and_told_on_every_answer() {
+async fn the_limit_is_counted_before_the_directory_is_queried_and_reported_on_every_response() {
     for late in [false, true] {
         let at = with_platform(&[], Delegation::On).await;
         at.people.clone().late(late);
@@ -1222,7 +1238,7 @@ async fn the_limit_is_taken_before_the_directory_is_asked_and_told_on_every_answ
             admission.limits.unwrap().buckets().next().unwrap().1[0].remaining,
             1
         );
-        // Who acts for users has the key's own quota, not one for each user.
+        // An application that acts for users uses the key's own quota, not one per user.
         admit(&authenticator, &at.head("X-On-Behalf-Of", "cora")).await;
         assert_eq!(at.people.asked().len(), 4);
         for head in [
@@ -1241,7 +1257,7 @@ async fn the_limit_is_taken_before_the_directory_is_asked_and_told_on_every_answ
 }
 
 #[tokio::test]
-async fn a_key_that_may_not_delegate_is_told_its_limits_too() {
+async fn a_refused_delegation_also_has_rate_limit_fields() {
     let at = with_platform(&[], Delegation::Off).await;
     let limiter = LocalLimiter::builder()
         .clock(at.fixture.clock.clone())
@@ -1255,7 +1271,7 @@ async fn a_key_that_may_not_delegate_is_told_its_limits_too() {
     );
 }
 
-// ---- the directory that remembers ----
+// ---- the caching directory ----
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -1272,7 +1288,7 @@ fn remembering(
 
 async fn found(directory: &impl Directory, who: &UserRef) -> bool {
     let acme = tenant("acme");
-    // As the authenticator does: at once if that is possible.
+    // As the authenticator does: synchronously if possible.
     match directory.resolve_now(&acme, who) {
         Some(answer) => answer.unwrap().is_some(),
         None => directory.resolve(&acme, who).await.unwrap().is_some(),
@@ -1284,7 +1300,7 @@ async fn both_kinds_of_answers_are_remembered_until_their_time_is_over() {
     for (asked_for, kept) in [
         (Duration::from_secs(10), Duration::from_secs(10)),
         (MINUTE, MINUTE),
-        // A minute is the longest, whatever is asked for.
+        // A minute is the maximum, even if more is requested.
         (Duration::from_secs(3600), MINUTE),
         (Duration::MAX, MINUTE),
     ] {
@@ -1363,7 +1379,7 @@ async fn answers_are_kept_apart_by_tenant_and_by_the_way_of_naming() {
 }
 
 #[tokio::test]
-async fn no_more_is_remembered_than_there_is_room_for() {
+async fn the_directory_cache_is_bounded() {
     let (people, clock) = (People::new(), ManualClock::new());
     people
         .0
@@ -1392,7 +1408,7 @@ async fn no_more_is_remembered_than_there_is_room_for() {
 }
 
 #[tokio::test]
-async fn asking_for_users_who_do_not_exist_evicts_nobody_who_does() {
+async fn queries_for_unknown_users_evict_no_known_user() {
     let (people, clock) = (People::new(), ManualClock::new());
     let directory = remembering(&people, &clock, 16, MINUTE);
     found(&directory, &id(ANN)).await;
@@ -1443,7 +1459,7 @@ async fn a_newer_answer_replaces_an_older_one_of_the_other_kind() {
 }
 
 #[tokio::test]
-async fn what_is_cleared_is_asked_for_anew() {
+async fn a_cleared_entry_is_queried_again() {
     let (people, clock) = (People::new(), ManualClock::new());
     let directory = remembering(&people, &clock, 100, MINUTE);
     found(&directory, &id(ANN)).await;
@@ -1455,7 +1471,7 @@ async fn what_is_cleared_is_asked_for_anew() {
     assert_eq!(people.asked().len(), 4);
 }
 
-/// A directory whose answers are made at once and delivered when they are let go.
+/// A directory whose answers are computed at once and delivered on demand.
 #[derive(Debug, Clone)]
 struct Held {
     people: People,
@@ -1488,7 +1504,7 @@ impl Directory for Held {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_from_when_it_was_asked_for_however_long_it_took() {
+async fn the_age_of_an_answer_counts_from_the_query() {
     let (held, clock) = (Held::new(People::new()), ManualClock::new());
     let directory =
         Arc::new(CachedDirectory::new(held.clone(), 100, MINUTE).with_clock(clock.clone()));
@@ -1518,7 +1534,7 @@ async fn an_answer_that_was_on_its_way_when_all_was_cleared_is_not_remembered() 
             async move { found(&directory, &who).await }
         });
         held.asked.acquire().await.unwrap().forget();
-        // The user changes, and the host says so, while the older answer is still on its way.
+        // The user changes, and the host reports it, while the older answer is still in flight.
         directory.clear();
         held.deliver.add_permits(1);
         asking.await.unwrap();
@@ -1586,13 +1602,13 @@ async fn arcs_and_boxes_of_a_directory_are_as_good_as_it_is() {
 
 // ---- the owner's standing ----
 
-/// How owners stand, and for whom that was asked. Cloning shares it.
+/// The standing of owners, and for whom it was queried. Clones share it.
 #[derive(Debug, Clone)]
 struct Owners(Arc<Stand>);
 
 #[derive(Debug)]
 struct Stand {
-    /// `None` is no answer.
+    /// `None` is an outage.
     now: Mutex<Option<Standing>>,
     asked: Mutex<Vec<Owner>>,
     late: bool,
@@ -1634,7 +1650,7 @@ impl OwnerStanding for Owners {
 }
 
 #[tokio::test]
-async fn a_key_works_while_its_owner_stands_well_and_this_is_asked_on_every_request() {
+async fn the_owners_standing_is_checked_on_every_request() {
     for late in [false, true] {
         let at = with_platform(&["*"], Delegation::On).await;
         let owners = Owners::stand(Standing::Good, late);
@@ -1699,7 +1715,7 @@ async fn suspended_and_role_lost_have_one_code_and_words_of_their_own() {
 }
 
 #[tokio::test]
-async fn the_owners_standing_is_told_to_nobody_but_who_holds_a_key_that_works_otherwise() {
+async fn the_owners_standing_is_reported_only_with_an_otherwise_valid_key() {
     let at = with_platform(&[], Delegation::On).await;
     let owners = Owners::stand(Standing::Suspended, false);
     let authenticator = at.builder().owner_standing(owners.clone()).build().unwrap();
@@ -1736,7 +1752,7 @@ async fn the_owners_standing_is_told_to_nobody_but_who_holds_a_key_that_works_ot
 }
 
 #[tokio::test]
-async fn who_is_refused_for_the_owner_takes_no_limit_and_asks_no_directory() {
+async fn a_refusal_for_the_owner_is_not_counted_and_queries_no_directory() {
     for late in [false, true] {
         let at = with_platform(&[], Delegation::On).await;
         let owners = Owners::stand(Standing::Suspended, late);
@@ -1823,7 +1839,7 @@ async fn everything_may_have_to_be_awaited_in_one_attempt() {
 // ---- routes that need a user ----
 
 #[tokio::test]
-async fn a_route_that_needs_a_user_is_told_of_one_by_any_mode_but_app() {
+async fn a_route_that_needs_a_user_accepts_every_mode_except_app() {
     let at = with_platform(&[], Delegation::On).await;
     let authenticator = at.builder().build().unwrap();
     let as_user = async |head: Head| {
@@ -1842,7 +1858,7 @@ async fn a_route_that_needs_a_user_is_told_of_one_by_any_mode_but_app() {
     assert_eq!(
         (error.code(), error.status()),
         (ErrorCode::ActorRequired, 400),
-        "whoever owns an application's key"
+        "regardless of the owner of an application's key"
     );
     at.fixture
         .change(&at.record.id, |record| record.kind = KeyKind::User)

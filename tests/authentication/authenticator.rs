@@ -1,5 +1,5 @@
-//! The one path of a request, driven by hand: what may stand in the fields, what each wrong thing
-//! is answered with, and what it may cost.
+//! The authentication path, called directly: valid and invalid credentials, the refusal for each,
+//! and the work it may cause.
 
 use portunus::store::KeyLookup;
 use std::error::Error;
@@ -45,7 +45,7 @@ async fn code(authenticator: &Authenticator, head: &Head) -> ErrorCode {
     refused(authenticator, head).await.code()
 }
 
-/// All that a caller can learn of a refusal.
+/// Everything that a caller can learn from a refusal.
 fn answer(authenticator: &Authenticator, error: &AuthError, head: &Head) -> String {
     format!("{:?}", authenticator.responder().answer(error, head))
 }
@@ -57,7 +57,7 @@ fn pepper(version: u32) -> Pepper {
 // ---- Bearer ----
 
 #[tokio::test]
-async fn a_real_key_is_accepted_and_known_for_what_it_is() {
+async fn a_real_key_is_accepted_with_its_facts() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&["document:read"]).await;
     let principal = accepted(
@@ -101,7 +101,7 @@ async fn the_scheme_may_be_written_in_any_case_and_followed_by_many_spaces() {
 }
 
 #[tokio::test]
-async fn what_is_no_credential_of_an_accepted_scheme_is_a_missing_key() {
+async fn credentials_of_other_schemes_count_as_a_missing_key() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -132,7 +132,7 @@ async fn what_is_no_credential_of_an_accepted_scheme_is_a_missing_key() {
 }
 
 #[tokio::test]
-async fn a_bearer_value_that_is_no_token_is_a_bad_request() {
+async fn a_bearer_value_that_is_not_a_token_is_a_bad_request() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -220,7 +220,7 @@ async fn a_repeated_field_is_a_bad_request_even_where_both_say_the_same() {
 }
 
 #[tokio::test]
-async fn a_huge_token_is_refused_without_a_look_up() {
+async fn a_huge_token_is_refused_without_a_lookup() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = fixture
@@ -342,7 +342,7 @@ async fn each_scheme_takes_its_own_formats_only() {
     assert_eq!(fixture.store.finds(), 1);
 }
 
-// ---- a header of the host's own ----
+// ---- a custom header ----
 
 #[tokio::test]
 async fn a_header_of_the_hosts_own_carries_a_key_where_the_host_says_so() {
@@ -441,7 +441,7 @@ async fn an_authenticator_without_a_format_cannot_be_built() {
     );
 }
 
-// ---- nothing is learned without the secret ----
+// ---- nothing is revealed without the secret ----
 
 #[tokio::test]
 async fn a_wrong_checksum_is_an_invalid_key_and_reaches_no_store() {
@@ -461,8 +461,8 @@ async fn a_wrong_checksum_is_an_invalid_key_and_reaches_no_store() {
 }
 
 #[tokio::test]
-async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
-    // A format without a checksum, so that the look-up decides.
+async fn a_wrong_last_character_is_answered_like_an_unknown_key() {
+    // A format without a checksum, so that the lookup decides.
     let fixture = Fixture::new();
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
@@ -495,7 +495,7 @@ async fn a_last_character_that_is_wrong_is_answered_like_a_key_nobody_has() {
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_answered_like_a_key_nobody_has() {
+async fn a_deleted_key_is_answered_like_an_unknown_key() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -517,7 +517,7 @@ async fn a_deleted_key_is_answered_like_a_key_nobody_has() {
 }
 
 #[tokio::test]
-async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
+async fn a_store_that_returns_another_key_than_presented_admits_no_one() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&["*"]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -544,7 +544,7 @@ async fn a_store_that_finds_another_key_than_was_presented_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn no_error_and_no_answer_repeats_what_was_presented() {
+async fn no_error_and_no_response_repeats_the_credentials() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     fixture
@@ -727,7 +727,7 @@ async fn a_key_revoked_in_the_future_is_revoked_now() {
 // ---- environment ----
 
 #[tokio::test]
-async fn a_key_of_another_environment_is_refused_and_told_so() {
+async fn a_key_of_another_environment_is_refused_with_the_reason() {
     let fixture = Fixture::new();
     let mut new = NewKey::new("test key", Owner::tenant(tenant("acme")));
     new.environment = Some(test());
@@ -895,7 +895,7 @@ async fn an_attempt_that_is_dropped_counts_nothing() {
 // ---- optional authentication ----
 
 #[tokio::test]
-async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
+async fn with_optional_authentication_absent_credentials_pass_as_anonymous() {
     let fixture = Fixture::new();
     let authenticator = fixture.bearer().optional().build().unwrap();
     for head in [
@@ -916,7 +916,7 @@ async fn where_authentication_is_optional_absent_credentials_pass_as_nobody() {
 }
 
 #[tokio::test]
-async fn where_authentication_is_optional_a_foreign_scheme_passes_unless_a_key_is_in_it() {
+async fn with_optional_authentication_another_scheme_passes_unless_it_contains_a_key() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     fixture.manager().revoke(&record.id, None).await.unwrap();
@@ -999,11 +999,11 @@ async fn where_authentication_is_optional_a_foreign_scheme_passes_unless_a_key_i
 }
 
 #[tokio::test]
-async fn where_a_key_is_optional_only_requests_without_credentials_pass_as_nobody() {
+async fn with_an_optional_key_only_requests_without_credentials_pass_as_anonymous() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
-    // Whatever the authenticator itself lets pass.
+    // Everything that the authenticator itself admits.
     let lenient = fixture.bearer().optional().build().unwrap();
     for optional in [authenticator.optional_key(), lenient.optional_key()] {
         let outcome = async |head: Head| {
@@ -1066,7 +1066,7 @@ async fn where_authentication_is_optional_failing_credentials_never_pass() {
     }
 }
 
-// ---- acting for somebody ----
+// ---- acting for users ----
 
 async fn app_and_user(fixture: &Fixture) -> (String, String) {
     let app = fixture
@@ -1082,7 +1082,7 @@ async fn app_and_user(fixture: &Fixture) -> (String, String) {
 }
 
 #[tokio::test]
-async fn without_a_directory_no_key_acts_for_anybody_else() {
+async fn without_a_directory_no_key_acts_for_another_user() {
     let fixture = Fixture::new();
     let (app, of_user) = app_and_user(&fixture).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -1117,7 +1117,7 @@ async fn a_user_key_may_name_its_own_user() {
 }
 
 #[tokio::test]
-async fn an_unclear_wish_to_act_for_somebody_is_a_bad_request() {
+async fn ambiguous_actor_headers_are_a_bad_request() {
     let fixture = Fixture::new();
     let (app, of_user) = app_and_user(&fixture).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -1165,7 +1165,7 @@ async fn an_unclear_wish_to_act_for_somebody_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_real_key_is_told_nothing_about_acting_for_somebody() {
+async fn without_a_real_key_nothing_is_revealed_about_actors() {
     let fixture = Fixture::new();
     let authenticator = fixture.bearer().build().unwrap();
     let key = stranger();
@@ -1274,7 +1274,7 @@ async fn once_a_key_is_rehashed_nothing_more_is_written() {
 }
 
 #[tokio::test]
-async fn a_pepper_that_is_no_longer_accepted_opens_nothing() {
+async fn keys_under_an_unaccepted_pepper_do_not_work() {
     let mut fixture = Fixture::new();
     fixture.hasher = KeyHasher::hmac_sha256(pepper(1));
     let (key, _) = fixture.issue(&[]).await;
@@ -1333,7 +1333,7 @@ async fn a_rehash_that_cannot_be_written_lets_the_request_pass_and_is_tried_agai
 
 #[tokio::test]
 async fn rolling_a_pepper_back_does_not_write_on_every_request() {
-    // A deployment with pepper 2 touched the key and was then taken back.
+    // An instance with pepper 2 used the key and was then rolled back.
     let mut fixture = Fixture::new();
     fixture.hasher = KeyHasher::hmac_sha256(pepper(1));
     let (key, _) = fixture.issue(&[]).await;
@@ -1405,7 +1405,7 @@ async fn a_write_of_rehashes_that_is_dropped_loses_none() {
 }
 
 #[tokio::test]
-async fn a_thousand_keys_are_noted_and_no_more() {
+async fn at_most_a_thousand_keys_are_tracked() {
     let mut fixture = Fixture::new();
     let mut keys = Vec::new();
     for _ in 0..1_010 {
@@ -1424,7 +1424,7 @@ async fn a_thousand_keys_are_noted_and_no_more() {
 
 // ---- two authenticators on one store ----
 
-/// A model that grants nothing at all, whatever is stored.
+/// A model that grants nothing, whatever is stored.
 #[derive(Debug)]
 struct NothingModel;
 
@@ -1434,7 +1434,7 @@ impl ScopeModel for NothingModel {
     }
 }
 
-/// A model that understands nothing.
+/// A model that rejects every name.
 #[derive(Debug)]
 struct UnreadableModel;
 
@@ -1450,7 +1450,7 @@ async fn authenticators_on_one_store_never_take_each_others_idea_of_a_key() {
     let (key, _) = fixture.issue(&["document:read"]).await;
     let head = Head::bearer(&key);
     let read = Requirement::scope(scope("document:read"));
-    // More of them than are remembered, in an order that mixes them.
+    // More of them than are cached, in a mixed order.
     let all: Vec<(bool, Authenticator)> = (0..12)
         .map(|number| match number % 2 {
             0 => (true, fixture.bearer().build().unwrap()),
@@ -1584,7 +1584,7 @@ async fn a_clock_that_was_ahead_is_believed_until_the_next_use_only() {
 }
 
 #[tokio::test]
-async fn what_was_flushed_is_not_counted_again() {
+async fn flushed_usage_is_not_counted_again() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     let authenticator = fixture.bearer().build().unwrap();
@@ -1691,7 +1691,7 @@ async fn no_use_is_lost_or_counted_twice_while_flushes_run() {
     assert_eq!(used(&fixture.store, &record.id).await.count, 2000);
 }
 
-// ---- answers ----
+// ---- responses ----
 
 fn lines(authenticator: &Authenticator, error: &AuthError, name: &str) -> Vec<String> {
     let answer = authenticator.responder().answer(error, &Head::new());
@@ -1735,7 +1735,7 @@ async fn every_refusal_is_marked_not_to_be_stored_and_every_401_carries_a_challe
 }
 
 #[test]
-fn challenges_have_one_line_per_scheme_with_the_realm_and_what_went_wrong() {
+fn challenges_have_one_line_per_scheme_with_realm_and_error() {
     let fixture = Fixture::new();
     let authenticator = fixture
         .bearer()
@@ -1798,7 +1798,7 @@ fn challenges_have_one_line_per_scheme_with_the_realm_and_what_went_wrong() {
 }
 
 #[test]
-fn a_refusal_for_want_of_a_scope_names_the_first_alternative() {
+fn a_refusal_for_a_missing_scope_names_the_first_alternative() {
     let fixture = Fixture::new();
     let authenticator = fixture
         .bearer()
@@ -1858,7 +1858,7 @@ fn a_retry_is_never_invited_too_early() {
 }
 
 #[test]
-fn codes_are_stable_and_distinct_and_problems_tell_the_status_twice() {
+fn codes_are_stable_and_distinct_and_problems_repeat_the_status() {
     let fixture = Fixture::new();
     let authenticator = fixture.bearer().build().unwrap();
     let mut seen = std::collections::HashSet::new();
@@ -1894,8 +1894,8 @@ fn codes_are_stable_and_distinct_and_problems_tell_the_status_twice() {
 }
 
 #[test]
-fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
-    // Both accept the prefix; a wrong checksum for the one may be the right shape for the other.
+fn of_two_formats_with_and_without_checksum_either_may_match() {
+    // Both accept the prefix; a key with a wrong checksum for one may be well-formed for the other.
     let fixture = Fixture::new();
     let strict = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 30)
@@ -1921,10 +1921,11 @@ fn a_key_format_without_checksum_beside_one_with_decides_by_either() {
     );
 }
 
-/// A record as a store would have it, for what the manager refuses to make.
+/// A record as a store might return it, for values that the manager refuses.
 #[tokio::test]
 async fn a_stored_key_is_judged_by_its_record_and_not_by_its_text() {
-    // A key whose text says live and whose record says test: imported wrongly, or tampered with.
+    // A key whose text contains live and whose record contains test: imported incorrectly, or
+    // tampered with.
     let fixture = Fixture::new();
     let key = stranger();
     let record = KeyRecord::new(

@@ -1,5 +1,5 @@
-//! What `Authenticator::verify` says of a request is what the request gets: compared for requests
-//! and keys made at random, and told in words.
+//! `Authenticator::verify` agrees with the actual request: compared for random requests and keys,
+//! and in the texts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use portunus_test_support::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// How every owner stands; `None` is no answer.
+/// The standing of every owner; `None` is an outage.
 #[derive(Debug, Clone, Copy)]
 struct Owners {
     standing: Option<Standing>,
@@ -186,7 +186,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 impl Key {
-    /// Stores the key, and tells its secret.
+    /// Stores the key, and returns its secret.
     async fn store(&self, fixture: &Fixture) -> String {
         let now = fixture.clock.now();
         let environment = if self.live { live() } else { test() };
@@ -250,7 +250,7 @@ impl Case {
     }
 
     fn request(&self, secret: &str) -> TestRequest {
-        // What is not asked about must not refuse the request either.
+        // Parts that are not queried must not refuse the request either.
         let mut request = TestRequest::new(self.method.unwrap_or("GET"), "/").bearer(secret);
         if let Some(ip) = self.ip {
             request = request.peer(ip);
@@ -275,7 +275,7 @@ impl Case {
         asked
     }
 
-    /// The code of whatever refuses the request, if something does.
+    /// The code that refuses the request, if any.
     async fn requested(&self, authenticator: &Authenticator, secret: &str) -> Option<ErrorCode> {
         let request = self.request(secret);
         let admission = match authenticator.authenticate(&request).await {
@@ -294,7 +294,7 @@ impl Case {
     }
 }
 
-/// What a verdict amounts to, as a request would be told.
+/// The result of a verdict, as a request would see it.
 fn told(verdict: &Verdict) -> Option<ErrorCode> {
     assert_eq!(verdict.is_allowed(), verdict.refusal().is_none());
     verdict.refusal().map(portunus::AuthError::code)
@@ -303,7 +303,7 @@ fn told(verdict: &Verdict) -> Option<ErrorCode> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(6000))]
     #[test]
-    fn verifying_says_what_a_request_gets(case in case()) {
+    fn verifying_agrees_with_the_actual_request(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let fixture = Fixture::new();
@@ -369,7 +369,7 @@ async fn the_reason_is_explained() {
         elsewhere.explanation(),
         "The API key belongs to another environment"
     );
-    // Every part is told, whatever refuses first.
+    // Every part is reported, whichever refuses first.
     let asked = || Introspection::new().with_requirement(scope("document:write"));
     let both = verdict(suspended().environment(test()), &key, asked()).await;
     assert_eq!(told(&both), Some(ErrorCode::OwnerSuspended));
@@ -408,18 +408,18 @@ async fn the_reason_is_explained() {
                 .with_method("POST")
                 .with_requirement(Requirement::reading()),
             None,
-            "the route only reads",
+            "the route is read-only",
         ),
         (
             from().with_requirement(Requirement::writing()),
             Some(ErrorCode::ReadOnlyKey),
             "full access",
         ),
-        (ws("ws1"), None, "reaches ws1"),
+        (ws("ws1"), None, "has access to ws1"),
         (
             ws("ws3"),
             Some(ErrorCode::WorkspaceForbidden),
-            "does not reach ws3",
+            "does not have access to ws3",
         ),
     ] {
         let answer = verdict(fixture.bearer(), &key, asked.clone()).await;

@@ -1,5 +1,5 @@
-//! The budget of look-ups: who fails often is slowed down, and nobody else for it. Time is the
-//! house's clock, except where a request waits for its turn.
+//! The lookup budget: clients that often fail are slowed down, without affecting others. Time is
+//! the fixture's clock, except while a request waits for a permit.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -38,7 +38,7 @@ impl Node {
         Self::started(&fixture, budget)
     }
 
-    /// A node that was just started: it knows no key.
+    /// A node that was just started and knows no key.
     fn started(fixture: &Fixture, budget: LookupBudget) -> Self {
         let cache = Cache::new()
             .bus(LocalBus::new())
@@ -53,7 +53,7 @@ impl Node {
         }
     }
 
-    /// Without a bus, whatever is remembered is stale two seconds later.
+    /// Without a bus, every cache entry is stale after two seconds.
     fn forgetful() -> Self {
         let fixture = Fixture::new();
         fixture.store.answer_late(1);
@@ -77,7 +77,7 @@ impl Node {
         told(&self.ask(key, ip).await)
     }
 
-    /// Retries when it is told to; how long that took until the key passed.
+    /// Retries as told by Retry-After; returns how long it took until the key passed.
     async fn passes_after(&self, key: &str, ip: &str) -> Duration {
         let mut waited = Duration::ZERO;
         while let Err(error) = self.ask(key, ip).await {
@@ -109,16 +109,16 @@ fn counted<'a>(codes: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, us
     counts
 }
 
-/// Begins all of them, in their order, none of which can be decided now.
+/// Starts all of them in order; none can be decided immediately.
 fn begun<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<Pin<Box<F>>> {
     let mut begun: Vec<_> = futures.into_iter().map(Box::pin).collect();
     for one in &mut begun {
-        assert!(one.now_or_never().is_none(), "decided without its look-up");
+        assert!(one.now_or_never().is_none(), "decided without its lookup");
     }
     begun
 }
 
-/// Strangers, made beforehand: to make a key takes longer than to refuse it.
+/// Unknown keys, generated in advance, because generating one takes longer than refusing it.
 fn strangers(count: usize) -> Vec<String> {
     (0..count).map(|_| stranger()).collect()
 }
@@ -126,14 +126,14 @@ fn strangers(count: usize) -> Vec<String> {
 // ---- failures ----
 
 #[tokio::test]
-async fn a_flood_from_all_over_one_48_is_slowed_down_and_locks_out_nobody_elsewhere() {
+async fn a_flood_from_one_48_is_slowed_down_and_affects_no_other_network() {
     let node = Node::new();
     let mut asked = 0;
     for second in 0_u64..10 {
         let before = node.fixture.store.finds();
         for (number, key) in strangers(836).iter().enumerate() {
             let number = second * 836 + u64::try_from(number).unwrap();
-            // Another /64 each time, and another /56 each 256th.
+            // A different /64 each time, and a different /56 every 256 times.
             let ip = format!("2001:db8:7:{:x}::1", number * 7 % 0x1_0000);
             node.code(key, &ip).await;
             if number % 200 == 0 {
@@ -174,7 +174,7 @@ async fn each_prefix_of_ipv6_has_a_budget_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_neighbour_with_a_dead_key_at_two_a_second_locks_nobody_out_not_even_after_a_restart() {
+async fn a_neighbour_with_a_dead_key_at_two_a_second_locks_no_one_out_even_after_a_restart() {
     for same_key in [true, false] {
         let mut node = Node::new();
         let dead = strangers(601);
@@ -196,7 +196,7 @@ async fn a_neighbour_with_a_dead_key_at_two_a_second_locks_nobody_out_not_even_a
 }
 
 #[tokio::test]
-async fn after_a_restart_all_real_keys_behind_a_nat_are_let_in_beside_a_flood() {
+async fn after_a_restart_all_real_keys_behind_a_nat_pass_despite_a_flood() {
     let node = Node::new();
     for key in strangers(100) {
         node.code(&key, "192.0.2.1").await;
@@ -207,7 +207,7 @@ async fn after_a_restart_all_real_keys_behind_a_nat_are_let_in_beside_a_flood() 
     }
     let mut seconds = 0;
     while !left.is_empty() {
-        // The flood comes first, in every second, but takes turns with the real ones.
+        // The flood comes first in every second, but alternates with the real ones.
         let mut passed = Vec::new();
         for key in &left {
             if node.code(key, "192.0.2.1").await == "OK" {
@@ -270,7 +270,7 @@ async fn a_key_that_was_deleted_is_known_no_more() {
     }
     node.fixture.manager().delete(&record.id).await.unwrap();
     node.fixture.clock.advance(3 * SECOND);
-    // Once it is looked up, for it was known.
+    // It is looked up at once, because it was known before.
     for looked_up in [1, 0, 0] {
         let before = node.fixture.store.finds();
         assert_eq!(node.code(&key, "192.0.2.1").await, "TOO_MANY_FAILURES");
@@ -280,7 +280,7 @@ async fn a_key_that_was_deleted_is_known_no_more() {
 }
 
 #[tokio::test]
-async fn without_peer_addresses_failures_lock_nobody_out() {
+async fn without_peer_addresses_failures_lock_no_one_out() {
     let node = Node::new();
     let ask = async |key: &str| {
         let asked = node.authenticator.authenticate(&Head::bearer(key));
@@ -295,7 +295,7 @@ async fn without_peer_addresses_failures_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn without_a_quota_of_failures_only_the_look_ups_in_flight_are_bounded() {
+async fn without_a_failure_quota_only_lookups_in_flight_are_bounded() {
     let mut budget = LookupBudget::default();
     budget.failures = None;
     let node = Node::with(budget);
@@ -312,7 +312,7 @@ async fn without_a_quota_of_failures_only_the_look_ups_in_flight_are_bounded() {
     assert_eq!(counted(codes.iter().map(told))["INVALID_KEY"], 20);
 }
 
-// ---- look-ups in flight ----
+// ---- lookups in flight ----
 
 #[tokio::test]
 async fn a_burst_of_a_thousand_unknown_keys_is_limited_like_a_flood() {
@@ -323,13 +323,13 @@ async fn a_burst_of_a_thousand_unknown_keys_is_limited_like_a_flood() {
     let (invalid, refused) = (codes["INVALID_KEY"], codes["TOO_MANY_FAILURES"]);
     assert_eq!(invalid + refused, 1_000, "{codes:?}");
     assert_eq!(invalid, 100, "{codes:?}");
-    // Those too that were in flight when the hundredth failed, and four.
+    // Plus those that were in flight at the hundredth failure, and four.
     let finds = node.fixture.store.finds();
     assert!((100..=100 + 15 + 4).contains(&finds), "{finds}");
 }
 
 #[tokio::test]
-async fn one_address_has_sixteen_look_ups_in_flight_and_stands_in_nobodys_way() {
+async fn one_address_has_at_most_sixteen_lookups_in_flight_and_does_not_block_others() {
     let node = Node::new();
     let keys = strangers(300);
     node.fixture.store.hold(FIND);
@@ -363,7 +363,7 @@ async fn a_quarter_is_reserved_for_addresses_that_have_not_failed() {
         node.authenticator.authenticate(&head)
     }));
     assert_eq!(node.fixture.store.finds() - before, 48);
-    // Whose address is not known counts with those who failed.
+    // Requests without a known address count as those that failed.
     let unknown = begun([node.authenticator.authenticate(&Head::bearer(&stranger()))]);
     assert_eq!(node.fixture.store.finds() - before, 48);
     let key = node.issue().await;
@@ -372,7 +372,7 @@ async fn a_quarter_is_reserved_for_addresses_that_have_not_failed() {
     node.fixture.store.release(FIND);
     assert_eq!(told(&join_all(clean).await[0]), "OK");
     drop((flood, unknown));
-    // A minute later nobody has failed.
+    // A minute later no failures count.
     node.fixture.clock.advance(61 * SECOND);
     node.fixture.store.hold(FIND);
     let before = node.fixture.store.finds();
@@ -385,7 +385,7 @@ async fn a_quarter_is_reserved_for_addresses_that_have_not_failed() {
 }
 
 #[tokio::test]
-async fn whose_turn_does_not_come_is_told_to_come_back() {
+async fn a_request_that_gets_no_permit_is_told_to_retry() {
     let mut budget = LookupBudget::default();
     budget.longest_wait = Duration::from_millis(30);
     let node = Node::with(budget);
@@ -406,7 +406,7 @@ async fn whose_turn_does_not_come_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_known_key_is_looked_up_however_many_look_ups_are_in_flight() {
+async fn a_known_key_is_looked_up_regardless_of_lookups_in_flight() {
     let node = Node::forgetful();
     let key = node.issue().await;
     assert_eq!(node.code(&key, "192.0.2.1").await, "OK");
@@ -427,7 +427,7 @@ async fn a_known_key_is_looked_up_however_many_look_ups_are_in_flight() {
 }
 
 #[tokio::test]
-async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
+async fn permits_are_granted_in_order_and_dropped_requests_release_theirs() {
     let node = Node::new();
     let mut random = Random(7);
     for round in 0..30 {
@@ -439,7 +439,7 @@ async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
         });
         let mut asked: Vec<_> = asked.map(Some).collect();
         let before = node.fixture.store.finds();
-        // Some are dropped before they were ever polled, some in the queue, some in flight.
+        // Some are dropped before they are polled, some in the queue, some in flight.
         for _ in 0..200 {
             let one = random.index(asked.len());
             match (random.below(3), &mut asked[one]) {
@@ -459,7 +459,7 @@ async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
                 assert_eq!(told(&outcome), "INVALID_KEY");
             }
         }
-        // All places are free again.
+        // All permits are free again.
         node.fixture.store.hold(FIND);
         let before = node.fixture.store.finds();
         let keys = strangers(80);
@@ -473,7 +473,7 @@ async fn places_are_given_in_order_and_those_who_go_away_take_none_along() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_with_one_real_key_all_pass_though_nobody_knows_it_yet() {
+async fn a_thousand_requests_with_one_uncached_real_key_all_pass() {
     let node = Node::new();
     let key = node.issue().await;
     for address in [Some("192.0.2.1"), None] {
@@ -488,7 +488,7 @@ async fn a_thousand_requests_with_one_real_key_all_pass_though_nobody_knows_it_y
 }
 
 #[tokio::test]
-async fn a_store_that_answers_at_once_is_asked_whatever_has_failed_and_whatever_is_in_flight() {
+async fn a_synchronous_store_is_always_queried() {
     let mut budget = LookupBudget::default();
     budget.in_flight = 1;
     let fixture = Fixture::new();
@@ -507,7 +507,7 @@ async fn a_store_that_answers_at_once_is_asked_whatever_has_failed_and_whatever_
     }
 }
 
-/// A look-up of the host's own that must be awaited, and knows one key from before.
+/// A host's own lookup that must be awaited, and knows one key already.
 #[derive(Debug)]
 struct Remembers {
     store: MemoryStore,
@@ -526,7 +526,7 @@ impl KeyLookup for Remembers {
 }
 
 #[tokio::test]
-async fn what_a_look_up_of_the_host_knows_is_asked_for_whatever_its_neighbours_failed() {
+async fn keys_known_to_the_hosts_lookup_are_queried_despite_failures_of_neighbours() {
     let format = portunus_test_support::format();
     let store = MemoryStore::new();
     let issuing = Portunus::builder(format.clone()).store(store.clone());

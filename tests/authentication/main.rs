@@ -1,4 +1,4 @@
-//! The path that every request takes, and who acts: through the authenticator and through the layer.
+//! The authentication path and its actors, through the authenticator and through the layer.
 
 #![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(

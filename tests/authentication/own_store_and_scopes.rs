@@ -1,8 +1,7 @@
-//! A host's own storage and its own idea of scopes, written against the public API alone and driven
-//! end to end.
+//! A host's own store and scope model, written against the public API only and tested end to end.
 //!
-//! The store is a log of text lines that only grows and is read anew for each question; the scopes
-//! are roles that imply others.
+//! The store is an append-only log of text lines that is read from the start for each query; the
+//! scopes are roles that imply others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -34,13 +33,13 @@ use portunus_test_support::{
 
 // ---- the store ----
 
-/// Keys as lines of text, as in a file that is only appended to. Cloning shares the log.
+/// Keys as lines of text, as in an append-only file. Clones share the log.
 #[derive(Clone, Default)]
 struct LogStore {
     log: Arc<Mutex<String>>,
 }
 
-/// Not what the lines say: signing states stand among them.
+/// The lines are omitted, because they contain signing states.
 impl std::fmt::Debug for LogStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -51,7 +50,7 @@ impl std::fmt::Debug for LogStore {
     }
 }
 
-/// What the log says when it is read from its first line to its last.
+/// The state after reading the log from the first line to the last.
 #[derive(Debug, Default)]
 struct Told {
     keys: BTreeMap<String, Key>,
@@ -129,7 +128,7 @@ impl Told {
         self.digests_ever.iter().any(|(known, _)| known == digest)
     }
 
-    /// Takes in one line; `None` where it cannot be understood.
+    /// Applies one line; returns `None` if it cannot be parsed.
     fn hear(&mut self, line: &str) -> Option<()> {
         let parts: Vec<&str> = line.split('\t').collect();
         match parts.as_slice() {
@@ -255,7 +254,7 @@ impl Told {
         Err(StoreError::rejected(rejected))
     }
 
-    /// The line that tells of a change, where it may happen.
+    /// The line for a change, if its condition holds.
     fn line(&self, change: &Change) -> Result<String, StoreError> {
         let json =
             |record: &KeyRecord| serde_json::to_string(record).map_err(StoreError::unavailable);
@@ -321,7 +320,7 @@ impl Told {
     }
 }
 
-/// The order of lists.
+/// The sort order of lists.
 fn place(record: &KeyRecord) -> (std::cmp::Reverse<SystemTime>, KeyId) {
     (std::cmp::Reverse(record.created_at), record.id.clone())
 }
@@ -502,7 +501,7 @@ impl UsageStore for LogStore {
 
 // ---- the scopes ----
 
-/// Roles: an `admin` may do what an `editor` may, an `editor` what a `viewer` may.
+/// Roles: an `admin` has all rights of an `editor`, and an `editor` those of a `viewer`.
 #[derive(Debug)]
 struct Roles;
 
@@ -552,13 +551,13 @@ impl ScopeModel for Roles {
         let held: Option<Vec<_>> = names.iter().map(known).collect();
         match held {
             Some(held) => Ok(Arc::new(Held(held))),
-            // What is no role means nothing here.
+            // Names that are not roles grant nothing.
             None => Err(Scope::new("no role").unwrap_err()),
         }
     }
 }
 
-// ---- the house ----
+// ---- the service ----
 
 struct Host {
     clock: ManualClock,
@@ -606,14 +605,14 @@ impl Host {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_log_keeps_what_a_store_promises() {
+async fn the_log_passes_the_store_conformance_suite() {
     portunus_conformance::key_store(|| async { LogStore::default() })
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn a_key_in_the_log_is_accepted_and_a_stranger_is_not() {
+async fn a_key_in_the_log_is_accepted_and_an_unknown_one_is_not() {
     let host = Host::new();
     let (key, record) = host.issue("role:viewer").await;
     let authenticator = host.authenticator();
@@ -655,7 +654,7 @@ fn a_store_that_must_be_awaited_is_awaited() {
 }
 
 #[tokio::test]
-async fn roles_imply_what_they_imply() {
+async fn roles_imply_lower_roles() {
     let host = Host::new();
     let authenticator = host.authenticator();
     for (role, may) in [
@@ -798,7 +797,7 @@ async fn the_log_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn a_line_that_cannot_be_read_refuses_everybody_and_lets_nobody_in() {
+async fn a_corrupt_line_refuses_every_key() {
     let host = Host::new();
     let (key, _) = host.issue("role:viewer").await;
     let whole = host.store.log.lock().unwrap().clone();

@@ -1,8 +1,8 @@
-//! What routes demand: reading and writing, users, workspaces, plans, secure connections, and all
-//! of these combined.
+//! Requirements of routes: reading and writing, users, workspaces, plans, secure transport, and
+//! their combinations.
 //!
-//! Requirements are checked by themselves, with a principal and a request made by hand, and then as
-//! axum's routes demand them of real keys.
+//! Requirements are checked alone, with a principal and a request built by hand, and then on axum's
+//! routes with real keys.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -33,7 +33,7 @@ use portunus_test_support::{Fixture, Head, scope, stranger, tenant, test};
 use tower::ServiceExt;
 
 const READING: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
-/// Also what is no method that anybody knows, and what only looks like one that reads.
+/// Including unknown methods, and names that only look like those of safe methods.
 const WRITING: [&str; 12] = [
     "POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "PROPFIND", "QUERY", "get", "Head",
     "GETS", "",
@@ -41,7 +41,7 @@ const WRITING: [&str; 12] = [
 
 // ---- tools ----
 
-/// A request by hand.
+/// A request built by hand.
 #[derive(Debug, Clone)]
 struct Call {
     method: String,
@@ -95,10 +95,10 @@ impl RequestHead for Call {
     }
 }
 
-/// A caller of the host's own making, who says no more than one has to, but for what a test sets.
+/// A host's own principal with only the mandatory methods, except for what a test sets.
 #[derive(Debug, Clone)]
 struct Caller {
-    /// Only for its actor, and the facts that matter in no test.
+    /// Only for its actor, and for values that are irrelevant to the tests.
     like: KeyPrincipal,
     scopes: WildcardScopes,
     access: Access,
@@ -134,7 +134,7 @@ impl Principal for Caller {
 }
 
 impl Caller {
-    /// An application without scopes that may read and write, everywhere, on no plan.
+    /// An application without scopes, with full access everywhere and no plan.
     async fn app() -> Self {
         let fixture = Fixture::new();
         let (key, _) = fixture.issue(&[]).await;
@@ -201,7 +201,7 @@ fn plans() -> PlanOrder {
 // ---- reading and writing ----
 
 #[tokio::test]
-async fn a_read_only_key_reads_by_the_method_whatever_else_is_required() {
+async fn a_read_only_key_is_limited_to_safe_methods_by_every_requirement() {
     let app = Caller::app().await.may(&["*"]).paying("enterprise");
     let reader = app.clone().read_only();
     let plan = plans().at_least("free").unwrap();
@@ -295,8 +295,8 @@ async fn reading_opens_a_method_and_nothing_else() {
     }
 }
 
-/// Only the alternative that says so reads: another that does not say it must not be opened by
-/// standing beside it.
+/// Only an alternative that declares reading counts as reading: it must not open another
+/// alternative that does not.
 #[tokio::test]
 async fn an_alternative_that_does_not_say_that_it_reads_stays_closed_to_read_only_keys() {
     let reader = Caller::app().await.may(&["write"]).read_only();
@@ -317,7 +317,7 @@ async fn an_alternative_that_does_not_say_that_it_reads_stays_closed_to_read_onl
     }
 }
 
-/// Saying in one alternative that it writes must not open the others.
+/// An alternative that declares writing must not open the others.
 #[tokio::test]
 async fn an_alternative_that_writes_opens_no_other_to_read_only_keys() {
     let reader = Caller::app().await.may(&["a"]).read_only();
@@ -365,8 +365,8 @@ async fn a_key_of_some_workspaces_only_reads_the_organization() {
     }
 }
 
-/// A GET that changes the organization says `writing()`; a key of some workspaces only reads the
-/// organization.
+/// A GET that changes the organization is declared as `writing()`; a key of some workspaces can
+/// only read the organization.
 #[tokio::test]
 async fn a_route_that_says_that_it_writes_the_organization_is_closed_to_keys_of_some_workspaces() {
     let somewhere = Caller::app().await.within(&["ws1"]);
@@ -387,7 +387,7 @@ async fn a_route_that_says_that_it_writes_the_organization_is_closed_to_keys_of_
 
 // ---- workspaces ----
 
-/// Whoever says nothing about workspaces means the whole organization.
+/// Without a workspace requirement, the whole organization is required.
 #[tokio::test]
 async fn a_key_of_some_workspaces_is_refused_where_nothing_is_said_about_workspaces() {
     let everywhere = Caller::app().await.may(&["a"]).paying("enterprise");
@@ -418,7 +418,7 @@ async fn a_key_of_some_workspaces_is_refused_where_nothing_is_said_about_workspa
             assert_eq!(any.to_string(), requirement.to_string());
             let words = requirement.explain_for(caller, Some(&request)).to_string();
             assert_eq!(words, "missing access to the whole organization");
-            // In a handler, the route has said it.
+            // In a handler, the route has already declared it.
             assert!(caller.require(&requirement).is_ok(), "{requirement}");
         }
         let named = requirement.clone().and(in_path());
@@ -439,7 +439,7 @@ async fn of_alternatives_one_alone_must_open_a_route_to_a_key_of_some_workspaces
         (in_path().or(needs("a")), Ok(()), refused),
         (needs("a").or(needs("b").any_workspace()), refused, refused),
         (needs("b").or(needs("a").any_workspace()), Ok(()), Ok(())),
-        // What is said beside the alternatives counts for all of them.
+        // A requirement outside the alternatives applies to all of them.
         (needs("b").or(needs("a")).any_workspace(), Ok(()), Ok(())),
         (needs("b").or(needs("a")).and(in_path()), Ok(()), refused),
     ] {
@@ -448,7 +448,7 @@ async fn of_alternatives_one_alone_must_open_a_route_to_a_key_of_some_workspaces
             assert_eq!(got, expected, "{requirement} on {path}");
         }
     }
-    // One opens the method, another the workspace: neither opens both.
+    // One opens the method, the other the workspace: neither opens both.
     let reader = caller.read_only();
     let torn = needs("a").and(Requirement::reading()).or(in_path());
     let post = call("POST", "/workspaces/ws1");
@@ -458,7 +458,7 @@ async fn of_alternatives_one_alone_must_open_a_route_to_a_key_of_some_workspaces
 }
 
 #[tokio::test]
-async fn a_wrong_workspace_or_a_missing_scope_is_told_before_that_nothing_is_said() {
+async fn a_wrong_workspace_or_a_missing_scope_is_reported_before_an_undeclared_workspace() {
     let caller = Caller::app().await.may(&["a"]).within(&["ws1"]);
     let request = call("GET", "/workspaces/ws2");
     assert_eq!(
@@ -468,7 +468,10 @@ async fn a_wrong_workspace_or_a_missing_scope_is_told_before_that_nothing_is_sai
     let error = in_path().check(&caller, Some(&request)).unwrap_err();
     assert!(error.detail().contains("this workspace"), "{error}");
     let error = needs("a").check(&caller, Some(&request)).unwrap_err();
-    assert!(error.detail().contains("some workspaces only"), "{error}");
+    assert!(
+        error.detail().contains("restricted to specific workspaces"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -480,7 +483,7 @@ async fn the_workspace_is_the_path_segment_after_the_only_one_of_a_name() {
         ("/v3/workspaces/ws1/templates/7", true),
         ("/v3/workspaces/a.b-c_D9/templates", true),
         ("workspaces/ws1", true),
-        // Twice before the end: nobody can tell which of them the handler takes.
+        // Twice before the end: it is ambiguous which of them the handler uses.
         ("/workspaces/ws1/workspaces/ws2", false),
         ("/workspaces/ws2/workspaces/ws1", false),
         ("/workspaces/ws1/workspaces/", false),
@@ -495,7 +498,8 @@ async fn the_workspace_is_the_path_segment_after_the_only_one_of_a_name() {
         ("/workspaces/WS1", false),
         ("/workspaces/ws1x", false),
         ("/workspaces/ws", false),
-        // Encoded, it is none that a key reaches: in a segment's name, too.
+        // An encoded name matches no workspace of a key; the same holds for the collection's
+        // segment.
         ("/workspaces/%77s1", false),
         ("/workspaces/ws1%20", false),
         ("/workspaces/ws1%00", false),
@@ -506,7 +510,7 @@ async fn the_workspace_is_the_path_segment_after_the_only_one_of_a_name() {
         ("/workspaces/.", false),
         ("/workspaces/..", false),
         ("/workspaces/../ws1", false),
-        // Nothing is no workspace.
+        // An empty name is not a workspace.
         ("/workspaces", false),
         ("/workspaces/", false),
         ("/workspaces//", false),
@@ -561,7 +565,7 @@ async fn a_key_of_the_whole_organization_reaches_every_workspace_that_is_named()
 }
 
 #[tokio::test]
-async fn the_workspace_is_the_parameter_of_the_route_wherever_it_stands_in_the_path() {
+async fn the_workspace_is_the_route_parameter_at_any_position() {
     let one = Caller::app().await.within(&["ws1"]);
     let everywhere = Caller::app().await;
     let of = Requirement::workspace(WorkspaceOf::parameter("ws"));
@@ -576,7 +580,7 @@ async fn the_workspace_is_the_parameter_of_the_route_wherever_it_stands_in_the_p
         (at().parameter("ws", "ws2"), false, true),
         // Already decoded: nothing is decoded twice.
         (at().parameter("ws", "ws%31"), false, true),
-        // Missing, empty, ambiguous or no text: no workspace, which no key reaches.
+        // Missing, empty, ambiguous or not text: no workspace, to which no key has access.
         (at(), false, false),
         (at().parameter("WS", "ws1"), false, false),
         (at().parameter("ws", ""), false, false),
@@ -607,7 +611,7 @@ async fn a_key_of_no_workspace_reaches_none() {
 }
 
 #[tokio::test]
-async fn the_workspace_may_stand_in_a_header_once() {
+async fn the_workspace_may_come_from_a_single_header() {
     let requirement = Requirement::workspace(WorkspaceOf::header("X-Workspace"));
     let one = Caller::app().await.within(&["ws1"]);
     let plain = || call("GET", "/");
@@ -648,8 +652,8 @@ async fn the_workspace_may_stand_in_a_header_once() {
     }
 }
 
-/// Absent, repeated and empty are alike: no workspace is named, which no key reaches, whatever it
-/// reaches otherwise.
+/// Absent, repeated and empty are equivalent: no workspace is named, and no key has access to it,
+/// whatever else it can access.
 #[tokio::test]
 async fn a_header_that_names_no_workspace_is_met_by_no_key() {
     let requirement = Requirement::workspace(WorkspaceOf::header("x-workspace"));
@@ -677,7 +681,7 @@ async fn a_header_that_names_no_workspace_is_met_by_no_key() {
 }
 
 #[tokio::test]
-async fn the_workspace_may_be_what_a_function_says() {
+async fn the_workspace_may_come_from_a_function() {
     let of = WorkspaceOf::function(|head| {
         head.path()
             .strip_prefix("/w/")
@@ -704,7 +708,7 @@ async fn the_workspace_may_be_what_a_function_says() {
         Caller::app().await.on(&requirement, &call("GET", "/")),
         Err(ErrorCode::WorkspaceForbidden)
     );
-    // Two functions are one only if they are the very same.
+    // Two functions are equal only if they are the same instance.
     assert_eq!(requirement, Requirement::workspace(of));
     assert_ne!(
         requirement,
@@ -717,7 +721,7 @@ async fn the_workspace_may_be_what_a_function_says() {
 }
 
 #[tokio::test]
-async fn a_handler_filters_by_what_the_key_reaches() {
+async fn a_handler_can_filter_by_the_keys_workspaces() {
     let app = Caller::app().await;
     let some = app.clone().within(&["ws1", "ws3"]);
     let reached: Vec<_> = ["ws1", "ws2", "ws3", "WS1", ""]
@@ -729,7 +733,7 @@ async fn a_handler_filters_by_what_the_key_reaches() {
 }
 
 #[test]
-fn a_workspace_reads_the_same_however_a_path_is_encoded() {
+fn a_workspace_is_the_same_in_every_encoding_of_a_path() {
     for bad in [
         "",
         "a/b",
@@ -787,23 +791,23 @@ async fn a_plan_is_met_by_itself_and_by_higher_ones() {
         let error = app.require(&requirement).unwrap_err();
         assert_eq!(
             (error.status(), error.detail()),
-            (403, &*format!("This needs plan {least} or higher"))
+            (403, &*format!("This requires plan {least} or higher"))
         );
     }
 }
 
 #[test]
-fn an_order_of_plans_has_names_that_stand_once() {
+fn a_plan_order_has_unique_names() {
     for bad in ["", "Enterprise", "a b", "plan/1", &"p".repeat(129)] {
         let error = PlanOrder::new(["free", bad]).unwrap_err();
         assert_eq!(error, PlanName::new(bad).unwrap_err(), "{bad:?}");
     }
     let twice = PlanOrder::new(["free", "standard", "free"]).unwrap_err();
-    assert_eq!(twice.to_string(), "plan free stands twice");
+    assert_eq!(twice.to_string(), "duplicate plan free");
     for unknown in ["Free", "", "premium"] {
         assert_eq!(
             plans().at_least(unknown).unwrap_err().to_string(),
-            format!("there is no plan {unknown:?}")
+            format!("unknown plan {unknown:?}")
         );
     }
     assert!(plans().knows(&PlanName::new("free").unwrap()));
@@ -814,7 +818,7 @@ fn an_order_of_plans_has_names_that_stand_once() {
 // ---- combinations ----
 
 #[tokio::test]
-async fn of_several_parts_all_are_needed_and_the_first_that_is_missing_is_told() {
+async fn all_parts_are_required_and_the_first_missing_one_is_reported() {
     let plan = || plans().at_least("standard").unwrap();
     let all = Requirement::all_of([needs("a"), in_path(), plan(), Requirement::user()]);
     let app = Caller::app().await;
@@ -855,7 +859,7 @@ async fn of_several_parts_all_are_needed_and_the_first_that_is_missing_is_told()
 }
 
 #[tokio::test]
-async fn of_several_alternatives_one_is_enough_and_the_first_is_told() {
+async fn one_alternative_is_enough_and_the_first_is_reported() {
     let plan = plans().at_least("enterprise").unwrap();
     let requirement = plan.clone().or(needs("a").and(in_path()));
     let app = Caller::app().await;
@@ -868,7 +872,7 @@ async fn of_several_alternatives_one_is_enough_and_the_first_is_told() {
             .on(&requirement, &call("GET", "/")),
         Ok(())
     );
-    // Half of one alternative and half of another are none.
+    // Half of one alternative and half of another do not satisfy a requirement.
     assert_eq!(
         app.clone().may(&["a"]).on(&requirement, &call("GET", "/")),
         Err(ErrorCode::PlanRequired)
@@ -912,7 +916,7 @@ async fn alternatives_and_parts_nest() {
 }
 
 #[tokio::test]
-async fn nothing_is_met_by_everybody_and_an_empty_list_by_nobody() {
+async fn an_empty_requirement_is_always_met_and_an_empty_list_never() {
     let none: [Requirement; 0] = [];
     let app = Caller::app().await.may(&["*"]).paying("enterprise");
     let request = call("GET", "/workspaces/ws1");
@@ -936,14 +940,14 @@ async fn nothing_is_met_by_everybody_and_an_empty_list_by_nobody() {
 }
 
 #[tokio::test]
-async fn of_scopes_all_that_are_required_are_told() {
+async fn all_required_scopes_are_reported() {
     let app = Caller::app().await.may(&["c"]);
     let choice = needs("a").or(needs("b"));
     let error = app.require(&choice).unwrap_err();
     let missing = error.missing_scope().unwrap();
     assert_eq!(missing.required.scopes(), [&scope("a"), &scope("b")]);
     assert_eq!(missing.granted, ["c"]);
-    // Beside what is no scope, the scopes are still told as a whole.
+    // Next to other requirements, the scopes are still reported together.
     let error = app
         .require(&Requirement::all_of([
             choice,
@@ -954,7 +958,7 @@ async fn of_scopes_all_that_are_required_are_told() {
 }
 
 #[test]
-fn requirements_are_told_in_words() {
+fn requirements_have_a_textual_form() {
     let plan = plans().at_least("standard").unwrap();
     for (requirement, words) in [
         (Requirement::none(), "nothing"),
@@ -964,7 +968,7 @@ fn requirements_are_told_in_words() {
         (in_path(), "access to the workspace"),
         (
             Requirement::organization(),
-            "access to the organization for writing",
+            "write access to the organization",
         ),
         (plan.clone(), "plan standard or higher"),
         (needs("a").and(in_path()), "a and access to the workspace"),
@@ -982,7 +986,7 @@ fn requirements_are_told_in_words() {
 }
 
 #[test]
-fn the_scopes_of_a_requirement_are_what_it_needs_where_all_else_is_met() {
+fn the_scopes_of_a_requirement_are_those_needed_if_all_else_is_met() {
     let plan = || plans().at_least("standard").unwrap();
     for (requirement, sets) in [
         (Requirement::none(), vec![vec![]]),
@@ -1011,7 +1015,7 @@ fn the_scopes_of_a_requirement_are_what_it_needs_where_all_else_is_met() {
     }
 }
 
-// ---- in a handler, without the request ----
+// ---- in a handler, without a request ----
 
 #[tokio::test]
 async fn in_a_handler_the_method_is_not_looked_at_and_no_workspace_is_met() {
@@ -1048,7 +1052,7 @@ async fn in_a_handler_the_method_is_not_looked_at_and_no_workspace_is_met() {
             );
         }
     }
-    // Whether the organization is read or written cannot be told: closed, but for keys that may do
+    // Whether the organization is read or written is unknown: refused, except for keys that may do
     // both.
     assert!(app.require(&Requirement::organization()).is_ok());
     assert_eq!(
@@ -1058,7 +1062,7 @@ async fn in_a_handler_the_method_is_not_looked_at_and_no_workspace_is_met() {
 }
 
 #[tokio::test]
-async fn a_caller_who_says_no_more_than_needed_has_full_access_everywhere_and_no_plan() {
+async fn a_principal_with_only_mandatory_methods_has_full_access_everywhere_and_no_plan() {
     #[derive(Debug)]
     struct Least(KeyPrincipal);
     impl Principal for Least {
@@ -1101,7 +1105,7 @@ async fn a_caller_who_says_no_more_than_needed_has_full_access_everywhere_and_no
 
 // ---- keys through routes ----
 
-/// Keys by what they are, and a layer that knows them.
+/// Keys by their properties, and a layer that knows them.
 struct Door {
     fixture: Fixture,
     auth: AuthLayer,
@@ -1120,7 +1124,7 @@ impl Door {
     }
 }
 
-/// The status and the code that a call is answered with.
+/// The status and the code of the response to a call.
 async fn answer(app: &Router, method: &str, path: &str, key: &str) -> (u16, Option<String>) {
     ask(
         app,
@@ -1218,7 +1222,7 @@ async fn routes_refuse_read_only_keys_by_the_method() {
 }
 
 #[tokio::test]
-async fn one_path_demands_of_each_method_what_that_method_needs() {
+async fn each_method_of_a_path_has_its_own_requirement() {
     let door = Door::new();
     let reader = door
         .key(|new| (new.access, new.scopes) = (Access::ReadOnly, vec![scope("*")]))
@@ -1318,7 +1322,7 @@ async fn routes_find_the_workspace_in_the_path_as_it_was_sent() {
         ] {
             assert_eq!(answer(&app, "GET", path, &one).await, expected, "{path}");
             assert_eq!(answer(&app, "DELETE", path, &one).await, expected, "{path}");
-            // Twice before the end, it names none.
+            // Twice before the end, it names no workspace.
             let expected = if path.contains("/workspaces/ws2/workspaces/")
                 || path.contains("/workspaces/ws1/workspaces/")
             {
@@ -1352,8 +1356,8 @@ async fn under_a_prefix_the_workspace_is_found_as_well() {
     );
 }
 
-/// What a nest strips off belongs to the path, and its parameters to the route, wherever the layer
-/// stands.
+/// The part that a nest strips belongs to the path, and its parameters to the route, wherever the
+/// layer is placed.
 #[tokio::test]
 async fn a_workspace_in_the_prefix_of_a_nest_is_found() {
     let door = Door::new();
@@ -1420,7 +1424,7 @@ async fn a_workspace_in_the_prefix_of_a_nest_is_found() {
 }
 
 #[tokio::test]
-async fn where_a_key_is_optional_a_route_serves_nobody_and_refuses_keys_that_fail() {
+async fn with_an_optional_key_a_route_serves_anonymous_requests_and_refuses_failing_keys() {
     let door = Door::new();
     let who = |principal: Option<KeyPrincipal>| async move {
         match principal {
@@ -1473,7 +1477,8 @@ async fn where_a_key_is_optional_a_route_serves_nobody_and_refuses_keys_that_fai
         ),
         ("HEAD", "/", None, 200, ""),
         ("HEAD", "/", bearer(&revoked), 401, ""),
-        // What another method of the path demands stays as it is, and so does what they all share.
+        // The requirements of the path's other methods and those that all methods share stay
+        // unchanged.
         ("POST", "/", None, 401, "MISSING_KEY"),
         ("POST", "/", bearer(&good), 200, "somebody"),
         ("DELETE", "/", bearer(&revoked), 200, "done"),
@@ -1553,7 +1558,7 @@ async fn an_unknown_plan_in_a_record_meets_nothing() {
     );
 }
 
-// ---- the connection ----
+// ---- transport ----
 
 const VERSIONS: [TlsVersion; 4] = [
     TlsVersion::V1_0,
@@ -1615,7 +1620,7 @@ fn a_clients_word_proves_no_security() {
 }
 
 #[test]
-fn a_trusted_proxy_tells_the_version_in_its_header_once() {
+fn a_trusted_proxy_reports_the_tls_version_in_a_single_header() {
     let transport = |least| {
         Transport::tls(least)
             .or_proven_by(proxies(&["10.0.0.0/8", "2001:db8::/32"]), "X-TLS-Version")
@@ -1679,7 +1684,7 @@ fn a_trusted_proxy_tells_the_version_in_its_header_once() {
 }
 
 #[test]
-fn what_the_connection_proves_needs_no_header() {
+fn a_proven_tls_version_needs_no_header() {
     let transport =
         Transport::tls(TlsVersion::V1_2).or_proven_by(proxies(&["10.0.0.0/8"]), "x-tls-version");
     let direct = call("GET", "/").from("192.0.2.1").over(TlsVersion::V1_3);
@@ -1691,7 +1696,7 @@ fn what_the_connection_proves_needs_no_header() {
         transport.is_met_by(&old.with("x-tls-version", "TLSv1.3")),
         "the client's connection ended at the proxy"
     );
-    // A proxy that is trusted without a network is none.
+    // A trusted proxy without a network does not count.
     let nobody = Transport::tls(TlsVersion::V1_0).or_proven_by([], "x-tls-version");
     assert!(
         !nobody.is_met_by(
@@ -1703,7 +1708,7 @@ fn what_the_connection_proves_needs_no_header() {
 }
 
 #[test]
-fn versions_of_tls_are_told_and_read_alike() {
+fn tls_versions_are_displayed_and_parsed_identically() {
     for version in VERSIONS {
         assert_eq!(version.to_string().parse(), Ok(version));
     }
@@ -1711,7 +1716,7 @@ fn versions_of_tls_are_told_and_read_alike() {
     assert!("".parse::<TlsVersion>().is_err());
 }
 
-/// The key's record, for a house whose authenticator is made of it.
+/// The key's record, for fixtures whose authenticator is built from it.
 async fn outcome(authenticator: &Authenticator, request: &Call) -> Result<(), (ErrorCode, u16)> {
     authenticator
         .authenticate(request)
@@ -1736,7 +1741,7 @@ async fn demanding(
 }
 
 #[tokio::test]
-async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works() {
+async fn insecure_transport_is_reported_only_with_a_working_key() {
     let (fixture, key, record, authenticator) = demanding(|_| {}).await;
     let plain = || call("GET", "/");
     assert_eq!(
@@ -1779,7 +1784,7 @@ async fn an_insecure_connection_is_told_to_nobody_but_who_holds_a_key_that_works
 }
 
 #[tokio::test]
-async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
+async fn the_transport_requirement_also_holds_for_awaited_lookups() {
     let (fixture, key, _, authenticator) = demanding(|_| {}).await;
     fixture.store.answer_late(1);
     let request = call("GET", "/").key(&key);
@@ -1794,7 +1799,7 @@ async fn the_demand_for_security_holds_where_keys_are_looked_up_late() {
 }
 
 #[tokio::test]
-async fn no_demand_is_no_demand() {
+async fn without_a_transport_requirement_any_transport_passes() {
     let (fixture, key, _, _) = demanding(|_| {}).await;
     let authenticator = fixture
         .bearer()

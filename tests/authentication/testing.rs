@@ -1,5 +1,5 @@
-//! What hosts test with: a principal made by hand is what the authenticator would have made, keys
-//! are ready at once.
+//! The feature `testing`: a principal built by hand equals the one from the authenticator, and
+//! ready-made keys work at once.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -106,7 +106,7 @@ async fn a_principal_made_by_hand_is_the_one_that_a_key_brings() {
 }
 
 #[test]
-fn a_principal_made_by_hand_acts_for_a_user_with_what_both_may() {
+fn a_principal_built_by_hand_acts_for_a_user_with_the_intersection() {
     let user =
         User::new("u2".parse().unwrap(), "acme".parse().unwrap()).with_email("u2@example.com");
     let limited = user.with_scopes([scope!("document:read"), scope!("template:read")]);
@@ -206,7 +206,7 @@ async fn keys_are_ready_at_once_and_end_by_the_clock_or_by_hand() {
 }
 
 #[tokio::test]
-async fn every_event_is_recorded_however_many_there_are() {
+async fn every_event_is_recorded_in_any_number() {
     let (keys, clock) = (TestKeys::new(), ManualClock::new());
     let audit = RecordedAudit::new();
     let service = keys.builder().audit(audit.trail()).build().unwrap();
@@ -237,7 +237,7 @@ async fn every_event_is_recorded_however_many_there_are() {
 }
 
 #[test]
-fn a_request_made_by_hand_says_what_it_was_told() {
+fn a_request_built_by_hand_has_the_given_values() {
     let request = TestRequest::new("PUT", "/a")
         .field("X-User-Id", "one")
         .field("x-user-id", b"\xff")
@@ -262,6 +262,6 @@ fn a_request_made_by_hand_says_what_it_was_told() {
 
 #[test]
 #[should_panic(expected = "1 to 128")]
-fn nonsense_in_a_test_is_told_at_once() {
+fn invalid_values_in_a_test_panic_immediately() {
     let _ = TestPrincipal::app("");
 }

@@ -1,5 +1,5 @@
-//! Tokens of the host's OAuth server: what reaches the verifier, what its answers mean, and that
-//! all of the path applies.
+//! Tokens of a host's OAuth server: when the verifier is called, how its answers are used, and that
+//! the whole authentication path applies.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ use portunus_test_support::{
 };
 use tower::ServiceExt;
 
-/// Knows `eyJ.good.TAIL` and keeps what it was asked.
+/// A verifier that accepts `eyJ.good.TAIL` and records its calls.
 #[derive(Debug, Clone, Default)]
 struct Issuer {
     asked: Arc<Mutex<Vec<String>>>,
@@ -210,7 +210,7 @@ async fn basic_never_reaches_the_verifier() {
 }
 
 #[tokio::test]
-async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_know() {
+async fn keys_come_first_and_the_verifier_is_called_for_unknown_ones() {
     for late in [false, true] {
         let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
         let (key, record) = fixture.issue(&[]).await;
@@ -223,7 +223,7 @@ async fn keys_come_first_and_the_verifier_is_asked_for_what_the_store_does_not_k
             (admission.principal.unwrap().key_id(), issuer.asked()),
             (&record.id, 0)
         );
-        // Issuer recognizes it, for it begins as keys do.
+        // Issuer recognizes it, because it has the prefix of keys.
         let unknown = stranger();
         assert_eq!(
             code(&ask(builder(), &Head::bearer(&unknown)).await),
@@ -374,7 +374,7 @@ async fn tokens_that_are_not_valid_are_counted_and_a_blocked_client_reaches_no_v
             );
             assert!(error.retry_after().unwrap() <= Duration::from_secs(61));
         }
-        // Keys' failures and tokens' are one count.
+        // Failures of keys and tokens are counted together.
         assert_eq!(
             code(&ask(&stranger(), "2001:db8::1").await),
             ErrorCode::TooManyFailures
@@ -466,7 +466,7 @@ async fn the_rest_of_the_path_applies_to_a_verified_token() {
     );
 }
 
-/// A verifier that takes its time.
+/// A verifier that answers late.
 #[derive(Debug)]
 struct Slow(Issuer, portunus::testing::ManualClock);
 
@@ -529,7 +529,7 @@ async fn tokens_of_one_id_share_a_quota_and_their_own_comes_first() {
 }
 
 #[tokio::test]
-async fn routes_see_what_the_token_says() {
+async fn routes_see_the_claims_of_the_token() {
     let fixture = Fixture::new();
     let mut limited = token();
     limited.access = Access::ReadOnly;
@@ -672,7 +672,7 @@ async fn verifiers_in_pointers_are_verifiers() {
     );
 }
 
-// ---- what the verifier has answered ----
+// ---- caching of the verifier's answers ----
 
 #[tokio::test]
 async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
@@ -689,7 +689,7 @@ async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
         assert_eq!(issuer.asked(), asked);
         fixture.clock.advance(Duration::from_millis(1));
     }
-    // Refusals and outages are not remembered, and a token that was refused is known no more.
+    // Refusals and outages are not cached, and a refused token is no longer known.
     *issuer.token.lock().unwrap() = None;
     assert_eq!(code(&ask(GOOD).await), ErrorCode::InvalidKey);
     assert_eq!(code(&ask(GOOD).await), ErrorCode::InvalidKey);
@@ -717,7 +717,7 @@ async fn an_answer_about_a_token_is_not_used_past_its_expiry() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_good_is_verified_again_whatever_its_neighbours_have_failed() {
+async fn a_token_that_was_valid_is_verified_again_despite_failures_of_neighbours() {
     let mut budget = LookupBudget::default();
     budget.per_second_past_failures = 0;
     let (fixture, issuer) = (Fixture::new(), Issuer::of(token()));
@@ -740,7 +740,7 @@ async fn a_token_that_was_good_is_verified_again_whatever_its_neighbours_have_fa
 }
 
 #[tokio::test]
-async fn what_is_remembered_of_tokens_is_bounded_by_their_number_and_by_their_size() {
+async fn the_token_cache_is_bounded_by_number_and_size() {
     for (scopes, asked, most) in [(1, 12_000, 10_000), (1_000, 200, 130)] {
         let mut big = token();
         big.scopes = (0..scopes)

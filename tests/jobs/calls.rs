@@ -1,4 +1,4 @@
-//! What one call does, loses and reports, whatever hangs, fails or goes away.
+//! One call of the jobs: what it does, loses and reports if something hangs, fails or is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ async fn a_call_does_only_what_is_due() {
     desk.keys.maintain().await;
     desk.count(1).await;
     desk.note([1]);
-    // The time of day says nothing about what is due.
+    // The wall clock does not determine what is due.
     desk.clock
         .step_to(desk.clock.now() + Duration::from_secs(60));
     let done = desk.keys.maintain().await;
@@ -56,7 +56,7 @@ async fn a_call_does_only_what_is_due() {
 }
 
 #[tokio::test]
-async fn a_flush_that_somebody_asked_for_is_done_by_the_next_call() {
+async fn a_requested_flush_is_done_by_the_next_call() {
     let sink = Remote::default();
     let desk = Desk::new(&[&sink]).await;
     desk.keys.maintain().await;
@@ -67,7 +67,7 @@ async fn a_flush_that_somebody_asked_for_is_done_by_the_next_call() {
 }
 
 #[tokio::test]
-async fn what_is_old_is_deleted_once_an_hour() {
+async fn old_data_is_deleted_once_an_hour() {
     let day = Duration::from_secs(24 * 60 * 60);
     let log = MemoryAudit::new(100);
     let also = |trail: AuditTrailBuilder| trail.sink(log.clone());
@@ -85,7 +85,7 @@ async fn what_is_old_is_deleted_once_an_hour() {
     let done = desk.next().await;
     assert_eq!((done.hours_deleted, done.events_deleted), (1, 1));
     assert_eq!(log.all().len(), 1);
-    // Within the hour nobody asks again.
+    // Within the hour the store is not queried again.
     desk.store.fail(Point::Before(Call::ForgetUsageBefore));
     assert_eq!(names(&desk.next().await), [""; 0]);
     desk.clock.advance(Duration::from_secs(3600));
@@ -93,7 +93,7 @@ async fn what_is_old_is_deleted_once_an_hour() {
 }
 
 #[tokio::test]
-async fn what_has_no_retention_is_kept_for_good() {
+async fn without_a_retention_period_data_is_kept_forever() {
     let log = MemoryAudit::new(100);
     let also = |trail: AuditTrailBuilder| trail.sink(log.clone());
     let desk = Desk::with(&[], also, |keys| keys.retention(None, None)).await;
@@ -133,7 +133,7 @@ async fn a_service_runs_the_jobs_of_all_its_parts() {
     let old = newer.clone().accept_sha512().unwrap();
     let credentials = || Credentials::from(format()).hasher(old.clone());
     let keys = keys(credentials()).audit(trail.build()).build().unwrap();
-    // A key whose digest comes from elsewhere, under an older scheme.
+    // An imported key with a digest under an older scheme.
     let secret = format()
         .generate(Some(&live()), Some(KeyKind::App))
         .unwrap()
@@ -167,7 +167,7 @@ async fn a_service_runs_the_jobs_of_all_its_parts() {
     assert_eq!(limiter.0.load(Ordering::SeqCst), 3, "twice a minute");
 }
 
-// ---- what hangs or fails ----
+// ---- jobs that hang or fail ----
 
 #[tokio::test]
 async fn a_sink_that_hangs_and_a_store_that_hangs_stop_nothing_else() {
@@ -204,7 +204,7 @@ async fn a_sink_that_hangs_and_a_store_that_hangs_stop_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_becomes_due_while_another_job_hangs_is_done_meanwhile() {
+async fn a_job_that_becomes_due_while_another_hangs_is_still_done() {
     let (good, bad) = (Remote::default(), Remote::default());
     let desk = Arc::new(Desk::new(&[&bad, &good]).await);
     bad.hang(true);
@@ -217,7 +217,7 @@ async fn what_becomes_due_while_another_job_hangs_is_done_meanwhile() {
     desk.note([2]);
     desk.clock.advance(Duration::from_millis(200));
     until(|| good.events() == [1, 2]).await;
-    // And what somebody asks for, at once.
+    // And a requested flush, at once.
     desk.note([3]);
     let asked = tokio::spawn(desk.trail.request_flush());
     until(|| good.events() == [1, 2, 3]).await;
@@ -245,7 +245,7 @@ async fn a_job_that_fails_says_why_and_is_tried_again() {
         .collect();
     assert_eq!(why.len(), 2, "{why:?}");
     assert!(
-        why.contains(&"the audit log gave no answer".to_owned()),
+        why.contains(&"the audit log is unavailable".to_owned()),
         "{why:?}"
     );
     sink.fail(false);
@@ -256,7 +256,7 @@ async fn a_job_that_fails_says_why_and_is_tried_again() {
 }
 
 #[tokio::test]
-async fn what_a_hanging_sink_leaves_waiting_is_bounded_and_told() {
+async fn pending_events_of_a_hanging_sink_are_bounded_and_losses_reported() {
     let sink = Remote::default();
     let desk = Desk::with(&[&sink], |trail| trail.capacity(50), |keys| keys).await;
     sink.hang(true);
@@ -275,7 +275,7 @@ async fn what_a_hanging_sink_leaves_waiting_is_bounded_and_told() {
     assert_eq!((kept + lost, sink.missing()), (4000, lost));
 }
 
-// ---- calls that are dropped, and calls at once ----
+// ---- dropped calls and concurrent calls ----
 
 #[tokio::test]
 async fn a_call_that_is_dropped_at_any_await_loses_nothing() {
@@ -298,9 +298,9 @@ async fn a_call_that_is_dropped_at_any_await_loses_nothing() {
         assert!(desk.used().await >= 4, "after {times}");
         assert!(
             told + done.uses_written >= 4,
-            "the work of a dropped call is told"
+            "the work of a dropped call is reported"
         );
-        // Given again after it was broken off: sinks know them by their ids.
+        // Delivered again after it was interrupted: sinks recognize events by their ids.
         let mut kept = sink.events();
         kept.sort_unstable();
         kept.dedup();
@@ -340,15 +340,15 @@ async fn no_job_runs_twice_at_once_and_no_call_waits_for_another() {
     assert_eq!(sink.events(), [1]);
 }
 
-// ---- telling other nodes ----
+// ---- publishing changes to other nodes ----
 
 #[tokio::test]
-async fn what_the_bus_could_not_be_told_is_told_by_the_next_call() {
+async fn changes_that_could_not_be_published_are_published_by_the_next_call() {
     let desk = Desk::new(&[]).await;
     desk.bus.fail(true);
     desk.issue().await;
     let done = desk.next().await;
-    assert_eq!(names(&done), ["tell other nodes of changes"]);
+    assert_eq!(names(&done), ["publish key changes"]);
     assert_eq!((done.changes_published, done.changes_waiting), (0, 1));
     desk.bus.fail(false);
     let done = desk.next().await;

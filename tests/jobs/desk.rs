@@ -1,4 +1,4 @@
-//! A service whose sinks, store and bus hang, fail or are slow when they are told to.
+//! A service whose sinks, store and bus hang, fail or are slow on demand.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
@@ -49,17 +49,17 @@ impl Remote {
     pub(crate) fn most_at_once(&self) -> u64 {
         self.0.most_at_once.load(Ordering::SeqCst)
     }
-    /// How many changes it was told.
+    /// Returns how many changes were published to it.
     pub(crate) fn heard(&self) -> u64 {
         self.0.heard.load(Ordering::SeqCst)
     }
-    /// The numbers of the requests whose events it has, in its order.
+    /// Returns the numbers of the requests whose events it received, in order.
     pub(crate) fn events(&self) -> Vec<u64> {
         let events = self.0.events.lock().unwrap();
         let routes = events.iter().filter_map(|event| event.route.as_ref());
         routes.map(|route| route.parse().unwrap()).collect()
     }
-    /// How many events it was told are missing.
+    /// Returns how many events were reported to it as missing.
     pub(crate) fn missing(&self) -> u64 {
         let events = self.0.events.lock().unwrap();
         let lost = events
@@ -173,7 +173,7 @@ impl Desk {
         }
     }
 
-    /// Notes one refused request for each of these.
+    /// Records one refused request for each of these.
     pub(crate) fn note(&self, numbers: impl IntoIterator<Item = u64>) {
         let missing = AuthError::new(ErrorCode::MissingKey);
         for number in numbers {
@@ -188,7 +188,7 @@ impl Desk {
         }
     }
 
-    /// Uses the key so often.
+    /// Uses the key this many times.
     pub(crate) async fn count(&self, uses: u64) {
         for _ in 0..uses {
             let head = Head::bearer(&self.secret);
@@ -197,33 +197,33 @@ impl Desk {
         }
     }
 
-    /// How many uses are stored.
+    /// Returns how many uses are stored.
     pub(crate) async fn used(&self) -> u64 {
         let counts = self.store.inner().usage().unwrap();
         let usage = counts.usage_of(std::slice::from_ref(&self.key)).await;
         usage.unwrap()[0].count
     }
 
-    /// A change that other nodes are to be told of.
+    /// Makes a change that must be published to other nodes.
     pub(crate) async fn issue(&self) {
         let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
         self.keys.manager().issue(new).await.unwrap();
     }
 
-    /// The next second's call.
+    /// Calls the jobs one second later.
     pub(crate) async fn next(&self) -> Maintenance {
         self.clock.advance(Duration::from_secs(1));
         self.keys.maintain().await
     }
 }
 
-/// The jobs that failed.
+/// Returns the jobs that failed.
 pub(crate) fn names(maintenance: &Maintenance) -> Vec<&str> {
     let names = maintenance.failures.iter();
     names.map(|(name, _)| name.as_str()).collect()
 }
 
-/// Polls a future some times, then drops it; what it came to, if it ended.
+/// Polls a future this many times, then drops it; returns its output if it completed.
 pub(crate) fn poll<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
     let mut future: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -233,7 +233,7 @@ pub(crate) fn poll<T>(future: impl Future<Output = T>, times: usize) -> Option<T
     })
 }
 
-/// Waits until this holds, ten seconds at most.
+/// Waits until the condition holds, for at most ten seconds.
 pub(crate) async fn until(holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !holds() {

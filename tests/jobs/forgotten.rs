@@ -1,4 +1,4 @@
-//! The one line that says that nobody runs the jobs.
+//! The log record that reports that the jobs are not run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::desk::{Desk, poll};
 
-/// Counts lines of level ERROR that name the call.
+/// Counts records of level ERROR that mention the call.
 #[derive(Clone, Default)]
 struct Errors(Arc<AtomicU64>);
 
@@ -38,12 +38,12 @@ impl tracing::Subscriber for Errors {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// How many lines there are after uses at these seconds, where jobs are run at one of them.
+/// Returns the number of records after uses at these seconds, with the jobs run at one of them.
 async fn lines(uses: &[u64], run_at: Option<u64>) -> u64 {
     let errors = Errors::default();
     let _guard = tracing::subscriber::set_default(errors.clone());
     let desk = Desk::new(&[]).await;
-    // Long before anybody calls.
+    // Long before the first use.
     desk.clock.advance(Duration::from_secs(1000));
     for second in 0..60 {
         (run_at == Some(second)).then(|| poll(desk.keys.maintain(), 50));
@@ -56,7 +56,7 @@ async fn lines(uses: &[u64], run_at: Option<u64>) -> u64 {
 }
 
 #[tokio::test]
-async fn jobs_that_nobody_runs_for_ten_seconds_after_the_first_use_are_told_once() {
+async fn jobs_that_are_not_run_within_ten_seconds_of_the_first_use_are_reported_once() {
     assert_eq!(lines(&[5, 14], None).await, 0);
     assert_eq!(lines(&[5, 15], None).await, 1);
     assert_eq!(lines(&[5, 14, 16, 30, 50], None).await, 1);

@@ -1,4 +1,5 @@
-//! The periodic jobs of a service: what is due is done, and nothing is lost, whatever hangs.
+//! The periodic jobs of a service: everything due is done, and nothing is lost, even if a part
+//! hangs.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, missing_docs)]

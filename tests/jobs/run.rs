@@ -1,4 +1,4 @@
-//! The jobs as a task: until it is told to stop, and the last round.
+//! The jobs as a task: until the shutdown signal, and the final run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn it_writes_when_it_is_due_and_at_once_when_it_is_asked() {
     desk.note([1]);
     until(|| sink.events() == [1]).await;
     desk.note([2]);
-    // Nothing is due while the clock stands still, but somebody asks.
+    // Nothing is due while the clock does not advance, but a flush is requested.
     desk.trail.request_flush().await;
     assert_eq!(sink.events(), [1, 2]);
     desk.note([3]);
@@ -56,7 +56,7 @@ async fn it_ends_with_all_that_waits_due_or_not() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_at_the_end_is_told_as_lost_within_the_limit() {
+async fn events_that_cannot_be_written_at_the_end_are_reported_as_lost_within_the_limit() {
     let (good, bad) = (Remote::default(), Remote::default());
     let desk = Arc::new(Desk::new(&[&bad, &good]).await);
     bad.hang(true);
@@ -74,7 +74,7 @@ async fn what_cannot_be_written_at_the_end_is_told_as_lost_within_the_limit() {
     assert_eq!(names(&done).len(), 2, "{done:?}");
 }
 
-/// A sink that waits by the runtime's own timer, as those of databases do.
+/// A sink that waits on the runtime's own timer, like those of databases.
 #[derive(Debug)]
 struct ByTimer(MemoryAudit);
 
@@ -87,7 +87,7 @@ impl AuditSink for ByTimer {
 }
 
 #[tokio::test]
-async fn the_last_round_leaves_the_runtime_time_for_what_it_waits_for() {
+async fn the_final_run_lets_the_runtime_make_progress() {
     let log = MemoryAudit::new(10);
     let (quick, slow) = (Remote::default(), ByTimer(log.clone()));
     let desk = Desk::with(&[&quick], |trail| trail.sink(slow), |keys| keys).await;

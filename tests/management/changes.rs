@@ -1,5 +1,5 @@
-//! Changing, disabling, revoking and deleting keys: what may be asked for, what stays, and what a
-//! change between reading and writing does to it.
+//! Changing, disabling, revoking and deleting keys: valid changes, unchanged fields, and concurrent
+//! changes between reading and writing.
 
 use std::time::SystemTime;
 
@@ -22,7 +22,7 @@ fn expiring(end: Option<SystemTime>) -> KeyChange {
 }
 
 #[tokio::test]
-async fn a_change_changes_what_it_names_and_raises_the_version_by_one() {
+async fn a_change_sets_the_named_fields_and_increments_the_version() {
     let desk = Desk::new();
     let (_, before) = issue(&desk.host(), with_scopes(&["document:read"])).await;
     let asked = change(|change| {
@@ -64,7 +64,7 @@ async fn a_change_changes_what_it_names_and_raises_the_version_by_one() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_is_no_new_version() {
+async fn an_update_without_changes_keeps_the_version() {
     let desk = Desk::new();
     let (_, record) = issue(&desk.host(), with_scopes(&["a"])).await;
     for nothing in [
@@ -173,7 +173,7 @@ async fn a_revocation_between_reading_and_writing_is_not_undone() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_with_its_field_and_changes_nothing() {
+async fn an_invalid_value_is_refused_with_its_field_and_changes_nothing() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, record) = issue(&manager, ending("key", desk.now() + DAY)).await;
@@ -445,8 +445,8 @@ async fn an_extension_that_comes_too_late_does_not_break_the_quota() {
     let manager = desk.manager(|rules| rules.active_keys = Some(1));
     let (_, brief) = issue(&manager, ending("brief", desk.now() + HOUR)).await;
     desk.clock.advance(HOUR - SECOND);
-    // Read a second before the key ends; when it comes to writing, the key has ended and another
-    // has its place.
+    // Read a second before the key expires; by the time of the write, the key has expired and
+    // another one has taken its quota.
     let (clock, other) = (desk.clock.clone(), manager.clone());
     desk.store.once(APPLY, async move {
         clock.advance(SECOND);
@@ -526,7 +526,7 @@ async fn an_outage_of_the_reading_after_a_revocation_does_not_say_that_it_was_re
 }
 
 #[tokio::test]
-async fn an_act_whose_caller_goes_away_is_noted_all_the_same() {
+async fn an_act_whose_caller_disconnects_is_still_recorded() {
     let desk = Desk::new();
     let (secret, record) = issue(&desk.host(), named("key")).await;
     let before = desk.events().await.len();
@@ -550,7 +550,7 @@ async fn an_act_whose_caller_goes_away_is_noted_all_the_same() {
 }
 
 #[tokio::test]
-async fn each_outage_before_writing_changes_nothing_and_is_told_as_an_outage() {
+async fn each_outage_before_writing_changes_nothing_and_is_reported_as_an_outage() {
     for point in [Point::Before(Call::Get), APPLY] {
         let desk = Desk::new();
         let (secret, record) = issue(&desk.host(), named("key")).await;

@@ -1,5 +1,5 @@
-//! Events signed with the owner's primary key: the published formula, by what can sign but not
-//! authenticate, while keys are rotated, revoked and raced.
+//! Events signed with the owner's primary key: the published formula, computed from state that can
+//! sign but not authenticate, while keys are rotated, revoked and changed concurrently.
 
 use crate::life::{Desk, Dice, HOUR, acme, ann, ending, globex, issue, named, operator, refused};
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,7 +15,7 @@ use sha2::Sha256;
 
 const TYPE: &str = "account_confirmed";
 
-/// The formula by another implementation.
+/// The formula in an independent implementation.
 fn expected(key: &str, time: &str, kind: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(time.as_bytes());
@@ -89,8 +89,8 @@ fn a_signature_is_the_formula_for_thousands_of_random_keys_and_messages() {
 
 #[test]
 fn all_borders_of_padding_agree_with_the_formula() {
-    // Keys around the block of 64 bytes, messages around the 55 and 56 bytes that share a block
-    // with their length.
+    // Keys around the block size of 64 bytes, and messages around the 55 and 56 bytes that share a
+    // block with their length.
     for key_length in [1, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 200] {
         let key = "k".repeat(key_length);
         for length in 0..=300 {
@@ -250,7 +250,7 @@ async fn a_neighbour_that_was_revoked_or_deleted_signs_no_more() {
     }
 }
 
-/// What restricts it is not known here, so that it is not used for anything.
+/// Its restrictions are unknown to this version, so it is not used for anything.
 #[tokio::test]
 async fn a_key_of_a_newer_version_signs_nothing() {
     let desk = Desk::new();

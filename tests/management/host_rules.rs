@@ -1,4 +1,5 @@
-//! The host's own rules: they see the version that is changed, and nothing that was done before.
+//! The host's own rules: they see the version that is changed, and are not called for repeated
+//! requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use portunus::{AuthError, ErrorCode};
 use crate::life::{Desk, change, issue, named, refused};
 use portunus_test_support::APPLY;
 
-/// A key that may write works from known addresses only.
+/// A key that may write can be used only from listed addresses.
 #[derive(Debug, Default)]
 struct WritersHaveAddresses {
     asked: AtomicUsize,
@@ -72,7 +73,8 @@ async fn rules_see_the_version_that_is_changed() {
     let desk = Desk::new();
     let rules = Arc::new(WritersHaveAddresses::default());
     let manager = desk.builder().host_rules(Arc::clone(&rules)).manager();
-    // Each of the two changes is allowed on the first version, and none of them after the other.
+    // Each of the two changes is allowed for the first version, but neither is allowed after the
+    // other.
     for (first, second) in [(writing(), from_anywhere()), (from_anywhere(), writing())] {
         let mut new = named("key");
         (new.access, new.allowed_ips) = (Access::ReadOnly, from_somewhere());
@@ -100,7 +102,7 @@ async fn rules_see_the_version_that_is_changed() {
 }
 
 #[tokio::test]
-async fn a_change_that_adds_to_what_is_there_loses_nothing_that_others_add() {
+async fn concurrent_additions_are_not_lost() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, key) = issue(&manager, named("key")).await;
@@ -122,7 +124,7 @@ async fn a_change_that_adds_to_what_is_there_loses_nothing_that_others_add() {
     assert_eq!(refused(refusal), ErrorCode::PlanRequired);
 }
 
-/// Allows so many keys, and refuses all that come after.
+/// Allows this many keys, and refuses all further ones.
 #[derive(Debug)]
 struct First(AtomicUsize);
 
@@ -140,7 +142,7 @@ impl HostRules for First {
 }
 
 #[tokio::test]
-async fn what_was_done_before_is_recognized_before_any_rule() {
+async fn a_repeated_request_is_recognized_before_any_rule() {
     let desk = Desk::new();
     let manager = desk
         .builder()

@@ -1,4 +1,4 @@
-//! Requests that are repeated: done once, told again, and never another one's.
+//! Repeated requests: executed once, answered again, and never confused with another one.
 
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ async fn a_rotation_that_is_repeated_makes_one_successor() {
         other => panic!("{other:?}"),
     }
     assert_eq!(desk.all().await.len(), 2);
-    // The successor of a successor is another request.
+    // The successor of a successor is a different request.
     manager.rotate(&rotated.record.id, None).await.unwrap();
 }
 
@@ -136,7 +136,7 @@ async fn a_rotation_whose_successor_was_deleted_is_not_done_again() {
         manager.delete(&first.unwrap().record.id).await.unwrap();
         again().await;
         if grace.is_some() {
-            // Nor once the key has another successor, which is deleted too.
+            // Nor once the key has another successor, which is deleted as well.
             let second = manager.rotate(&record.id, grace).await.unwrap();
             manager.delete(&second.record.id).await.unwrap();
             again().await;
@@ -145,7 +145,7 @@ async fn a_rotation_whose_successor_was_deleted_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_is_not_made_again_by_repeating() {
+async fn a_deleted_key_is_not_recreated_by_repeating_the_request() {
     let desk = Desk::new();
     let manager = desk.host();
     let request = request("k", "body");

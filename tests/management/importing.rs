@@ -1,5 +1,5 @@
-//! Taking over keys from another system: digests in every notation, found at once, made anew at the
-//! first use, and never taken twice.
+//! Importing keys from another system: digests in every notation, effective at once, rehashed on
+//! first use, and never imported twice.
 
 use crate::life::{Desk, HOUR, acme, ending, field, issue, named, refused, with_scopes};
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,7 +19,7 @@ fn pepper(version: u32, secret: [u8; 32]) -> Pepper {
     Pepper::new(version, &secret).unwrap()
 }
 
-/// Keys are kept under pepper 2; imported ones may be under pepper 1, SHA-256 or SHA-512.
+/// Keys are stored under pepper 2; imported ones may be under pepper 1, SHA-256 or SHA-512.
 fn moving() -> Desk {
     let mut desk = Desk::new();
     let hasher = KeyHasher::hmac_sha256(pepper(2, [8; 32]))
@@ -29,7 +29,7 @@ fn moving() -> Desk {
     desk
 }
 
-/// The digest of a key as the other system made it.
+/// The digest of a key as computed by the other system.
 fn digest(scheme: &str, key: &str) -> Vec<u8> {
     match scheme {
         "sha256" => Sha256::digest(key).to_vec(),
@@ -128,7 +128,7 @@ async fn every_notation_of_a_digest_is_the_same_digest() {
 }
 
 #[test]
-fn what_is_no_digest_is_refused_without_repeating_it() {
+fn an_invalid_digest_is_refused_without_quoting_it() {
     let good = hex(&[0xab; 32]);
     let other = "a".repeat(1 << 20);
     for wrong in [
@@ -196,7 +196,7 @@ fn what_is_no_digest_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
-async fn a_scheme_under_which_nobody_would_find_it_is_refused() {
+async fn a_scheme_that_lookups_do_not_use_is_refused() {
     let desk = Desk::new();
     for (scheme, length) in [("sha512", 64), ("hmac-sha256:1", 32)] {
         let taken = ImportedDigest::new(scheme, &vec![1; length]).unwrap();
@@ -227,7 +227,7 @@ async fn a_scheme_under_which_nobody_would_find_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_digest_once_known_is_refused_whatever_became_of_its_key() {
+async fn a_known_digest_is_refused_in_every_state_of_its_key() {
     for end in [
         "nothing",
         "revoked",
@@ -302,7 +302,7 @@ async fn the_digest_of_an_issued_key_cannot_be_imported_even_after_it_was_delete
 }
 
 #[tokio::test]
-async fn an_import_is_held_to_what_an_issue_is_held_to() {
+async fn an_import_follows_the_rules_of_issuing() {
     let desk = Desk::new();
     let manager = desk.manager(|rules| rules.active_keys = Some(1));
     let taken = |byte: u8| ImportedDigest::new("sha256", &[byte; 32]).unwrap();
@@ -356,7 +356,7 @@ async fn an_import_is_held_to_what_an_issue_is_held_to() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_an_imported_key_is_one_line() {
+async fn the_display_of_an_imported_key_is_one_line() {
     let desk = Desk::new();
     let mut import = NewImport::new(
         ImportedDigest::new("sha256", &[1; 32]).unwrap(),

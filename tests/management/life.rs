@@ -1,5 +1,5 @@
-//! What the tests of a key's life share: a desk of manager, clock and audit over a store that can be
-//! told to wait, to let something else happen at one exact point, and to give no answer there.
+//! Shared fixture for tests of a key's lifecycle: a manager, a clock and an audit log over a store
+//! that can pause, run another operation at one exact point, or fail there.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -45,13 +45,13 @@ impl Directory for People {
             _ => return Ok(None),
         };
         let user = User::new(id.clone(), tenant(of)).collaborating();
-        // Gil may be acted for from everywhere, and is nobody's owner but of keys of globex.
+        // Gil is a collaborator of every tenant, but owns only keys of globex.
         let visible = of == asking.as_str() || of == "globex";
         Ok(visible.then(|| Arc::new(user)))
     }
 }
 
-/// A store, a clock and an audit log, from which managers and authenticators are made.
+/// A store, a clock and an audit log, from which managers and authenticators are built.
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
     pub(crate) store: FaultyStore,
@@ -104,17 +104,17 @@ impl Desk {
         self.clock.now()
     }
 
-    /// A moment later.
+    /// Advances the clock slightly.
     pub(crate) fn tick(&self) {
         self.clock.advance(SECOND);
     }
 
-    /// The record as it is stored.
+    /// Returns the record as stored.
     pub(crate) async fn stored(&self, id: &KeyId) -> Option<Arc<KeyRecord>> {
         self.store.inner().get(id).await.unwrap()
     }
 
-    /// The id of the primary key now.
+    /// Returns the id of the current primary key.
     pub(crate) async fn primary(&self, owner: &Owner) -> Option<KeyId> {
         self.store
             .inner()
@@ -128,7 +128,7 @@ impl Desk {
         states.signing_state(id).await.unwrap().is_some()
     }
 
-    /// All records, the newest first.
+    /// Returns all records, the newest first.
     pub(crate) async fn all(&self) -> Vec<Arc<KeyRecord>> {
         let mut query = ListQuery::new(self.now());
         query.limit = 500;
@@ -144,7 +144,7 @@ impl Desk {
         self.events().await.pop().unwrap()
     }
 
-    /// What a request with this secret is refused with; `None` where it is let through.
+    /// Returns the refusal of a request with this secret, or `None` if it passes.
     pub(crate) async fn refusal(&self, secret: &str) -> Option<ErrorCode> {
         let authenticator = self.authenticator();
         let outcome = authenticator.authenticate(&Head::bearer(secret)).await;
@@ -175,7 +175,7 @@ pub(crate) fn named(name: &str) -> NewKey {
     NewKey::new(name, acme())
 }
 
-/// A new key that ends after this time.
+/// A new key that expires after this time.
 pub(crate) fn ending(name: &str, at: SystemTime) -> NewKey {
     let mut new = named(name);
     new.expires_at = Some(at);
@@ -196,18 +196,18 @@ pub(crate) fn change(set: impl FnOnce(&mut KeyChange)) -> KeyChange {
     change
 }
 
-/// Issues and takes the secret out.
+/// Issues a key and returns its secret.
 pub(crate) async fn issue(manager: &KeyManager, new: NewKey) -> (String, Arc<KeyRecord>) {
     let Issued { key, record, .. } = manager.issue(new).await.unwrap();
     (key.reveal(), record)
 }
 
-/// The code of what was refused.
+/// Returns the code of a refusal.
 pub(crate) fn refused<T: fmt::Debug>(result: Result<T, ManageError>) -> ErrorCode {
     result.expect_err("a refusal").code()
 }
 
-/// The field that was refused.
+/// Returns the field of a refusal.
 pub(crate) fn field<T: fmt::Debug>(result: Result<T, ManageError>) -> &'static str {
     match result {
         Err(ManageError::Invalid { field, .. }) => field,
@@ -219,7 +219,7 @@ pub(crate) fn ids(keys: &[ManagedKey]) -> Vec<KeyId> {
     keys.iter().map(|key| key.record.id.clone()).collect()
 }
 
-/// Numbers that are the same for the same seed (SplitMix64).
+/// A generator that returns the same numbers for the same seed (SplitMix64).
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -232,7 +232,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Less than this.
+    /// Returns a number less than `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).unwrap()
     }

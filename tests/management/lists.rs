@@ -1,4 +1,4 @@
-//! Lists of a key: what stands twice in them.
+//! Lists in a key: duplicate elements.
 
 use portunus::key::{Delegation, WorkspaceId};
 use portunus::manage::{ImportedDigest, NewImport, NewKey};
@@ -33,7 +33,7 @@ fn each_twice() -> NewKey {
 }
 
 #[tokio::test]
-async fn what_stands_twice_is_kept_once_at_its_first_place() {
+async fn duplicates_are_stored_once_at_the_first_position() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, issued) = issue(&manager, each_twice()).await;
@@ -62,7 +62,7 @@ async fn what_stands_twice_is_kept_once_at_its_first_place() {
 }
 
 #[tokio::test]
-async fn what_stands_twice_counts_once_towards_the_most() {
+async fn duplicates_count_once_towards_the_maximum() {
     let desk = Desk::new();
     let manager = desk.host();
     let ids: Vec<_> = (0..1001).map(|number| format!("ws{number}")).collect();
@@ -82,7 +82,7 @@ async fn what_stands_twice_counts_once_towards_the_most() {
 }
 
 #[tokio::test]
-async fn a_list_that_differs_in_what_stands_twice_is_no_change() {
+async fn a_list_that_differs_only_in_duplicates_is_not_a_change() {
     let desk = Desk::new();
     let mut new = named("key");
     new.workspaces = Some(workspaces(&["ws1", "ws2"]));

@@ -1,4 +1,4 @@
-//! A key from its issue to its end, through the manager.
+//! The lifecycle of a key, through the manager.
 
 #![cfg(all(feature = "events", feature = "testing"))]
 #![allow(

@@ -1,4 +1,4 @@
-//! Issuing keys: what can be asked for, what is refused with which field, and what is kept.
+//! Issuing keys: valid requests, refusals with the name of the field, and the stored record.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ async fn field(manager: &KeyManager, new: NewKey) -> &'static str {
 }
 
 #[tokio::test]
-async fn what_was_asked_for_is_what_is_kept() {
+async fn the_stored_record_matches_the_request() {
     let fixture = Fixture::new();
     let mut new = user_key().with_scopes([scope("document:*"), scope("a")]);
     new.owner = new.owner.with_email("u1@example.com");
@@ -94,7 +94,7 @@ async fn only_name_and_owner_are_needed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_with_the_field_that_is_wrong() {
+async fn invalid_values_are_refused_with_the_name_of_the_field() {
     let fixture = Fixture::new();
     let now = fixture.clock.now();
     let manager = fixture.manager();
@@ -209,7 +209,7 @@ async fn a_description_that_contradicts_itself_does_not_build() {
         Some(BuildError::Environment("staging".into()))
     );
 
-    // What counts nothing is told where it is written, not when a flood comes.
+    // A quota without effect is refused when it is set, not when a flood arrives.
     let of_tenants = [Quota::per_minute(5)];
     for limits in [
         Limits::none().per_tenant(of_tenants),
@@ -243,7 +243,7 @@ async fn unless_said_keys_are_issued_for_the_environments_that_their_format_writ
     assert_eq!(issue(setup(), Some(test())).await.as_deref(), Some("test"));
     let bound = || setup().environment(test());
     assert_eq!(issue(bound(), None).await.as_deref(), Some("test"));
-    // A format that writes none.
+    // A format without environments.
     let any = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
     let setup = || Setup::on(Fixture::new().store).bearer([any.clone().build().unwrap()]);
     assert_eq!(issue(setup(), None).await.as_deref(), Some("production"));
@@ -302,7 +302,7 @@ async fn a_reason_for_a_revocation_is_bounded_and_kept() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_an_issued_key_is_redacted() {
+async fn the_debug_output_of_an_issued_key_is_redacted() {
     let issued = Fixture::new().manager().issue(new_key()).await.unwrap();
     let shown = format!("{issued:?}");
     let key = issued.key.reveal();

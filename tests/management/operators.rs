@@ -1,5 +1,5 @@
-//! Who may do what to keys: roles, tenants, workspaces, authority, policies of the host's own, and
-//! what the audit says.
+//! Permissions of operators: roles, tenants, workspaces, authority, a host's own policies, and
+//! audit events.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ fn import(byte: u8, key: NewKey) -> NewImport {
     NewImport::new(ImportedDigest::new("sha256", &[byte; 32]).unwrap(), key)
 }
 
-/// The codes with which every act on one key is refused, in an order that ends with the key's end.
+/// The codes of the refusals of every act on one key, ordered so that acts that end the key come
+/// last.
 async fn every_act(
     manager: &KeyManager,
     id: &KeyId,
@@ -156,7 +157,7 @@ async fn an_administrator_manages_keys_of_the_organization_and_of_own_workspaces
 }
 
 #[tokio::test]
-async fn an_administrator_moves_no_key_into_or_out_of_foreign_workspaces() {
+async fn an_administrator_cannot_move_keys_into_or_out_of_other_workspaces() {
     let desk = Desk::new();
     let manager = desk
         .host()
@@ -192,7 +193,7 @@ async fn an_administrator_moves_no_key_into_or_out_of_foreign_workspaces() {
 }
 
 #[tokio::test]
-async fn lists_hold_what_the_operator_may_manage_and_nothing_of_other_tenants() {
+async fn lists_contain_only_keys_that_the_operator_may_manage() {
     let desk = Desk::new();
     let mut keys = Vec::new();
     for reached in [&[][..], &["w1"], &["w2"], &["w1", "w2"]] {
@@ -264,7 +265,7 @@ async fn another_tenants_key_is_answered_like_an_unknown_one() {
 }
 
 #[tokio::test]
-async fn nobody_makes_keys_for_another_tenant() {
+async fn no_operator_can_issue_keys_for_another_tenant() {
     let desk = Desk::new();
     for role in [Role::Owner, Role::Admin, Role::Member] {
         let manager = desk.host().by(operator("olga", "acme", role));
@@ -345,7 +346,7 @@ async fn no_key_grants_more_than_its_issuer_has() {
             "{beyond}"
         );
     }
-    // Whoever rotates a key gets the secret of its successor.
+    // An operator who rotates a key receives the secret of its successor.
     assert_eq!(
         refused(manager.rotate(&more.id, None).await),
         ErrorCode::Forbidden
@@ -366,7 +367,7 @@ async fn no_key_grants_more_than_its_issuer_has() {
 }
 
 #[tokio::test]
-async fn an_unscoped_key_grants_everything_and_so_needs_an_issuer_who_has_it() {
+async fn an_unscoped_key_requires_an_issuer_with_full_authority() {
     let desk = Desk::new();
     let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
@@ -390,7 +391,7 @@ async fn an_unscoped_key_grants_everything_and_so_needs_an_issuer_who_has_it() {
 }
 
 #[tokio::test]
-async fn an_operator_may_narrow_what_is_wider_than_its_own_authority() {
+async fn an_operator_may_restrict_a_key_that_exceeds_its_own_authority() {
     let desk = Desk::new();
     let (_, wide) = issue(&desk.host(), with_scopes(&["*"])).await;
     let manager = desk
@@ -400,7 +401,7 @@ async fn an_operator_may_narrow_what_is_wider_than_its_own_authority() {
     manager.update(&wide.id, narrower, None).await.unwrap();
 }
 
-/// A policy of a host's own: it forbids one action, for everybody.
+/// A host's own policy that forbids one action to every operator.
 #[derive(Debug)]
 struct Never(Action);
 
@@ -422,7 +423,7 @@ impl OperatorPolicy for Never {
 }
 
 #[tokio::test]
-async fn a_policy_of_the_hosts_own_forbids_what_it_forbids_and_nothing_else() {
+async fn a_custom_policy_forbids_only_its_own_action() {
     for never in [
         Action::KeyUpdate,
         Action::KeyDisable,
@@ -439,7 +440,7 @@ async fn a_policy_of_the_hosts_own_forbids_what_it_forbids_and_nothing_else() {
         for (action, code) in every_act(&manager, &key.id, desk.now()).await {
             let expected = match (action, never) {
                 _ if action == never => Some(ErrorCode::Forbidden),
-                // Primary still, and with a successor beside it.
+                // Still primary, and with a successor.
                 (Action::KeyDelete, Action::KeyRevoke) => Some(ErrorCode::Conflict),
                 _ => None,
             };
@@ -449,7 +450,7 @@ async fn a_policy_of_the_hosts_own_forbids_what_it_forbids_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_operator_who_may_act_but_not_read_is_not_told_that_the_act_was_refused() {
+async fn an_operator_who_may_act_but_not_read_sees_no_refusal_after_the_act() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     let manager = desk.builder().policy(Never(Action::KeyRead)).manager();
@@ -512,7 +513,7 @@ async fn a_policy_may_grant_more_than_the_issuer_has_but_never_another_tenant() 
     );
 }
 
-/// Scopes as roles: an editor may do all that a reader may, and `boss` is everything.
+/// Scopes as roles: an editor has all rights of a reader, and `boss` includes everything.
 #[derive(Debug)]
 struct Roles;
 
@@ -539,7 +540,7 @@ impl ScopeModel for Roles {
 }
 
 #[tokio::test]
-async fn what_an_operator_may_grant_is_understood_by_the_hosts_own_model() {
+async fn the_hosts_scope_model_decides_what_an_operator_may_grant() {
     let desk = Desk::new();
     let host = desk.builder().scope_model(Roles).manager();
     for (own, granted, allowed) in [
@@ -549,7 +550,7 @@ async fn what_an_operator_may_grant_is_understood_by_the_hosts_own_model() {
         ("reader", "editor", false),
         ("boss", "anything", true),
         ("boss", "*", true),
-        // No wildcard of this model's.
+        // Not a wildcard in this model.
         ("*", "reader", false),
         ("read:*", "read:all", false),
     ] {
@@ -565,7 +566,7 @@ async fn what_an_operator_may_grant_is_understood_by_the_hosts_own_model() {
 }
 
 #[tokio::test]
-async fn every_act_is_one_event_with_who_what_where_and_whether() {
+async fn every_act_is_one_event_with_actor_action_address_and_outcome() {
     let desk = Desk::new();
     let ip: IpAddr = "192.0.2.9".parse().unwrap();
     let request = RequestId::new("req-7");

@@ -1,4 +1,4 @@
-//! Acts under a precondition: done only at a version for which it holds, and judged last.
+//! Acts with a precondition: executed only for a matching version, and checked last.
 
 use crate::life::{Desk, HOUR, change, issue, named};
 use portunus::ErrorCode;
@@ -47,7 +47,7 @@ async fn an_act_is_done_only_at_a_version_for_which_the_precondition_holds() {
     assert_eq!(current.get(id).await.unwrap().record, second);
     current.make_primary(id).await.unwrap();
     current.revoke(id, None).await.unwrap();
-    // Revoked once, it is at another version: it is not revoked again under the old one.
+    // Revoking increments the version, so the old precondition does not match a second time.
     let again = current.revoke(id, None).await.unwrap_err();
     assert!(matches!(again, ManageError::PreconditionFailed), "{again}");
     current.delete(&first.id).await.unwrap();

@@ -1,5 +1,5 @@
-//! The primary key: exactly one while its owner has a key that can be it, moved by nothing but its
-//! end and by asking for it.
+//! The primary key: exactly one while its owner has an eligible key, moved only when it ends or on
+//! request.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn the_first_key_of_each_owner_is_its_primary_one() {
 }
 
 #[tokio::test]
-async fn an_owner_is_the_same_whatever_the_address_and_the_environment() {
+async fn an_owner_is_the_same_for_every_address_and_environment() {
     let desk = Desk::new();
     let first = desk
         .host()
@@ -266,7 +266,7 @@ async fn where_all_keys_are_disabled_there_is_one_still() {
 }
 
 #[tokio::test]
-async fn what_has_ended_cannot_be_made_primary() {
+async fn an_inactive_key_cannot_be_made_primary() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, keeps) = issue(&manager, named("primary")).await;
@@ -320,7 +320,7 @@ async fn a_key_that_is_revoked_while_it_is_made_primary_is_not() {
 }
 
 #[tokio::test]
-async fn a_primary_key_is_deleted_only_where_its_owner_has_no_other_active_one() {
+async fn a_primary_key_can_be_deleted_only_if_its_owner_has_no_other_active_one() {
     let desk = Desk::new();
     let manager = desk.host();
     let (_, primary) = issue(&manager, named("primary")).await;

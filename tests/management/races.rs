@@ -1,8 +1,7 @@
-//! Many acts at once and one after the other at random: exactly one primary, no quota broken, no
-//! revocation lost.
+//! Many concurrent and random sequential acts: exactly one primary key, no exceeded quota, no lost
+//! revocation.
 //!
-//! The walks are seeded: a failure names the seed and the step, and the same numbers lead there
-//! again.
+//! The walks are seeded: a failure prints the seed and the step, which reproduce it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -37,7 +36,7 @@ fn operators() -> Vec<Operator> {
     ]
 }
 
-/// What is stored, as it can be compared.
+/// The stored state in comparable form.
 #[derive(Debug, Clone, PartialEq)]
 struct State {
     records: BTreeMap<String, Arc<KeyRecord>>,
@@ -62,7 +61,7 @@ async fn state(desk: &Desk) -> State {
     State { records, primaries }
 }
 
-/// One act at random: what it was, and what came of it.
+/// Performs one random act; returns what it was and its result.
 async fn act(
     manager: &KeyManager,
     known: &[KeyId],
@@ -139,7 +138,7 @@ async fn act(
     (format!("act {which} on {id}"), done)
 }
 
-/// What must hold after every act, whatever it was.
+/// Invariants that must hold after every act.
 async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
     for (owner, primary) in owners().iter().zip(&now.primaries) {
         let of = |record: &&Arc<KeyRecord>| {
@@ -184,7 +183,7 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
                     record.id
                 );
             }
-            // One that ended with its rotation has given its state up; one that is in its grace
+            // A key that ended by rotation no longer has signing state; one in its grace period
             // keeps it.
             Some(_) if record.revoked.is_some() => {
                 assert!(!signs_still, "{what}: {} still signs", record.id);
@@ -210,7 +209,7 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
     }
 }
 
-/// What one act may have changed at all.
+/// The records that an act may change.
 fn compare(before: &State, after: &State, what: &str) {
     for (id, was) in &before.records {
         let Some(is) = after.records.get(id) else {
@@ -297,7 +296,7 @@ async fn walk(seed: u64, steps: usize, succeeded: &mut BTreeMap<String, usize>) 
             done.as_ref().err()
         );
         let which = act.split(" on ").next().unwrap_or_default().to_owned();
-        // Two numbers for one act make it likelier.
+        // Two numbers for one act make it more likely.
         let which = which.replace("10", "9").replace("12", "11");
         *succeeded.entry(format!("{name}: {which}")).or_default() += usize::from(done.is_ok());
         let after = state(&desk).await;
@@ -397,7 +396,7 @@ async fn many_walks_at_once_break_no_rule() {
         desk.store.answer_late(3);
         let host =
             desk.manager(|rules| (rules.active_keys, rules.sign_events) = (Some(QUOTA), true));
-        // One key of each owner that nobody ends: there is always one that can be primary.
+        // One key of each owner is never ended, so that one can always be primary.
         let mut anchors = HashSet::new();
         for owner in owners() {
             anchors.insert(
@@ -629,7 +628,7 @@ async fn make_primary_rotate_and_revoke_at_once_have_one_order() {
 }
 
 #[tokio::test]
-async fn a_revocation_gets_through_whatever_else_is_being_changed() {
+async fn a_revocation_succeeds_despite_concurrent_changes() {
     let desk = Desk::new();
     let (secret, key) = issue(&desk.host(), named("key")).await;
     desk.store.answer_late(1);

@@ -1,4 +1,4 @@
-//! Reading writes nothing, and shows what this node has counted although it is not written yet.
+//! Reading does not write, and includes usage that this node has counted but not yet written.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use portunus_test_support::{Head, Setup, live, tenant, test};
 
 use crate::life::{Desk, HOUR, SECOND, acme, issue, named, operator};
 
-/// A manager and an authenticator of one node, and a key that was used three times.
+/// The manager and the authenticator of one node, and a key that was used three times.
 async fn used(desk: &Desk) -> (KeyManager, portunus::Authenticator, KeyId, String) {
     let keys = desk.builder().keys();
     let (manager, authenticator) = (keys.manager().clone(), keys.authenticator().clone());
@@ -74,13 +74,13 @@ async fn every_read_shows_the_uses_that_are_not_written_and_writes_none() {
         assert_eq!(stored(&desk, &id).await.count == 3, written);
         desk.store.release(Point::Before(Call::RecordUsage));
     }
-    // Without a recorder: what is stored.
+    // Without a recorder: the stored usage.
     let other = desk.host().get(&id).await.unwrap();
     assert_eq!(other.usage.count, 3);
 }
 
 #[tokio::test]
-async fn new_uses_are_added_to_the_hour_that_is_stored_and_put_in_order_beside_others() {
+async fn new_uses_are_merged_with_the_stored_hours_in_order() {
     let desk = Desk::new();
     let (manager, authenticator, id, secret) = used(&desk).await;
     authenticator.usage().flush(&desk.store).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_usage_flush_that_is_dropped_at_any_await_loses_nothing() {
     let desk = Desk::new();
     let (manager, authenticator, id, _) = used(&desk).await;
     desk.store.answer_late(3);
-    // Dropped after each number of polls, until it needs no more of them.
+    // Dropped after each number of polls, until no more are needed.
     let mut dropped = 0;
     for polls in 1.. {
         desk.store.fail(Point::Before(Call::RecordUsage));
@@ -148,7 +148,7 @@ async fn a_usage_flush_that_is_dropped_at_any_await_loses_nothing() {
     }
     assert!(dropped > 0);
     desk.store.recover();
-    // One that hangs, and goes away.
+    // One call hangs and is dropped.
     desk.store.hold(Point::Before(Call::RecordUsage));
     let mut flush = Box::pin(authenticator.usage().flush(&desk.store));
     for _ in 0..20 {
@@ -164,7 +164,7 @@ async fn a_usage_flush_that_is_dropped_at_any_await_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_that_takes_no_usage_keeps_nobody_from_reading() {
+async fn a_store_that_refuses_usage_does_not_block_reading() {
     let desk = Desk::new();
     let (manager, authenticator, id, _) = used(&desk).await;
     desk.store.fail(Point::Before(Call::RecordUsage));
@@ -175,7 +175,7 @@ async fn a_store_that_takes_no_usage_keeps_nobody_from_reading() {
     assert_eq!(manager.get(&id).await.unwrap().usage.count, 3);
 }
 
-/// Whoever is an Admin sees keys of one environment only.
+/// A policy that shows Admins only keys of one environment.
 #[derive(Debug)]
 struct OnlyTest;
 
@@ -191,7 +191,7 @@ impl OperatorPolicy for OnlyTest {
     }
 }
 
-/// A log that has one row which cannot be read.
+/// A log with one corrupt row.
 #[derive(Debug)]
 struct Corrupt;
 
@@ -205,7 +205,7 @@ impl AuditReader for Corrupt {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_read_are_named_to_the_host_and_to_operators_who_see_all() {
+async fn corrupt_rows_are_reported_to_the_host_and_to_unrestricted_operators() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     desk.store.spoil(&key.id);
@@ -225,7 +225,8 @@ async fn rows_that_cannot_be_read_are_named_to_the_host_and_to_operators_who_see
         (only_test.by(of(Role::Admin)), false),
     ] {
         let who = manager.operator().clone();
-        // Whether the operator asks for what the policy would limit it to makes no difference.
+        // It makes no difference whether the operator requests the limit that the policy would
+        // impose.
         for environment in [None, Some(test())] {
             let mut query = ListQuery::new(desk.now());
             query.environment.clone_from(&environment);
@@ -311,7 +312,7 @@ async fn keys_that_operators_ask_about_are_looked_up_in_turn() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
-    // The quarter that is reserved for addresses without failures is not theirs.
+    // The quarter that is reserved for addresses without failures is not available to them.
     assert_eq!(store.in_flight(), 48);
     store.release(find);
     for asked in asked {

@@ -1,5 +1,5 @@
-//! Rotating keys: the successor's facts and lifetime, the old key's grace, one family, one quota,
-//! and what cannot be rotated.
+//! Rotating keys: the successor's settings and lifetime, the old key's grace period, one family,
+//! one quota, and keys that cannot be rotated.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use portunus::store::Usage;
 use portunus_profiles::Profile;
 use portunus_test_support::{APPLY, Call, Head, Point, Setup, scope, tenant, test, user};
 
-/// 9999-12-31T23:59:59.999Z, which every storage can hold.
+/// 9999-12-31T23:59:59.999Z, which every store can represent.
 fn latest() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(253_402_300_799_999)
 }
@@ -96,8 +96,8 @@ async fn the_old_key_works_until_the_instant_at_which_its_grace_ends() {
 async fn without_a_grace_the_old_key_is_revoked_at_once_and_no_clock_revives_it() {
     for grace in [None, Some(Duration::ZERO), Some(Duration::from_micros(999))] {
         let desk = Desk::new();
-        // Between two milliseconds: what is kept in whole ones must not work for the rest of this
-        // one.
+        // Between two milliseconds: the stored time is truncated, and the key must not work for the
+        // rest of the millisecond.
         desk.clock.advance(Duration::from_nanos(999_999));
         let (secret, old) = issue(&desk.host(), named("key")).await;
         let rotated = desk.host().rotate(&old.id, grace).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_key_with_an_end_of_its_own_is_revoked_by_a_rotation_without_a_grace_a
     assert_eq!(rotated.old.expires_at, Some(end));
     assert_eq!(rotated.old_works_until(), Some(desk.now()));
     desk.clock.advance(HOUR);
-    // What is final comes first.
+    // Final states are reported first.
     assert_eq!(desk.refusal(&secret).await, Some(ErrorCode::KeyRevoked));
 }
 
@@ -170,7 +170,7 @@ async fn a_grace_that_no_storage_can_hold_is_refused_and_the_longest_that_it_can
 }
 
 #[tokio::test]
-async fn a_successor_has_the_same_lifetime_anew() {
+async fn a_successor_has_the_same_lifetime_starting_again() {
     let desk = Desk::new();
     let (_, old) = issue(&desk.host(), ending("key", desk.now() + 90 * DAY)).await;
     desk.clock.advance(80 * DAY);
@@ -200,7 +200,7 @@ async fn a_successor_has_the_same_lifetime_anew() {
 }
 
 #[tokio::test]
-async fn a_lifetime_anew_ends_before_the_end_of_what_storage_can_hold() {
+async fn a_renewed_lifetime_is_limited_to_what_the_store_can_represent() {
     let desk = Desk::new();
     let (_, old) = issue(&desk.host(), ending("until the end of time", latest())).await;
     desk.clock.advance(DAY);
@@ -492,7 +492,7 @@ async fn access_tokens_are_not_rotated() {
 }
 
 #[tokio::test]
-async fn keys_of_dropbox_sign_stay_beside_their_successors_without_a_grace() {
+async fn dropbox_sign_keys_stay_active_after_rotation_without_a_grace_period() {
     let desk = Desk::new();
     let manager = Setup::of(desk.store.clone(), Profile::DropboxSign)
         .clock(desk.clock.clone())
@@ -702,7 +702,7 @@ async fn a_rotation_is_one_event_with_both_keys_and_no_secret() {
 async fn an_outage_after_a_rotation_was_stored_does_not_lose_the_only_secret_that_works() {
     let desk = Desk::new();
     let (_, old) = issue(&desk.host(), named("key")).await;
-    // The old key ends in the same step: whoever gets no secret now is locked out.
+    // The old key ends in the same step, so a caller who receives no secret is locked out.
     desk.store.fail(Point::Before(Call::Primary));
     let rotated = desk.host().rotate(&old.id, None).await;
     desk.store.recover();

@@ -1,4 +1,4 @@
-//! What an operator may set: the table of `OperatorPolicy`, with the same rows.
+//! Settings that an operator may change: the table of `OperatorPolicy`, row by row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use portunus::{AuthError, ErrorCode};
 use crate::life::{DAY, Desk, HOUR, acme, change, globex, issue, named, operator, refused, rules};
 use portunus_test_support::{scope, tenant, user};
 
-/// Acme pays for `standard`, and nobody else for anything.
+/// Acme has the plan `standard`, and other tenants have none.
 #[derive(Debug)]
 struct Plans;
 
@@ -68,14 +68,14 @@ fn kim() -> Operator {
         .with_access(Access::ReadOnly)
 }
 
-/// Nothing was given to this one.
+/// An operator without any authority.
 fn nora() -> Operator {
     operator("nora", "acme", Role::Owner)
 }
 
 type Set = Box<dyn Fn(&mut NewKey)>;
 
-/// One row: who sets what, whether the table allows it, and what lifts it.
+/// One row: who sets what, whether the table allows it, and what lifts the restriction.
 struct Row {
     what: &'static str,
     by: fn() -> Operator,
@@ -101,7 +101,7 @@ fn row(
     }
 }
 
-/// A read-only key is what everybody here may issue, as far as access is concerned.
+/// Every operator here may issue a read-only key, as far as access is concerned.
 fn plain() -> NewKey {
     let mut new = named("key");
     new.access = Access::ReadOnly;
@@ -340,7 +340,7 @@ fn table() -> Vec<Row> {
     ]
 }
 
-/// The table with one row lifted.
+/// The table with one restriction lifted.
 #[derive(Debug)]
 struct Lifted(Option<Setting>);
 
@@ -365,7 +365,7 @@ fn manager(desk: &Desk, lifted: Option<Setting>) -> KeyManager {
     builder.host_rules(Plans).manager()
 }
 
-/// How a change is asked for that makes a key which is there like one that is new.
+/// The change that makes an existing key equal to a new one.
 fn as_change(new: &NewKey) -> KeyChange {
     change(|change| {
         change.scopes = Some(new.scopes.clone());
@@ -389,7 +389,7 @@ fn imported(new: NewKey) -> NewImport {
 }
 
 #[tokio::test]
-async fn an_operator_may_set_what_the_table_says_and_the_host_everything() {
+async fn an_operator_may_set_what_the_table_allows_and_the_host_may_set_anything() {
     for Row {
         what,
         by,
@@ -444,7 +444,7 @@ async fn an_operator_may_set_what_the_table_says_and_the_host_everything() {
 }
 
 #[tokio::test]
-async fn what_a_key_had_before_may_stay_and_become_less() {
+async fn existing_values_of_a_key_may_stay_or_be_reduced() {
     let desk = Desk::new();
     let host = manager(&desk, None);
     let mut wide = named("key").with_scopes([scope("*")]);
@@ -476,14 +476,15 @@ async fn what_a_key_had_before_may_stay_and_become_less() {
         let refusal = limited.update(&key.id, wider.clone(), None).await;
         assert_eq!(code(refusal), Some(ErrorCode::Forbidden), "{wider:?}");
     }
-    // What is taken away is restored to the default's and the tenant's.
+    // Removing a value restores the default's and the tenant's.
     let restored = change(|change| (change.plan, change.quotas) = (Some(None), Some(None)));
     let restored = limited.update(&key.id, restored, None).await.unwrap();
     assert_eq!(
         (&restored.record.plan, &restored.record.quotas),
         (&Some(plan("standard")), &None)
     );
-    // Whoever rotates a key holds the secret of its successor, which lives no longer than may be.
+    // An operator who rotates a key holds the secret of its successor, whose lifetime is limited
+    // accordingly.
     assert_eq!(
         refused(limited.rotate(&key.id, None).await),
         ErrorCode::Forbidden
@@ -494,7 +495,7 @@ async fn what_a_key_had_before_may_stay_and_become_less() {
 }
 
 #[tokio::test]
-async fn users_that_are_unknown_and_those_of_other_tenants_are_refused_alike() {
+async fn unknown_users_and_those_of_other_tenants_are_refused_identically() {
     let desk = Desk::new();
     let with = desk.host().by(olga());
     let without = desk.without_people().manager().by(olga());
@@ -541,7 +542,7 @@ async fn a_tenant_without_a_plan_can_be_given_none() {
     );
 }
 
-/// A model in which `read` and `write` are what `all` grants.
+/// A model in which `all` grants `read` and `write`.
 #[derive(Debug)]
 struct AllIsReadAndWrite;
 
@@ -574,7 +575,7 @@ async fn authority_is_understood_by_the_hosts_own_model() {
 }
 
 #[tokio::test]
-async fn an_operator_that_lost_its_authority_is_told_what_it_did_before() {
+async fn an_operator_that_lost_its_authority_still_gets_the_answer_to_a_repeated_request() {
     let desk = Desk::new();
     let host = manager(&desk, None);
     let once = || {

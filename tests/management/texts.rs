@@ -1,4 +1,4 @@
-//! Texts that people read: what is left out of them, and what is refused.
+//! Human-readable texts: characters that are trimmed, and characters that are refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use crate::life::{Desk, change, field, issue, named};
 use portunus::audit::Action;
 use portunus::manage::{ImportedDigest, ManageError, ManagedKey, NewImport, NewKey};
 
-/// What stands for no character that anybody can see.
+/// Invisible characters.
 const INVISIBLE: &[&str] = &[
     "\u{200b}",
     "\u{2060}",
@@ -32,7 +32,7 @@ const INVISIBLE: &[&str] = &[
     " \u{feff} ",
 ];
 
-/// What is refused wherever it stands.
+/// Characters that are refused anywhere.
 const HOSTILE: &[char] = &[
     '\0',
     '\u{7}',
@@ -62,7 +62,7 @@ const HOSTILE: &[char] = &[
     '\u{e007f}',
 ];
 
-/// White space at both ends, by the property White_Space.
+/// White space at either end, by the property White_Space.
 const BLANKS: &[&str] = &[
     " ",
     "\t",
@@ -82,7 +82,7 @@ const BLANKS: &[&str] = &[
     " \u{2003}\n",
 ];
 
-/// What shows nothing and stands among visible characters all the same.
+/// Characters that are invisible by themselves but meaningful among visible ones.
 const HIDDEN: &[&str] = &[
     "a\u{ad}b",
     "a\u{34f}b",
@@ -111,7 +111,7 @@ const HIDDEN: &[&str] = &[
     "a\u{e0080}b",
     "a\u{2800}",
     "\u{2801}\u{2800}",
-    // Joiners at the ends, beside a space, a second one, or something hidden.
+    // Joiners at an end, next to a space, next to another one, or next to a hidden character.
     "\u{200c}a",
     "a\u{200c}",
     "\u{200d}a",
@@ -133,7 +133,7 @@ const HIDDEN: &[&str] = &[
     "\u{e0100}a",
     "a \u{180b}b",
     "a \u{fe00}",
-    // The flag of England: tags.
+    // The flag of England, which uses tag characters.
     "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
 ];
 
@@ -147,7 +147,7 @@ const READABLE: &[&str] = &[
     "\u{2764}\u{fe0f}",
     "e\u{301}",
     "\u{5e2}\u{5d1}\u{5e8}\u{5d9}\u{5ea}",
-    // A family, a couple with a heart, a profession with its colour of skin, flags, a keycap.
+    // A family, a couple with a heart, a profession with a skin tone, flags, a keycap.
     "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{200d}\u{1f466}",
     "\u{1f469}\u{200d}\u{2764}\u{fe0f}\u{200d}\u{1f48b}\u{200d}\u{1f468}",
     "Team \u{1f469}\u{1f3fd}\u{200d}\u{1f680} \u{2014} CI",
@@ -155,16 +155,16 @@ const READABLE: &[&str] = &[
     "\u{1f1e9}\u{1f1ea}",
     "\u{1f3f4}",
     "1\u{fe0f}\u{20e3} key",
-    "\u{845b}\u{e0100}\u{98fe}", // an ideograph in one of its forms
+    "\u{845b}\u{e0100}\u{98fe}", // an ideograph with a variation selector
     "\u{182d}\u{180d}\u{1820}",  // Mongolian
     "\u{dc1}\u{dca}\u{200d}\u{dbb}\u{dd3}", // Sinhala
     "\u{601}\u{661}\u{664}",     // a year in Arabic, with its sign
-    "\u{2813}\u{2811}\u{2800}\u{283a}", // two words of Braille
+    "\u{2813}\u{2811}\u{2800}\u{283a}", // two words in Braille
 ];
 
 type OperatorScope = &'static str;
 
-/// A digest that no key has yet.
+/// A digest that belongs to no key yet.
 fn fresh_digest() -> ImportedDigest {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let mut bytes = [0; 32];
@@ -172,7 +172,7 @@ fn fresh_digest() -> ImportedDigest {
     ImportedDigest::new("sha256", &bytes).unwrap()
 }
 
-/// Writes a text to every place that takes one; what came of it.
+/// Writes a text to every place that accepts one, and returns the results.
 async fn written(
     desk: &Desk,
     text: &str,
@@ -252,7 +252,7 @@ async fn a_character_that_changes_how_a_text_is_read_is_refused_everywhere() {
 }
 
 #[tokio::test]
-async fn a_character_that_nobody_sees_is_refused_among_visible_ones_too() {
+async fn an_invisible_character_is_also_refused_among_visible_ones() {
     let desk = Desk::new();
     for text in HIDDEN {
         for (place, came_of_it) in written(&desk, text).await {
@@ -339,7 +339,7 @@ async fn characters_are_counted_without_the_white_space_around_them() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_named_by_its_code_point_and_never_shown() {
+async fn a_refused_character_is_named_by_its_code_point_and_never_shown() {
     let desk = Desk::new();
     let refused = desk.host().issue(named("a\u{202e}b")).await.unwrap_err();
     let text = refused.to_string();
@@ -350,7 +350,7 @@ async fn what_is_refused_is_named_by_its_code_point_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_name_that_differs_in_white_space_alone_is_no_change() {
+async fn a_name_that_differs_only_in_outer_white_space_is_not_a_change() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     let same = change(|change| change.name = Some("\tkey ".into()));
@@ -359,7 +359,7 @@ async fn a_name_that_differs_in_white_space_alone_is_no_change() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_a_secret_is_visible_too() {
+async fn the_displayed_part_of_a_secret_is_also_visible() {
     let desk = Desk::new();
     for (last_four, masked) in [
         (" 9f3a ", Some("…9f3a")),
@@ -379,7 +379,7 @@ async fn what_is_shown_of_a_secret_is_visible_too() {
 }
 
 #[tokio::test]
-async fn the_audit_tells_a_reason_as_it_is_kept() {
+async fn the_audit_records_a_reason_as_stored() {
     let desk = Desk::new();
     let (_, key) = issue(&desk.host(), named("key")).await;
     desk.host().revoke(&key.id, Some(" lost\n")).await.unwrap();

@@ -1,5 +1,5 @@
-//! One user, one spelling: where the host says that its ids are UUIDs, each is kept in lower case;
-//! where it does not, each is kept byte for byte.
+//! User ids: normalized to lower case if the host declares that its ids are UUIDs, otherwise stored
+//! byte for byte.
 
 use crate::life::{Desk, rules};
 use portunus::actor::UserIds;
@@ -15,7 +15,7 @@ fn upper() -> String {
     LOWER.to_uppercase()
 }
 
-/// A manager that signs events and lets each owner have two keys.
+/// A manager that signs events and allows two keys per owner.
 fn manager(desk: &Desk, ids: UserIds) -> KeyManager {
     let rules = rules(|rules| {
         rules.active_keys_per_owner = Some(2);

@@ -1,5 +1,5 @@
-//! The cache in front of one store, as a host meets it: what costs a look-up, what is remembered
-//! how long and how much of it, and that no answer is ever another one than the store's.
+//! The cache in front of a store, as a host sees it: which requests cause a lookup, what is cached,
+//! for how long and how much of it, and that answers always agree with the store's.
 
 use portunus::store::KeyLookup;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use portunus_test_support::{
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A house whose store must be awaited, with a cache in front of it.
+/// A fixture whose store must be awaited, with a cache in front of it.
 struct Cached {
     fixture: Fixture,
     cache: CachedStore,
@@ -66,7 +66,7 @@ impl Cached {
         self.fixture.store.finds()
     }
 
-    /// How many keys, and how many unknown digests are remembered.
+    /// Returns how many keys and how many unknown digests are cached.
     fn sizes(&self) -> (usize, usize) {
         let shown = format!("{:?}", self.cache);
         let number = |name: &str| {
@@ -85,7 +85,7 @@ fn new_key() -> NewKey {
     NewKey::new("key", Owner::tenant(tenant("acme")))
 }
 
-/// What a key is answered with: nothing, where it passes.
+/// Returns the refusal of a key, or nothing if it passes.
 async fn refusal(authenticator: &Authenticator, key: &str) -> Option<ErrorCode> {
     authenticator
         .authenticate(&Head::bearer(key).from("192.0.2.1"))
@@ -121,10 +121,10 @@ fn id_of(found: Option<Arc<StoredKey>>) -> Option<String> {
     found.map(|stored| stored.record().id.to_string())
 }
 
-// ---- what it costs ----
+// ---- the number of lookups ----
 
 #[tokio::test]
-async fn a_key_in_use_and_an_unknown_one_cost_one_look_up_each() {
+async fn a_key_in_use_and_an_unknown_one_cost_one_lookup_each() {
     let cached = Cached::new();
     let (key, _) = cached.issue(&[]).await;
     let authenticator = cached.authenticator().build().unwrap();
@@ -176,7 +176,7 @@ async fn a_hit_is_answered_at_once_and_allocates_nothing() {
     }
 }
 
-// ---- what a change does ----
+// ---- the effect of a change ----
 
 #[tokio::test]
 async fn every_change_holds_for_the_next_request() {
@@ -353,7 +353,7 @@ async fn a_remembered_key_is_never_refused_for_its_neighbours() {
     assert_eq!(
         refusal(&authenticator, &other).await,
         None,
-        "one of four look-ups a second"
+        "one of four lookups a second"
     );
     assert_eq!(refusal(&authenticator, &key).await, None);
     assert_eq!(cached.finds(), before + 1);
@@ -409,7 +409,7 @@ async fn neither_forgetting_nor_changing_a_key_gives_it_a_second_quota_or_loses_
     );
 }
 
-// ---- how much, how long ----
+// ---- capacity and age ----
 
 #[tokio::test]
 async fn a_flood_of_unknown_keys_evicts_no_real_one_and_memory_is_bounded() {
@@ -456,7 +456,7 @@ async fn a_flood_of_unknown_keys_evicts_no_real_one_and_memory_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_cache_without_room_is_no_cache_and_no_panic() {
+async fn a_cache_of_capacity_zero_caches_nothing_and_does_not_panic() {
     let cached = Cached::with(Fixture::new(), |cache| {
         cache.bus(LocalBus::new()).capacity(0).unknown_capacity(0)
     });
@@ -512,7 +512,7 @@ async fn steps_of_the_time_of_day_change_nothing() {
     assert_eq!(cached.finds(), 1);
 }
 
-// ---- whole digests, in their order ----
+// ---- whole digests, in order ----
 
 #[tokio::test]
 async fn digests_that_differ_in_their_last_bit_or_only_in_their_scheme_are_different_keys() {
@@ -546,9 +546,9 @@ async fn digests_that_differ_in_their_last_bit_or_only_in_their_scheme_are_diffe
 }
 
 #[tokio::test]
-async fn what_stood_before_a_key_is_remembered_with_its_scheme() {
+async fn misses_before_a_hit_are_cached_with_their_scheme() {
     let cached = Cached::new();
-    // One pepper under two versions: the same bytes, another digest.
+    // One pepper under two versions: the same bytes, but a different digest.
     let versions = [1, 2].map(|pepper| digest(DigestScheme::HmacSha256 { pepper }, 1));
     let older = digest(DigestScheme::Sha256, 2);
     cached
@@ -568,7 +568,7 @@ async fn what_stood_before_a_key_is_remembered_with_its_scheme() {
 }
 
 #[tokio::test]
-async fn any_list_of_digests_is_answered_as_the_store_would_whatever_was_asked_before() {
+async fn any_list_of_digests_is_answered_like_the_store_after_any_history() {
     let cached = Cached::new();
     let all: Vec<_> = (0..4)
         .map(|number| digest(DigestScheme::Sha256, number))
@@ -580,7 +580,7 @@ async fn any_list_of_digests_is_answered_as_the_store_would_whatever_was_asked_b
             .await
             .unwrap();
     }
-    // All lists of up to three of the four, each after each.
+    // All lists of up to three of the four, in every order.
     let mut lists: Vec<Vec<KeyDigest>> = vec![Vec::new()];
     for place in 0..85 {
         let Some(list) = lists.get(place).filter(|list| list.len() < 3).cloned() else {
@@ -630,7 +630,7 @@ async fn a_key_that_was_revoked_under_the_current_scheme_is_not_let_in_by_an_old
         .await
         .unwrap();
     let both = cached.authenticator().build().unwrap();
-    // Another authenticator on the same cache knows the older scheme only.
+    // Another authenticator on the same cache accepts only the older scheme.
     let only_old = cached.authenticator().hasher(old).build().unwrap();
     for _ in 0..2 {
         assert_eq!(
@@ -731,7 +731,7 @@ async fn all_else_is_the_stores_and_nothing_shows_a_digest() {
 }
 
 #[tokio::test]
-async fn keys_that_are_large_leave_room_for_fewer() {
+async fn large_keys_reduce_the_number_of_cached_ones() {
     let cached = Cached::with(Fixture::new(), |cache| cache.bytes(1 << 20));
     let authenticator = cached.authenticator().build().unwrap();
     let large: Vec<_> = (0..200)

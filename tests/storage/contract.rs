@@ -1,6 +1,6 @@
-//! What is the in-memory store's own beside what the suite for stores tries
-//! (`tests/conformance.rs`): its allocations, its hasher, batches that are taken back, look-ups
-//! that take no lock, and many more random batches than the suite has.
+//! Properties of the in-memory store that the conformance suite for stores (`tests/conformance.rs`)
+//! does not cover: allocations, its hasher, rolled-back batches, lock-free lookups, and many more
+//! random batches than in the suite.
 
 use portunus::events::SigningStore;
 use portunus::store::KeyLookup;
@@ -65,7 +65,7 @@ fn batch(changes: impl IntoIterator<Item = Change>) -> WriteBatch {
         .fold(WriteBatch::new(), WriteBatch::change)
 }
 
-/// A condition that no store of these tests ever meets.
+/// A condition that no store in these tests ever satisfies.
 fn never() -> Condition {
     Condition::Version {
         id: id("nobody"),
@@ -73,7 +73,7 @@ fn never() -> Condition {
     }
 }
 
-/// A condition that is looked at last, after all changes.
+/// A condition that is checked last, after all changes.
 fn at_most(limit: u64) -> Condition {
     Condition::ActiveKeysAtMost {
         owner: acme(),
@@ -133,12 +133,12 @@ async fn store_with_a() -> MemoryStore {
     store
 }
 
-// ---- look-ups ----
+// ---- lookups ----
 
 #[tokio::test]
-async fn digests_that_hash_alike_are_told_apart() {
-    // The hash of a digest is its first eight bytes: the worst that an importer of digests could
-    // do.
+async fn digests_with_equal_hashes_are_distinguished() {
+    // The hash of a digest is its first eight bytes: the worst case that an importer of digests
+    // could cause.
     let alike = |number: u8| {
         let mut bytes = [7; 32];
         bytes[31] = number;
@@ -184,8 +184,8 @@ async fn an_unchanged_key_is_handed_out_as_the_same_allocation() {
 
 #[test]
 fn a_key_is_found_at_every_moment_of_its_rehash() {
-    // A look-up asks for the new digest first and the old one last; the key moves from one to the
-    // other meanwhile.
+    // A lookup tries the new digest first and the old one last, while the key moves from one to the
+    // other.
     let store = MemoryStore::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -231,7 +231,7 @@ fn a_key_is_found_at_every_moment_of_its_rehash() {
     }
 }
 
-// ---- batches that are taken back ----
+// ---- rolled-back batches ----
 
 #[tokio::test]
 async fn a_deletion_that_is_taken_back_leaves_the_primary_key() {
@@ -294,7 +294,7 @@ async fn a_digest_that_a_key_was_inserted_and_rehashed_from_in_a_failed_batch_is
 
 // ---- random batches against a slow model ----
 
-/// All rows in one vector, copied whole before each batch.
+/// All rows in one vector, copied completely before each batch.
 #[derive(Debug, Clone, Default)]
 struct Model {
     rows: Vec<Row>,

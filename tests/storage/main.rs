@@ -1,4 +1,4 @@
-//! The store in memory, and the cache in front of a store that must be awaited.
+//! The in-memory store, and the cache in front of a store that must be awaited.
 
 #![cfg(feature = "testing")]
 #![allow(

@@ -1,8 +1,8 @@
-//! Several caches on one store: what one node writes, the others refuse or let in at once while
-//! they hear of it, and within the bound on staleness while they do not.
+//! Several caches on one store: what one node writes is effective on the others at once while they
+//! receive invalidations, and within the bound on staleness while they do not.
 //!
-//! The bus here is moved by hand: it keeps, loses or tells what was published, and says that it is
-//! well when told to.
+//! The bus in these tests is driven manually: it holds back, loses or delivers published messages,
+//! and reports to be connected on demand.
 
 use portunus::store::KeyLookup;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use portunus::store::{
     KeyStore, LocalBus, MemoryStore, WriteBatch,
 };
 use portunus::testing::ManualClock;
-use portunus_test_support::gated::{begin, digest, insert, record, revoke, soon, stands};
+use portunus_test_support::gated::{begin, digest, insert, is_active, record, revoke, soon};
 use portunus_test_support::{Setup, scope, tenant};
 use proptest::prelude::*;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 const BOUND: Duration = Duration::from_secs(2);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-// ---- a bus that is moved by hand ----
+// ---- a manually driven bus ----
 
 /// One node's connection to the bus.
 #[derive(Clone, Default)]
@@ -37,9 +37,9 @@ struct Link(Arc<Wire>);
 struct Wire {
     hub: Mutex<Vec<Link>>,
     listener: Mutex<Option<Weak<dyn InvalidationListener>>>,
-    /// Heard by nobody until it is delivered.
+    /// Not received by anyone until it is delivered.
     waiting: Mutex<Vec<Invalidation>>,
-    /// All that was published here.
+    /// Everything that was published here.
     published: Mutex<Vec<Invalidation>>,
     broken: AtomicBool,
     attempts: AtomicUsize,
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Connections of two nodes.
+    /// The connections of two nodes.
     fn two() -> (Self, Self) {
         let (one, other) = (Self::default(), Self::default());
         for link in [&one, &other] {
@@ -72,7 +72,7 @@ impl Link {
             .upgrade()
             .unwrap()
     }
-    /// Tells what is waiting, in its order.
+    /// Delivers pending messages in order.
     fn deliver(&self) {
         let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap());
         waiting
@@ -82,7 +82,7 @@ impl Link {
     fn lose(&self) {
         self.0.waiting.lock().unwrap().clear();
     }
-    /// A message of one's own came back, after this long.
+    /// Reports that the node's own message came back after this time.
     fn beat(&self, age: Duration) {
         self.deliver();
         self.listener().caught_up(age);
@@ -119,7 +119,7 @@ impl InvalidationBus for Link {
     }
 }
 
-/// Two nodes on one store and one bus, and another process that writes without telling anybody.
+/// Two nodes on one store and one bus, and another process that writes without publishing.
 struct Nodes {
     clock: ManualClock,
     store: MemoryStore,
@@ -163,10 +163,10 @@ fn local_nodes(store: &MemoryStore, clock: &ManualClock) -> (CachedStore, Cached
     (node(), node())
 }
 
-// ---- while everything is heard ----
+// ---- while invalidations arrive ----
 
 #[tokio::test]
-async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_node_of_a_process() {
+async fn every_change_of_a_key_is_effective_for_the_next_request_on_every_node_of_a_process() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
     let (one, other) = local_nodes(&store, &clock);
     one.apply(&insert(1)).await.unwrap();
@@ -204,7 +204,7 @@ async fn whatever_narrows_or_widens_a_key_holds_for_the_next_request_on_every_no
         .await
         .unwrap();
     assert_eq!(
-        (stands(&one, 1).await, stands(&other, 1).await),
+        (is_active(&one, 1).await, is_active(&other, 1).await),
         (None, None)
     );
 }
@@ -214,7 +214,7 @@ async fn a_key_that_was_unknown_works_everywhere_as_soon_as_it_is_issued() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
     let (one, other) = local_nodes(&store, &clock);
     assert_eq!(
-        (stands(&one, 1).await, stands(&other, 1).await),
+        (is_active(&one, 1).await, is_active(&other, 1).await),
         (None, None)
     );
     assert!(
@@ -223,7 +223,7 @@ async fn a_key_that_was_unknown_works_everywhere_as_soon_as_it_is_issued() {
     );
     one.apply(&insert(1)).await.unwrap();
     assert_eq!(
-        (stands(&one, 1).await, stands(&other, 1).await),
+        (is_active(&one, 1).await, is_active(&other, 1).await),
         (Some(true), Some(true))
     );
 }
@@ -235,7 +235,7 @@ async fn a_bus_within_the_process_is_healthy_for_good_and_answers_live_their_tim
     clock.advance(Duration::from_secs(86_400));
     assert!(one.is_healthy());
     one.apply(&insert(1)).await.unwrap();
-    stands(&one, 1).await;
+    is_active(&one, 1).await;
     clock.advance(Duration::from_secs(60) - MILLISECOND);
     assert!(one.find_now(&[digest(1)]).is_some());
     clock.advance(MILLISECOND);
@@ -245,22 +245,22 @@ async fn a_bus_within_the_process_is_healthy_for_good_and_answers_live_their_tim
 }
 
 #[tokio::test]
-async fn a_bus_across_processes_tells_both_nodes() {
+async fn a_bus_across_processes_notifies_both_nodes() {
     let nodes = Nodes::new();
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
-    stands(&nodes.other, 1).await;
+    is_active(&nodes.other, 1).await;
     nodes.one.apply(&revoke(1)).await.unwrap();
     assert_eq!(
-        stands(&nodes.one, 1).await,
+        is_active(&nodes.one, 1).await,
         Some(false),
         "without hearing it back"
     );
     nodes.others.deliver();
-    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+    assert_eq!(is_active(&nodes.other, 1).await, Some(false));
 }
 
-// ---- while it is not ----
+// ---- while they do not ----
 
 #[tokio::test]
 async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
@@ -271,8 +271,8 @@ async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
     store.apply(&insert(1)).await.unwrap();
     assert_eq!(
         (
-            stands(&node, 1).await,
-            stands(&node, 2).await,
+            is_active(&node, 1).await,
+            is_active(&node, 2).await,
             node.is_healthy()
         ),
         (Some(true), None, false)
@@ -281,40 +281,40 @@ async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
     store.apply(&insert(2)).await.unwrap();
     clock.advance(Duration::from_secs(5) - MILLISECOND);
     assert_eq!(
-        (stands(&node, 1).await, stands(&node, 2).await),
+        (is_active(&node, 1).await, is_active(&node, 2).await),
         (Some(true), None)
     );
     clock.advance(MILLISECOND);
     assert_eq!(
-        (stands(&node, 1).await, stands(&node, 2).await),
+        (is_active(&node, 1).await, is_active(&node, 2).await),
         (Some(false), Some(true))
     );
 }
 
 #[tokio::test]
 async fn whenever_the_bus_dies_a_revocation_holds_everywhere_within_the_bound() {
-    // In steps of 100 ms: the key is looked up, the bus is last heard (with news that are `age`
-    // old), the key is revoked.
+    // In steps of 100 ms: the key is looked up, the bus is last heard from (with messages that are
+    // `age` old), the key is revoked.
     let steps = |count: u32| (0..=count).map(|step| Duration::from_millis(100) * step);
     for (until_heard, until_revoked) in steps(25).flat_map(|a| steps(25).map(move |b| (a, b))) {
         for (age, looked_up_again) in [(0, false), (0, true), (700, true), (5000, false)] {
             let nodes = Nodes::new();
             nodes.store.apply(&insert(1)).await.unwrap();
             nodes.beat();
-            stands(&nodes.other, 1).await;
+            is_active(&nodes.other, 1).await;
             nodes.clock.advance(until_heard);
             nodes
                 .others
                 .beat(Duration::from_millis(age).min(until_revoked));
             nodes.clock.advance(until_revoked);
             if looked_up_again {
-                stands(&nodes.other, 1).await;
+                is_active(&nodes.other, 1).await;
             }
             nodes.one.apply(&revoke(1)).await.unwrap();
             nodes.others.lose();
             nodes.clock.advance(BOUND);
             let case = (until_heard, until_revoked, age, looked_up_again);
-            assert_eq!(stands(&nodes.other, 1).await, Some(false), "{case:?}");
+            assert_eq!(is_active(&nodes.other, 1).await, Some(false), "{case:?}");
         }
     }
 }
@@ -340,12 +340,15 @@ async fn news_that_are_older_than_the_bound_prove_nothing() {
 }
 
 #[tokio::test]
-async fn reconnecting_forgets_what_was_learned_while_nothing_was_heard() {
+async fn reconnecting_drops_entries_cached_while_disconnected() {
     let nodes = Nodes::new();
     nodes.beat();
     nodes.store.apply(&insert(1)).await.unwrap();
     assert_eq!(
-        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (
+            is_active(&nodes.other, 1).await,
+            is_active(&nodes.other, 2).await
+        ),
         (Some(true), None)
     );
     nodes.one.apply(&revoke(1)).await.unwrap();
@@ -357,7 +360,10 @@ async fn reconnecting_forgets_what_was_learned_while_nothing_was_heard() {
         .invalidated(&Invalidation::everything());
     nodes.others.beat(Duration::ZERO);
     assert_eq!(
-        (stands(&nodes.other, 1).await, stands(&nodes.other, 2).await),
+        (
+            is_active(&nodes.other, 1).await,
+            is_active(&nodes.other, 2).await
+        ),
         (Some(false), Some(true))
     );
 }
@@ -373,7 +379,7 @@ async fn a_bound_without_an_end_is_a_bound() {
     link.listener().caught_up(Duration::ZERO);
     assert!(node.is_healthy());
     node.apply(&insert(1)).await.unwrap();
-    stands(&node, 1).await;
+    is_active(&node, 1).await;
     clock.advance(Duration::from_secs(1 << 40));
     assert!(node.find_now(&[digest(1)]).is_some());
 }
@@ -389,7 +395,7 @@ async fn where_nothing_may_be_stale_nothing_is_remembered_unless_the_bus_is_heal
     for (store, remembers) in [(&deaf, false), (&hearing, true)] {
         store.apply(&insert(1)).await.unwrap();
         assert_eq!(
-            (stands(store, 1).await, stands(store, 2).await),
+            (is_active(store, 1).await, is_active(store, 2).await),
             (Some(true), None)
         );
         assert_eq!(store.find_now(&[digest(1)]).is_some(), remembers);
@@ -397,22 +403,22 @@ async fn where_nothing_may_be_stale_nothing_is_remembered_unless_the_bus_is_heal
     }
 }
 
-// ---- telling ----
+// ---- publishing ----
 
 #[tokio::test]
-async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order() {
+async fn a_failed_publication_is_an_error_and_is_published_later_in_order() {
     let nodes = Nodes::new();
     nodes.beat();
     for number in 1..=3 {
         nodes.store.apply(&insert(number)).await.unwrap();
-        stands(&nodes.other, number).await;
+        is_active(&nodes.other, number).await;
     }
     nodes.link.break_down(true);
     for number in [2, 1] {
         let error = nodes.one.apply(&revoke(number)).await.unwrap_err();
         assert!(error.as_rejected().is_none() && !error.is_corrupt());
         assert_eq!(
-            stands(&nodes.one, number).await,
+            is_active(&nodes.one, number).await,
             Some(false),
             "this node knows all the same"
         );
@@ -432,18 +438,18 @@ async fn what_the_bus_could_not_be_told_is_an_error_and_told_later_in_its_order(
     assert_eq!(told, [2, 1, 3].map(|number| record(number).id));
     nodes.others.deliver();
     for number in 1..=3 {
-        assert_eq!(stands(&nodes.other, number).await, Some(false));
+        assert_eq!(is_active(&nodes.other, number).await, Some(false));
     }
     nodes.one.publish_outbox().await.unwrap();
     assert_eq!(
         nodes.link.0.published.lock().unwrap().len(),
         3,
-        "nothing is told twice"
+        "nothing is published twice"
     );
 }
 
 #[tokio::test]
-async fn every_write_tries_to_tell_also_one_that_changes_no_key_or_is_rejected() {
+async fn every_write_publishes_pending_changes_even_if_it_changes_no_key_or_is_rejected() {
     let nodes = Nodes::new();
     nodes.one.apply(&insert(1)).await.unwrap();
     nodes.link.break_down(true);
@@ -460,26 +466,26 @@ async fn every_write_tries_to_tell_also_one_that_changes_no_key_or_is_rejected()
 }
 
 #[tokio::test]
-async fn a_telling_that_nobody_waited_for_is_told_again() {
+async fn a_dropped_publication_is_repeated() {
     let nodes = Nodes::new();
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
-    stands(&nodes.other, 1).await;
+    is_active(&nodes.other, 1).await;
     nodes.link.hold_returns(true);
     drop(begin(nodes.one.apply(&revoke(1))));
     nodes.others.lose();
     nodes.link.hold_returns(false);
     nodes.one.publish_outbox().await.unwrap();
     nodes.others.deliver();
-    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+    assert_eq!(is_active(&nodes.other, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn of_two_equal_changes_each_is_told_after_it_was_made() {
+async fn each_of_two_equal_changes_is_published_after_it_was_made() {
     let nodes = Nodes::new();
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
-    // A first change is being told, by whoever made it and by somebody who came by.
+    // A first change is being published, by its writer and by another call.
     let mut disabled = record(1);
     disabled.enabled = false;
     nodes.link.hold_returns(true);
@@ -490,12 +496,12 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
     first.await.unwrap();
     nodes.others.deliver();
     assert_eq!(
-        stands(&nodes.other, 1).await,
+        is_active(&nodes.other, 1).await,
         Some(true),
         "it is disabled, not revoked"
     );
-    // While another key is told of, the first is changed again; only now the second telling of its
-    // first change ends.
+    // While another key's change is being published, the first key is changed again; only now does
+    // the second publication of its first change end.
     nodes.link.hold_returns(true);
     let elsewhere = insert(2);
     let beside = begin(nodes.one.apply(&elsewhere));
@@ -508,7 +514,7 @@ async fn of_two_equal_changes_each_is_told_after_it_was_made() {
     soon(second).await.unwrap();
     soon(beside).await.unwrap();
     nodes.others.deliver();
-    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+    assert_eq!(is_active(&nodes.other, 1).await, Some(false));
 }
 
 #[tokio::test]
@@ -517,7 +523,7 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
     let nodes = Nodes::new();
     nodes.beat();
     nodes.one.apply(&insert(1)).await.unwrap();
-    stands(&nodes.other, 1).await;
+    is_active(&nodes.other, 1).await;
     let manager = Setup::on(nodes.one.clone())
         .bearer([portunus_test_support::format()])
         .environments([portunus_test_support::live()]);
@@ -525,7 +531,7 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
     nodes.link.break_down(true);
     assert!(manager.revoke(&record(1).id, None).await.is_err());
     nodes.link.break_down(false);
-    // The operator tries again, and is told that the key is revoked.
+    // The retry reports that the key is revoked.
     assert!(
         manager
             .revoke(&record(1).id, None)
@@ -539,12 +545,12 @@ async fn a_revocation_that_is_acknowledged_after_the_bus_failed_holds_everywhere
         nodes.clock.advance(BOUND / 20);
         nodes.beat();
     }
-    assert_eq!(stands(&nodes.other, 1).await, Some(false));
+    assert_eq!(is_active(&nodes.other, 1).await, Some(false));
 }
 
-// ---- any order of anything ----
+// ---- any order of events ----
 
-/// What may happen: to key `0..4`, at node 0 or 1.
+/// Possible events, for key `0..4` and node 0 or 1.
 #[derive(Debug, Clone)]
 enum Step {
     Issue(u64),
@@ -556,7 +562,7 @@ enum Step {
     Clear(usize),
 }
 
-/// The digests of a secret: mostly one of a few lists, so that it is asked for again.
+/// The digests of a secret: mostly one of a few lists, so that queries repeat.
 fn list() -> impl Strategy<Value = Vec<u64>> {
     const FEW: [&[u64]; 5] = [&[0, 1, 2], &[2, 1], &[1, 3, 0], &[3, 4, 2], &[0]];
     prop_oneof![
@@ -643,7 +649,7 @@ proptest! {
     }
 }
 
-// ---- applied, and not told yet ----
+// ---- applied, and not yet published ----
 
 #[tokio::test]
 async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
@@ -664,12 +670,13 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
     assert!(rotated.old.revoked.is_some());
     let id = rotated.record.id.clone();
     manager.make_primary(&id).await.unwrap();
-    // What does not narrow a key is done.
+    // A change that does not restrict the key succeeds.
     let mut wider = KeyChange::new();
     wider.name = Some("another name".into());
     wider.scopes = Some(vec![scope("document:read")]);
     manager.update(&id, wider, None).await.unwrap();
-    // What narrows one is done, and says that other nodes follow.
+    // A change that restricts the key succeeds too, and reports that other nodes are not up to date
+    // yet.
     let mut narrower = KeyChange::new();
     narrower.scopes = Some(Vec::new());
     let mut results = vec![manager.update(&id, narrower, None).await.map(drop)];
@@ -684,8 +691,8 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
         assert!(matches!(error, ManageError::NotPublished(_)), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the change is applied, but other nodes could not be told of it yet; they follow within \
-             60 seconds"
+            "the change was applied, but is not published to other nodes yet; they will see it \
+             within 60 seconds"
         );
     }
     assert!(nodes.store.get(&id).await.unwrap().is_none(), "it was done");
@@ -694,7 +701,7 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
     let outcomes: Vec<_> = outcomes.collect();
     assert_eq!(outcomes, vec![AuditOutcome::Ok; outcomes.len()]);
     assert_eq!(outcomes.len(), 12);
-    // As soon as the bus works, the same again tells all of it.
+    // As soon as the bus works, the same call publishes all of it.
     nodes.link.break_down(false);
     nodes.one.publish_outbox().await.unwrap();
 }
@@ -707,11 +714,11 @@ async fn a_bus_that_hangs_makes_no_write_wait_for_ever() {
     let error = nodes.one.apply(&insert(1)).await.unwrap_err();
     assert!(error.is_not_published(), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(10));
-    assert_eq!(stands(&nodes.one, 1).await, Some(true));
+    assert_eq!(is_active(&nodes.one, 1).await, Some(true));
 }
 
 #[tokio::test]
-async fn what_waits_to_be_told_is_bounded_and_becomes_everything() {
+async fn the_outbox_is_bounded_and_overflows_to_a_full_invalidation() {
     let nodes = Nodes::new();
     nodes.link.break_down(true);
     for number in 0..1500 {

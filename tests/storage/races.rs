@@ -1,9 +1,8 @@
-//! The cache against everything that happens meanwhile: look-ups that end after what they saw was
-//! changed, requests that nobody waits for any more, writes whose end nobody hears, stores that
-//! panic.
+//! The cache under concurrency: lookups that complete after their result was changed, abandoned
+//! requests, writes with an unknown result, stores that panic.
 //!
-//! The store here reads when a look-up begins and answers when it is released, as a database over a
-//! slow wire does: so each order of events is played, not hoped for.
+//! The store in these tests reads when a lookup begins and answers when it is released, like a
+//! database on a slow connection. So each order of events is deterministic.
 
 use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
@@ -18,22 +17,22 @@ use portunus::store::{
     Cache, CachedStore, Change, KeyStore, LocalBus, MemoryStore, StoreError, WriteBatch,
 };
 use portunus_test_support::gated::{
-    Node, PATIENCE, READ, WRITTEN, begin, digest, insert, record, revoke, soon, stands,
+    Node, PATIENCE, READ, WRITTEN, begin, digest, insert, is_active, record, revoke, soon,
 };
 use portunus_test_support::wait::until;
 use portunus_test_support::{APPLY, FIND, FaultyStore, Setup, corrupt, format, tenant};
 
-// ---- look-ups against writes ----
+// ---- lookups and writes ----
 
 #[tokio::test]
-async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remembered() {
+async fn a_lookup_that_began_before_a_revocation_and_ends_after_it_is_not_cached() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
     node.cache.apply(&revoke(1)).await.unwrap();
     node.store.release(READ);
-    // Whoever asked before the revocation may hear what was true then; nobody after.
+    // A lookup from before the revocation may return the old state, but later ones must not.
     assert_eq!(early.await, Some(true));
     assert!(
         node.cache.find_now(&[digest(1)]).is_none_or(|found| found
@@ -43,58 +42,58 @@ async fn a_look_up_that_began_before_a_revocation_and_ends_after_it_is_not_remem
             .revoked
             .is_some())
     );
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn whoever_asks_after_a_revocation_does_not_join_a_look_up_from_before() {
+async fn a_request_after_a_revocation_does_not_join_an_earlier_lookup() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
-    let beside = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
+    let beside = begin(is_active(&node.cache, 1));
     assert_eq!(node.store.finds(), 1);
     node.cache.apply(&revoke(1)).await.unwrap();
-    let late = begin(stands(&node.cache, 1));
-    let later = begin(stands(&node.cache, 1));
+    let late = begin(is_active(&node.cache, 1));
+    let later = begin(is_active(&node.cache, 1));
     assert_eq!(node.store.finds(), 2);
     node.store.release(READ);
     assert_eq!(
         (late.await, early.await, later.await, beside.await),
         (Some(false), Some(true), Some(false), Some(true))
     );
-    // Whichever of the two landed last.
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    // Whichever of the two completed last.
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
     assert_eq!(node.store.in_flight(), 0);
 }
 
 #[tokio::test]
-async fn a_revocation_told_by_another_node_counts_like_ones_own() {
+async fn a_revocation_by_another_node_counts_like_a_local_one() {
     let node = Node::new();
-    let neighbour = node.neighbour();
+    let neighbour = node.other_node();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
     neighbour.apply(&revoke(1)).await.unwrap();
-    let late = begin(stands(&node.cache, 1));
+    let late = begin(is_active(&node.cache, 1));
     node.store.release(READ);
     assert_eq!((early.await, late.await), (Some(true), Some(false)));
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn a_key_that_was_issued_during_a_look_up_is_not_remembered_as_unknown() {
+async fn a_key_that_was_issued_during_a_lookup_is_not_cached_as_unknown() {
     let node = Node::new();
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.release(READ);
     assert_eq!(early.await, None);
-    assert_eq!(stands(&node.cache, 1).await, Some(true));
+    assert_eq!(is_active(&node.cache, 1).await, Some(true));
 }
 
 #[tokio::test]
-async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_only() {
+async fn a_key_that_was_given_a_new_digest_during_a_lookup_is_found_only_under_it() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
@@ -124,17 +123,23 @@ async fn a_key_that_was_given_a_new_digest_during_a_look_up_is_found_under_it_on
         &digest(2)
     );
     assert_eq!(
-        (stands(&node.cache, 1).await, stands(&node.cache, 2).await),
+        (
+            is_active(&node.cache, 1).await,
+            is_active(&node.cache, 2).await
+        ),
         (None, Some(true))
     );
 }
 
 #[tokio::test]
-async fn a_cache_that_was_cleared_during_a_look_up_does_not_remember_its_answer() {
+async fn a_cache_that_was_cleared_during_a_lookup_does_not_keep_its_answer() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let (known, unknown) = (begin(stands(&node.cache, 1)), begin(stands(&node.cache, 2)));
+    let (known, unknown) = (
+        begin(is_active(&node.cache, 1)),
+        begin(is_active(&node.cache, 2)),
+    );
     node.cache.clear();
     node.store.release(READ);
     assert_eq!((known.await, unknown.await), (Some(true), None));
@@ -144,20 +149,20 @@ async fn a_cache_that_was_cleared_during_a_look_up_does_not_remember_its_answer(
 }
 
 #[tokio::test]
-async fn what_happens_to_other_keys_costs_a_look_up_at_most_now_and_then() {
+async fn changes_of_other_keys_rarely_cost_a_lookup() {
     let node = Node::new();
     for number in 0..65 {
         node.cache.apply(&insert(number)).await.unwrap();
     }
     for number in 1..65 {
-        stands(&node.cache, number).await;
+        is_active(&node.cache, number).await;
     }
     let before = node.store.finds();
     node.cache.apply(&revoke(0)).await.unwrap();
     for number in 1..65 {
-        assert_eq!(stands(&node.cache, number).await, Some(true));
+        assert_eq!(is_active(&node.cache, number).await, Some(true));
     }
-    // Two of 4096 slots may be one by chance; more than a few would be no chance.
+    // Two of 4096 slots may collide by chance; more than a few would not be chance.
     assert!(
         node.store.finds() - before <= 3,
         "{}",
@@ -166,46 +171,50 @@ async fn what_happens_to_other_keys_costs_a_look_up_at_most_now_and_then() {
 }
 
 #[tokio::test]
-async fn an_answer_ages_from_when_its_look_up_began() {
-    let node = Node::deaf();
+async fn the_age_of_an_answer_counts_from_the_start_of_its_lookup() {
+    let node = Node::without_bus();
     node.store.inner().apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let asked = begin(stands(&node.cache, 1));
+    let asked = begin(is_active(&node.cache, 1));
     node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_millis(1999));
     node.store.release(READ);
     assert_eq!(asked.await, Some(true));
-    assert_eq!(stands(&node.cache, 1).await, Some(true), "within the bound");
+    assert_eq!(
+        is_active(&node.cache, 1).await,
+        Some(true),
+        "within the bound"
+    );
     node.clock.advance(Duration::from_millis(1));
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn nobody_joins_a_look_up_that_is_older_than_the_bound_on_staleness() {
-    let node = Node::deaf();
+async fn no_request_joins_a_lookup_older_than_the_bound_on_staleness() {
+    let node = Node::without_bus();
     node.store.inner().apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
     node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_secs(60));
-    let late = begin(stands(&node.cache, 1));
+    let late = begin(is_active(&node.cache, 1));
     node.store.release(READ);
-    // A minute after a revocation nobody is told that the key stands, however slow the store is.
+    // A minute after a revocation, the key is never reported as active, however slow the store is.
     assert_eq!(late.await, Some(false));
     assert_eq!(early.await, Some(true));
 }
 
-// ---- one look-up for all who ask ----
+// ---- single flight ----
 
 #[tokio::test]
-async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
+async fn a_thousand_concurrent_misses_of_one_digest_are_one_lookup() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     for number in [1, 2] {
         let before = node.store.finds();
         node.store.hold(READ);
         let all: Vec<_> = (0..1000)
-            .map(|_| begin(stands(&node.cache, number)))
+            .map(|_| begin(is_active(&node.cache, number)))
             .collect();
         node.store.release(READ);
         let answers = join_all(all).await;
@@ -220,7 +229,7 @@ async fn a_thousand_misses_of_one_digest_at_once_are_one_look_up() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass() {
+async fn a_thousand_concurrent_requests_with_one_key_are_one_lookup_and_all_pass() {
     let node = Node::new();
     let new = portunus::manage::NewKey::new("key", Owner::tenant(tenant("acme")));
     let key = node.manager().issue(new).await.unwrap().key.reveal();
@@ -244,7 +253,7 @@ async fn a_thousand_requests_with_one_key_at_once_are_one_look_up_and_all_pass()
     assert_eq!(node.store.finds() - before, 1);
 }
 
-/// Stops whoever reads the time for the second time after it was set, until told to go on.
+/// Blocks the second reading of the time after it was set, until released.
 #[derive(Debug, Clone, Default)]
 struct StoppingClock(Arc<(AtomicUsize, AtomicBool, AtomicBool)>);
 
@@ -265,16 +274,16 @@ impl Clock for StoppingClock {
 }
 
 #[tokio::test]
-async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_its_own() {
+async fn a_miss_whose_answer_arrived_before_it_could_join_causes_no_lookup() {
     let (clock, store) = (StoppingClock::default(), FaultyStore::new());
     let cache = Cache::new()
         .bus(LocalBus::new())
         .around(store.clone(), clock.clone());
     cache.apply(&insert(1)).await.unwrap();
     store.hold(READ);
-    let first = begin(stands(&cache, 1));
-    // The second misses (it reads the time once), and is overtaken before it joins (as it reads it
-    // again).
+    let first = begin(is_active(&cache, 1));
+    // The second lookup misses (it reads the time once), and is overtaken before it joins (when it
+    // reads the time again).
     clock.0.0.store(2, Ordering::SeqCst);
     let second = std::thread::spawn({
         let cache = cache.clone();
@@ -282,7 +291,7 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
             tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap()
-                .block_on(stands(&cache, 1))
+                .block_on(is_active(&cache, 1))
         }
     });
     until("the clock stops it", || clock.0.1.load(Ordering::SeqCst));
@@ -294,7 +303,7 @@ async fn a_miss_whose_answer_arrived_before_it_could_join_makes_no_look_up_of_it
 }
 
 #[tokio::test]
-async fn an_outage_is_told_to_all_who_wait_and_forgotten() {
+async fn an_outage_is_returned_to_all_waiters_and_not_cached() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     let down = || StoreError::unavailable("the connection was lost");
@@ -317,7 +326,7 @@ async fn an_outage_is_told_to_all_who_wait_and_forgotten() {
             (1, 0)
         );
         node.store.recover();
-        assert_eq!(stands(&node.cache, 1).await, Some(true));
+        assert_eq!(is_active(&node.cache, 1).await, Some(true));
         assert_eq!(node.store.finds() - before, 2);
         node.cache.clear();
     }
@@ -327,9 +336,9 @@ async fn an_outage_is_told_to_all_who_wait_and_forgotten() {
 async fn an_outage_after_an_answer_leaves_the_answer() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
-    stands(&node.cache, 1).await;
+    is_active(&node.cache, 1).await;
     node.store.fail(READ);
-    assert_eq!(stands(&node.cache, 1).await, Some(true));
+    assert_eq!(is_active(&node.cache, 1).await, Some(true));
     assert!(node.cache.find(&[digest(2)]).await.is_err());
     node.cache.apply(&revoke(1)).await.unwrap();
     assert!(
@@ -338,17 +347,17 @@ async fn an_outage_after_an_answer_leaves_the_answer() {
     );
 }
 
-// ---- whoever asked goes away ----
+// ---- abandoned lookups ----
 
 #[tokio::test]
-async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
+async fn the_first_requester_may_disconnect_and_the_others_are_answered() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
     let ask = || {
         tokio::spawn({
             let cache = node.cache.clone();
-            async move { stands(&cache, 1).await }
+            async move { is_active(&cache, 1).await }
         })
     };
     let (first, second, third) = (ask(), ask(), ask());
@@ -364,31 +373,31 @@ async fn the_first_who_asked_may_go_away_and_the_others_are_answered() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_nobody_waits_for_any_more_is_given_up() {
+async fn a_lookup_without_waiters_is_dropped() {
     let node = Node::new();
     node.store.hold(READ);
-    // A flood of unknown keys from clients that hang up at once must hold no connection of the
-    // store and no memory.
+    // A flood of unknown keys from clients that disconnect at once must not hold connections of the
+    // store or memory.
     for number in 0..1000 {
-        drop(begin(stands(&node.cache, number)));
+        drop(begin(is_active(&node.cache, number)));
     }
     assert_eq!(node.store.in_flight(), 0);
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_waited_for_is_not_given_to_whoever_asks_much_later() {
-    let node = Node::deaf();
+async fn an_abandoned_answer_is_not_returned_to_a_much_later_request() {
+    let node = Node::without_bus();
     node.store.inner().apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
-    drop(begin(stands(&node.cache, 1)));
+    drop(begin(is_active(&node.cache, 1)));
     node.store.inner().apply(&revoke(1)).await.unwrap(); // by another node
     node.clock.advance(Duration::from_secs(3600));
     node.store.release(READ);
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[test]
-fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
+fn an_abandoned_lookup_does_not_block_requests_after_a_change() {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread()
@@ -398,20 +407,22 @@ fn a_look_up_that_was_given_up_blocks_nobody_who_asks_after_a_change() {
                 let node = Node::new();
                 node.cache.apply(&insert(1)).await.unwrap();
                 node.store.hold(READ);
-                drop(begin(stands(&node.cache, 1)));
+                drop(begin(is_active(&node.cache, 1)));
                 node.cache.apply(&revoke(1)).await.unwrap();
                 node.store.release(READ);
-                done.send(stands(&node.cache, 1).await).unwrap();
+                done.send(is_active(&node.cache, 1).await).unwrap();
             });
     });
     assert_eq!(
-        ended.recv_timeout(PATIENCE).expect("this waits for ever"),
+        ended
+            .recv_timeout(PATIENCE)
+            .expect("the call returns in time"),
         Some(false)
     );
 }
 
 #[tokio::test]
-async fn a_panic_in_the_store_leaves_nobody_waiting_and_nothing_behind() {
+async fn a_panic_in_the_store_leaves_no_waiter_and_no_state_behind() {
     let node = Node::new();
     node.cache.apply(&insert(1)).await.unwrap();
     node.store.hold(READ);
@@ -426,16 +437,16 @@ async fn a_panic_in_the_store_leaves_nobody_waiting_and_nothing_behind() {
     tokio::task::yield_now().await;
     node.store.release(READ);
     for asked in all {
-        // A panic of its own, or an error; not a key, and not a wait without an end.
+        // Its own panic, or an error; not a key, and not an endless wait.
         assert!(!matches!(soon(asked).await, Ok(Ok(_))));
     }
     assert_eq!(node.store.in_flight(), 0);
     node.store.recover();
-    assert_eq!(soon(stands(&node.cache, 1)).await, Some(true));
+    assert_eq!(soon(is_active(&node.cache, 1)).await, Some(true));
 }
 
 #[tokio::test]
-async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
+async fn a_request_that_joins_while_the_store_panics_does_not_wait_forever() {
     let node = Node::new();
     let go_on = Arc::new(AtomicBool::new(false));
     node.store.fail_with(FIND, {
@@ -453,7 +464,7 @@ async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
             tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap()
-                .block_on(stands(&cache, 1))
+                .block_on(is_active(&cache, 1))
         }
     });
     until("the store is asked", || node.store.finds() > 0);
@@ -465,52 +476,57 @@ async fn whoever_joins_while_the_store_panics_is_not_left_waiting() {
     assert!(!matches!(soon(second).await, Ok(Ok(_))));
 }
 
-// ---- writes whose end nobody hears ----
+// ---- writes with an unknown result ----
 
-/// A node and its neighbour that both remember a key.
-async fn two_who_know_a_key() -> (Node, CachedStore) {
+/// A node and its neighbor that both have a key in their caches.
+async fn two_nodes_with_a_cached_key() -> (Node, CachedStore) {
     let node = Node::new();
-    let neighbour = node.neighbour();
+    let neighbour = node.other_node();
     node.cache.apply(&insert(1)).await.unwrap();
     assert_eq!(
-        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (
+            is_active(&node.cache, 1).await,
+            is_active(&neighbour, 1).await
+        ),
         (Some(true), Some(true))
     );
     (node, neighbour)
 }
 
 #[tokio::test]
-async fn a_write_that_was_applied_though_the_store_gave_no_answer_is_heard_everywhere() {
-    let (node, neighbour) = two_who_know_a_key().await;
+async fn a_write_that_was_applied_without_an_answer_is_effective_everywhere() {
+    let (node, neighbour) = two_nodes_with_a_cached_key().await;
     node.store.fail(WRITTEN);
     assert!(node.cache.apply(&revoke(1)).await.is_err());
     assert_eq!(
-        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (
+            is_active(&node.cache, 1).await,
+            is_active(&neighbour, 1).await
+        ),
         (Some(false), Some(false))
     );
 }
 
 #[tokio::test]
-async fn a_write_that_was_applied_and_whose_operator_hung_up_is_heard_on_this_node() {
-    let (node, _) = two_who_know_a_key().await;
+async fn a_write_whose_operator_disconnected_is_effective_on_this_node() {
+    let (node, _) = two_nodes_with_a_cached_key().await;
     node.store.hold(WRITTEN);
     drop(begin(node.cache.apply(&revoke(1))));
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn a_write_that_was_applied_and_whose_operator_hung_up_is_told_to_other_nodes_by_the_next_chance()
- {
-    let (node, neighbour) = two_who_know_a_key().await;
+async fn a_write_whose_operator_disconnected_is_published_at_the_next_opportunity() {
+    let (node, neighbour) = two_nodes_with_a_cached_key().await;
     node.store.hold(WRITTEN);
     drop(begin(node.cache.apply(&revoke(1))));
     node.cache.publish_outbox().await.unwrap();
-    assert_eq!(stands(&neighbour, 1).await, Some(false));
+    assert_eq!(is_active(&neighbour, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_the_next_chance() {
-    let (node, neighbour) = two_who_know_a_key().await;
+async fn a_write_that_panicked_after_it_was_applied_is_published_at_the_next_opportunity() {
+    let (node, neighbour) = two_nodes_with_a_cached_key().await;
     node.store
         .fail_with(WRITTEN, || panic!("a store with a bug"));
     let cache = node.cache.clone();
@@ -520,9 +536,9 @@ async fn a_write_that_panicked_after_it_was_applied_is_told_to_other_nodes_by_th
             .unwrap_err()
             .is_panic()
     );
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
     node.cache.publish_outbox().await.unwrap();
-    assert_eq!(stands(&neighbour, 1).await, Some(false));
+    assert_eq!(is_active(&neighbour, 1).await, Some(false));
 }
 
 #[tokio::test]
@@ -532,12 +548,12 @@ async fn a_revocation_that_was_applied_late_and_then_acknowledged_holds_for_the_
     node.store.fail(APPLY);
     assert!(node.manager().revoke(&record(1).id, None).await.is_err());
     assert_eq!(
-        stands(&node.cache, 1).await,
+        is_active(&node.cache, 1).await,
         Some(true),
         "not applied yet, and remembered"
     );
     node.store.inner().apply(&revoke(1)).await.unwrap();
-    // The operator tries again, and is told that the key is revoked.
+    // The retry reports that the key is revoked.
     node.store.recover();
     assert!(
         node.manager()
@@ -548,12 +564,12 @@ async fn a_revocation_that_was_applied_late_and_then_acknowledged_holds_for_the_
             .revoked
             .is_some()
     );
-    assert_eq!(stands(&node.cache, 1).await, Some(false));
+    assert_eq!(is_active(&node.cache, 1).await, Some(false));
 }
 
 #[tokio::test]
-async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
-    let (node, neighbour) = two_who_know_a_key().await;
+async fn a_rejected_write_is_reported_and_leaves_the_cache_correct() {
+    let (node, neighbour) = two_nodes_with_a_cached_key().await;
     let mut wrong = record(1);
     wrong.version = 9;
     let error = node
@@ -564,19 +580,23 @@ async fn a_rejected_write_is_told_as_such_and_leaves_the_answer_true() {
     assert!(error.as_rejected().is_some());
     let before = node.store.finds();
     assert_eq!(
-        (stands(&node.cache, 1).await, stands(&neighbour, 1).await),
+        (
+            is_active(&node.cache, 1).await,
+            is_active(&neighbour, 1).await
+        ),
         (Some(true), Some(true))
     );
     assert!(node.store.finds() - before <= 1);
 }
 
-// ---- writes that are committed after nobody waits any more ----
+// ---- writes that commit after their caller is gone ----
 
 #[tokio::test]
 async fn a_write_that_is_cancelled_and_committed_later_holds_for_the_next_request() {
     for cancelled in [true, false] {
-        let (node, neighbour) = two_who_know_a_key().await;
-        // The write is on its way to the database when its caller goes away, or hears nothing.
+        let (node, neighbour) = two_nodes_with_a_cached_key().await;
+        // The write is on its way to the database when its caller is dropped, or receives no
+        // result.
         if cancelled {
             node.store.hold(APPLY);
             drop(begin(node.cache.apply(&revoke(1))));
@@ -589,18 +609,22 @@ async fn a_write_that_is_cancelled_and_committed_later_holds_for_the_next_reques
         node.cache.publish_outbox().await.unwrap();
         for _ in 0..3 {
             assert_eq!(
-                stands(&node.cache, 1).await,
+                is_active(&node.cache, 1).await,
                 Some(true),
                 "not committed yet"
             );
-            assert_eq!(stands(&neighbour, 1).await, Some(true));
+            assert_eq!(is_active(&neighbour, 1).await, Some(true));
         }
         node.clock.advance(Duration::from_millis(1500));
         node.store.inner().apply(&revoke(1)).await.unwrap();
-        assert_eq!(stands(&node.cache, 1).await, Some(false), "committed now");
-        // Other nodes hear of it by the next chance.
+        assert_eq!(
+            is_active(&node.cache, 1).await,
+            Some(false),
+            "committed now"
+        );
+        // Other nodes are notified at the next opportunity.
         node.cache.publish_outbox().await.unwrap();
-        assert_eq!(stands(&neighbour, 1).await, Some(false));
+        assert_eq!(is_active(&neighbour, 1).await, Some(false));
     }
 }
 
@@ -615,7 +639,7 @@ async fn a_key_in_doubt_is_looked_up_until_the_doubt_is_over_and_others_are_reme
     let looked_up = async |number| {
         let before = node.store.finds();
         for _ in 0..3 {
-            assert_eq!(stands(&node.cache, number).await, Some(true));
+            assert_eq!(is_active(&node.cache, number).await, Some(true));
         }
         node.store.finds() - before
     };
@@ -624,9 +648,9 @@ async fn a_key_in_doubt_is_looked_up_until_the_doubt_is_over_and_others_are_reme
         node.clock.advance(Duration::from_secs(1));
         assert_eq!(looked_up(1).await, 3);
     }
-    // A look-up that began in the doubt is not remembered after it.
+    // A lookup that began while the result was unknown is not cached after it.
     node.store.hold(READ);
-    let early = begin(stands(&node.cache, 1));
+    let early = begin(is_active(&node.cache, 1));
     node.clock.advance(Duration::from_secs(2));
     node.store.release(READ);
     assert_eq!(early.await, Some(true));
@@ -644,7 +668,7 @@ async fn a_write_that_ended_leaves_no_doubt() {
     node.cache.apply(&rejected).await.unwrap_err();
     let before = node.store.finds();
     for _ in 0..3 {
-        stands(&node.cache, 1).await;
+        is_active(&node.cache, 1).await;
     }
     assert_eq!(node.store.finds() - before, 1);
 }
@@ -669,14 +693,14 @@ async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() 
                 let mut asked = 0_u64;
                 while !over.load(Ordering::SeqCst) {
                     let below = revoked_below.load(Ordering::SeqCst) as u64;
-                    // The key that is being issued and revoked right now, and one that has just
-                    // been.
+                    // The key that is being issued and revoked right now, and one that was just
+                    // issued.
                     let number = if (asked + reader).is_multiple_of(2) {
                         below
                     } else {
                         below.saturating_sub(1)
                     };
-                    let answer = stands(&cache, number).await;
+                    let answer = is_active(&cache, number).await;
                     assert!(
                         number >= below || answer == Some(false),
                         "key {number} of {below}: {answer:?}"
@@ -693,10 +717,10 @@ async fn no_request_that_begins_after_a_revocation_was_acknowledged_is_let_in() 
     let begun = std::time::Instant::now();
     for number in 0..ROUNDS {
         cache.apply(&insert(number)).await.unwrap();
-        assert_eq!(stands(&cache, number).await, Some(true));
+        assert_eq!(is_active(&cache, number).await, Some(true));
         cache.apply(&revoke(number)).await.unwrap();
         revoked_below.store(usize::try_from(number).unwrap() + 1, Ordering::SeqCst);
-        assert_eq!(stands(&cache, number).await, Some(false));
+        assert_eq!(is_active(&cache, number).await, Some(false));
         if begun.elapsed() > Duration::from_secs(20) {
             break;
         }

@@ -1,6 +1,6 @@
-//! A secret with several digests behind the cache: whichever of its keys is imported, revoked,
-//! deleted or given another digest, the next request on every node is answered as the bare store
-//! would answer it, whatever that node remembers.
+//! A secret with several digests behind the cache: if one of its keys is imported, revoked, deleted
+//! or given another digest, the next request on every node is answered like the store without a
+//! cache, whatever that node has cached.
 
 use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
@@ -28,7 +28,7 @@ fn secret() -> [KeyDigest; 3] {
     ]
 }
 
-/// The digest that the key of another secret has.
+/// The digest of the key of another secret.
 fn elsewhere() -> KeyDigest {
     KeyDigest::new(DigestScheme::Sha256, [9; 32])
 }
@@ -62,7 +62,7 @@ async fn change(store: &impl KeyStore, change: Change) {
     store.apply(&batch).await.unwrap();
 }
 
-/// Which key the secret has, by its number, and whether it still stands.
+/// Returns the number of the secret's key, and whether it is active.
 fn told(found: Result<Option<Arc<StoredKey>>, StoreError>) -> Option<(String, bool)> {
     let stored = found.unwrap()?;
     let record = stored.record();
@@ -91,7 +91,7 @@ impl Nodes {
         Self { store, one, other }
     }
 
-    /// Both nodes and the bare store give this answer, and both nodes remember it.
+    /// Asserts that both nodes and the store give this answer, and that both nodes cache it.
     async fn answer(&self, expected: Option<(String, bool)>) {
         assert_eq!(
             told(self.store.find(&secret()).await),
@@ -145,7 +145,7 @@ async fn revoking_one_of_two_keys_that_a_node_has_seen_holds_for_the_next_reques
     }
     revoke(&nodes.one, 3).await;
     nodes.answer(key(3, false)).await;
-    // The first that was ended counts.
+    // The first ended key counts.
     revoke(&nodes.other, 2).await;
     nodes.answer(key(2, false)).await;
     revoke(&nodes.one, 1).await;
@@ -184,8 +184,8 @@ async fn a_key_that_gets_or_loses_a_digest_of_a_remembered_secret_is_seen_at_onc
         let id = record(2).id;
         Change::Rehash { id, from, to }
     };
-    // A key of another secret takes one of this one's digests, as by a host that keeps a scheme
-    // under two names.
+    // A key of another secret takes one of this one's digests, for example on a host that stores a
+    // scheme under two names.
     change(&nodes.one, rehash(elsewhere(), oldest)).await;
     nodes.answer(key(1, true)).await;
     revoke(&nodes.one, 2).await;
@@ -207,7 +207,7 @@ async fn deleting_a_key_that_had_a_digest_of_a_remembered_secret_holds_for_the_n
             from: had,
             to: elsewhere(),
         };
-        // The other one got a digest that is not accepted here, on a node with newer settings.
+        // The other key got a digest that is not accepted here, on a node with newer settings.
         nodes.one.apply(&import(2, had)).await.unwrap();
         change(&nodes.one, moved).await;
         nodes.answer(None).await;
@@ -221,7 +221,8 @@ async fn deleting_a_key_that_had_a_digest_of_a_remembered_secret_holds_for_the_n
 }
 
 #[tokio::test]
-async fn deleting_a_foreign_key_that_had_a_newer_digest_of_a_remembered_secret_is_seen_at_once() {
+async fn deleting_another_tenants_key_with_a_newer_digest_of_a_cached_secret_is_effective_at_once()
+{
     let nodes = Nodes::new();
     let [newest, middle, _] = secret();
     nodes
@@ -266,13 +267,13 @@ async fn a_secret_that_is_unknown_because_another_tenant_deleted_it_is_anew_when
     nodes.answer(None).await;
     nodes.one.apply(&import(3, newest)).await.unwrap();
     nodes.answer(key(3, true)).await;
-    // What the other tenant does to its own changes nothing.
+    // Changes by the other tenant to its own key have no effect.
     revoke(&nodes.one, 2).await;
     nodes.answer(key(2, false)).await;
 }
 
 #[tokio::test]
-async fn what_another_tenant_does_to_its_own_key_of_a_remembered_secret_changes_nothing() {
+async fn changes_by_another_tenant_to_its_own_key_of_a_cached_secret_have_no_effect() {
     let nodes = Nodes::new();
     let [newest, middle, oldest] = secret();
     nodes.one.apply(&import(1, newest)).await.unwrap();
@@ -331,9 +332,9 @@ async fn of_two_lists_of_digests_on_one_cache_each_is_answered_by_itself() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_was_on_its_way_while_the_secret_was_ended_elsewhere_is_not_remembered() {
+async fn a_lookup_in_flight_while_the_secret_was_ended_elsewhere_is_not_cached() {
     let node = Node::new();
-    let neighbour = node.neighbour();
+    let neighbour = node.other_node();
     let [newest, _, oldest] = secret();
     neighbour.apply(&import(1, newest)).await.unwrap();
     node.store.hold(READ);
@@ -350,10 +351,10 @@ async fn a_look_up_that_was_on_its_way_while_the_secret_was_ended_elsewhere_is_n
     assert_eq!(told(node.cache.find(&secret()).await), key(2, false));
 }
 
-/// What a bus hears of a change that was told by the version before this one: ids of keys, and
-/// fingerprints of digests that became known.
+/// The bus message of a change by the previous version: ids of keys, and fingerprints of digests
+/// that became known.
 #[tokio::test]
-async fn what_a_node_of_the_version_before_says_is_enough() {
+async fn messages_of_the_previous_version_are_sufficient() {
     #[derive(Debug)]
     struct Hears(std::sync::Mutex<Option<std::sync::Weak<dyn InvalidationListener>>>);
     #[async_trait::async_trait]
@@ -434,7 +435,7 @@ async fn a_request_is_refused_once_its_tenant_has_ended_its_secret_under_an_olde
 }
 
 #[tokio::test]
-async fn a_hit_on_one_of_several_keys_of_a_secret_allocates_nothing_and_asks_nobody() {
+async fn a_hit_on_one_of_several_keys_of_a_secret_allocates_nothing_and_causes_no_lookup() {
     let node = Node::new();
     let [newest, middle, oldest] = secret();
     for (number, digest) in [(1, newest), (2, middle), (3, oldest)] {

@@ -1,5 +1,5 @@
-//! The suite for buses bites: a small bus between tasks that is right passes, and wrong in one way
-//! it fails by the name of that way.
+//! Mutation tests of the bus suite: a correct small in-process bus passes, and each incorrect
+//! variant fails the check that names its fault.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,17 +16,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// In which way the bus is wrong, if it is.
+/// The fault of the bus, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum How {
     Right,
-    /// Says nothing but everything.
-    RightAndVague,
-    /// Hands over one change as several, in another order, some of them twice.
-    RightInPieces,
+    /// Always sends `everything`.
+    RightButImprecise,
+    /// Splits a change into several, in another order, with repetitions.
+    RightButSplit,
     DropsEveryTenth,
-    TellsOnlyOthers,
-    TellsOnlyItself,
+    NotifiesOnlyOthers,
+    NotifiesOnlyItself,
     FirstListenerOnly,
     NoFingerprints,
     RoundedFingerprints,
@@ -38,15 +38,15 @@ enum How {
     TimerForProof,
     BeatsOvertake,
     NoAge,
-    DeafAtFirst,
+    MissesFirst,
     LateWithoutEverything,
     KeepsListeners,
-    ForgetsOthersWithTheDead,
+    DropsOthersWithTheDropped,
     StopsAtPanic,
     ProofWhileCut,
     ProofFromFormer,
-    NothingMadeUp,
-    MadeUpTooLate,
+    NoCatchUp,
+    CatchesUpTooLate,
     LosesItsOwn,
     ClaimsLossless,
 }
@@ -54,20 +54,20 @@ enum How {
 use How::*;
 
 const BEAT: Duration = Duration::from_millis(15);
-/// How long a message is on its way.
+/// The latency of a message.
 const LAG: Duration = Duration::from_millis(4);
 
 #[derive(Clone)]
 enum Message {
     Changed(Invalidation),
     Beat(Instant),
-    /// The connection is another one.
+    /// The connection was replaced.
     Anew,
 }
 
-/// What the nodes are connected by.
+/// The connection between the nodes.
 #[derive(Default)]
-struct Fabric {
+struct Connection {
     nodes: Mutex<Vec<Arc<Shared>>>,
     count: AtomicU64,
     slot: Mutex<Vec<Invalidation>>,
@@ -81,14 +81,14 @@ struct Shared {
     kept: Mutex<Vec<Arc<dyn InvalidationListener>>>,
 }
 
-/// A node's end. What it is connected by ends with it.
-struct Small {
-    fabric: Arc<Fabric>,
+/// A node's end of the connection, which ends when this is dropped.
+struct SmallBus {
+    fabric: Arc<Connection>,
     shared: Arc<Shared>,
 }
 
-impl Small {
-    fn on(fabric: &Arc<Fabric>, how: How) -> Self {
+impl SmallBus {
+    fn on(fabric: &Arc<Connection>, how: How) -> Self {
         let (wire, messages) = unbounded_channel();
         let (listeners, kept) = (Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared {
@@ -99,7 +99,7 @@ impl Small {
             kept,
         });
         fabric.nodes.lock().unwrap().push(Arc::clone(&shared));
-        tokio::spawn(hear(Arc::downgrade(&shared), messages));
+        tokio::spawn(receive(Arc::downgrade(&shared), messages));
         tokio::spawn(beat(Arc::downgrade(&shared)));
         Self {
             fabric: Arc::clone(fabric),
@@ -108,7 +108,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallBus {
     fn drop(&mut self) {
         self.fabric
             .nodes
@@ -120,7 +120,7 @@ impl Drop for Small {
 
 impl Shared {
     fn send(&self, message: Message) {
-        // One whose receiver is gone hears nothing any more.
+        // A dropped receiver gets no more messages.
         let _ = self.wire.send((Instant::now() + LAG, message));
     }
 
@@ -135,10 +135,10 @@ impl Shared {
         }
     }
 
-    fn told(&self) -> Vec<Arc<dyn InvalidationListener>> {
+    fn live_listeners(&self) -> Vec<Arc<dyn InvalidationListener>> {
         let mut all = Vec::new();
         let mut listeners = self.listeners.lock().unwrap();
-        if self.how == ForgetsOthersWithTheDead
+        if self.how == DropsOthersWithTheDropped
             && let Some(dead) = listeners
                 .iter()
                 .position(|(who, _)| who.strong_count() == 0)
@@ -164,13 +164,13 @@ impl Shared {
     }
 
     fn changed(&self, what: &Invalidation) {
-        let mut told = self.told();
+        let mut listeners = self.live_listeners();
         if self.how == FirstListenerOnly {
-            told.truncate(1);
+            listeners.truncate(1);
         }
         let mut what = what.clone();
         match self.how {
-            RightAndVague => what = Invalidation::everything(),
+            RightButImprecise => what = Invalidation::everything(),
             NoFingerprints => what.known.clear(),
             RoundedFingerprints => what
                 .known
@@ -185,8 +185,8 @@ impl Shared {
             ShortPayloads => what.keys.truncate(256),
             _ => {}
         }
-        if self.how == RightInPieces && !what.everything {
-            // Backwards, and the fingerprints once more.
+        if self.how == RightButSplit && !what.everything {
+            // In reverse order, and the fingerprints once more.
             let keys = what.keys.iter().rev().map(|id| (Some(id.clone()), None));
             let known = what
                 .known
@@ -197,15 +197,16 @@ impl Shared {
                 let mut piece = Invalidation::default();
                 piece.keys.extend(id);
                 piece.known.extend(fingerprint);
-                told.iter()
+                listeners
+                    .iter()
                     .for_each(|listener| listener.invalidated(&piece));
             }
             return;
         }
-        // What one listener does is of no matter to the next.
-        for listener in told {
-            let told = catch_unwind(AssertUnwindSafe(|| listener.invalidated(&what)));
-            if told.is_err() && self.how == StopsAtPanic {
+        // One listener must not affect the next.
+        for listener in listeners {
+            let notified = catch_unwind(AssertUnwindSafe(|| listener.invalidated(&what)));
+            if notified.is_err() && self.how == StopsAtPanic {
                 return;
             }
         }
@@ -217,14 +218,14 @@ impl Shared {
         } else {
             age
         };
-        self.told()
+        self.live_listeners()
             .iter()
             .for_each(|listener| listener.caught_up(age));
     }
 }
 
-/// Tells what comes, after its time on the way.
-async fn hear(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, Message)>) {
+/// Forwards messages after their latency.
+async fn receive(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, Message)>) {
     let mut proven = false;
     while let Some((due, message)) = messages.recv().await {
         let Some(node) = node.upgrade() else { return };
@@ -243,8 +244,8 @@ async fn hear(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, Mess
                 proven = true;
                 node.caught_up(sent.elapsed());
             }
-            Message::Anew if node.how == NothingMadeUp => {}
-            Message::Anew if node.how == MadeUpTooLate => {
+            Message::Anew if node.how == NoCatchUp => {}
+            Message::Anew if node.how == CatchesUpTooLate => {
                 node.caught_up(LAG);
                 sleep(BEAT).await;
                 node.changed(&Invalidation::everything());
@@ -262,7 +263,7 @@ async fn beat(node: Weak<Shared>) {
             TimerForProof => node.caught_up(Duration::ZERO),
             BeatsOvertake => node.caught_up(Duration::from_micros(10)),
             ProofWhileCut if node.is_cut() => node.caught_up(BEAT),
-            // It proves what a former connection heard, as if it were this one.
+            // Uses what a previous connection received as proof for this one.
             ProofFromFormer if node.is_cut() && last.elapsed() < Duration::from_secs(1) => {
                 node.caught_up(Duration::ZERO);
             }
@@ -278,16 +279,16 @@ async fn beat(node: Weak<Shared>) {
 }
 
 #[async_trait]
-impl InvalidationBus for Small {
+impl InvalidationBus for SmallBus {
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
         let how = self.shared.how;
         if how == KeepsListeners {
             self.shared.kept.lock().unwrap().extend(listener.upgrade());
         }
-        if matches!(how, DeafAtFirst | LateWithoutEverything) {
+        if matches!(how, MissesFirst | LateWithoutEverything) {
             let node = Arc::clone(&self.shared);
             tokio::spawn(async move {
-                if let Some(listener) = listener.upgrade().filter(|_| how == DeafAtFirst) {
+                if let Some(listener) = listener.upgrade().filter(|_| how == MissesFirst) {
                     listener.caught_up(Duration::ZERO);
                 }
                 sleep(BEAT * 2).await;
@@ -301,7 +302,7 @@ impl InvalidationBus for Small {
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
         let how = self.shared.how;
         if self.shared.is_cut() && how != LosesItsOwn {
-            return Err(BusError::unavailable("it is cut off"));
+            return Err(BusError::unavailable("the node is disconnected"));
         }
         if self.shared.is_cut() {
             return Ok(());
@@ -312,7 +313,7 @@ impl InvalidationBus for Small {
         }
         let mut what = what.clone();
         if how == OneSlot {
-            // Read, waited, and written: what somebody else wrote meanwhile is gone.
+            // A read, a wait, and a write: a concurrent write in between is lost.
             let mut slot = self.fabric.slot.lock().unwrap().clone();
             slot.push(what.clone());
             tokio::task::yield_now().await;
@@ -335,8 +336,8 @@ impl InvalidationBus for Small {
         {
             let is_own = Arc::ptr_eq(node, &self.shared);
             match how {
-                TellsOnlyOthers if is_own => {}
-                TellsOnlyItself if !is_own => {}
+                NotifiesOnlyOthers if is_own => {}
+                NotifiesOnlyItself if !is_own => {}
                 _ => node.send(Message::Changed(what.clone())),
             }
         }
@@ -348,21 +349,21 @@ impl InvalidationBus for Small {
     }
 }
 
-impl fmt::Debug for Small {
+impl fmt::Debug for SmallBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Small({:?})", self.shared.how)
+        write!(f, "SmallBus({:?})", self.shared.how)
     }
 }
 
 async fn tried(how: How, bound: Duration) -> Result<(), Violations> {
     conformance::invalidation_bus(|| async move {
-        let fabric = Arc::<Fabric>::default();
-        let (here, there) = (Small::on(&fabric, how), Small::on(&fabric, how));
+        let fabric = Arc::<Connection>::default();
+        let (here, there) = (SmallBus::on(&fabric, how), SmallBus::on(&fabric, how));
         let (cut, restored) = (Arc::clone(&there.shared), Arc::clone(&there.shared));
         BusNodes::new(here, there).with_bound(bound).with_faults(
             move || {
                 cut.cut(true);
-                // What is on its way has come.
+                // Messages on their way have arrived.
                 sleep(LAG * 2)
             },
             move || {
@@ -375,7 +376,7 @@ async fn tried(how: How, bound: Duration) -> Result<(), Violations> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_bus_in_this_process_keeps_what_a_bus_promises() {
+async fn the_local_bus_passes() {
     let make = || async {
         let bus = LocalBus::new();
         BusNodes::new(bus.clone(), bus)
@@ -384,7 +385,7 @@ async fn the_bus_in_this_process_keeps_what_a_bus_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_bus_in_this_process_keeps_it_beside_a_store_too() {
+async fn the_local_bus_passes_with_a_store() {
     let make = || async {
         let (bus, store) = (LocalBus::new(), MemoryStore::new());
         BusNodes::new(bus.clone(), bus).with_stores(store.clone(), store)
@@ -393,9 +394,9 @@ async fn the_bus_in_this_process_keeps_it_beside_a_store_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn small_buses_that_are_right_pass() {
+async fn correct_small_buses_pass() {
     let mut tasks = JoinSet::new();
-    for how in [Right, RightAndVague, RightInPieces] {
+    for how in [Right, RightButImprecise, RightButSplit] {
         tasks.spawn(async move { (how, tried(how, Duration::from_secs(1)).await) });
     }
     for (how, outcome) in tasks.join_all().await {
@@ -404,54 +405,57 @@ async fn small_buses_that_are_right_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_wrong_bus_fails_by_one_root_cause_alone() {
-    const HEARD: &str = "what is changed on any node is heard by every listener of every node";
+async fn each_incorrect_bus_fails_exactly_one_check() {
+    const RECEIVED: &str = "a change on any node reaches every listener on every node";
     const EXACT: &str =
-        "keys and fingerprints arrive whole, by themselves or as everything, and no others do";
-    const TRUTH: &str = "who is told that all was heard has heard it";
-    const HEALTH: &str = "health is told again and again, or once where nothing is ever missed";
-    const LATE: &str = "a listener that comes late is told the truth from the beginning";
-    const DROPPED: &str = "a listener that is dropped is let go, and harms no other";
-    const SILENT: &str = "a node that is cut off does not go on saying that it has heard all";
-    const MADE_UP: &str = "what is changed while a node is cut off is heard there, or everything \
-                           is, before it is well again";
+        "keys and fingerprints arrive complete, individually or as everything, and no others do";
+    const TRUTH: &str = "a listener has received every change that caught_up covers";
+    const HEALTH: &str = "caught_up is called repeatedly, or once on a lossless bus";
+    const LATE: &str = "caught_up is correct from the start for a listener that subscribes late";
+    const DROPPED: &str = "a dropped listener is released without affecting others";
+    const SILENT: &str = "a disconnected node stops calling caught_up";
+    const CATCHES_UP: &str = "changes made while a node is disconnected, or everything, reach it \
+                           before caught_up";
     let cases = [
-        (DropsEveryTenth, HEARD),
-        (TellsOnlyOthers, HEARD),
-        (TellsOnlyItself, HEARD),
-        (FirstListenerOnly, HEARD),
-        (NoFingerprints, HEARD),
-        (RoundedFingerprints, HEARD),
+        (DropsEveryTenth, RECEIVED),
+        (NotifiesOnlyOthers, RECEIVED),
+        (NotifiesOnlyItself, RECEIVED),
+        (FirstListenerOnly, RECEIVED),
+        (NoFingerprints, RECEIVED),
+        (RoundedFingerprints, RECEIVED),
         (LowerCase, EXACT),
-        (ShortPayloads, "a change of thousands of keys arrives whole"),
+        (
+            ShortPayloads,
+            "a change of thousands of keys arrives complete",
+        ),
         (
             OneSlot,
-            "of many concurrent changes on several nodes none is lost",
+            "no change is lost among many concurrent ones on several nodes",
         ),
         (OneProof, HEALTH),
         (NoProof, HEALTH),
         (TimerForProof, TRUTH),
         (BeatsOvertake, TRUTH),
         (NoAge, TRUTH),
-        (DeafAtFirst, HEARD),
+        (MissesFirst, RECEIVED),
         (LateWithoutEverything, LATE),
         (KeepsListeners, DROPPED),
-        (ForgetsOthersWithTheDead, DROPPED),
+        (DropsOthersWithTheDropped, DROPPED),
         (
             StopsAtPanic,
-            "a listener that panics makes no other trust what it has not heard",
+            "a listener that panics does not make caught_up wrong for others",
         ),
         (ProofWhileCut, SILENT),
         (ProofFromFormer, SILENT),
-        (NothingMadeUp, MADE_UP),
-        (MadeUpTooLate, MADE_UP),
+        (NoCatchUp, CATCHES_UP),
+        (CatchesUpTooLate, CATCHES_UP),
         (
             LosesItsOwn,
-            "what a node that is cut off changes is heard by the others, or is an error",
+            "a change by a disconnected node reaches the others or returns an error",
         ),
         (
             ClaimsLossless,
-            "a node that is cut off refuses a revoked key within the bound",
+            "a disconnected node refuses a revoked key within the bound",
         ),
     ];
     let mut tasks = JoinSet::new();
@@ -461,10 +465,11 @@ async fn each_wrong_bus_fails_by_one_root_cause_alone() {
     let mut wrong = Vec::new();
     for (how, expected, outcome) in tasks.join_all().await {
         let violations = outcome.expect_err(&format!("{how:?} passes"));
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        // It never proves anything: on a loaded machine, who comes late may be told so as well.
-        let late = how == ClaimsLossless && told == [LATE, expected];
-        if told != [expected] && !late {
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        // This bus never proves anything: on a loaded machine, the check of late listeners may fail
+        // too.
+        let late = how == ClaimsLossless && failed == [LATE, expected];
+        if failed != [expected] && !late {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"
             ));

@@ -1,5 +1,5 @@
-//! The suite for directories: a small one that is right passes, alone and cached, and wrong in one
-//! way it fails by the name of that way.
+//! Mutation tests of the directory suite: a correct small directory passes, directly and cached,
+//! and each incorrect variant fails the check that names its fault.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ enum How {
     CollaboratorUnmarked,
     CollaboratorMoved,
     SuspendedUnmarked,
-    NowKnowsNobody,
+    NowFindsNone,
     EverySecondAnswer,
     AnyoneById,
 }
@@ -88,11 +88,7 @@ impl People {
         }
     }
 
-    fn look_up(
-        &self,
-        tenant: &TenantId,
-        user: &UserRef,
-    ) -> Result<Option<Arc<User>>, DirectoryError> {
+    fn find(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, DirectoryError> {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst);
         if self.how == EverySecondAnswer && asked % 2 == 1 {
             return Ok(None);
@@ -151,7 +147,7 @@ impl Directory for People {
         user: &UserRef,
     ) -> Result<Option<Arc<User>>, DirectoryError> {
         tokio::task::yield_now().await;
-        self.look_up(tenant, user)
+        self.find(tenant, user)
     }
 
     fn resolve_now(
@@ -160,15 +156,15 @@ impl Directory for People {
         user: &UserRef,
     ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         match self.how {
-            AnswersNow => Some(self.look_up(tenant, user)),
-            NowKnowsNobody => Some(Ok(None)),
+            AnswersNow => Some(self.find(tenant, user)),
+            NowFindsNone => Some(Ok(None)),
             _ => None,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_small_directory_that_is_right_passes() {
+async fn a_correct_small_directory_passes() {
     for how in [Right, AnswersNow] {
         conformance::directory(people(how), facts()).await.unwrap();
         let shared: Arc<dyn Directory> = Arc::new(people(how));
@@ -179,7 +175,7 @@ async fn a_small_directory_that_is_right_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_cached_directory_passes_with_room_for_all_and_with_room_for_few() {
+async fn a_cached_directory_passes_with_a_large_and_a_small_cache() {
     for how in [Right, AnswersNow] {
         for (capacity, seconds) in [(1_000, 60), (2, 60), (1_000, 0)] {
             let cached = CachedDirectory::new(people(how), capacity, Duration::from_secs(seconds));
@@ -189,7 +185,7 @@ async fn a_cached_directory_passes_with_room_for_all_and_with_room_for_few() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn facts_that_say_little_are_enough() {
+async fn minimal_facts_are_enough() {
     let (tenant, other) = (
         TenantId::new("acme").unwrap(),
         TenantId::new("other").unwrap(),
@@ -204,52 +200,52 @@ async fn facts_that_say_little_are_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_wrong_directory_fails_by_one_root_cause_alone() {
+async fn each_incorrect_directory_fails_exactly_one_check() {
     let cases = [
         (
             AnyTenant,
-            "users that are unknown and users of another tenant are both no one",
+            "unknown users and users of another tenant are both not found",
         ),
         (
             FoundButForeign,
-            "users that are unknown and users of another tenant are both no one",
+            "unknown users and users of another tenant are both not found",
         ),
         (
             CaseMatters,
-            "a user is found by e-mail address, whatever its case",
+            "a user is found by email address, ignoring case",
         ),
-        (NoDots, "an e-mail address is not normalized further"),
-        (NoTags, "an e-mail address is not normalized further"),
-        (UnicodeCase, "an e-mail address is not normalized further"),
+        (NoDots, "an email address is not normalized further"),
+        (NoTags, "an email address is not normalized further"),
+        (UnicodeCase, "an email address is not normalized further"),
         (
             Wildcards,
-            "hostile identifiers are those of no one, and no error",
+            "hostile identifiers are not found, without an error",
         ),
         (
             UnknownIsAnError,
-            "users that are unknown and users of another tenant are both no one",
+            "unknown users and users of another tenant are both not found",
         ),
         (
             LongIsAnError,
-            "hostile identifiers are those of no one, and no error",
+            "hostile identifiers are not found, without an error",
         ),
         (
             CollaboratorUnmarked,
-            "a collaborator is found from the tenant that was granted it, and told as one",
+            "a collaborator is found from the tenant with the grant, and marked as one",
         ),
         (
             CollaboratorMoved,
-            "a collaborator is found from the tenant that was granted it, and told as one",
+            "a collaborator is found from the tenant with the grant, and marked as one",
         ),
-        (SuspendedUnmarked, "a suspended user is told as one"),
-        (NowKnowsNobody, "a user is found by id from the own tenant"),
+        (SuspendedUnmarked, "a suspended user is marked as suspended"),
+        (NowFindsNone, "a user is found by id from their own tenant"),
         (
             EverySecondAnswer,
-            "a user is found by id from the own tenant",
+            "a user is found by id from their own tenant",
         ),
         (
             AnyoneById,
-            "users that are unknown and users of another tenant are both no one",
+            "unknown users and users of another tenant are both not found",
         ),
     ];
     let mut wrong = Vec::new();
@@ -257,8 +253,8 @@ async fn each_wrong_directory_fails_by_one_root_cause_alone() {
         let violations = conformance::directory(people(how), facts())
             .await
             .expect_err(&format!("{how:?} passes"));
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        if told != [expected] {
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        if failed != [expected] {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"
             ));

@@ -1,5 +1,5 @@
-//! Suites end within 5 minutes whatever hangs, name the call that gives no answer, and say what
-//! came of each check when it ends.
+//! Suites end within 5 minutes whatever hangs, name the call that does not answer, and print the
+//! outcome of each check when it ends.
 
 use std::future::{pending, ready};
 use std::process::Command;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
-/// What is wrong with calls.
+/// The fault of the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Hangs,
@@ -29,16 +29,16 @@ enum How {
     IsSlow,
 }
 
-/// A subject whose calls, or one of them, give no answer.
+/// A subject some or all of whose calls do not answer.
 #[derive(Debug, Clone)]
-struct Odd<T> {
+struct Faulty<T> {
     right: T,
     how: How,
-    /// All of them unless set.
+    /// All of them by default.
     call: Option<&'static str>,
 }
 
-impl<T> Odd<T> {
+impl<T> Faulty<T> {
     async fn before(&self, call: &str) {
         if self.call.is_some_and(|odd| odd != call) {
             return;
@@ -52,7 +52,7 @@ impl<T> Odd<T> {
 }
 
 #[async_trait]
-impl KeyLookup for Odd<MemoryStore> {
+impl KeyLookup for Faulty<MemoryStore> {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
         self.before("find").await;
         self.right.find(digests).await
@@ -71,7 +71,7 @@ impl KeyLookup for Odd<MemoryStore> {
 }
 
 #[async_trait]
-impl KeyStore for Odd<MemoryStore> {
+impl KeyStore for Faulty<MemoryStore> {
     async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
         self.before("get").await;
         self.right.get(id).await
@@ -111,7 +111,7 @@ impl KeyStore for Odd<MemoryStore> {
 }
 
 #[async_trait]
-impl UsageStore for Odd<MemoryStore> {
+impl UsageStore for Faulty<MemoryStore> {
     async fn record_usage(&self, batch: &[UsageDelta]) -> Result<(), StoreError> {
         self.before("record_usage").await;
         self.right.record_usage(batch).await
@@ -139,7 +139,7 @@ impl UsageStore for Odd<MemoryStore> {
 }
 
 #[async_trait]
-impl SigningStore for Odd<MemoryStore> {
+impl SigningStore for Faulty<MemoryStore> {
     async fn signing_state(&self, id: &KeyId) -> Result<Option<SigningState>, StoreError> {
         self.before("signing_state").await;
         self.right.signing_state(id).await
@@ -147,7 +147,7 @@ impl SigningStore for Odd<MemoryStore> {
 }
 
 #[async_trait]
-impl RateLimiter for Odd<LocalLimiter> {
+impl RateLimiter for Faulty<LocalLimiter> {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         self.before("acquire").await;
         self.right.acquire(request).await
@@ -155,7 +155,7 @@ impl RateLimiter for Odd<LocalLimiter> {
 }
 
 #[async_trait]
-impl Directory for Odd<()> {
+impl Directory for Faulty<()> {
     async fn resolve(
         &self,
         _: &TenantId,
@@ -167,7 +167,7 @@ impl Directory for Odd<()> {
 }
 
 #[async_trait]
-impl InvalidationBus for Odd<LocalBus> {
+impl InvalidationBus for Faulty<LocalBus> {
     fn subscribe(&self, listener: std::sync::Weak<dyn InvalidationListener>) {
         self.right.subscribe(listener);
     }
@@ -182,11 +182,11 @@ impl InvalidationBus for Odd<LocalBus> {
     }
 }
 
-/// What the suite says of an odd store, and how long it took by the runtime's time.
+/// The suite's result for a faulty store, and its duration by the runtime's clock.
 async fn tried(how: How, call: Option<&'static str>) -> (Violations, Duration) {
     let began = Instant::now();
     let make = || {
-        ready(Odd {
+        ready(Faulty {
             right: MemoryStore::new(),
             how,
             call,
@@ -210,7 +210,7 @@ const CALLS: [&str; 10] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_store_of_which_every_call_hangs_is_told_so_within_5_minutes() {
+async fn a_store_whose_calls_all_hang_is_reported_within_5_minutes() {
     let (violations, took) = tried(How::Hangs, None).await;
     assert!(took < FIVE_MINUTES, "{took:?}");
     let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
@@ -220,7 +220,7 @@ async fn a_store_of_which_every_call_hangs_is_told_so_within_5_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_call_that_hangs_is_the_one_cause_and_costs_no_check_that_makes_it_not() {
+async fn each_hanging_call_is_the_only_cause_and_affects_only_checks_that_make_it() {
     for call in CALLS.into_iter().chain(["signing_state"]) {
         let (violations, took) = tried(How::Hangs, Some(call)).await;
         assert!(took < FIVE_MINUTES, "{call}: {took:?}");
@@ -234,7 +234,7 @@ async fn each_call_that_hangs_is_the_one_cause_and_costs_no_check_that_makes_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_call_that_panics_is_the_one_cause() {
+async fn each_panicking_call_is_the_only_cause() {
     for call in CALLS.into_iter().chain(["signing_state", "find_now"]) {
         let (violations, _) = tried(How::Panics, Some(call)).await;
         let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
@@ -248,33 +248,33 @@ async fn each_call_that_panics_is_the_one_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_too_slow_for_a_check_is_told_so_within_5_minutes_too() {
+async fn a_store_that_is_too_slow_for_a_check_is_reported_within_5_minutes() {
     for call in CALLS.into_iter().map(Some).chain([None]) {
         let (violations, took) = tried(How::IsSlow, call).await;
         assert!(took < FIVE_MINUTES, "{call:?}: {took:?}");
         for violation in violations.iter() {
-            assert_eq!(violation.seen(), "it was not done after 30 seconds");
+            assert_eq!(violation.seen(), "it did not end within 30 seconds");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_cannot_be_made_is_one_cause() {
+async fn a_store_that_cannot_be_created_is_one_cause() {
     let began = Instant::now();
     let found = conformance::key_store(pending::<MemoryStore>).await;
     assert!(began.elapsed() < FIVE_MINUTES);
     let violations = found.unwrap_err();
     let causes: Vec<_> = violations.iter().map(Violation::seen).collect();
-    assert_eq!(causes, ["no fresh key store was made within 60 seconds"]);
+    assert_eq!(causes, ["no fresh key store was created within 60 seconds"]);
     for (_, why) in violations.not_judged() {
-        assert_eq!(why, "not run: no fresh key store was made");
+        assert_eq!(why, "not run: no fresh key store was created");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn limiters_directories_and_buses_that_hang_are_told_within_5_minutes() {
+async fn hanging_limiters_directories_and_buses_are_reported_within_5_minutes() {
     let began = Instant::now();
-    let odd = |call| Odd {
+    let odd = |call| Faulty {
         right: LocalLimiter::default(),
         how: How::Hangs,
         call,
@@ -284,7 +284,7 @@ async fn limiters_directories_and_buses_that_hang_are_told_within_5_minutes() {
     assert!(began.elapsed() < FIVE_MINUTES);
     let [tenant, other] = ["acme", "other"].map(|name| name.parse().unwrap());
     let [user, another] = ["ann", "olaf"].map(|name| name.parse().unwrap());
-    let directory = Odd {
+    let directory = Faulty {
         right: (),
         how: How::Hangs,
         call: None,
@@ -292,7 +292,7 @@ async fn limiters_directories_and_buses_that_hang_are_told_within_5_minutes() {
     let facts = DirectoryFacts::new(tenant, user, other, another);
     let directory = conformance::directory(directory, facts).await;
     let bus = conformance::invalidation_bus(|| {
-        let bus = Odd {
+        let bus = Faulty {
             right: LocalBus::new(),
             how: How::Hangs,
             call: None,
@@ -316,21 +316,21 @@ async fn limiters_directories_and_buses_that_hang_are_told_within_5_minutes() {
 /// The test of a store that passes, as a host runs it with `--nocapture`.
 #[test]
 fn each_check_is_printed_with_its_result_when_it_ends() {
-    let test = "stores_and_limiters::the_store_in_memory_keeps_what_a_store_promises";
+    let test = "stores_and_limiters::the_in_memory_store_passes";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{told}");
-    let kept = told.matches("\n[key store] ok, ").count() + 1;
-    let first = told.lines().next().unwrap_or_default();
-    let sentence = ": a key is found by its whole digest and by nothing like it";
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let kept = printed.matches("\n[key store] ok, ").count() + 1;
+    let first = printed.lines().next().unwrap_or_default();
+    let sentence = ": a key is found by its exact digest and by no similar one";
     assert!(
         first.starts_with("[key store] ok, ") && first.ends_with(sentence),
-        "{told}"
+        "{printed}"
     );
-    let last = told.lines().last().unwrap_or_default();
+    let last = printed.lines().last().unwrap_or_default();
     assert!(
         last.starts_with(&format!("[key store] {kept} checks in ")),
         "{last}"

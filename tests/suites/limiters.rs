@@ -1,5 +1,5 @@
-//! The suites for limiters bite: a log of everything that was admitted passes, and wrong in one way
-//! it fails by the name of that way.
+//! Mutation tests of the limiter suites: a log of all admissions passes, and each incorrect variant
+//! fails the check that names its fault.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,11 +14,11 @@ use portunus::quota::Quota;
 use portunus::testing::ManualClock;
 use portunus_conformance::{self as conformance, Violation, Violations};
 
-/// In which way the log is wrong, if it is.
+/// The fault of the log, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum How {
     Right,
-    /// Times are whole milliseconds, as in many servers.
+    /// Times are whole milliseconds, as on many servers.
     RightInMilliseconds,
     FixedWindow,
     SlidingCounter,
@@ -53,7 +53,7 @@ struct Log {
     how: How,
     clock: Arc<dyn Clock>,
     buckets: Mutex<HashMap<String, Vec<(Duration, u64)>>>,
-    /// What only `try_acquire` knows.
+    /// Admissions that only `try_acquire` counts.
     apart: Mutex<HashMap<String, Vec<(Duration, u64)>>>,
 }
 
@@ -93,7 +93,7 @@ impl Log {
         }
     }
 
-    /// Units that count in a window now.
+    /// The units that count in a window now.
     fn units(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration) -> u64 {
         let window = quota.window();
         let since = |length: Duration| {
@@ -119,7 +119,7 @@ impl Log {
                 let gone = (now.as_nanos() % window.as_nanos()) as f64 / window.as_nanos() as f64;
                 of(number(now)) + (of(number(now).wrapping_sub(1)) as f64 * (1.0 - gone)) as u64
             }
-            // A bucket that leaks one unit every W/N.
+            // A bucket that leaks a unit every W/N.
             Gcra => {
                 let (mut level, mut last) = (0.0_f64, Duration::ZERO);
                 let rate = quota.limit() as f64 / window.as_secs_f64();
@@ -136,7 +136,7 @@ impl Log {
         }
     }
 
-    /// How long until so many units fit: the first instant at which they do.
+    /// The time until this many units fit: the first instant at which they do.
     fn wait(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration, cost: u64) -> Duration {
         if self.units(log, quota, now) + cost <= quota.limit() {
             return Duration::ZERO;
@@ -145,7 +145,7 @@ impl Log {
             .iter()
             .map(|(time, _)| *time + quota.window() + self.tick())
             .filter(|end| *end > now);
-        // The log is in the order of time.
+        // The log is in chronological order.
         let fits = ends
             .into_iter()
             .find(|end| self.units(log, quota, *end) + cost <= quota.limit());
@@ -228,7 +228,7 @@ impl Log {
             }
             log.push((now, cost));
         }
-        let mut told = if wait.is_zero() {
+        let mut decision = if wait.is_zero() {
             Decision::admitted()
         } else {
             Decision::refused(wait)
@@ -263,9 +263,9 @@ impl Log {
             states.reverse();
         }
         for (quotas, windows) in states {
-            told = told.with_bucket(quotas, windows);
+            decision = decision.with_bucket(quotas, windows);
         }
-        Ok(told)
+        Ok(decision)
     }
 }
 
@@ -312,7 +312,7 @@ async fn violations(how: How) -> Violations {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_log_of_all_that_was_admitted_passes() {
+async fn a_log_of_all_admissions_passes() {
     conformance::rate_limiter(|clock| async { Log::new(Right, clock) })
         .await
         .unwrap();
@@ -322,9 +322,9 @@ async fn a_log_of_all_that_was_admitted_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_wrong_limiter_fails_by_one_root_cause_alone() {
+async fn each_incorrect_limiter_fails_exactly_one_check() {
     const INTERVAL: &str =
-        "no interval as long as a window admits more than its limit, wherever it begins";
+        "no interval of a window's length admits more than its limit, wherever it begins";
     const ALL_OR_NONE: &str = "a request is counted in all of its buckets or in none";
     let cases = [
         (FixedWindow, INTERVAL),
@@ -335,68 +335,68 @@ async fn each_wrong_limiter_fails_by_one_root_cause_alone() {
         (EachWindowAlone, ALL_OR_NONE),
         (
             CostIsOne,
-            "a request takes as many units as it costs, or none",
+            "a request consumes exactly as many units as it costs, or none",
         ),
         (
             ForgetsOnCost,
-            "a request takes as many units as it costs, or none",
+            "a request consumes exactly as many units as it costs, or none",
         ),
         (
             NoCostError,
-            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+            "a cost of zero or above a quota is a cost error, and changes nothing",
         ),
         (
             FreeIsFree,
-            "a request of no cost or above a quota is an error of its cost, and changes nothing",
+            "a cost of zero or above a quota is a cost error, and changes nothing",
         ),
         (
             WholeSeconds,
-            "a lone retry passes when its wait is over, and not a millisecond before",
+            "a lone retry is admitted when its wait is over, and not a millisecond earlier",
         ),
         (
             TooLate,
-            "a lone retry passes when its wait is over, and not a millisecond before",
+            "a lone retry is admitted when its wait is over, and not a millisecond earlier",
         ),
         (
             TooEarly,
-            "a burst and a flood after it admit the limit in one window",
+            "a burst followed by a flood admits exactly the limit in one window",
         ),
         (
             KeepsTooLong,
-            "after a quiet window all units are there again",
+            "all units are available again after an idle window",
         ),
         (
             ForgetsQuotas,
-            "other quotas find what was admitted under the former ones",
+            "changed quotas see admissions made under the old ones",
         ),
         (
             ByNameOfQuota,
-            "other quotas find what was admitted under the former ones",
+            "changed quotas see admissions made under the old ones",
         ),
         (
             ForgetsSoon,
-            "nothing is forgotten within a long window, whatever else is asked",
+            "nothing is forgotten within a long window, whatever other requests are made",
         ),
         (
             OneNamespace,
-            "buckets of other names and of other kinds are apart",
+            "buckets with different names or of different kinds are independent",
         ),
-        (TimeOfDay, "steps of the time of day change nothing"),
+        (TimeOfDay, "changes of the wall clock have no effect"),
         (
             LooksThenActs,
-            "of many concurrent requests exactly as many pass as the limit says",
+            "exactly the limit is admitted among many concurrent requests",
         ),
         (
             TryIsApart,
-            "what try_acquire admits counts for acquire and the other way round",
+            "admissions by try_acquire count for acquire, and vice versa",
         ),
-        (WrongRemaining, "a bucket admits its limit and no more"),
-        (NoReset, "remaining units and resets are what is the case"),
+        (WrongRemaining, "a bucket admits exactly its limit"),
+        (NoReset, "remaining units and reset times are correct"),
         (
             OrderLost,
-            "a decision tells of each bucket and window in the order of the request",
+            "a decision reports every bucket and window in the order of the request",
         ),
-        (NothingViolated, "a bucket admits its limit and no more"),
+        (NothingViolated, "a bucket admits exactly its limit"),
     ];
     let mut tasks = tokio::task::JoinSet::new();
     for (how, expected) in cases {
@@ -404,8 +404,8 @@ async fn each_wrong_limiter_fails_by_one_root_cause_alone() {
     }
     let mut wrong = Vec::new();
     for (how, expected, violations) in tasks.join_all().await {
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        if told != [expected] {
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        if failed != [expected] {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"
             ));
@@ -415,7 +415,7 @@ async fn each_wrong_limiter_fails_by_one_root_cause_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn in_real_time_too_a_fixed_window_and_a_leaking_bucket_are_told() {
+async fn a_fixed_window_and_a_leaky_bucket_also_fail_in_real_time() {
     let mut tasks = tokio::task::JoinSet::new();
     for how in [FixedWindow, Gcra, Right] {
         tasks.spawn(async move {
@@ -426,10 +426,12 @@ async fn in_real_time_too_a_fixed_window_and_a_leaking_bucket_are_told() {
     for (how, outcome) in tasks.join_all().await {
         let named = match how {
             Gcra => {
-                "under a flood no second admits more than its limit, and none is refused too early"
+                "under a flood no second admits more than its limit, and no request is refused \
+                 too early"
             }
             _ => {
-                "bursts within a second admit its limit in all, wherever a limiter begins its windows"
+                "bursts within a second admit its limit in total, wherever the limiter's windows \
+                 begin"
             }
         };
         match outcome {

@@ -1,4 +1,5 @@
-//! The conformance suites: right implementations pass, and each wrong one fails by the name of its fault.
+//! Mutation tests of the conformance suites: correct implementations pass, and each incorrect one
+//! fails the check that names its fault.
 
 #![cfg(feature = "testing")]
 #![allow(

@@ -1,21 +1,21 @@
-//! Suites for implementations of the library's traits: how an implementer knows that a store, a
-//! limiter, a bus or a directory keeps what its trait promises.
+//! Conformance suites for implementations of the library's traits: tests that a store, a limiter, a
+//! bus or a directory keeps the promises of its trait.
 //!
 //! | suite | for |
 //! |---|---|
 //! | [`key_store`] | a [`KeyStore`](portunus::KeyStore) |
-//! | [`key_lookup`] | a [`KeyLookup`](portunus::store::KeyLookup) that is no store, over a table of the host's |
-//! | [`usage_store`] | a [`UsageStore`](portunus::store::UsageStore), beside the keys that are counted |
-//! | [`signing_store`] | a [`SigningStore`](portunus::events::SigningStore), beside its keys |
-//! | [`rate_limiter`] | a [`RateLimiter`](portunus::RateLimiter) that takes its time from a clock |
-//! | [`rate_limiter_in_real_time`] | one whose time is its own, a server's for example |
-//! | [`invalidation_bus`] | an [`InvalidationBus`], on two nodes that share one fabric |
-//! | [`directory`] | a [`Directory`](portunus::actor::Directory), by what the host says is in it |
+//! | [`key_lookup`] | a [`KeyLookup`](portunus::store::KeyLookup) that is not a store, over the host's own table |
+//! | [`usage_store`] | a [`UsageStore`](portunus::store::UsageStore), with the keys whose use it counts |
+//! | [`signing_store`] | a [`SigningStore`](portunus::events::SigningStore), with its keys |
+//! | [`rate_limiter`] | a [`RateLimiter`](portunus::RateLimiter) whose clock can be injected |
+//! | [`rate_limiter_in_real_time`] | a `RateLimiter` with its own clock, for example a server's |
+//! | [`invalidation_bus`] | an [`InvalidationBus`], on two connected nodes |
+//! | [`directory`] | a [`Directory`](portunus::actor::Directory), given facts about its contents |
 //!
 //! [`InvalidationBus`]: portunus::store::InvalidationBus
 //!
-//! Each answers with [`Violations`]: the promises that were not kept, each a sentence, and what was
-//! seen instead. A suite is a test of the host's like any other:
+//! Each returns [`Violations`]: the promises that were not kept, each a sentence, and what was
+//! observed instead. A suite is called in an ordinary test:
 //!
 //! ```
 //! use portunus::store::MemoryStore;
@@ -26,22 +26,22 @@
 //! }
 //! ```
 //!
-//! # What you see
-//! Each check is printed to stderr when it ends: `ok`, `FAILED` with what was seen, or `not judged`.
-//! `cargo test` shows this where the test fails, and always with `-- --nocapture`.
+//! # Output
+//! Each check is printed to stderr when it ends: `ok`, `FAILED` with what was observed, or `not
+//! judged`. `cargo test` shows this output for a failed test, and always with `-- --nocapture`.
 //!
-//! Each root cause is reported once. A check names the checks that it builds upon; if one of them
-//! failed, or if a call gives no answer that gave none before, it is not judged, and says what it
-//! rests on. Mend the first cause, and run the suite again. Values are abridged to 200 characters,
-//! and what may be a whole digest or secret is masked.
+//! Each root cause is reported once. A check names the checks that it depends on. If one of them
+//! failed, or if a call does not answer that did not answer before, the check is not judged, and
+//! its reason names the cause. Fix the first cause and run the suite again. Values are abbreviated
+//! to 200 characters, and anything that may be a complete digest or secret is masked.
 //!
-//! # How long it takes
-//! A suite ends within 5 minutes, whatever hangs. A call that takes 15 seconds is dropped, and after
-//! two such calls it is not made again; a check has 30 seconds, and making its subject has 60. After
-//! 5 checks that hung, nothing further is run. On a runtime with several threads, a subject that
-//! blocks its thread is told too; the runtime itself may then wait for that thread when it ends.
+//! # Duration
+//! A suite ends within 5 minutes, whatever hangs. A call is dropped after 15 seconds, and is not
+//! repeated after it was dropped twice; a check may take 30 seconds, and creating its subject 60.
+//! After 5 checks that hung, the remaining ones are not run. On a multi-threaded runtime, a subject
+//! that blocks its thread is reported too; the runtime may then wait for that thread on shutdown.
 //!
-//! Random walks are the same on every run; a violation tells the seed.
+//! Random walks are the same on every run; a violation names the seed.
 
 #[macro_use]
 mod report;

@@ -1,13 +1,13 @@
-//! What a suite found: each root cause once, by the sentence of the check that shows it.
+//! The result of a suite: each root cause once, with the sentence of the check that shows it.
 
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-/// What an implementation does otherwise than promised.
+/// The promises that an implementation does not keep.
 ///
-/// `Display` and `Debug` show the same list, so that `suite.await.unwrap()` in a test is readable.
+/// `Display` and `Debug` print the same list, so that `suite.await.unwrap()` in a test is readable.
 pub struct Violations {
     pub(crate) subject: &'static str,
     pub(crate) checks: usize,
@@ -15,7 +15,7 @@ pub struct Violations {
     pub(crate) unjudged: Vec<Unjudged>,
 }
 
-/// One check that failed: a root cause.
+/// A failed check: a root cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     check: String,
@@ -27,14 +27,14 @@ impl Violation {
         Self { check, seen }
     }
 
-    /// The promise, as a sentence.
+    /// Returns the promise, as a sentence.
     #[must_use]
     pub fn check(&self) -> &str {
         &self.check
     }
 
-    /// What was seen instead: at most 1000 characters, of each value at most 200. What may be a
-    /// whole digest or secret is masked.
+    /// Returns what was observed instead: at most 1000 characters, and at most 200 of each value.
+    /// Anything that may be a complete digest or secret is masked.
     #[must_use]
     pub fn seen(&self) -> &str {
         &self.seen
@@ -58,19 +58,19 @@ impl Violations {
         }
     }
 
-    /// The checks that failed, in the order in which they ran: one for each root cause.
+    /// Returns the failed checks in the order in which they ran, one for each root cause.
     pub fn iter(&self) -> impl Iterator<Item = &Violation> {
         self.failed.iter()
     }
 
-    /// The checks that were not judged, each with the reason: `rests on …` names the check that
-    /// failed or the call that gives no answer, `not run: …` says that nothing more was tried.
+    /// Returns the checks that were not judged, each with its reason: `depends on …` names the
+    /// failed check or the call that does not answer, `not run: …` says why the suite ended early.
     pub fn not_judged(&self) -> impl Iterator<Item = (&str, &str)> {
         let unjudged = self.unjudged.iter();
         unjudged.map(|Unjudged { sentence, why }| (sentence.as_str(), why.as_str()))
     }
 
-    /// How many checks there are, judged or not.
+    /// Returns the number of checks, judged or not.
     #[must_use]
     pub const fn checks(&self) -> usize {
         self.checks
@@ -113,11 +113,11 @@ impl fmt::Debug for Violations {
 
 impl Error for Violations {}
 
-/// What one check saw that should not be. Every error becomes one, with its sources.
+/// A failed observation of a check. Every error converts into one, with its sources.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) seen: String,
-    /// The error that it is, if it is one: the same error elsewhere has the same cause.
+    /// The error text, if the failure is an error: the same error elsewhere has the same cause.
     pub(super) error: Option<String>,
 }
 
@@ -148,7 +148,7 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
-/// Ends a check with what was seen, unless something holds.
+/// Ends a check with what was observed, unless a condition holds.
 macro_rules! ensure {
     ($holds:expr, $($seen:tt)+) => {
         if !$holds {
@@ -172,25 +172,25 @@ macro_rules! ensure_eq {
     };
 }
 
-/// The checks of a module: each a sentence, the function that tries it, and the functions of
-/// earlier checks on which it rests.
+/// The checks of a module: each a sentence, the function that runs it, and the functions of earlier
+/// checks that it depends on.
 macro_rules! checks {
     ($checks:ident: $subject:ty {
-        $($sentence:literal => $check:ident $(rests on [$($ground:ident),+])?,)+
+        $($sentence:literal => $check:ident $(depends on [$($ground:ident),+])?,)+
     }) => {
         pub(super) const $checks: &[$crate::runner::Check<$subject>] = &[$($crate::runner::Check {
             name: stringify!($check),
             sentence: $sentence,
-            rests_on: &[$($(stringify!($ground)),+)?],
+            depends_on: &[$($(stringify!($ground)),+)?],
             run: |subject| Box::pin($check(subject)),
         }),+];
     };
 }
 
-/// What the suites write themselves is valid. Were it not, the check would say so by a panic.
+/// Unwraps the suite's own data, which is always valid.
 pub(super) fn valid<T, E: fmt::Debug>(made: Result<T, E>) -> T {
     match made {
         Ok(made) => made,
-        Err(error) => unreachable!("the suite's own data is wrong: {error:?}"),
+        Err(error) => unreachable!("the suite's own data is invalid: {error:?}"),
     }
 }

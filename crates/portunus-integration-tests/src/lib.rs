@@ -1,5 +1,5 @@
-//! Tests of portunus that need other people's frameworks, clients and servers; the guides that do
-//! are compiled and run here, too.
+//! Tests of portunus that need third-party frameworks, clients and servers. The guides that need
+//! them are also compiled and run here.
 
 macro_rules! guides {
     ($($guide:ident = $file:literal),* $(,)?) => {$(

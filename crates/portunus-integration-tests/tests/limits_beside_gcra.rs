@@ -1,8 +1,8 @@
-//! Beside GCRA, the algorithm of `governor`: what a flood after a full burst gets through, for the
-//! same quota of 60 per minute.
+//! A comparison with GCRA, the algorithm of `governor`: how many requests of a flood after a full
+//! burst are admitted, for the same quota of 60 per minute.
 //!
-//! GCRA gives a unit back each second, from the first on. So the minute after a burst of 60 admits
-//! 59 more before it is over, and one at its very end.
+//! GCRA replenishes one unit per second from the start. So in the minute after a burst of 60 it
+//! admits 59 more before the minute is over, and one at its very end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,11 +21,11 @@ use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter, RateLim
 use portunus::quota::{Quota, Quotas};
 
 const MINUTE: u64 = 60_000;
-/// The flood: one attempt each 100 milliseconds, for five minutes.
+/// The flood: one attempt every 100 milliseconds for five minutes.
 const BETWEEN: u64 = 100;
 const END: u64 = 5 * MINUTE;
 
-/// Milliseconds that are set by hand.
+/// A clock in milliseconds, set manually.
 #[derive(Debug, Clone, Default)]
 struct Millis(Arc<AtomicU64>);
 
@@ -38,7 +38,7 @@ impl Clock for Millis {
     }
 }
 
-/// A burst of sixty at once, then the flood. Returns when each admitted request was.
+/// A burst of sixty at once, then the flood. Returns the times of admitted requests.
 fn flood(mut admits: impl FnMut(u64) -> bool) -> Vec<u64> {
     let burst = std::iter::repeat_n(0, 60);
     burst
@@ -47,7 +47,7 @@ fn flood(mut admits: impl FnMut(u64) -> bool) -> Vec<u64> {
         .collect()
 }
 
-/// The most that were admitted within any interval that is no longer than this.
+/// The maximum number of admissions within any interval of at most this length.
 fn most_within(admitted: &[u64], length: u64) -> usize {
     let within = |from: u64| {
         admitted
@@ -111,6 +111,7 @@ fn within_some_minute_gcra_admits_nearly_twice_the_quota_and_strict_windows_the_
         (most_within(&strict, shorter), most_within(&strict, MINUTE)),
         (60, 60)
     );
-    // Strict does not mean stingy: each minute admits its sixty as soon as the last sixty are past.
+    // Strict does not mean wasteful: each minute admits its sixty as soon as the previous sixty
+    // have left the window.
     assert_eq!(strict.len(), 60 * 5);
 }

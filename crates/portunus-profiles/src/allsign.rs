@@ -1,4 +1,4 @@
-//! AllSign: FastAPI's `{"detail": …}`, with the texts that its documentation prints.
+//! AllSign: FastAPI's `{"detail": …}`, with the texts of its documentation.
 
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ impl RejectionRenderer for Dialect {
                 "Invalid API key format. Expected: allsign_{env}_{type}_{random}".into()
             }
             (ErrorCode::InsufficientScope, Some(missing)) => insufficient(missing),
-            // One text for all that is wrong with a well-formed key.
+            // The same text for every failure of a well-formed key.
             (code, _) if code.status() == 401 => "Invalid or expired API key".into(),
             (ErrorCode::NotFound, _) => "Not Found".into(),
             _ => error.detail().to_owned(),
@@ -62,26 +62,27 @@ fn insufficient(missing: &MissingScope) -> String {
     format!("Insufficient permissions. {required}. Your scopes: {yours}")
 }
 
-/// What AllSign logs of a request ("Request Metadata Logged"), as JSON exactly:
-/// `{"apiKeyOwner":…,"onBehalfOf":…,"scopes":[…],"mode":…}`; without `onBehalfOf` where a key acts
-/// as its owner.
+/// The metadata that AllSign logs for a request ("Request Metadata Logged").
+///
+/// Serializes to exactly `{"apiKeyOwner":…,"onBehalfOf":…,"scopes":[…],"mode":…}`, without
+/// `onBehalfOf` if the key acts as its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RequestMetadata {
-    /// The e-mail address of the key's owner, else the id, else the tenant.
+    /// The key owner's email address, or the user id if there is no address, or the tenant id.
     pub api_key_owner: String,
-    /// The e-mail address of the user that was acted for, else the id.
+    /// The email address of the user on whose behalf the key acted, or the user id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<String>,
-    /// The authority that it was done with.
+    /// The scopes under which the request was made.
     pub scopes: Vec<String>,
-    /// In which way the key acted.
+    /// The mode in which the key acted.
     pub mode: ActorMode,
 }
 
 impl RequestMetadata {
-    /// That of an event; `None` where no real key was presented.
+    /// Returns the metadata of an audit event, or `None` if no valid key was presented.
     #[must_use]
     pub fn of(event: &AuditEvent) -> Option<Self> {
         let mode = event.mode?;
@@ -92,14 +93,10 @@ impl RequestMetadata {
                 .or_else(|| party.user_id.as_ref().map(ToString::to_string))
         };
         let owner = event.actor.as_ref().and_then(name);
-        let for_somebody = matches!(mode, ActorMode::AppUser | ActorMode::Delegated);
+        let on_behalf = matches!(mode, ActorMode::AppUser | ActorMode::Delegated);
         Some(Self {
             api_key_owner: owner.or_else(|| event.tenant_id.as_ref().map(ToString::to_string))?,
-            on_behalf_of: event
-                .subject
-                .as_ref()
-                .filter(|_| for_somebody)
-                .and_then(name),
+            on_behalf_of: event.subject.as_ref().filter(|_| on_behalf).and_then(name),
             scopes: event.scopes.clone(),
             mode,
         })

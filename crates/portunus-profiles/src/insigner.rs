@@ -1,4 +1,4 @@
-//! inSigner: problem documents under its own type base, with the documented code as extension
+//! inSigner: problem documents with its own base for `type`, and the error code as an extension
 //! member.
 
 use portunus::AuthError;
@@ -43,7 +43,7 @@ impl RejectionRenderer for Dialect {
         } else {
             error.detail()
         };
-        // The documentation's example, spaces included, with the code as its last member.
+        // The example in the documentation, including its spaces, with the code as the last member.
         ErrorBody::problem_json(format!(
             concat!(
                 r#"{{ "type": "https://docs.insigner.com/errors/{}", "title": "{}", "#,

@@ -1,10 +1,10 @@
-//! Five e-signature APIs as configurations of [`portunus`]: the proof that what they promise can be
-//! kept.
+//! Configurations of [`portunus`] for five e-signature APIs, which prove that it can keep the
+//! promises of their documentation.
 //!
-//! A profile is data: key formats, schemes, environments, vocabulary, rules for issuing, and the
-//! dialect of refusals. It makes builders that a host may change further.
+//! A profile is data: key formats, authentication schemes, environments, scope vocabulary, issuing
+//! rules, and the format of error responses. It returns builders that a host can customize further.
 //!
-//! | profile | presented as | format of issued keys | environments | refusals |
+//! | profile | presented as | format of issued keys | environments | error format |
 //! |---|---|---|---|---|
 //! | AllSign | Bearer | `allsign_{env}_{sk\|user_sk}_` + 32 base62 | `live`, `test` | `{"detail": …}` |
 //! | inSigner | Bearer | `isk_` + 44 URL-safe | `production` | problem with `code` |
@@ -13,9 +13,10 @@
 //! | Dropbox Sign | Basic | 48 hexadecimal digits (chosen) | `production` | `{"error":{…}}` |
 //! | … access tokens | Bearer | 43 URL-safe characters | | |
 //!
-//! A format that is *chosen* is opaque to customers, and chosen here in the API's spirit.
+//! A format marked *chosen* is not documented by the API, where keys are opaque; it was chosen for
+//! this crate.
 //!
-//! Every issued key fits one SHA-256 block and has 190 bits of randomness or more.
+//! Every issued key fits in one SHA-256 block and has at least 190 bits of randomness.
 
 mod allsign;
 mod dropbox_sign;
@@ -45,21 +46,21 @@ use portunus::{Limits, Portunus, PortunusBuilder};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Bearer keys with scopes such as `document:read`, live and test.
+    /// Bearer keys with scopes such as `document:read`, for live and test environments.
     AllSign,
     /// Bearer keys with scopes such as `documents.read`.
     InSigner,
-    /// Bearer keys of an organization or of workspaces, read-only or not.
+    /// Bearer keys of an organization or of workspaces, with full or read-only access.
     Yousign,
-    /// Bearer keys of an administrator, by plan.
+    /// Bearer keys of an administrator, with features that depend on the plan.
     IuSign,
     /// Basic keys without scopes, and Bearer access tokens with OAuth scopes.
     DropboxSign,
 }
 
-/// A name that is no profile's.
+/// Error returned when parsing the name of an unknown [`Profile`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no profile {0:?}: there are allsign, insigner, yousign, iusign, dropbox-sign")]
+#[error("unknown profile {0:?}: expected allsign, insigner, yousign, iusign or dropbox-sign")]
 pub struct ParseProfileError(String);
 
 impl FromStr for Profile {
@@ -79,7 +80,7 @@ impl fmt::Display for Profile {
 }
 
 impl Profile {
-    /// All of them.
+    /// All profiles.
     pub const ALL: &'static [Self] = &[
         Self::AllSign,
         Self::InSigner,
@@ -88,8 +89,8 @@ impl Profile {
         Self::DropboxSign,
     ];
 
-    /// The name: `allsign`, `insigner`, `yousign`, `iusign`, `dropbox-sign`. It is the realm of
-    /// challenges too.
+    /// Returns the name: `allsign`, `insigner`, `yousign`, `iusign` or `dropbox-sign`. It is also
+    /// the realm in authentication challenges.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -101,7 +102,7 @@ impl Profile {
         }
     }
 
-    /// The environments, the productive one first.
+    /// Returns the environments, the production one first.
     #[must_use]
     pub fn environments(self) -> Vec<Environment> {
         let names: &[&str] = match self {
@@ -113,7 +114,7 @@ impl Profile {
         names.iter().map(|name| environment(name)).collect()
     }
 
-    /// The format of API keys.
+    /// Returns the format of API keys.
     #[must_use]
     pub fn key_format(self) -> KeyFormat {
         constant(match self {
@@ -131,14 +132,14 @@ impl Profile {
         })
     }
 
-    /// The format of access tokens, where the API has some.
+    /// Returns the format of access tokens, if the API has them.
     #[must_use]
     pub fn access_token_format(self) -> Option<KeyFormat> {
         let format = || constant(KeyFormat::builder("").random(Alphabet::URL_SAFE, 43));
         (self == Self::DropboxSign).then(format)
     }
 
-    /// The scopes that can be granted. An API without scopes has none.
+    /// Returns the scopes that can be granted; empty for an API without scopes.
     #[must_use]
     pub fn vocabulary(self) -> Vocabulary {
         let names: &[Scope] = match self {
@@ -150,7 +151,7 @@ impl Profile {
         names.iter().cloned().collect()
     }
 
-    /// What keys may be like.
+    /// Returns the rules for issuing keys.
     #[must_use]
     pub fn rules(self) -> IssueRules {
         let mut rules = IssueRules::default();
@@ -174,7 +175,7 @@ impl Profile {
         rules
     }
 
-    /// Which identifiers name the API's users.
+    /// Returns the format of the API's user ids.
     #[must_use]
     pub const fn user_ids(self) -> UserIds {
         match self {
@@ -183,8 +184,8 @@ impl Profile {
         }
     }
 
-    /// The description of a service that is called as this API is. It lacks a store; a host that
-    /// needs more in one of the groups starts from the profile's own.
+    /// Returns a builder for a service that behaves like this API. The store is not set. To
+    /// customize one of its groups, start from the profile's own, as with the policy here:
     ///
     /// ```
     /// use portunus::store::MemoryStore;
@@ -208,7 +209,7 @@ impl Profile {
             .responses(self.responses())
     }
 
-    /// The formats of keys, and how they are presented.
+    /// Returns the key formats and how keys are presented.
     pub fn credentials(self) -> Credentials {
         match self.access_token_format() {
             Some(token) => Credentials::new()
@@ -219,7 +220,8 @@ impl Profile {
         }
     }
 
-    /// The limits that the API documents (AllSign: 60 a minute and 1000 an hour), else the library's.
+    /// Returns the rate limits that the API documents (AllSign: 60 per minute and 1000 per hour),
+    /// otherwise the library's defaults.
     pub fn limits(self) -> Limits {
         match self {
             Self::AllSign => Limits::per_key([Quota::per_minute(60), Quota::per_hour(1000)]),
@@ -227,12 +229,12 @@ impl Profile {
         }
     }
 
-    /// What the API's user ids look like.
+    /// Returns the actor configuration, which sets the format of the API's user ids.
     pub fn actors(self) -> Actors {
         Actors::new().user_ids(self.user_ids())
     }
 
-    /// Where keys work: IUSign demands TLS 1.3, and Dropbox Sign's API keys have no scopes.
+    /// Returns the policy: IUSign requires TLS 1.3, and Dropbox Sign's API keys are unscoped.
     pub fn policy(self) -> Policy {
         match self {
             Self::IuSign => Policy::new().transport(Some(Transport::tls(TlsVersion::V1_3))),
@@ -241,7 +243,7 @@ impl Profile {
         }
     }
 
-    /// What keys may be like: environments, vocabulary and rules.
+    /// Returns the management configuration: environments, scope vocabulary and issuing rules.
     pub fn management(self) -> Management {
         Management::new()
             .environments(self.environments())
@@ -249,14 +251,14 @@ impl Profile {
             .rules(self.rules())
     }
 
-    /// The dialect of refusals, and the realm.
+    /// Returns the response configuration: the realm and the format of error responses.
     pub fn responses(self) -> Responses {
         Responses::new()
             .realm(self.name())
             .renderer(self.renderer())
     }
 
-    /// The dialect of refusals.
+    /// Returns the renderer of error responses.
     #[must_use]
     pub fn renderer(self) -> Arc<dyn RejectionRenderer> {
         match self {
@@ -280,13 +282,13 @@ fn constant(format: KeyFormatBuilder) -> KeyFormat {
 
 #[expect(
     clippy::expect_used,
-    reason = "the inputs are this file's constants, and a test builds every profile"
+    reason = "the inputs are constants in this file, and a test builds every profile"
 )]
 fn known<T>(built: Result<T, FormatError>) -> T {
-    built.expect("the profiles' own constants are valid")
+    built.expect("the constants of the profiles are valid")
 }
 
-/// A text as a JSON string, quotes included.
+/// Encodes a string as JSON, including the quotes.
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,5 +1,5 @@
-//! Look-ups of keys that are not cached, 20 a second, while sixteen clients repeat filtered reads of
-//! management on 2 million events and 100 000 keys.
+//! Lookups of keys that are not cached, 20 per second, while sixteen clients repeat filtered
+//! management reads on 2 million events and 100 000 keys.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -16,7 +16,7 @@ use portunus_test_support::postgres::Postgres;
 const SIZE: Size = Size {
     events: 2_000_000,
     keys: 100_000,
-    look_ups: 1_000,
+    lookups: 1_000,
     every: Duration::from_millis(50),
     readers: 16,
 };
@@ -27,12 +27,12 @@ async fn run<H: Home>(what: &str, home: &H) {
     fill(home, &store, SIZE).await;
     println!("{what}: filled in {:?}", started.elapsed());
     let figures = measure::<H>(&store, SIZE).await;
-    let look_ups = &figures.look_ups;
+    let lookups = &figures.lookups;
     println!(
-        "{what}: look-ups: slowest {:?}, tenth slowest {:?}, median {:?}; {} reads, slowest {:?}",
-        look_ups[0],
-        look_ups[9],
-        look_ups[look_ups.len() / 2],
+        "{what}: lookups: slowest {:?}, tenth slowest {:?}, median {:?}; {} reads, slowest {:?}",
+        lookups[0],
+        lookups[9],
+        lookups[lookups.len() / 2],
         figures.reads,
         figures.slowest_read,
     );

@@ -1,9 +1,9 @@
-//! What a look-up costs through PgBouncer in transaction mode, in the two ways that work there,
-//! beside a direct connection: all of them in turn, round by round.
+//! The cost of a lookup through PgBouncer in transaction mode, by the two methods that work there,
+//! compared to a direct connection: all of them in turn, round by round.
 //!
-//! `direct` is a statement that the server keeps by name. `inline` is one message with the digest's
-//! digits in it, which is what the store does. `transaction` is `BEGIN` with its limits, a statement
-//! without a name in two steps, and `COMMIT`.
+//! `direct` is a named prepared statement. `inline` is a single message with the digest's digits
+//! inlined, which is what the store does. `transaction` is `BEGIN` with its limits, an unnamed
+//! statement in two steps, and `COMMIT`.
 
 #![allow(
     clippy::unwrap_used,
@@ -106,7 +106,7 @@ async fn transaction(connection: &mut PgConnection, number: u32) {
         .unwrap();
 }
 
-/// Prints the median and the 99th percentile of each, and how they compare with the first.
+/// Prints the median and the 99th percentile of each, relative to the first one.
 fn report(what: &str, mut all: Vec<(&str, Vec<Duration>)>) {
     let mut first = None;
     println!("{what}");

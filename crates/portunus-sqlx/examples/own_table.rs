@@ -1,10 +1,9 @@
-//! Keys in a table that the host has already: a look-up over it is all that authentication needs.
-//! `own_table KEY` says whose key it is, of the accounts in `accounts.db`.
-use std::{error::Error, sync::Arc, time::UNIX_EPOCH};
-
+//! Keys in a host's existing table: a lookup over it is all that authentication needs.
+//! `own_table KEY` prints the account in `accounts.db` to which a key belongs.
 use portunus::store::{KeyLookup, StoreError, StoredKey};
 use portunus::{Portunus, key::*, testing::TestRequest};
 use sqlx::SqlitePool;
+use std::{error::Error, sync::Arc, time::UNIX_EPOCH};
 
 #[derive(Debug)]
 pub(crate) struct Accounts(pub(crate) SqlitePool);
@@ -35,9 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
     let keys = Portunus::builder(format.build()?).lookup(accounts);
     let request = TestRequest::get("/").bearer(&std::env::args().nth(1).ok_or("own_table KEY")?);
-    println!(
-        "{:?}",
-        keys.build()?.authenticator().authenticate(&request).await
-    );
+    let outcome = keys.build()?.authenticator().authenticate(&request).await;
+    println!("{outcome:?}");
     Ok(())
 }

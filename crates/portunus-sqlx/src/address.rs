@@ -1,5 +1,5 @@
-//! Addresses of PostgreSQL databases. They may hold passwords: nothing of one that cannot be read
-//! is told or logged.
+//! Addresses of PostgreSQL databases. They may contain passwords: no part of one that cannot be
+//! parsed is reported or logged.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::fault::OpenError;
 
-/// The parameters that sqlx knows. It would log others with their values.
+/// The parameters that sqlx knows. It logs others with their values.
 const KNOWN: [&str; 18] = [
     "sslmode",
     "ssl-mode",
@@ -29,7 +29,7 @@ const KNOWN: [&str; 18] = [
     "options",
 ];
 
-/// What an address says.
+/// Parses an address.
 pub(crate) fn read(address: &str) -> Result<PgConnectOptions, OpenError> {
     let known = match address.split_once('?') {
         None => address.to_owned(),
@@ -38,10 +38,7 @@ pub(crate) fn read(address: &str) -> Result<PgConnectOptions, OpenError> {
                 parameters.split('&').partition(|pair| is_known(pair));
             if !unknown.is_empty() {
                 let count = unknown.len();
-                tracing::warn!(
-                    count,
-                    "the database's address has parameters that are not known"
-                );
+                tracing::warn!(count, "the database address has unknown parameters");
             }
             format!("{place}?{}", known.join("&"))
         }
@@ -50,8 +47,8 @@ pub(crate) fn read(address: &str) -> Result<PgConnectOptions, OpenError> {
     match known.parse() {
         Ok(options) if matches!(scheme, "postgres:" | "postgresql:") => Ok(options),
         _ => Err(OpenError::Unavailable {
-            cause: "the address of the database cannot be read: it must be \
-                    postgres://USER:PASSWORD@HOST:PORT/DATABASE, with what is special in a URL \
+            cause: "the database address is invalid: it must have the form \
+                    postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters \
                     percent-encoded"
                 .into(),
         }),
@@ -64,7 +61,7 @@ fn is_known(pair: &str) -> bool {
     is_option || KNOWN.contains(&name)
 }
 
-/// Warns where anybody between here and the database may read what is sent: digests of keys.
+/// Warns if digests of keys may be sent to the database over a network without encryption.
 pub(crate) fn warn_of_clear_text(options: &PgConnectOptions) {
     let mode = options.get_ssl_mode();
     let may_be_clear = matches!(

@@ -1,5 +1,5 @@
-//! Events in the database of the keys: kept once, read page by page, and forgotten when they are
-//! old.
+//! Audit events in the database of the keys: stored once, read page by page, and deleted when they
+//! are old.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -10,31 +10,33 @@ use portunus::audit::{AuditError, AuditEvent, AuditReader, AuditSink, EventPage,
 use crate::operation::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 use crate::store::{Database, Store};
 
-/// Events beside the keys of a [`Store`]. Cloning shares the connections.
+/// Audit events in the database of a [`Store`]. Clones share the connections.
 ///
-/// - An event that is kept already, by its id, is not kept again: not in the same batch, and not
-///   later.
-/// - A batch is kept whole or not at all. Batches are kept one after the other, also those of
-///   different processes; what is in the first page's place is what was kept last. Pages that follow
-///   each other by [`EventPage::next`] hold each event once that was kept when the first was read
-///   and is not forgotten meanwhile.
-/// - A page may be shorter than asked for although there is a next one, where the events of
-///   10 000 places hold too few that a filter lets through.
-/// - An event that cannot be read, or contradicts the columns beside it, is an error, not a gap.
+/// - An event whose id is already stored is not stored again, neither within a batch nor later.
+/// - A batch is stored whole or not at all. Batches are stored one after the other, also those of
+///   different processes; the first page holds the events that were stored last. A sequence of
+///   pages linked by [`EventPage::next`] holds exactly once each event that was stored when the
+///   first page was read and has not been deleted since.
+/// - A page may be shorter than its limit although there is a next one, if too few of the 10 000
+///   events that it examined match a filter.
+/// - An event that cannot be read, or contradicts its columns, is an error, not a gap.
 #[derive(Clone)]
 pub struct Audit<D>(D);
 
-/// Events beside the keys of a [`SqliteStore`](crate::SqliteStore).
+/// Audit events in the database of a [`SqliteStore`](crate::SqliteStore).
 #[cfg(feature = "sqlite")]
 pub type SqliteAudit = Audit<crate::sqlite::Sqlite>;
 
-/// Events beside the keys of a [`PostgresStore`](crate::PostgresStore).
+/// Audit events in the database of a [`PostgresStore`](crate::PostgresStore).
 #[cfg(feature = "postgres")]
 pub type PostgresAudit = Audit<crate::postgres::Postgres>;
 
-#[expect(private_bounds, reason = "there are two databases, and hosts add none")]
+#[expect(
+    private_bounds,
+    reason = "only the two built-in databases are supported"
+)]
 impl<D: Database> Store<D> {
-    /// The events that are kept in this database, which [`migrate`](Self::migrate) has made ready.
+    /// The audit events stored in this database, which [`migrate`](Self::migrate) has prepared.
     #[must_use]
     pub fn audit(&self) -> Audit<D> {
         Audit(self.0.clone())
@@ -50,7 +52,7 @@ impl<D: Database> AuditSink for Audit<D> {
         Ok(self.0.write(RecordEvents(events)).await?)
     }
 
-    /// Two thousand at a time, so that writers need not wait for long.
+    /// Deletes two thousand events at a time, so that writers do not wait for long.
     async fn forget_before(&self, at: SystemTime) -> Result<u64, AuditError> {
         let mut all = 0;
         loop {

@@ -1,75 +1,76 @@
-//! What can go wrong, and how it is told: a database that gives no answer, a row that cannot be
-//! read, a condition that did not hold.
+//! Errors and how they are reported: a database that does not answer, a row that cannot be read, a
+//! condition that does not hold.
 //!
-//! Errors of a database are told by code and message only: PostgreSQL adds the values of the row
-//! that it complains about.
+//! Database errors are reported by code and message only: PostgreSQL adds the values of the
+//! offending row.
 
 use std::time::Duration;
 
 use portunus::audit::AuditError;
 use portunus::store::{Rejected, StoreError};
 
-/// Why a database cannot be used. The text has the causes in it, as the disk, the server and the
-/// driver told them, and nothing of an address.
+/// Error returned when a database cannot be opened or used. Its text includes the causes, as
+/// reported by the disk, the server and the driver, but no part of the address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// A newer version of this crate wrote the database, and this version must not use it.
+    /// The database was written by a newer version of this crate and must not be used by this one.
     #[error(
-        "the database has schema {found}, for programs that know schema {oldest} or a newer one; \
-         this version of portunus-sqlx knows {known}: update the program"
+        "the database has schema {found}, which requires a program that knows schema {oldest} or \
+         newer; this version of portunus-sqlx knows schema {known}: update the program"
     )]
     Newer {
-        /// The schema of the database.
+        /// The database's schema version.
         found: i64,
-        /// The oldest that a program must know to use it.
+        /// The oldest schema version that a program must know to use the database.
         oldest: i64,
-        /// The newest that is known here.
+        /// The newest schema version that this version of the crate knows.
         known: i64,
     },
-    /// The database has no schema, or an old one, and it could not be brought up to date: its role
-    /// may not change tables, or its disk is full. Let a role that owns the tables call `migrate`.
+    /// The database has no schema or an old one, and migrating it failed: the role lacks the
+    /// privilege to change tables, or the disk is full. Call `migrate` with a role that owns the
+    /// tables.
     #[error(
-        "the database has {}, this version of portunus-sqlx needs schema {known}, and it could not \
-         be made: {cause}",
+        "the database has {}, this version of portunus-sqlx needs schema {known}, and creating it \
+         failed: {cause}",
         schema(*.found)
     )]
     Schema {
-        /// The schema of the database, 0 where it has none.
+        /// The database's schema version, or 0 if it has none.
         found: i64,
-        /// The one that is needed.
+        /// The schema version that is needed.
         known: i64,
-        /// What the database said.
+        /// The database's error.
         cause: String,
     },
-    /// A connection pooler stands before the database and gives each transaction another connection
-    /// of the server, as PgBouncer does in its transaction mode. Use
-    /// `PostgresStore::behind_pooler`, and `PostgresStore::bus_on` for the bus.
+    /// The database is behind a connection pooler that assigns a different server connection to
+    /// each transaction, as PgBouncer does in transaction mode. Use `PostgresStore::behind_pooler`,
+    /// and `PostgresStore::bus_on` for the bus.
     #[error(
-        "a connection pooler in transaction mode stands before the database ({cause}): use \
-         PostgresStore::behind_pooler, and for the bus the server's own address"
+        "the database is behind a connection pooler in transaction mode ({cause}): use \
+         PostgresStore::behind_pooler, and the server's own address for the bus"
     )]
     Pooler {
-        /// How that was found out.
+        /// How the pooler was detected.
         cause: String,
     },
-    /// A database in memory, or a temporary one, of which each connection would have its own.
+    /// An in-memory or temporary database, which would be separate for each connection.
     #[error(
-        "a database in memory is another one for each connection: use a file, or MemoryStore to \
-         keep nothing"
+        "an in-memory database is separate for each connection: use a file, or MemoryStore to \
+         persist nothing"
     )]
     InMemory,
-    /// The database gave no answer, or cannot be opened.
+    /// The database did not answer or cannot be opened.
     #[error("{cause}")]
     Unavailable {
-        /// What the disk, the server or the driver said.
+        /// The error of the disk, the server or the driver.
         cause: String,
     },
 }
 
 fn schema(found: i64) -> String {
     match found {
-        0 => "no schema that its role can read".into(),
+        0 => "no schema that the role can read".into(),
         found => format!("schema {found}"),
     }
 }
@@ -87,7 +88,7 @@ impl From<Fault> for OpenError {
     }
 }
 
-/// What went wrong inside.
+/// Internal error of an operation.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Database(sqlx::Error),
@@ -96,49 +97,49 @@ pub(crate) enum Fault {
     Refused(Refusal),
 }
 
-/// Why a store did not even ask its database.
+/// Why a store returned an error without querying its database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(
-        "a {0} cannot be stored: a time is from 1970 to 9999-12-31T23:59:59.999Z, \
-         a version has 63 bits at most"
+        "{0} cannot be stored: times must be from 1970 to 9999-12-31T23:59:59.999Z, \
+         and versions must fit in 63 bits"
     )]
     OutOfRange(&'static str),
-    #[error("a record cannot be written as JSON")]
+    #[error("the record cannot be serialized as JSON")]
     Json(#[source] serde_json::Error),
-    #[error("an event cannot be written as JSON")]
+    #[error("the event cannot be serialized as JSON")]
     EventJson(#[source] serde_json::Error),
-    #[error("this version of portunus-sqlx does not know such a {0}")]
+    #[error("this version of portunus-sqlx does not support this {0}")]
     Unknown(&'static str),
     #[error("the database took longer than {0:?}")]
     TooLong(Duration),
-    #[error("other writers took longer than {0:?}")]
+    #[error("waited longer than {0:?} for other writers")]
     NoTurn(Duration),
-    #[error("other reads of management took longer than {0:?}")]
-    NoPlace(Duration),
+    #[error("waited longer than {0:?} for other management reads")]
+    NoPermit(Duration),
     #[error("the store is closed")]
     Closed,
     #[cfg(feature = "postgres")]
     #[error(
-        "the server is a replica, which may not know of a revocation yet: connect to the primary one"
+        "the server is a replica, which may lag behind a revocation: connect to the primary server"
     )]
     Replica,
     #[cfg(feature = "postgres")]
-    #[error("the database's role may not read the table {0}: grant it the right to")]
+    #[error("the database role cannot read the table {0}: grant it SELECT")]
     NoRight(String),
     #[cfg(feature = "postgres")]
-    #[error("the database takes no connections: {0}")]
+    #[error("the database refuses connections: {0}")]
     Unreachable(String),
 }
 
-/// Why events are not told.
+/// Error of a read of events that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("a stored event cannot be read: {0}")]
 struct Unreadable(String);
 
-/// What a database answered, without the values that it adds.
+/// A database error without the values that it carries.
 #[derive(Debug, thiserror::Error)]
-#[error("the database answered {code}: {message}")]
+#[error("the database returned error {code}: {message}")]
 struct Answer {
     code: String,
     message: String,
@@ -154,7 +155,7 @@ impl Fault {
         }
     }
 
-    /// SQLite's code, without what extends it.
+    /// The SQLite result code, without its extension.
     #[cfg(feature = "sqlite")]
     fn primary_code(&self) -> Option<u32> {
         let code = self.code()?.parse::<u32>().ok()?;
@@ -168,28 +169,28 @@ impl Fault {
         self.primary_code() == Some(5)
     }
 
-    /// Whether the file may only be read.
+    /// Whether the file is read-only.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_read_only(&self) -> bool {
         // SQLITE_READONLY
         self.primary_code() == Some(8)
     }
 
-    /// Whether a statement was ended because its time was up.
+    /// Whether a statement was interrupted at its time limit.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_interrupted(&self) -> bool {
         // SQLITE_INTERRUPT
         self.code().is_some_and(|code| code == "9")
     }
 
-    /// Whether the role may not do that.
+    /// Whether the role lacks a privilege.
     pub(crate) fn is_forbidden(&self) -> bool {
         // insufficient_privilege
         self.code().is_some_and(|code| code == "42501")
     }
 
-    /// Whether the database gave the transaction up for the sake of another, so that it may be
-    /// tried again at once.
+    /// Whether the database aborted the transaction in favor of another one, so that it may be
+    /// retried at once.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_conflict(&self) -> bool {
         // serialization_failure, deadlock_detected
@@ -197,30 +198,30 @@ impl Fault {
             .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
-    /// Whether the connection was lost, so that a read may be tried on another.
+    /// Whether the connection was lost, so that a read may be retried on another one.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_lost_connection(&self) -> bool {
         match self {
-            // What is no answer at all leaves the connection in the middle of one.
+            // A malformed or missing answer leaves the connection in the middle of one.
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => true,
-            // admin_shutdown, crash_shutdown, and what poolers say of the server's connection
+            // admin_shutdown, crash_shutdown, and what poolers report about the server connection
             _ => self.code().is_some_and(|code| {
                 matches!(code.as_str(), "57P01" | "57P02") || code.starts_with("08")
             }),
         }
     }
 
-    /// Whether this is what comes of speaking to a pooler as if it were the server.
+    /// Whether this error results from using a pooler as if it were the server.
     #[cfg(feature = "postgres")]
     fn is_of_a_pooler(&self) -> bool {
         let Self::Database(sqlx::Error::Database(answer)) = self else {
             return false;
         };
         match answer.code().as_deref() {
-            // Statements with names that others gave: duplicate_prepared_statement,
+            // Statements with names that other clients chose: duplicate_prepared_statement,
             // invalid_sql_statement_name
             Some("42P05" | "26000") => true,
-            // protocol_violation, of a pooler that passes no such parameter on
+            // protocol_violation, from a pooler that does not pass this parameter on
             Some("08P01") => answer.message().contains("extra_float_digits"),
             _ => false,
         }
@@ -246,14 +247,14 @@ impl From<Refusal> for Fault {
 }
 
 impl Fault {
-    /// All that is known about it, on one line.
+    /// All known causes, on one line.
     pub(crate) fn causes(self) -> String {
         let source = self.into_source();
         let mut text = source.to_string();
         let mut cause = source.source();
         while let Some(error) = cause {
             let more = error.to_string();
-            // Some errors say what their causes say.
+            // Some errors already include the text of their causes.
             if !text.contains(&more) {
                 text = format!("{text}: {more}");
             }
@@ -262,7 +263,7 @@ impl Fault {
         text.replace('\n', " ")
     }
 
-    /// Why there is no answer, for whoever asked for something else than a key.
+    /// The source of an error for operations other than those on keys.
     pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
         let code = self.code().unwrap_or_default();
         match self {

@@ -1,8 +1,8 @@
-//! A connection of a pool for one operation, and the server behind it. Whatever is waited for has a
-//! limit of time: a server that falls silent, without a reset, costs nobody more than that.
+//! A pool's connection for one operation, and the server behind it. Every wait has a time limit: a
+//! server that stops responding, without a reset, delays no operation beyond it.
 //!
-//! sqlx itself gives connections back after a question that it waits for without a limit, forgets a
-//! `BEGIN` whose future was dropped, and tries a refused connection again until its time is up.
+//! sqlx itself returns connections to the pool after a ping without a timeout, forgets a `BEGIN`
+//! whose future was dropped, and retries a refused connection until its timeout.
 
 use std::fmt::Write as _;
 use std::pin::pin;
@@ -17,41 +17,41 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::fault::{Fault, Refusal};
-use crate::share::Place;
+use crate::share::Permit;
 use crate::sql::{self, Dialect};
 use crate::store::READ_LIMIT;
 use crate::value::{Row, Session, Value, bound, cells};
 
-/// The longest that a server may take to say that a connection works, or to take one back.
+/// The longest time that a server may take to confirm that a connection works, or to release one.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that connecting may take.
+/// The longest time that connecting may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Whose connection gives no answer for that long while another is in a transaction, and then does,
-/// waited for the other.
+/// A connection that does not answer for this long while another one is in a transaction, and does
+/// afterwards, was waiting for the other.
 const HELD_FOR: Duration = Duration::from_secs(2);
-/// The longest that a statement may take, which is what the server is told, too.
+/// The longest time that a statement may take, which is also set on the server.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
-/// The longest that beginning a transaction may take.
+/// The longest time that beginning a transaction may take.
 const BEGIN_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer is asked whether it still works before it is used. That is
-/// sooner than any connection is found dead: all that were idle since before are asked then.
+/// A connection that was idle for longer is tested before it is used. This is shorter than the time
+/// in which a dead connection is detected: all that have been idle since then are tested.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Who waits for a connection for longer asks whether the server takes any.
+/// A wait for a connection beyond this time checks whether the server accepts connections.
 const PATIENT_FOR: Duration = Duration::from_millis(100);
-/// How often the server is asked that at most, however many wait.
+/// The minimum interval between such checks, however many operations wait.
 const ASKED_EVERY: Duration = Duration::from_millis(250);
 
-/// Begins whatever is sent through a pooler. Some other client may have left the connection of the
-/// server listening; sqlx takes a notification that it did not ask for as a broken answer. Where
-/// nothing listens, the server does nothing.
+/// Precedes everything that is sent through a pooler. Another client may have left the server
+/// connection listening; sqlx treats a notification that it did not request as a malformed answer.
+/// The server does nothing if the connection does not listen.
 pub(crate) const UNLISTEN: &str = "UNLISTEN *; ";
 
-/// The fault of a connection that gave no answer.
+/// The error of a connection that did not answer.
 pub(crate) fn lost() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// Pools whose connections are asked whether they work, unless they did a moment ago.
+/// Pool options with which a connection is tested before use, unless it worked a moment ago.
 pub(crate) fn asking_first(options: PgPoolOptions) -> PgPoolOptions {
     options
         .test_before_acquire(false)
@@ -66,13 +66,13 @@ pub(crate) fn asking_first(options: PgPoolOptions) -> PgPoolOptions {
         })
 }
 
-/// A connection of no pool.
+/// Connects outside of a pool.
 pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Fault> {
     let connected = timeout(CONNECT_LIMIT, PgConnection::connect_with(options)).await;
     Ok(connected.map_err(|_| Refusal::TooLong(CONNECT_LIMIT))??)
 }
 
-/// A limit of time, which begins when it is made.
+/// A time limit that starts when it is created.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     until: Instant,
@@ -87,7 +87,7 @@ impl Limit {
         }
     }
 
-    /// What comes of a piece of work that ends by then.
+    /// The result of work that ends within the limit.
     pub(crate) async fn on<T>(
         self,
         work: impl Future<Output = Result<T, Fault>>,
@@ -99,22 +99,23 @@ impl Limit {
     }
 }
 
-/// Whether all that is done on a connection is done on one connection of the server, as it must be
-/// for names of statements and settings.
+/// Whether a client connection stays on one server connection, as named statements and session
+/// settings require.
 pub(crate) async fn keeps_its_server(
     mut connection: PgConnection,
     options: &PgConnectOptions,
 ) -> Result<bool, Fault> {
     let asked = async {
         let before = process(&mut connection).await?;
-        // It takes what the first one left, and keeps it. Where there is no room for another
-        // connection nothing is found out, which the bus makes up for.
+        // The second connection takes the server connection that the first one released, and keeps
+        // it. If no further connection can be opened, the check is inconclusive, and the check of
+        // the bus has to detect the pooler.
         let Ok(mut other) = connect(options).await else {
             return Ok(true);
         };
         sqlx::raw_sql("BEGIN").execute(&mut other).await?;
         process(&mut other).await?;
-        // The other one may hold the only connection of the server that a pooler has.
+        // The second connection may hold the only server connection of a pooler.
         let after = timeout(HELD_FOR, process(&mut connection)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
         let after = match after {
@@ -128,38 +129,38 @@ pub(crate) async fn keeps_its_server(
     Limit::of(CONNECT_LIMIT).on(asked).await
 }
 
-/// The process of the server that answers.
+/// The server process that answers.
 async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
     let ask = AssertSqlSafe(format!("{UNLISTEN}SELECT pg_backend_pid()"));
     let asked = sqlx::raw_sql(ask).fetch_one(connection);
     Ok(sqlx::Row::try_get(&asked.await?, 0)?)
 }
 
-/// Asks whether a server takes connections, once for all who wait for one.
+/// Checks whether a server accepts connections, once for all operations that wait for one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Door {
     last: Arc<tokio::sync::Mutex<Option<Asked>>>,
-    /// As many references as connections that are lent, and one.
+    /// Has one reference for each connection in use, and one more.
     lent: Arc<()>,
 }
 
 #[derive(Debug)]
 struct Asked {
     at: Instant,
-    /// Why it took none, where it refused.
+    /// Why the server refused a connection, if it did.
     refused: Option<Refused>,
 }
 
 #[derive(Debug)]
 struct Refused {
     cause: String,
-    /// Whether the connections that there are may work all the same: the server takes no more.
+    /// Whether existing connections may still work: the server has reached its limit.
     others_work: bool,
 }
 
 impl Door {
-    /// Waits until the server refuses connections. Where it takes them, or says nothing, whoever
-    /// waits goes on waiting. `None` where one that others have may be had.
+    /// Waits until the server refuses connections. While it accepts them or does not respond, the
+    /// caller keeps waiting. Returns `None` if a connection that is already open may become free.
     async fn refuses(&self, pool: &PgPool) -> Option<Fault> {
         let options = &pool.connect_options();
         loop {
@@ -194,10 +195,10 @@ impl Door {
         }
     }
 
-    /// Whether anybody has a connection that works.
+    /// Whether any working connection is left.
     async fn is_any_left(&self, pool: &PgPool) -> bool {
         let is_left = || Arc::strong_count(&self.lent) > 1 || pool.num_idle() > 0;
-        // One that goes from one to another is nobody's for a moment.
+        // A connection that is being handed over is not counted for a moment.
         is_left() || {
             sleep(ASKED_EVERY).await;
             is_left()
@@ -205,7 +206,7 @@ impl Door {
     }
 }
 
-/// Why no connection was made, where sqlx would try again until its time is up.
+/// The refusal in an error that sqlx would retry until its timeout.
 fn refused(error: sqlx::Error) -> Option<Refused> {
     let others_work = match &error {
         sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => false,
@@ -216,17 +217,17 @@ fn refused(error: sqlx::Error) -> Option<Refused> {
     Some(Refused { cause, others_work })
 }
 
-/// A connection until it is given back, which dropping does.
+/// A connection until it is returned, which dropping does.
 pub(crate) struct Lease {
-    /// Absent only while this is dropped.
+    /// `None` only while this is dropped.
     connection: Option<PoolConnection<Postgres>>,
     limit: Limit,
     /// Whether a transaction may be open.
     in_transaction: bool,
     /// Whether it must not be used again.
     is_lost: bool,
-    /// A place among the management reads, until the connection can be used again.
-    place: Option<Place>,
+    /// A permit for a management read, held until the connection is usable again.
+    permit: Option<Permit>,
     lent: Arc<()>,
 }
 
@@ -238,7 +239,7 @@ impl Lease {
             if let Ok(acquired) = timeout(PATIENT_FOR, &mut acquiring).await {
                 break acquired;
             }
-            // It may be making a connection of its own, again and again: not after that was refused.
+            // The pool may be opening a connection, again and again: stop after it was refused.
             tokio::select! {
                 acquired = &mut acquiring => break acquired,
                 refusal = door.refuses(pool) => if let Some(refusal) = refusal {
@@ -251,14 +252,14 @@ impl Lease {
             limit,
             in_transaction: false,
             is_lost: false,
-            place: None,
+            permit: None,
             lent: Arc::clone(&door.lent),
         })
     }
 
-    /// Keeps this place until the connection can be used again.
-    pub(crate) fn keep(&mut self, place: &Place) {
-        self.place = Some(place.clone());
+    /// Holds this permit until the connection is usable again.
+    pub(crate) fn keep(&mut self, permit: &Permit) {
+        self.permit = Some(permit.clone());
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
@@ -266,7 +267,7 @@ impl Lease {
         Ok(connection.ok_or(sqlx::Error::PoolClosed)?)
     }
 
-    /// Begins a transaction by this statement.
+    /// Begins a transaction with this statement.
     pub(crate) async fn begin(&mut self, statement: &'static str) -> Result<(), Fault> {
         self.in_transaction = true;
         let begun = timeout(BEGIN_LIMIT, self.script(statement)).await;
@@ -282,7 +283,7 @@ impl Lease {
         committed
     }
 
-    /// Ends the transaction of an operation that failed.
+    /// Ends the transaction of a failed operation.
     pub(crate) async fn roll_back(&mut self, why: &Fault) {
         if why.is_lost_connection() {
             self.is_lost = true;
@@ -296,7 +297,7 @@ impl Lease {
         self.session(Statements::Unnamed)?.script(sql).await
     }
 
-    /// Takes note of how an operation ended that was in no transaction.
+    /// Records how an operation outside of a transaction ended.
     pub(crate) fn ended<T>(&mut self, done: &Result<T, Fault>) {
         self.is_lost |= matches!(done, Err(fault) if fault.is_lost_connection());
     }
@@ -318,29 +319,29 @@ impl Drop for Lease {
         let is_late = Instant::now() >= self.limit.until;
         match Handle::try_current() {
             Ok(runtime) if !is_late && !self.is_lost => {
-                let (place, lent) = (self.place.take(), Arc::clone(&self.lent));
-                let given_back = give_back(connection, self.in_transaction, place);
+                let (permit, lent) = (self.permit.take(), Arc::clone(&self.lent));
+                let given_back = give_back(connection, self.in_transaction, permit);
                 runtime.spawn(async move {
                     given_back.await;
                     drop(lent);
                 });
             }
-            // Closed, and nothing is said any more.
+            // Closed without further messages.
             _ => drop(connection.detach()),
         }
     }
 }
 
-/// Gives a connection back to its pool after whatever goes on there has ended: the statement of an
-/// operation that nobody waits for any more, and its transaction.
+/// Returns a connection to its pool after the work in progress has ended: the statement of an
+/// abandoned operation, and its transaction.
 async fn give_back(
     mut connection: PoolConnection<Postgres>,
     in_transaction: bool,
-    place: Option<Place>,
+    permit: Option<Permit>,
 ) {
-    // Who asks for management may have left the server a long statement: it goes on there, and
-    // counts, until it has ended.
-    let counts = place.as_ref().is_some_and(Place::is_taken);
+    // An abandoned management read may have left the server a long statement: it continues there,
+    // and keeps its permit, until it has ended.
+    let counts = permit.as_ref().is_some_and(Permit::is_taken);
     let limit = if counts { READ_LIMIT } else { ANSWER_LIMIT };
     if in_transaction {
         let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
@@ -349,19 +350,19 @@ async fn give_back(
             return;
         }
     }
-    // Where this is dropped, the connection is closed.
+    // If this future is dropped, the connection is closed.
     let _ = timeout(limit, connection.return_to_pool()).await;
 }
 
 /// How statements are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Statements {
-    /// The server keeps each by a name, on this connection.
+    /// Prepared under a name, on this connection.
     Named,
-    /// The server keeps none. It is told of a statement and of its values in two steps: both must
-    /// be in one transaction, where each may have another connection to the server.
+    /// Not kept by the server. The statement and its values are sent in two steps: both must be in
+    /// one transaction if each may use a different server connection.
     Unnamed,
-    /// In one step, with their values in them: digests only.
+    /// In one step, with the values inlined: only for digests.
     Inline,
 }
 
@@ -369,11 +370,11 @@ pub(crate) enum Statements {
 pub(crate) struct On<'c> {
     pub(crate) connection: &'c mut PgConnection,
     pub(crate) statements: Statements,
-    /// The longest that one may take.
+    /// The longest time that a statement may take.
     pub(crate) limit: Duration,
 }
 
-/// What a server answers; the connection is lost where that takes too long.
+/// The server's answer; the connection is marked as lost if it takes too long.
 async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
@@ -414,14 +415,14 @@ impl Session for On<'_> {
     }
 }
 
-/// A look-up with its limits and its values in it, which hold for the one transaction that the
-/// server makes of it. The values are digests, so that all that is added are hexadecimal digits.
+/// A lookup with its limits and its values inlined, which apply to the single transaction that the
+/// server makes of it. The values are digests, so that only hexadecimal digits are added.
 fn inlined(sql: &'static str, values: &[Value]) -> Result<String, Fault> {
     const LIMITS: &str = "SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '3s'; ";
     let mut text = format!("{UNLISTEN}{LIMITS}{sql}");
     for (number, value) in (1..=9).zip(values) {
         let Value::Bytes(Some(bytes)) = value else {
-            return Err(Refusal::Unknown("look-up").into());
+            return Err(Refusal::Unknown("lookup").into());
         };
         let digits = bytes.iter().fold(String::new(), |mut digits, byte| {
             let _ = write!(digits, "{byte:02x}");

@@ -1,4 +1,4 @@
-//! Keys of [`portunus`] in a database: [`SqliteStore`] for one machine, [`PostgresStore`] for many.
+//! SQL storage for [`portunus`]: [`SqliteStore`] for a single machine, [`PostgresStore`] for many.
 //!
 //! ```
 //! # #[cfg(feature = "sqlite")]
@@ -28,49 +28,52 @@
 //! # fn main() {}
 //! ```
 //!
-//! # What is kept
-//! A record is kept whole, as JSON, and its facts that are asked about beside it, in columns.
-//! Whoever reads a row compares the two: a row that cannot be read or contradicts itself is
-//! [`StoreError::corrupt`], never a weaker key. Of secrets there are only digests, and the states
-//! that sign events; these stand in one column that lists never read. Copies of them in the buffers
-//! of the database driver are not wiped from memory.
+//! # What is stored
+//! Each record is stored whole, as JSON, with the facts that queries need in columns beside it. The
+//! two are compared whenever a row is read: a row that cannot be read or contradicts itself is
+//! [`StoreError::corrupt`], never a weaker key. Of secrets, only digests and the states that sign
+//! events are stored; the latter are in a column that lists never read. Copies of them in the
+//! buffers of the database driver are not wiped from memory.
 //!
-//! Times are kept to the millisecond; the part beyond is cut so that a key begins later and ends
-//! earlier. Usage is told to the millisecond, and counts above 2⁶³-2 as [`u64::MAX`]. A record
-//! whose times lie before 1970 or after [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs
-//! more than 63 bits, is refused, as [`StoreError::unavailable`].
+//! Times are stored to the millisecond. The remainder is rounded so that a key becomes valid later
+//! and expires earlier. Usage times are reported to the millisecond, and counts above 2⁶³-2 as
+//! [`u64::MAX`]. A record whose times are before 1970 or after
+//! [`MAX_TIME`](portunus::key::MAX_TIME), or whose version needs more than 63 bits, is rejected
+//! with [`StoreError::unavailable`].
 //!
 //! # Roles and versions
-//! `open` and `connect` make the schema. Where the role of a service may only read and write rows,
-//! let a role that owns the tables do it once, by [`PostgresStore::connect`] or
-//! [`PostgresStore::migrate`]: on a finished schema nothing is written at the start. A role that may
-//! not read one of the tables is refused then. Each schema says which version of this crate may still
-//! use it, so that nodes of two versions may run side by side;
-//! a node that is too old is refused at its start ([`OpenError::Newer`]). Look-ups go on while a big
-//! table is brought up to date; on SQLite writes wait meanwhile.
+//! `open` and `connect` create the schema. Where the service's role may only read and write rows,
+//! run [`PostgresStore::connect`] or [`PostgresStore::migrate`] once with a role that owns the
+//! tables: on a finished schema, nothing is written at startup. A role that lacks the privilege to
+//! read one of the tables is then rejected. Each schema states which version of this crate may
+//! still use it, so that nodes of two versions can run side by side; a node that is too old is
+//! rejected at startup ([`OpenError::Newer`]). Lookups continue while a large table is migrated; on
+//! SQLite, writes wait meanwhile.
 //!
 //! # User ids
-//! A host whose ids of users are UUIDs says so ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)):
-//! then ids are lower-cased before they come here. For records from before,
-//! [`SqliteStore::fold_user_ids`] and [`PostgresStore::fold_user_ids`] do that once.
+//! A host whose user ids are UUIDs declares this
+//! ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)): ids are then lower-cased before they reach
+//! the store. [`SqliteStore::fold_user_ids`] and [`PostgresStore::fold_user_ids`] do the same,
+//! once, for records written earlier.
 //!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
-//! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage grow;
-//! the periodic jobs of a service ([`Portunus::run`](portunus::Portunus), or `maintain`) delete what is
-//! older than its retention, 90 days unless it is set.
+//! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage
+//! accumulate; the periodic jobs of a service ([`Portunus::run`](portunus::Portunus), or
+//! `maintain`) delete rows older than their retention, 90 days by default.
 //!
 //! # Several nodes
-//! Where answers are cached, a node must hear what another one changed. [`PostgresStore::bus`] and
-//! [`SqliteStore::watch`] are an [`InvalidationBus`](portunus::store::InvalidationBus) each:
-//! [`PostgresBus`] over `LISTEN` and `NOTIFY`, told by the transaction of the write itself;
-//! [`SqliteWatch`] by looking at the file every 50 milliseconds. Both say nothing rather than too
-//! much: while they cannot prove that they hear everything, there is no
+//! Where lookups are cached, a node must be notified of changes made by other nodes.
+//! [`PostgresStore::bus`] and [`SqliteStore::watch`] each return an
+//! [`InvalidationBus`](portunus::store::InvalidationBus): [`PostgresBus`] uses `LISTEN` and
+//! `NOTIFY`, with the notification sent by the transaction of the write itself; [`SqliteWatch`]
+//! polls the file every 50 milliseconds. Both are conservative: while they cannot prove that they
+//! receive everything, they do not call
 //! [`caught_up`](portunus::store::InvalidationListener::caught_up).
 //!
 //! # Behind a connection pooler
-//! A pooler that gives each transaction another connection of the server, such as PgBouncer in its
-//! transaction mode, needs [`PostgresStore::behind_pooler`], and a bus that goes past it:
+//! A pooler that assigns a different server connection to each transaction, such as PgBouncer in
+//! transaction mode, needs [`PostgresStore::behind_pooler`], and a bus that bypasses it:
 //!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
@@ -84,25 +87,25 @@
 //! # }
 //! ```
 //!
-//! A look-up is then one message there and back, which the server plans anew each time; other
-//! reads and writes are a transaction each. [`PostgresStore::connect`] refuses such a pooler.
+//! A lookup then takes a single round trip, which the server plans anew each time; every other read
+//! or write is a transaction. [`PostgresStore::connect`] rejects such a pooler.
 //!
-//! # What is promised
-//! - A write that was acknowledged is on the disk: SQLite's with `synchronous = FULL`, PostgreSQL's
-//!   with `synchronous_commit`, which a write switches on where it is off.
-//! - Batches are atomic and isolated, between threads and between processes. A batch of which
-//!   storage gave no answer may have been applied.
-//! - Look-ups read where writes are acknowledged. Give [`PostgresStore`] the primary server, never
-//!   a replica, which is refused at the start.
-//! - The database's own errors are told by code and message; values, which PostgreSQL adds to some,
-//!   are left out.
+//! # Guarantees
+//! - An acknowledged write is on disk: on SQLite with `synchronous = FULL`, on PostgreSQL with
+//!   `synchronous_commit`, which a write enables if it is off.
+//! - Batches are atomic and isolated, between threads and between processes. A batch that ended
+//!   without an answer from the database may have been applied.
+//! - Lookups read where writes are acknowledged. Connect [`PostgresStore`] to the primary server,
+//!   never to a replica, which is rejected at startup.
+//! - Database errors are reported by code and message; values, which PostgreSQL adds to some
+//!   errors, are left out.
 //!
 //! # Features
 //! | feature | what it adds |
 //! |---|---|
 //! | `sqlite` (default) | [`SqliteStore`], with SQLite built in |
 //! | `postgres` (default) | [`PostgresStore`] |
-//! | `tls-rustls` | TLS to PostgreSQL by rustls, with the root certificates of the system |
+//! | `tls-rustls` | TLS to PostgreSQL by rustls, with the system's root certificates |
 //!
 //! [`StoreError::corrupt`]: portunus::store::StoreError::corrupt
 //! [`StoreError::unavailable`]: portunus::store::StoreError::unavailable

@@ -1,8 +1,8 @@
-//! Keys in PostgreSQL: writers of one tenant take turns, all others go on side by side.
+//! Keys in PostgreSQL: writes to one tenant are serialized, all others run concurrently.
 //!
-//! A write holds advisory locks on the keys and tenants that it is about (see
-//! [`operation`](crate::operation)), and reads committed rows: each statement sees what was
-//! committed before it, and nobody commits what it depends on.
+//! A write holds advisory locks on the keys and tenants that it concerns (see
+//! [`operation`](crate::operation)) and reads committed rows: each statement sees what was
+//! committed before it, and no other transaction can commit what it depends on.
 
 mod schema;
 
@@ -19,33 +19,35 @@ use crate::address;
 use crate::fault::{Fault, OpenError};
 use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, Statements};
 use crate::operation::Operation;
-use crate::share::{Place, Purpose, Share};
+use crate::share::{Permit, Purpose, Share};
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::write_queue::WriteQueue;
 use schema::IsUsable;
 
-/// How many connections a pool has that is made here.
+/// The number of connections of a pool that is created here.
 const CONNECTIONS: u32 = 10;
-/// The longest that a caller waits for a connection.
+/// The longest time that a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest that a request waits for the look-up of its key.
+/// The longest time that a request waits for the lookup of its key.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
-/// The longest that a write may take with all of its statements, each of which has a limit, too.
+/// The longest time that a write may take with all of its statements, each of which has its own
+/// limit.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// The longest until it begins: the waits for its turn and for a connection.
+/// The longest time until a write begins, including the waits for its turn and for a connection.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// The longest that closing waits for what is going on.
+/// The longest time that closing waits for operations in progress.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-/// How often a transaction is tried that the database gives up for the sake of others.
+/// The number of attempts for a transaction that the database aborts in favor of others.
 const WRITE_ATTEMPTS: u32 = 5;
 
-/// What a connection is told first. The server keeps these limits also where the client is gone.
+/// Settings for each new connection. The server enforces these limits even if the client is gone.
 ///
-/// Every statement here is about few rows, which one index has in the order that is asked for (see
-/// the module `sql::plans`), whatever the values are. By its statistics the server may prefer to read
-/// a table from end to end where a page is a good part of it, or an index that only has the order
-/// where its rows lie closer together: then a page looks at more rows than it may, and at millions
-/// where what it asks for is rare. Where pages of the disk cost nothing, the fewest rows are cheapest.
+/// Each statement here concerns few rows, which one index returns in the requested order (see the
+/// module `sql::plans`), whatever the values are. Based on its statistics, the server may prefer a
+/// sequential scan if a page is a large part of the table, or an index that only provides the order
+/// if its rows are closer together. A page would then examine more rows than allowed, up to
+/// millions if its matches are rare. If disk pages cost nothing, the plan with the fewest rows is
+/// the cheapest.
 pub(crate) const SET_FIRST: &str = "SELECT set_config('statement_timeout', '10s', false), \
      set_config('lock_timeout', '8s', false), \
      set_config('idle_in_transaction_session_timeout', '30s', false), \
@@ -57,8 +59,8 @@ pub(crate) const SET_FIRST: &str = "SELECT set_config('statement_timeout', '10s'
      set_config('random_page_cost', '0', false), \
      set_config('plan_cache_mode', 'force_generic_plan', false)";
 
-/// Begins a transaction; behind a pooler with what a connection is told otherwise, which holds for it
-/// alone.
+/// Statements that begin a transaction. Behind a pooler, they include the settings that a direct
+/// connection receives once, limited to the transaction.
 struct Begin {
     direct: &'static str,
     pooled: &'static str,
@@ -83,7 +85,8 @@ macro_rules! begin {
     };
 }
 
-/// A database that acknowledges before it has written is told otherwise; a stricter setting stays.
+/// If the database acknowledges a commit before it is on disk, enables `synchronous_commit`; a
+/// stricter setting is kept.
 const WRITE: Begin = begin!(
     "READ COMMITTED READ WRITE",
     "; SELECT set_config('synchronous_commit', 'on', true) \
@@ -92,11 +95,10 @@ const WRITE: Begin = begin!(
 const READ: Begin = begin!("READ COMMITTED READ ONLY", "");
 const SNAPSHOT: Begin = begin!("REPEATABLE READ READ ONLY", "");
 
-/// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with the encoding UTF-8.
-/// Cloning shares the connections.
+/// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with UTF-8 encoding. Clones
+/// share the connections.
 ///
-/// It must be pointed to the primary server, also for look-ups: a replica may not yet know of a
-/// revocation.
+/// Connect it to the primary server, also for lookups: a replica may lag behind a revocation.
 pub type PostgresStore = Store<Postgres>;
 
 /// The connections to a PostgreSQL database.
@@ -106,38 +108,38 @@ pub struct Postgres {
     turns: WriteQueue,
     share: Share,
     door: Door,
-    /// Whether each transaction may have another connection of the server.
+    /// Whether each transaction may use a different server connection.
     is_pooled: bool,
 }
 
 impl PostgresStore {
     /// Connects to the database at an address such as `postgres://user@host/database`, with
-    /// [`pool_options`](Self::pool_options), and makes its schema or brings it up to date
+    /// [`pool_options`](Self::pool_options), and creates its schema or brings it up to date
     /// ([`migrate`](Self::migrate)).
     ///
-    /// Where the server cannot be reached, that is said at once, or after 5 seconds where it is
-    /// silent. Where a role may not change tables, let one that may call this once.
+    /// Reports an unreachable server at once, or after 5 seconds if it does not respond. Where the
+    /// role lacks the privilege to change tables, call this once with a role that has it.
     ///
     /// # Errors
-    /// An address that cannot be read, a server that does not answer or is a replica, a pooler in
-    /// transaction mode, a schema that this version must not use or cannot make, or a table that the
-    /// role may not read.
+    /// An invalid address, a server that does not answer or is a replica, a pooler in transaction
+    /// mode, a schema that this version must not use or cannot create, or a table that the role
+    /// cannot read.
     pub async fn connect(address: &str) -> Result<Self, OpenError> {
         Self::connect_with(address::read(address)?).await
     }
 
-    /// Connects with connection options of the host's own, and
-    /// [`pool_options`](Self::pool_options); then as [`connect`](Self::connect).
+    /// Connects with the host's own connection options and [`pool_options`](Self::pool_options);
+    /// otherwise the same as [`connect`](Self::connect).
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as [`connect`](Self::connect).
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, OpenError> {
-        // Boxed: nobody's future is as large as all that is done once.
+        // Boxed, so that a caller's future is not as large as this one-time setup.
         Box::pin(async move {
-            // A pool would try again until its time is up, and then not say why.
+            // A pool would retry until its timeout, and then not report the cause.
             let connection = lease::connect(&options).await?;
             if !lease::keeps_its_server(connection, &options).await? {
-                let cause = "two transactions of one connection had two of the server".into();
+                let cause = "two transactions of one connection used two server connections".into();
                 return Err(OpenError::Pooler { cause });
             }
             let store = Self::new(Self::pool_options().connect_lazy_with(options));
@@ -147,25 +149,26 @@ impl PostgresStore {
         .await
     }
 
-    /// Connects to a database behind a pooler that gives each transaction another connection of the
-    /// server, such as PgBouncer in its transaction mode; otherwise as [`connect`](Self::connect).
+    /// Connects to a database behind a pooler that assigns a different server connection to each
+    /// transaction, such as PgBouncer in transaction mode; otherwise the same as
+    /// [`connect`](Self::connect).
     ///
-    /// Nothing is set on a connection that lasts longer than a transaction, no statement has a
-    /// name, and no parameter is sent at the start that PgBouncer refuses. A look-up is one message
-    /// there and back; whatever else is a transaction of its own. A bus cannot hear through such a
-    /// pooler: see [`bus_on`](Self::bus_on).
+    /// No setting outlasts a transaction, no prepared statement is named, and no startup parameter
+    /// is sent that PgBouncer rejects. A lookup takes a single round trip; every other operation is
+    /// a transaction of its own. A bus cannot listen through such a pooler: see
+    /// [`bus_on`](Self::bus_on).
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as [`connect`](Self::connect).
     pub async fn behind_pooler(address: &str) -> Result<Self, OpenError> {
         Self::behind_pooler_with(address::read(address)?).await
     }
 
-    /// Connects with connection options of the host's own; then as
+    /// Connects with the host's own connection options; otherwise the same as
     /// [`behind_pooler`](Self::behind_pooler).
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as [`connect`](Self::connect).
     pub async fn behind_pooler_with(options: PgConnectOptions) -> Result<Self, OpenError> {
         Box::pin(async move {
             let options = options.extra_float_digits(None);
@@ -180,14 +183,15 @@ impl PostgresStore {
         .await
     }
 
-    /// How [`connect`](Self::connect) makes its pool: 10 connections, 5 seconds to get one; on
-    /// each, statements end after 10 seconds, waits for locks after 8, and transactions that their
-    /// client forgot after 30. A connection that was idle for a second is tried before it is used,
-    /// for a second at most; a busier one is trusted.
+    /// The pool options that [`connect`](Self::connect) uses: 10 connections and an acquire timeout
+    /// of 5 seconds. On each connection, statements time out after 10 seconds, waits for locks
+    /// after 8, and transactions that their client abandoned after 30. A connection that was idle
+    /// for a second is tested before use, for at most a second; one that was used more recently is
+    /// trusted.
     ///
-    /// Tables are read by their indexes and by plans for any values: `enable_seqscan` and others are
-    /// off, pages of the disk cost nothing, and `plan_cache_mode`, which PostgreSQL has since version
-    /// 12, is set. That suits the statements of this store alone: give such a pool no others.
+    /// Tables are read by index and with generic plans: `enable_seqscan` and others are off, disk
+    /// pages cost nothing, and `plan_cache_mode`, which needs PostgreSQL 12 or newer, is set. These
+    /// settings suit only the statements of this store: do not use such a pool for others.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
         Self::plain_pool_options().after_connect(|connection, _| {
@@ -204,15 +208,16 @@ impl PostgresStore {
             .acquire_timeout(ACQUIRE_TIMEOUT)
     }
 
-    /// A store on a pool of the host's own, which decides about limits of time on the server. Half
-    /// of its connections at most write at once, and a quarter at most read lists, usage and
-    /// events, so that look-ups find one. Call [`migrate`](Self::migrate) before anything else.
+    /// Creates a store on the host's own pool, which determines the server's time limits. At most
+    /// half of its connections write at the same time, and at most a quarter read lists, usage and
+    /// events, so that lookups always find one. Call [`migrate`](Self::migrate) before anything
+    /// else.
     ///
-    /// Here a look-up takes 3 seconds at most, and another read 10, after it waited 5 at most for
-    /// others that read lists, usage and events. A write begins within 10 seconds, with the wait
-    /// for its turn, each of its statements takes 10 at most, and all of it 30. A connection whose
-    /// operation took longer is closed. Warns, by `tracing`, where digests of keys may go beyond
-    /// this machine in clear text.
+    /// The store limits a lookup to 3 seconds and any other read to 10, after a wait of at most 5
+    /// for other reads of lists, usage and events. A write begins within 10 seconds, including the
+    /// wait for its turn; each of its statements takes at most 10, and the whole write at most 30.
+    /// A connection whose operation exceeded its limit is closed. Logs a warning, by `tracing`, if
+    /// digests of keys may be sent over the network unencrypted.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         address::warn_of_clear_text(&pool.connect_options());
@@ -230,8 +235,8 @@ impl PostgresStore {
         (*self.0.pool.connect_options()).clone()
     }
 
-    /// Closes all connections, after what is going on has ended, for which it waits 10 seconds at
-    /// most. What is asked afterwards gets no answer.
+    /// Closes all connections, after waiting at most 10 seconds for operations in progress. Later
+    /// operations fail.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(CLOSE_LIMIT, self.0.pool.close()).await;
     }
@@ -239,23 +244,24 @@ impl PostgresStore {
 
 impl Database for Postgres {
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
-        // First: who waited long for it would leave the server a statement that goes on for as long.
-        let place = self.share.place(O::PURPOSE).await?;
+        // The permit comes first: a read that waits long for a connection would leave the server a
+        // statement that runs for as long.
+        let permit = self.share.permit(O::PURPOSE).await?;
         let limit = Limit::of(match O::PURPOSE {
             Purpose::LookUp => LOOK_UP_LIMIT,
             Purpose::Request | Purpose::Management => READ_LIMIT,
         });
         let attempts = async {
             if self.is_pooled && O::PURPOSE != Purpose::LookUp {
-                return self.in_transaction(&operation, &READ, limit, &place).await;
+                return self.in_transaction(&operation, &READ, limit, &permit).await;
             }
             for _ in 0..self.attempts() {
-                match self.read_once(&operation, limit, &place).await {
+                match self.read_once(&operation, limit, &permit).await {
                     Err(fault) if fault.is_lost_connection() => {}
                     done => return done,
                 }
             }
-            self.read_once(&operation, limit, &place).await
+            self.read_once(&operation, limit, &permit).await
         };
         limit.on(attempts).await
     }
@@ -263,7 +269,7 @@ impl Database for Postgres {
     async fn read_snapshot<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         let limit = Limit::of(READ_LIMIT);
         limit
-            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Place::none()))
+            .on(self.in_transaction(&operation, &SNAPSHOT, limit, &Permit::none()))
             .await
     }
 
@@ -291,7 +297,7 @@ impl Database for Postgres {
     }
 
     fn listen(store: &PostgresStore) -> Option<Arc<dyn InvalidationBus>> {
-        // Nothing is heard through a pooler, and whoever listens needs a runtime.
+        // Notifications do not arrive through a pooler, and listening needs a runtime.
         if store.0.is_pooled || Handle::try_current().is_err() {
             return None;
         }
@@ -308,8 +314,8 @@ impl Database for Postgres {
 }
 
 impl Postgres {
-    /// After a restart of the server every connection of the pool may be lost, which each tells
-    /// when it is used.
+    /// After a server restart, every connection of the pool may be broken, each of which is noticed
+    /// only when it is used.
     fn attempts(&self) -> u32 {
         self.pool.options().get_max_connections()
     }
@@ -323,8 +329,8 @@ impl Postgres {
         }
     }
 
-    /// Begins a transaction. Nothing has happened in it yet, so that another connection may be
-    /// taken.
+    /// Begins a transaction. Nothing has been executed in it yet, so that it may be retried on
+    /// another connection.
     async fn begin(&self, begin: &Begin, limit: Limit) -> Result<Lease, Fault> {
         for _ in 0..self.attempts() {
             match self.begin_once(begin, limit).await {
@@ -346,15 +352,15 @@ impl Postgres {
         Ok(lease)
     }
 
-    /// Reads on a connection outside of any transaction.
+    /// Reads on a connection outside of a transaction.
     async fn read_once<O: Operation>(
         &self,
         operation: &O,
         limit: Limit,
-        place: &Place,
+        permit: &Permit,
     ) -> Result<O::Answer, Fault> {
         let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
-        lease.keep(place);
+        lease.keep(permit);
         let statements = if self.is_pooled {
             Statements::Inline
         } else {
@@ -371,10 +377,10 @@ impl Postgres {
         operation: &O,
         begin: &Begin,
         limit: Limit,
-        place: &Place,
+        permit: &Permit,
     ) -> Result<O::Answer, Fault> {
         let mut lease = self.begin(begin, limit).await?;
-        lease.keep(place);
+        lease.keep(permit);
         let done = operation.run(&mut lease.session(self.statements())?).await;
         lease.ended(&done);
         done

@@ -1,8 +1,8 @@
-//! A record as a row: the whole of it as JSON, and beside it the columns that are asked about.
+//! A record as a row: the whole record as JSON, and beside it the columns that queries use.
 //!
-//! The columns are derived from the record in the statement that writes it. Whoever reads a row
-//! derives them again and compares: a row whose columns and JSON disagree is corrupt, whichever of
-//! them is wrong.
+//! The columns are derived from the record when it is written. Whenever a row is read, they are
+//! derived again and compared: a row whose columns and JSON disagree is corrupt, whichever of them
+//! is wrong.
 
 use portunus::key::{KeyRecord, Revocation};
 
@@ -10,10 +10,10 @@ use crate::fault::{Fault, Refusal};
 use crate::time;
 use crate::value::{Row, Value};
 
-/// The table, for errors.
+/// The table name, for errors.
 pub(crate) const TABLE: &str = "portunus_keys";
 
-/// The columns of a record but for the JSON, in the order of the statements.
+/// The columns of a record except the JSON, in the order of the statements.
 fn columns(record: &KeyRecord) -> Result<[(&'static str, Value); 16], Refusal> {
     let version = i64::try_from(record.version).map_err(|_| Refusal::OutOfRange("version"))?;
     let millis = |at: &Option<_>| Value::Int(at.map(time::floor));
@@ -57,7 +57,7 @@ fn columns(record: &KeyRecord) -> Result<[(&'static str, Value); 16], Refusal> {
     ])
 }
 
-/// A text as its column holds it: PostgreSQL's takes no NUL.
+/// A string as its column stores it: PostgreSQL rejects NUL.
 pub(crate) fn text(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
@@ -70,8 +70,8 @@ pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
     Ok(columns.chain([json.into()]).collect())
 }
 
-/// The record with times that can be kept: where they have a part of a millisecond, the key works a
-/// little later or ends a little earlier.
+/// The record with times that can be stored: times with a fraction of a millisecond are rounded so
+/// that the key becomes valid slightly later or expires slightly earlier.
 fn in_milliseconds(mut record: KeyRecord) -> Result<KeyRecord, Refusal> {
     record.created_at = time::cut(record.created_at).ok_or(Refusal::OutOfRange("created_at"))?;
     if let Some(at) = record.not_before {
@@ -81,16 +81,16 @@ fn in_milliseconds(mut record: KeyRecord) -> Result<KeyRecord, Refusal> {
         record.expires_at = Some(time::cut(at).ok_or(Refusal::OutOfRange("expires_at"))?);
     }
     if let Some(Revocation { at, .. }) = &mut record.revoked {
-        *at = time::cut(*at).ok_or(Refusal::OutOfRange("revocation's time"))?;
+        *at = time::cut(*at).ok_or(Refusal::OutOfRange("revocation time"))?;
     }
     Ok(record)
 }
 
-/// Whose a row is.
+/// The column of the tenant that owns the row.
 const TENANT: &str = "tenant_id";
 
-/// The column to name where JSON cannot be read: that of the tenant, where the JSON names another
-/// one all the same.
+/// The column to name if the JSON cannot be read: the tenant's column if the JSON still names a
+/// different tenant.
 pub(crate) fn unreadable(
     json: &str,
     pointer: &str,
@@ -108,14 +108,14 @@ pub(crate) fn unreadable(
     }
 }
 
-/// The first column that is not as it was derived. Whose the row is comes before all others.
+/// The first column that differs from its derived value. The tenant comes before all others.
 pub(crate) fn first_wrong(mut wrong: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let first = wrong.next()?;
     let is_tenant = first == TENANT || wrong.any(|column| column == TENANT);
     Some(if is_tenant { TENANT } else { first })
 }
 
-/// Whether a row that cannot be read, as [`Row::corrupt`] names it, may be another tenant's than its
+/// Whether an unreadable row, as named by [`Row::corrupt`], may belong to another tenant than its
 /// column says.
 pub(crate) fn may_be_foreign(what: &str) -> bool {
     what.strip_suffix(TENANT)
@@ -153,7 +153,7 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
     let otherwise = || row.corrupt(unreadable(&json, "/owner/tenant_id", &stored[5], "record"));
     let record = KeyRecord::from_json(&json).map_err(|_| otherwise())?;
     let derived = columns(&record).map_err(|_| otherwise())?;
-    // Another version may derive other columns, but whose key it is and whether it ended.
+    // Another version may derive other columns, except those for the owner and the end of a key.
     const SURE: [&str; 5] = ["id", "tenant_id", "user_id", "enabled", "revoked_at"];
     let is_sure = |column: &str| record.needs().is_none() || SURE.contains(&column);
     let wrong = derived
@@ -167,7 +167,7 @@ pub(crate) fn read(row: &mut Row) -> Result<KeyRecord, Fault> {
     }
 }
 
-/// Whether two values are one; NULL has no type.
+/// Whether two values are equal; NULL has no type.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let is_null = |value: &Value| {
         matches!(

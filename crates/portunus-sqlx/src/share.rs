@@ -1,9 +1,10 @@
-//! The part of the connections that management reads share, so that look-ups find one at any time.
+//! The share of the connections that management reads may use, so that a connection is always
+//! available for lookups.
 //!
-//! Whoever reads for management takes a place before a connection. The place is given back once the
-//! connection can be used again: where a read is dropped in the middle of a statement, that is when
-//! the statement has ended, which [`Stop`] brings about on SQLite, and the server's own time limit
-//! on PostgreSQL (see the module `lease`).
+//! A management read takes a permit before it takes a connection. The permit is returned once the
+//! connection is usable again: if a read is dropped in the middle of a statement, that is when the
+//! statement has ended, which [`Stop`] causes on SQLite, and the server's own time limit on
+//! PostgreSQL (see the module `lease`).
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
@@ -20,24 +21,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::fault::{Fault, Refusal};
 
-/// The longest that a management read waits for its place.
-pub(crate) const PLACE_LIMIT: Duration = Duration::from_secs(5);
-/// The longest that a connection with a statement that nobody waits for is kept.
+/// The longest time that a management read waits for its permit.
+pub(crate) const PERMIT_LIMIT: Duration = Duration::from_secs(5);
+/// The longest time that a connection with an abandoned statement is kept.
 #[cfg(feature = "sqlite")]
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
-/// What a read is for.
+/// The purpose of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A request looks its key up.
+    /// A request looks up its key.
     LookUp,
-    /// A request or a write waits for something else, or the start of the process does.
+    /// A request, a write or the start of the process waits for something else.
     Request,
-    /// Somebody looks at keys, usage or events.
+    /// A list of keys, usage or events.
     Management,
 }
 
-/// How many management reads there are at once.
+/// Limits the number of concurrent management reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Share(Arc<Semaphore>);
 
@@ -47,23 +48,23 @@ impl Share {
         Self(Arc::new(Semaphore::new(at_once)))
     }
 
-    /// A place for a read: at once for requests, in order for the rest.
-    pub(crate) async fn place(&self, purpose: Purpose) -> Result<Place, Fault> {
+    /// Takes a permit for a read: at once for requests, in order for management reads.
+    pub(crate) async fn permit(&self, purpose: Purpose) -> Result<Permit, Fault> {
         if purpose != Purpose::Management {
-            return Ok(Place(None));
+            return Ok(Permit(None));
         }
-        let permit = tokio::time::timeout(PLACE_LIMIT, Arc::clone(&self.0).acquire_owned()).await;
-        let permit = permit.map_err(|_| Refusal::NoPlace(PLACE_LIMIT))?;
-        Ok(Place(Some(Arc::new(permit.map_err(|_| Refusal::Closed)?))))
+        let permit = tokio::time::timeout(PERMIT_LIMIT, Arc::clone(&self.0).acquire_owned()).await;
+        let permit = permit.map_err(|_| Refusal::NoPermit(PERMIT_LIMIT))?;
+        Ok(Permit(Some(Arc::new(permit.map_err(|_| Refusal::Closed)?))))
     }
 }
 
-/// A place among the management reads, or none because none is needed.
+/// A permit for a management read, or none if the read does not need one.
 #[derive(Debug, Clone)]
-pub(crate) struct Place(Option<Arc<OwnedSemaphorePermit>>);
+pub(crate) struct Permit(Option<Arc<OwnedSemaphorePermit>>);
 
-impl Place {
-    /// None, because none is needed.
+impl Permit {
+    /// No permit, for reads that do not need one.
     #[cfg(feature = "postgres")]
     pub(crate) fn none() -> Self {
         Self(None)
@@ -73,34 +74,34 @@ impl Place {
         self.0.is_some()
     }
 
-    /// A connection that keeps this place until it can be used again.
+    /// Wraps a connection so that it holds this permit until it is usable again.
     #[cfg(feature = "sqlite")]
     pub(crate) fn lend<DB: Database>(&self, connection: PoolConnection<DB>) -> Lent<DB> {
         Lent {
             connection: Some(connection),
-            place: self.clone(),
+            permit: self.clone(),
             stop: None,
         }
     }
 }
 
-/// A connection with a place.
+/// A connection with its permit.
 #[cfg(feature = "sqlite")]
 pub(crate) struct Lent<DB: Database> {
     connection: Option<PoolConnection<DB>>,
-    place: Place,
+    permit: Permit,
     stop: Option<Stop>,
 }
 
 #[cfg(feature = "sqlite")]
 impl<DB: Database> Lent<DB> {
     pub(crate) fn connection(&mut self) -> Result<&mut DB::Connection, Fault> {
-        // Only `done` and `drop` take it away.
+        // Only `done` and `drop` take it.
         let connection = self.connection.as_deref_mut();
         connection.ok_or_else(|| Refusal::Closed.into())
     }
 
-    /// What ends a statement on this connection once nobody waits for it.
+    /// Sets what ends a statement on this connection once it is abandoned.
     pub(crate) fn stop_with(&mut self, stop: Stop) {
         self.stop = Some(stop);
     }
@@ -113,7 +114,7 @@ impl<DB: Database> Lent<DB> {
         self.done();
     }
 
-    /// Gives the connection back after its last statement has ended.
+    /// Returns the connection after its last statement has ended.
     pub(crate) fn done(mut self) {
         if let Some(stop) = &self.stop {
             stop.set(DONE);
@@ -124,18 +125,18 @@ impl<DB: Database> Lent<DB> {
 
 #[cfg(feature = "sqlite")]
 impl<DB: Database> Drop for Lent<DB> {
-    /// Nobody waits for the statement any more.
+    /// The statement is abandoned.
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        let place = Place(self.place.0.take());
+        let permit = Permit(self.permit.0.take());
         let stop = self.stop.take().inspect(|stop| stop.set(STOPPED));
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         runtime.spawn(async move {
-            // Answers after what was going on before it.
+            // The ping is answered after the statement in progress.
             let ended = tokio::time::timeout(DRAIN_LIMIT, connection.ping()).await;
             if let Some(stop) = stop {
                 stop.set(DONE);
@@ -143,12 +144,12 @@ impl<DB: Database> Drop for Lent<DB> {
             if !matches!(ended, Ok(Ok(()))) {
                 connection.close_on_drop();
             }
-            drop((connection, place));
+            drop((connection, permit));
         });
     }
 }
 
-/// Ends the statements of one read on SQLite: at a time, or as soon as nobody waits for it.
+/// Ends the statements of one read on SQLite: at a time limit, or as soon as it is abandoned.
 #[cfg(feature = "sqlite")]
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(Arc<AtomicU8>);
@@ -157,11 +158,11 @@ pub(crate) struct Stop(Arc<AtomicU8>);
 const GOING_ON: u8 = 0;
 #[cfg(feature = "sqlite")]
 const STOPPED: u8 = 1;
-/// The connection is others' now.
+/// The connection belongs to another operation.
 #[cfg(feature = "sqlite")]
 const DONE: u8 = 2;
 
-/// How many instructions of a statement there are between two looks: some microseconds.
+/// The number of instructions of a statement between two checks: some microseconds.
 #[cfg(feature = "sqlite")]
 const INSTRUCTIONS: i32 = 1_000;
 

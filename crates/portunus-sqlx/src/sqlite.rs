@@ -1,5 +1,5 @@
-//! Keys in a SQLite file: one writer at a time, readers beside it, and every acknowledged write on
-//! the disk.
+//! Keys in a SQLite file: one writer at a time, concurrent readers, and every acknowledged write on
+//! disk.
 
 mod file;
 mod transaction;
@@ -23,23 +23,23 @@ use crate::store::{Database, READ_LIMIT, Store};
 use crate::value::{Row, Session, Value, bound, cells};
 use crate::write_queue::WriteQueue;
 
-/// The longest that a write may take, once it is its turn.
+/// The longest time that a write may take, once its turn has come.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// How many connections read at once.
+/// The number of connections for reads.
 const READERS: u32 = 4;
-/// How many of them management reads may have at once.
+/// The number of them that management reads may use at once.
 const MANAGEMENT_READERS: u32 = 2;
-/// How long a connection waits for a lock that another process holds.
+/// How long a connection waits for a lock held by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long another process may be making the schema.
+/// How long to wait for another process that creates the schema.
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(15);
-/// SQLite does not wait for every lock; then this long passes until it is tried again.
+/// SQLite does not wait for every lock; in those cases, the pause before a retry.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Cloning shares the connections.
+/// A [`KeyStore`](portunus::store::KeyStore) in a SQLite file. Clones share the connections.
 ///
-/// Several processes of one machine may use the file at once; each sees the others' writes at once.
-/// The file must not be on a network file system.
+/// Several processes of one machine may use the file at the same time; each sees the others' writes
+/// at once. The file must not be on a network file system.
 pub type SqliteStore = Store<Sqlite>;
 
 /// The connections to a SQLite file.
@@ -52,16 +52,16 @@ pub struct Sqlite {
 }
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is not there, for its owner alone: with a write-ahead log,
-    /// `synchronous = FULL`, foreign keys, and five seconds of patience with other processes. Its
-    /// schema is made or brought up to date ([`migrate`](Self::migrate)).
+    /// Opens a file, and creates it, accessible only to its owner, if it does not exist. Sets a
+    /// write-ahead log, `synchronous = FULL`, foreign keys, and a five-second wait for locks of
+    /// other processes. Creates its schema or brings it up to date ([`migrate`](Self::migrate)).
     ///
-    /// A database in memory (`:memory:`) is refused: use
+    /// Rejects an in-memory database (`:memory:`): use
     /// [`MemoryStore`](portunus::store::MemoryStore).
     ///
     /// # Errors
-    /// A file that cannot be opened and written, or is no SQLite database, or is locked by another
-    /// process for long, or has a schema that this version must not use or cannot make.
+    /// The file cannot be opened and written, is not a SQLite database, is locked by another
+    /// process for too long, or has a schema that this version must not use or cannot create.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         if file::is_none(path) {
@@ -73,18 +73,18 @@ impl SqliteStore {
             .create_if_missing(true)
             .busy_timeout(BUSY_TIMEOUT);
         let store = Self::open_with(options).await?;
-        // Where a file may only be read, SQLite opens it all the same.
+        // SQLite also opens a file that is read-only.
         match store.0.write(Nothing).await {
             Err(fault) if fault.is_read_only() => Err(cannot_use(path, fault.into())),
             _ => Ok(store),
         }
     }
 
-    /// Opens a file with options of the host's own. The write-ahead log, `synchronous = FULL` and
+    /// Opens a file with the host's own options. The write-ahead log, `synchronous = FULL` and
     /// foreign keys are set in any case, and the schema is brought up to date.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The same as [`open`](Self::open).
     pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, OpenError> {
         let path = options.get_filename().to_owned();
         if file::is_none(&path) {
@@ -96,7 +96,7 @@ impl SqliteStore {
             connected = Self::connect(options.clone()).await;
         }
         let store = connected.map_err(|fault| cannot_use(&path, fault.into()))?;
-        // Each connection would have another one.
+        // Each connection would have its own database.
         if store.0.read(IsInMemory).await? {
             return Err(OpenError::InMemory);
         }
@@ -111,7 +111,7 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            // What is deleted is overwritten: signing states among it.
+            // Deleted content, such as signing states, is overwritten.
             .pragma("secure_delete", "ON");
         let pool = |connections| {
             SqlitePoolOptions::new()
@@ -123,7 +123,7 @@ impl SqliteStore {
         };
         Ok(Self(Sqlite {
             writer: pool(1).connect_with(options.clone()).await?,
-            // Reads need no room for temporary files on a disk that may be full.
+            // Reads then need no space for temporary files on a disk that may be full.
             readers: pool(READERS)
                 .connect_with(options.pragma("temp_store", "MEMORY"))
                 .await?,
@@ -132,12 +132,12 @@ impl SqliteStore {
         }))
     }
 
-    /// A store on a pool of the host's own, for reads and writes. It decides how durable a write is
-    /// when it is acknowledged: with `synchronous` below `FULL`, a power cut may undo a revocation.
-    /// Each connection must see the same database, and a connection that failed is replaced, so that
-    /// a database in memory is lost. Clones of this store take turns to write; a second store on the
-    /// same pool waits in SQLite, as another process does. Call [`migrate`](Self::migrate) before
-    /// anything else.
+    /// Creates a store on the host's own pool, for reads and writes. The pool determines how
+    /// durable an acknowledged write is: with `synchronous` below `FULL`, a power failure may undo
+    /// a revocation. Each connection must use the same database. A connection that failed is
+    /// replaced, so that an in-memory database is lost. Clones of this store take turns to write; a
+    /// second store on the same pool waits in SQLite, as another process does. Call
+    /// [`migrate`](Self::migrate) before anything else.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         let half = pool.options().get_max_connections() / 2;
@@ -149,13 +149,12 @@ impl SqliteStore {
         })
     }
 
-    /// How the connections are made.
+    /// The options for new connections.
     pub(crate) fn connect_options(&self) -> SqliteConnectOptions {
         (*self.0.readers.connect_options()).clone()
     }
 
-    /// Closes all connections, after what is going on has ended. What is asked afterwards gets no
-    /// answer.
+    /// Closes all connections, after operations in progress have ended. Later operations fail.
     pub async fn close(&self) {
         self.0.readers.close().await;
         self.0.writer.close().await;
@@ -179,7 +178,7 @@ impl Database for Sqlite {
 
     async fn make_schema(&self) -> Result<(), Fault> {
         let _turn = self.turns.wait(Migrate.lane()).await?;
-        // Another process may be doing it.
+        // Another process may be migrating it.
         let patience = Patience::of(SCHEMA_PATIENCE);
         let mut made = self.write_once(Migrate).await;
         while patience.tries_again(&made).await {
@@ -194,7 +193,7 @@ impl Database for Sqlite {
         Some(Arc::new(store.watch()))
     }
 
-    /// They are made with the schema.
+    /// Indexes are created with the schema.
     async fn make_indexes(&self) -> Result<(), Fault> {
         Ok(())
     }
@@ -206,16 +205,16 @@ impl Sqlite {
         limit: Duration,
         operation: O,
     ) -> Result<O::Answer, Fault> {
-        let place = self.share.place(O::PURPOSE).await?;
+        let permit = self.share.permit(O::PURPOSE).await?;
         let read = limited(limit, async {
-            let mut lent = place.lend(self.readers.acquire().await?);
-            if place.is_taken() {
+            let mut lent = permit.lend(self.readers.acquire().await?);
+            if permit.is_taken() {
                 let stop = Stop::on(lent.connection()?, Instant::now() + limit).await?;
                 lent.stop_with(stop);
             }
             let answer = operation.run(lent.connection()?).await;
             match answer {
-                // Another connection may do better.
+                // Another connection may succeed.
                 Err(Fault::Database(_)) => lent.discard(),
                 _ => lent.done(),
             }
@@ -232,7 +231,7 @@ impl Sqlite {
     }
 }
 
-/// How long another process is waited for that holds the file.
+/// A limited wait for another process that holds the file.
 struct Patience {
     limit: Duration,
     since: Instant,
@@ -255,7 +254,7 @@ impl Patience {
     }
 }
 
-/// What comes of a piece of work that may not take longer than this.
+/// The result of work that has a time limit.
 async fn limited<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Fault>>,
@@ -283,7 +282,7 @@ impl Operation for IsInMemory {
     }
 }
 
-/// A write that changes nothing, nor anything on the disk.
+/// A write that changes neither a row nor the file.
 struct Nothing;
 
 #[async_trait]
@@ -295,12 +294,12 @@ impl Operation for Nothing {
     }
 }
 
-/// Says also what the system has against it.
+/// Adds the operating system's reason to the error.
 fn cannot_use(path: &Path, mut error: OpenError) -> OpenError {
     if let OpenError::Schema { cause, .. } | OpenError::Unavailable { cause } = &mut error {
-        // It is SQLite's own words only where another process has the file.
+        // SQLite's own message is enough only where another process holds the file.
         let obstacle = if cause.contains("database is locked") {
-            Some("another process has it for too long".to_owned())
+            Some("another process holds it for too long".to_owned())
         } else {
             file::obstacle(path)
         };

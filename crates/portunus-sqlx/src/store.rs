@@ -1,4 +1,4 @@
-//! The store, the same on both databases.
+//! The store, shared by both databases.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,41 +16,41 @@ use crate::OpenError;
 use crate::fault::Fault;
 use crate::operation::{self, FoldOwner, Operation, Owners, is_folded};
 
-/// The longest that a read may take.
+/// The longest time that a read may take.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 
-/// One of the databases, by its connections: how an operation is done there.
+/// A database, by its connections: how an operation is run there.
 pub(crate) trait Database: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Reads, on any connection.
+    /// Reads on any connection.
     fn read<O: Operation>(
         &self,
         operation: O,
     ) -> impl Future<Output = Result<O::Answer, Fault>> + Send;
 
-    /// Reads what was there at one instant, in several statements.
+    /// Reads a consistent snapshot with several statements.
     fn read_snapshot<O: Operation>(
         &self,
         operation: O,
     ) -> impl Future<Output = Result<O::Answer, Fault>> + Send;
 
-    /// Writes in a transaction, when it is its turn, and commits.
+    /// Writes in a transaction, when its turn comes, and commits.
     fn write<O: Operation>(
         &self,
         operation: O,
     ) -> impl Future<Output = Result<O::Answer, Fault>> + Send;
 
-    /// Brings the schema up to date, however long that takes.
+    /// Migrates the schema, without a time limit.
     fn make_schema(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Starts to hear what changes, where that is possible.
+    /// Starts to listen for changes, where that is possible.
     fn listen(store: &Store<Self>) -> Option<Arc<dyn InvalidationBus>>;
 
-    /// Makes the indexes that the schema leaves for later.
+    /// Creates the indexes that the schema defers.
     fn make_indexes(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// A [`KeyStore`] in a database: [`SqliteStore`](crate::SqliteStore) or
-/// [`PostgresStore`](crate::PostgresStore). Cloning shares the connections.
+/// [`PostgresStore`](crate::PostgresStore). Clones share the connections.
 #[derive(Clone)]
 pub struct Store<D>(pub(crate) D);
 
@@ -60,17 +60,20 @@ impl<D: fmt::Debug> fmt::Debug for Store<D> {
     }
 }
 
-#[expect(private_bounds, reason = "there are two databases, and hosts add none")]
+#[expect(
+    private_bounds,
+    reason = "only the two built-in databases are supported"
+)]
 impl<D: Database> Store<D> {
-    /// Makes the schema, or brings it up to date, which `open` and `connect` do already: for a
-    /// store on a pool of the host's own. Doing so again, or in several processes at once, is
-    /// harmless. Where there is nothing to do, nothing is written, so that a role that may only
-    /// read and write rows is enough. Look-ups go on meanwhile.
+    /// Creates the schema or brings it up to date, for a store on the host's own pool; `open` and
+    /// `connect` do so already. Repeated calls, also from several processes at once, are harmless.
+    /// If there is nothing to do, nothing is written, so that a role that may only read and write
+    /// rows is enough. Lookups continue meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::Newer`] where a newer version of this crate wrote the database for programs
-    /// that know more than this one, [`OpenError::Schema`] where the schema could not be changed,
-    /// or the database giving no answer.
+    /// [`OpenError::Newer`] if a newer version of this crate wrote the database and requires a
+    /// newer program, [`OpenError::Schema`] if the schema could not be changed, or
+    /// [`OpenError::Unavailable`] if the database did not answer.
     pub async fn migrate(&self) -> Result<(), OpenError> {
         let (found, known) = self.0.read(operation::Inspect).await?;
         if found.is_behind(known)? {
@@ -86,19 +89,19 @@ impl<D: Database> Store<D> {
 
     /// Lower-cases the user ids of owners that are UUIDs
     /// ([`UserIds::Uuid`](portunus::actor::UserIds::Uuid)), in records that were written before the
-    /// host said that they are; returns how many records changed. No migration does this. Other ids
-    /// stay byte for byte.
+    /// host declared them so; returns the number of changed records. No migration does this. Other
+    /// ids are kept byte for byte.
     ///
     /// The records and the primary key of one spelling of one owner change in one step. Of two
-    /// primary keys the newer one stays, by when it was made, and each record's version is raised
-    /// by one. Caches are told as of any other write, so that it is safe while nodes are running,
-    /// in several processes at once, and again after it was cut off. Nodes that do not know of
-    /// `UserIds::Uuid` yet may add other spellings: call it again after the last of them is gone.
-    /// Events keep the ids that they were written with.
+    /// primary keys, the one created later is kept, and each record's version is raised by one.
+    /// Caches are invalidated as after any other write, so that the call is safe while nodes are
+    /// running, from several processes at once, and again after it was interrupted. Nodes that do
+    /// not yet know of `UserIds::Uuid` may add other spellings: call it again after the last of
+    /// them has stopped. Events keep the ids with which they were written.
     ///
     /// # Errors
-    /// The database giving no answer, or a record of such an owner that cannot be read. What was
-    /// changed until then stays changed.
+    /// The database does not answer, or a record of such an owner cannot be read. Changes made
+    /// until then are kept.
     pub async fn fold_user_ids(&self) -> Result<u64, StoreError> {
         let (mut place, mut changed) = (None, 0);
         loop {

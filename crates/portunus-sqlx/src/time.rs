@@ -1,7 +1,7 @@
-//! Times as a database keeps them: whole milliseconds since the epoch.
+//! Times as a database stores them: whole milliseconds since the epoch.
 //!
-//! Times of records are cut to the millisecond when they are written, each to the side that grants
-//! less. Times that are only asked about may be any; they are rounded so that the answer is the
+//! Times of records are rounded to the millisecond when they are written, each in the direction
+//! that grants less. Times in queries may be arbitrary; they are rounded so that the result is the
 //! same as without rounding.
 
 use std::time::{Duration, SystemTime};
@@ -32,7 +32,7 @@ pub(crate) fn ceil(at: SystemTime) -> i64 {
     clamped(-(-nanos(at)).div_euclid(NANOS_PER_MILLI))
 }
 
-/// A time from its milliseconds; `None` where they are no time.
+/// The time of a number of milliseconds; `None` if it is out of range.
 pub(crate) fn from_millis(millis: i64) -> Option<SystemTime> {
     let distance = Duration::from_millis(millis.unsigned_abs());
     if millis < 0 {
@@ -47,7 +47,7 @@ pub(crate) fn max_millis() -> i64 {
     clamped(nanos(SystemTime::UNIX_EPOCH + MAX_TIME) / NANOS_PER_MILLI)
 }
 
-/// A time from its milliseconds, where it can be kept.
+/// The time of a number of milliseconds, if it can be stored.
 fn kept(millis: i64) -> Option<SystemTime> {
     (0..=max_millis())
         .contains(&millis)
@@ -55,12 +55,12 @@ fn kept(millis: i64) -> Option<SystemTime> {
         .flatten()
 }
 
-/// A time cut to the millisecond, not later; `None` where it cannot be kept.
+/// A time rounded down to the millisecond; `None` if it cannot be stored.
 pub(crate) fn cut(at: SystemTime) -> Option<SystemTime> {
     kept(floor(at))
 }
 
-/// A time raised to the millisecond, not earlier; `None` where it cannot be kept.
+/// A time rounded up to the millisecond; `None` if it cannot be stored.
 pub(crate) fn raised(at: SystemTime) -> Option<SystemTime> {
     kept(ceil(at))
 }

@@ -1,7 +1,7 @@
-//! What goes into a statement and what comes out of a row, the same for both databases.
+//! Values of statements and rows, the same for both databases.
 //!
-//! A row is read column by column, in the order of its statement. A column that holds something
-//! else than it must is an error that names row and column, and shows nothing of what stands there.
+//! A row is read column by column, in the order of its statement. A column with an unexpected value
+//! is an error that names the row and the column, but does not include the value.
 
 use async_trait::async_trait;
 use sqlx::query::Query;
@@ -13,13 +13,13 @@ use crate::sql::Dialect;
 /// A connection, in a transaction or not.
 #[async_trait]
 pub(crate) trait Session: Send {
-    /// The statements that the two databases spell differently.
+    /// The statements that differ between the two databases.
     fn dialect(&self) -> &'static Dialect;
 
-    /// All rows of a query.
+    /// Returns all rows of a query.
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault>;
 
-    /// Makes a change; returns how many rows it touched.
+    /// Makes a change; returns the number of affected rows.
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault>;
 
     /// Runs several statements without values.
@@ -60,10 +60,10 @@ impl From<&str> for Value {
     }
 }
 
-/// What stands in one column of a row; `None` where it is of no type that this crate writes.
+/// The value of one column of a row; `None` if its type is one that this crate does not write.
 pub(crate) type Cell = Option<Value>;
 
-/// A row, still to be read.
+/// A row that is not decoded yet.
 pub(crate) struct Row {
     table: &'static str,
     name: String,
@@ -85,14 +85,14 @@ impl Row {
         self
     }
 
-    /// Names the row for errors. What stands in a database may be anything, so that only the
-    /// beginning is shown.
+    /// Names the row for errors. A database may contain anything, so that only the beginning is
+    /// shown.
     pub(crate) fn rename(&mut self, table: &'static str, name: &str) {
         self.table = table;
         self.name = name.chars().take(128).collect();
     }
 
-    /// The error that this column cannot be understood.
+    /// The error for a column that cannot be decoded.
     pub(crate) fn corrupt(&self, column: &str) -> Fault {
         Fault::Corrupt(format!(
             "{} row {:?}, column {column}",
@@ -100,12 +100,12 @@ impl Row {
         ))
     }
 
-    /// A column that is still to be read, by how many come before it.
+    /// A column that is not decoded yet, by the number of columns before it.
     pub(crate) fn peek(&self, column: usize) -> Option<&Value> {
         self.cells.as_slice().get(column)?.as_ref()
     }
 
-    /// The next column as it is.
+    /// The next column, undecoded.
     pub(crate) fn value(&mut self, column: &str) -> Result<Value, Fault> {
         self.cells
             .next()
@@ -116,7 +116,7 @@ impl Row {
     pub(crate) fn maybe_int(&mut self, column: &str) -> Result<Option<i64>, Fault> {
         match self.value(column)? {
             Value::Int(value) => Ok(value),
-            // The type of NULL is whatever the database says.
+            // The type of NULL depends on the database.
             Value::Text(None) | Value::Bytes(None) => Ok(None),
             _ => Err(self.corrupt(column)),
         }
@@ -166,7 +166,7 @@ where
     #[cfg(debug_assertions)]
     assert!(
         crate::sql::is_known(dialect, sql),
-        "a statement that the registry does not have: {sql}"
+        "a statement that is not in the registry: {sql}"
     );
     #[cfg(not(debug_assertions))]
     let _ = dialect;
@@ -178,7 +178,7 @@ where
     })
 }
 
-/// What a database answered, each cell by the type that it has there.
+/// A row from the database, each cell by its database type.
 pub(crate) fn cells<D: sqlx::Database>(row: &D::Row) -> Row
 where
     usize: ColumnIndex<D::Row>,

@@ -1,9 +1,9 @@
-//! Whose turn it is to write: a few writes at once, and one on SQLite.
+//! The order of writes: a few at the same time, and one at a time on SQLite.
 //!
-//! A write that may narrow what a key may do goes before all that cannot, however long these have
-//! waited. Among those of one kind each tenant has its turn, whatever another tenant has waiting.
-//! Where several write at once, writes that cannot narrow never hold all the turns, nor does one
-//! tenant: what is slow in the database keeps nobody else's revocation waiting.
+//! A write that may narrow what a key may do takes precedence over all others, however long these
+//! have waited. Within each class, tenants take turns, whatever another tenant has queued. Where
+//! several writes run at the same time, neither the writes that cannot narrow nor those of a single
+//! tenant ever hold all turns: slow writes do not delay another tenant's revocation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,28 +14,28 @@ use tokio::time::timeout;
 
 use crate::fault::{Fault, Refusal};
 
-/// The longest that a write waits for its turn.
+/// The longest time that a write waits for its turn.
 const TURN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Where a write waits.
+/// The class and the tenant of a write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lane {
     /// Whether it may narrow what a key may do.
     pub(crate) narrows: bool,
-    /// Whose keys it is about; `None` where it is about those of several, or of none.
+    /// The tenant that owns the keys; `None` for keys of several tenants, or of none.
     pub(crate) tenant: Option<String>,
 }
 
-/// Lets a few writers in at a time.
+/// Admits a few writes at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct WriteQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     most: usize,
-    /// The most that write at once and cannot narrow.
+    /// The largest number of concurrent writes that cannot narrow.
     most_others: usize,
-    /// The most of one tenant that write at once and may narrow.
+    /// The largest number of concurrent writes of one tenant that may narrow.
     most_of_tenant: usize,
     state: Mutex<State>,
 }
@@ -44,32 +44,33 @@ struct Shared {
 struct State {
     narrowing: Waiting,
     others: Waiting,
-    /// How many write now: those that may narrow by tenant, and the others.
+    /// The number of writes in progress: those that may narrow, by tenant, and the others.
     narrowing_now: BTreeMap<Option<String>, usize>,
     others_now: usize,
 }
 
-/// Those who wait, each tenant's in the order in which they came.
+/// Waiting writes, in order of arrival for each tenant.
 #[derive(Debug, Default)]
 struct Waiting {
     by_tenant: BTreeMap<Option<String>, VecDeque<oneshot::Sender<Turn>>>,
-    /// The tenants of whom any wait, in the order of their turns.
+    /// The tenants with waiting writes, in the order of their turns.
     order: VecDeque<Option<String>>,
 }
 
-/// A turn to write, until this is dropped.
+/// A turn to write, which ends when this is dropped.
 #[derive(Debug)]
-#[must_use = "the turn is over when this is dropped"]
+#[must_use = "the turn ends when this is dropped"]
 pub(crate) struct Turn {
     shared: Arc<Shared>,
     lane: Lane,
 }
 
 impl WriteQueue {
-    /// So many write at once.
+    /// Creates a queue with this many concurrent writes.
     pub(crate) fn new(at_once: usize) -> Self {
         let most = at_once.max(1);
-        // Of five turns two are kept free, and a tenant has one: there is one for everybody else.
+        // Two fifths of the turns are reserved for narrowing writes, and one tenant may hold a
+        // quarter: at least one turn is left for every other tenant.
         let kept = if most > 1 { (most * 2 / 5).max(1) } else { 0 };
         Self(Arc::new(Shared {
             most,
@@ -95,10 +96,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the turns that are free to those who are next.
+    /// Grants the free turns to the next writes.
     fn give(shared: &Arc<Self>) {
         loop {
-            // The lock is free again before a turn is given: one that nobody takes ends at once.
+            // The lock is released before a turn is granted: a turn without a receiver is dropped
+            // at once, which takes the lock again.
             let next = shared.lock().next(shared);
             let Some((lane, give)) = next else { return };
             let turn = Turn {
@@ -126,7 +128,7 @@ impl State {
         }
     }
 
-    /// Who is next, and is counted from now on; `None` where nobody may write now.
+    /// The next write, which is counted from now on; `None` if none may start now.
     fn next(&mut self, shared: &Shared) -> Option<(Lane, oneshot::Sender<Turn>)> {
         let now = self.others_now + self.narrowing_now.values().sum::<usize>();
         if now >= shared.most {
@@ -171,19 +173,19 @@ impl Waiting {
         all.push_back(give);
     }
 
-    /// The first of the first tenant that may have a turn, who is the last one then. Those who do
-    /// not wait any more are passed over.
+    /// The first write of the first tenant that may have a turn; that tenant then moves to the end.
+    /// Abandoned writes are skipped.
     fn pop(
         &mut self,
         may: impl Fn(&Option<String>) -> bool,
     ) -> Option<(Option<String>, oneshot::Sender<Turn>)> {
-        let mut place = 0;
-        while let Some(tenant) = self.order.get(place) {
+        let mut position = 0;
+        while let Some(tenant) = self.order.get(position) {
             if !may(tenant) {
-                place += 1;
+                position += 1;
                 continue;
             }
-            let tenant = self.order.remove(place)?;
+            let tenant = self.order.remove(position)?;
             let all = self.by_tenant.get_mut(&tenant)?;
             let mut next = None;
             while let Some(give) = all.pop_front() {
@@ -226,7 +228,7 @@ mod tests {
         }
     }
 
-    /// In which order those who wait have their turns, of which there is one.
+    /// The order in which waiting writes are granted a single turn.
     async fn order(lanes: Vec<(&'static str, Lane)>) -> Vec<&'static str> {
         let turns = WriteQueue::new(1);
         let first = turns.wait(Lane::default()).await.unwrap();
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_narrows_goes_first_and_each_tenant_has_its_turn() {
+    async fn narrowing_writes_go_first_and_tenants_take_turns() {
         let waiting = vec![
             ("usage", Lane::default()),
             ("issue 1", other("a")),
@@ -275,7 +277,7 @@ mod tests {
         for lane in [Lane::default(), other("a"), narrowing("a")] {
             for _ in 0..20 {
                 let mut turn = Box::pin(turns.wait(lane.clone()));
-                match futures_poll(&mut turn).await {
+                match poll_once(&mut turn).await {
                     Some(turn) => held.push(turn.unwrap()),
                     None => waiting.push(turn),
                 }
@@ -286,7 +288,7 @@ mod tests {
         drop(turn.unwrap().unwrap());
         drop(waiting);
         drop(held);
-        // Those who went away hold nothing.
+        // Abandoned writes hold nothing.
         let all = [Lane::default(), Lane::default(), Lane::default()];
         let mut held = Vec::new();
         for lane in all.into_iter().chain(["a", "b"].map(narrowing)) {
@@ -295,8 +297,8 @@ mod tests {
         }
     }
 
-    /// What a future comes to at once.
-    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    /// The output of a future that is ready.
+    async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         tokio::select! {
             biased;
             done = future => Some(done),
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_turn_that_nobody_takes_any_more_is_given_to_the_next() {
+    async fn an_abandoned_turn_is_given_to_the_next() {
         let turns = WriteQueue::new(1);
         for round in 0_u64..200 {
             let first = turns.wait(Lane::default()).await.unwrap();

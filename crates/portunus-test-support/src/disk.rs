@@ -1,8 +1,8 @@
-//! A folder on a disk that can be full: a small file system of its own where the test may mount one,
-//! and a limit on the size of files, which the processes under test run with.
+//! A folder on a disk that can be full: a small file system of its own where the test can mount
+//! one, or a limit on the file size of the processes under test.
 //!
-//! The two fail differently: a full file system says "No space left on device", the limit "File too
-//! large", which SQLite takes for an I/O error.
+//! The two fail differently: a full file system reports "No space left on device", the limit "File
+//! too large", which SQLite treats as an I/O error.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A folder, and how its disk gets full.
+/// A folder on a disk that can be filled.
 #[derive(Debug)]
 pub struct Disk {
     folder: TempDir,
@@ -22,8 +22,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Each kind of disk that there can be here: always one whose processes are limited, and a file
-    /// system of so many kibibytes where one may be mounted.
+    /// Every kind of disk that is available here: always one with limited processes, and a file
+    /// system of this many kibibytes if it can be mounted.
     pub fn all(kibibytes: u32) -> Vec<Self> {
         Self::mounted(kibibytes)
             .into_iter()
@@ -31,7 +31,7 @@ impl Disk {
             .collect()
     }
 
-    /// One whose processes are limited.
+    /// A disk that is filled by limiting the file size of processes.
     pub fn limited() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -39,7 +39,8 @@ impl Disk {
         }
     }
 
-    /// A file system of so many kibibytes; `None`, with a line on stderr, where none may be mounted.
+    /// A file system of this many kibibytes. Returns `None`, with a line on stderr, if it cannot be
+    /// mounted.
     pub fn mounted(kibibytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={kibibytes}k,mode=755");
@@ -49,7 +50,7 @@ impl Disk {
             .output();
         let is_mounted = mount.is_ok_and(|mount| mount.status.success());
         if !is_mounted {
-            eprintln!("only by a limit on files: root may mount a small file system, too");
+            eprintln!("testing with a file size limit only: mounting a file system requires root");
         }
         is_mounted.then_some(Self { folder, is_mounted })
     }
@@ -58,9 +59,9 @@ impl Disk {
         self.folder.path()
     }
 
-    /// A command that runs a program on this disk.
+    /// Returns a command that runs a program on this disk.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        // A process that ignores the signal gets an error instead.
+        // A process that ignores SIGXFSZ gets an error instead.
         let mut command = Command::new("sh");
         command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]);
         command.arg(program);
@@ -71,7 +72,7 @@ impl Disk {
         self.path().join("ballast")
     }
 
-    /// From now on the process with this id finds the disk full.
+    /// Makes the disk full for the process with this id.
     pub fn fill(&self, pid: u32) {
         if !self.is_mounted {
             return self.limit(pid, "0:");
@@ -86,8 +87,8 @@ impl Disk {
         }
     }
 
-    /// From now on it finds room.
-    pub fn make_room(&self, pid: u32) {
+    /// Frees space again.
+    pub fn free_space(&self, pid: u32) {
         if self.is_mounted {
             fs::remove_file(self.ballast()).unwrap();
         } else {
@@ -95,13 +96,13 @@ impl Disk {
         }
     }
 
-    /// From now on the process with this id finds no room in a file beyond so many bytes.
+    /// Limits the files of the process with this id to this many bytes.
     pub fn limit_files(&self, pid: u32, bytes: u64) {
         self.limit(pid, &format!("{bytes}:"));
     }
 
     fn limit(&self, pid: u32, fsize: &str) {
-        // Only the user whose process it is may limit it, which not even root is everywhere.
+        // Only the process's own user may limit it; root may lack the capability in a container.
         let owner = |process: String| {
             let folder = fs::metadata(format!("/proc/{process}")).unwrap();
             (folder.uid(), folder.gid())

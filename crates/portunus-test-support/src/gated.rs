@@ -1,5 +1,5 @@
-//! The parts that the tests of the cache put together around a store that reads at once and can be
-//! held there, as a database over a slow wire does.
+//! Parts for the tests of the cache, around a store that reads at once but can be paused before it
+//! answers, like a database on a slow connection.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::{format, live, tenant};
 
 pub use crate::wait::{PATIENCE, soon};
 
-/// A look-up that has read and not yet answered, and a write that was applied and not yet
-/// acknowledged.
+/// The points after a lookup has read but before it answers, and after a write was applied but
+/// before it is acknowledged.
 pub const READ: Point = Point::After(Call::Find);
 pub const WRITTEN: Point = Point::After(Call::Apply);
 
@@ -43,8 +43,8 @@ impl Node {
         }
     }
 
-    /// Without a bus: others may write, and nobody tells.
-    pub fn deaf() -> Self {
+    /// A node without a bus, which receives no invalidations.
+    pub fn without_bus() -> Self {
         let (clock, store) = (ManualClock::new(), FaultyStore::new());
         let cache = Cache::new().around(store.clone(), clock.clone());
         Self {
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// Another node on the same store and bus.
-    pub fn neighbour(&self) -> CachedStore {
+    pub fn other_node(&self) -> CachedStore {
         Cache::new()
             .bus(self.bus.clone())
             .around(self.store.inner().clone(), self.clock.clone())
@@ -97,15 +97,18 @@ pub fn revoke(number: u64) -> WriteBatch {
     WriteBatch::new().update(record)
 }
 
-/// What a look-up says of a key: `None` for unknown, else whether it still stands.
-pub async fn stands(store: &dyn KeyStore, number: u64) -> Option<bool> {
+/// Looks up a key: `None` if it is unknown, otherwise whether it is not revoked.
+pub async fn is_active(store: &dyn KeyStore, number: u64) -> Option<bool> {
     let found = store.find(&[digest(number)]).await.unwrap();
     found.map(|stored| stored.record().revoked.is_none())
 }
 
-/// Runs a future until it must wait.
+/// Polls a future once, and asserts that it is pending.
 pub fn begin<'a, F: Future + 'a>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
-    assert!((&mut future).now_or_never().is_none(), "it did not wait");
+    assert!(
+        (&mut future).now_or_never().is_none(),
+        "the future completed without waiting"
+    );
     future
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a request head made by hand, and a small house of store, manager and clock.
+//! Shared test support: a request head built by hand, and a fixture of store, manager and clock.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,16 +40,16 @@ pub use portunus::testing::{Call, FaultyStore, Point};
 use portunus::{RequestHead, Scope};
 pub use setup::Setup;
 
-/// Where a look-up by digest fails, or a write, that never reaches the store.
+/// The points at which a lookup by digest or a write fails before it reaches the store.
 pub const FIND: Point = Point::Before(Call::Find);
 pub const APPLY: Point = Point::Before(Call::Apply);
 
-/// The error of a store that cannot read what it has.
+/// The error of a store that cannot read a stored record.
 pub fn corrupt() -> StoreError {
     StoreError::corrupt("row 7, column expires_at")
 }
 
-/// A request head as a list of fields, in their order.
+/// A request head as an ordered list of fields.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     fields: Vec<(String, Vec<u8>)>,
@@ -114,7 +114,8 @@ impl RequestHead for Head {
     }
 }
 
-/// Base64 with padding (RFC 4648 §4), written out so that the tests do not lean on what they test.
+/// Base64 with padding (RFC 4648 §4), implemented here so that tests do not depend on the code
+/// under test.
 pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -167,7 +168,7 @@ pub fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-/// A well-formed key of [`format()`] that nobody issued.
+/// A well-formed key of [`format()`] that was never issued.
 pub fn stranger() -> String {
     format()
         .generate(Some(&live()), Some(KeyKind::App))
@@ -175,20 +176,20 @@ pub fn stranger() -> String {
         .reveal()
 }
 
-/// The key with its last character exchanged for another of the alphabet.
+/// The key with its last character replaced by another character of the alphabet.
 pub fn with_last_character_wrong(key: &str) -> String {
     let (rest, last) = key.split_at(key.len() - 1);
     format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
-/// How a key was used, as a store tells it.
+/// A key's usage according to a store.
 pub async fn used(store: &dyn UsageStore, id: &KeyId) -> Usage {
     let usage = store.usage_of(std::slice::from_ref(id)).await.unwrap();
     assert_eq!(usage.len(), 1);
     usage[0]
 }
 
-/// A store, a manager and an authenticator's builder that share a clock.
+/// A store, a manager and an authenticator builder that share a clock.
 #[derive(Debug, Clone)]
 pub struct Fixture {
     pub clock: ManualClock,
@@ -214,7 +215,7 @@ impl Fixture {
             .manager()
     }
 
-    /// An authenticator's builder without a way to present a key.
+    /// An authenticator builder that accepts no credentials yet.
     pub fn bare(&self) -> Setup {
         Setup::on(self.store.clone())
             .hasher(self.hasher.clone())
@@ -236,7 +237,7 @@ impl Fixture {
         (issued.key.reveal(), issued.record)
     }
 
-    /// Changes a stored record behind the manager's back.
+    /// Changes a stored record without the manager.
     pub async fn change(&self, id: &KeyId, change: impl FnOnce(&mut KeyRecord)) {
         let mut record = (*self.store.get(id).await.unwrap().unwrap()).clone();
         change(&mut record);

@@ -1,5 +1,5 @@
-//! A PgBouncer of a test's own before a PostgreSQL server, in transaction mode and otherwise with
-//! its defaults: each transaction may have another connection of the server.
+//! A PgBouncer for one test, in front of a PostgreSQL server, in transaction mode and otherwise
+//! with its defaults: each transaction may use a different server connection.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -9,14 +9,14 @@ use std::process::{Child, Command, Stdio};
 use crate::postgres::{Postgres, as_other_user, chown_to_other_user, free_port};
 use crate::wait::{PATIENCE, eventually_within};
 
-/// Runs it and ends with it, as a server of [`postgres`](crate::postgres) is run.
+/// Runs the pooler and exits with it, in the same way as in [`postgres`](crate::postgres).
 const KEEPER: &str = r#"exec 3<&0
 "$0" -q "$1/ini" </dev/null >/dev/null 2>>"$1/log" 3<&- &
 pooler=$!
 { read -r _ <&3; kill -TERM $pooler; } 2>/dev/null &
 wait $pooler"#;
 
-/// Where Debian keeps it, which is not on everybody's path.
+/// The usual locations, which may not be on the `PATH`.
 const PROGRAMS: [&str; 3] = [
     "/usr/sbin/pgbouncer",
     "/usr/local/sbin/pgbouncer",
@@ -32,18 +32,18 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one on a free port before this server, for all of its databases and roles.
+    /// Starts a pooler on a free port in front of a server, for all of its databases and roles.
     pub fn before(server: &Postgres) -> Self {
         Self::with(server, "")
     }
 
-    /// The same with more lines in its configuration.
+    /// The same with additional lines in its configuration.
     pub fn with(server: &Postgres, more: &str) -> Self {
         let program = PROGRAMS
             .into_iter()
             .find(|program| std::path::Path::new(program).is_file());
         let program = program.expect(
-            "pgbouncer is missing: this test runs one of its own; apt-get install pgbouncer",
+            "pgbouncer is missing: this test runs its own; on Debian, apt-get install pgbouncer",
         );
         let folder = tempfile::Builder::new()
             .prefix("bouncer")
@@ -52,7 +52,7 @@ impl PgBouncer {
         let port = free_port();
         let socket = server.socket();
         let (host, server_port) = (socket.parent().unwrap().display(), server.port());
-        // Whoever connects may name any role: the server trusts this machine.
+        // The server trusts local connections, so any role may be used.
         let roles = server.sql("postgres", "SELECT rolname FROM pg_roles");
         let roles: String = roles
             .lines()
@@ -83,7 +83,7 @@ impl PgBouncer {
             port,
             keeper,
         };
-        // The socket in its own folder is that of no other pooler.
+        // The port alone might belong to another pooler; the socket in this folder cannot.
         let up = eventually_within(PATIENCE, || {
             UnixStream::connect(pooler.socket()).ok()?;
             TcpStream::connect(("127.0.0.1", port)).ok()
@@ -92,23 +92,23 @@ impl PgBouncer {
         pooler
     }
 
-    /// The address of a database through it, for the owner.
+    /// Returns the URL of a database through the pooler, for the owner.
     pub fn address(&self, database: &str) -> String {
         self.address_for("tester", database)
     }
 
-    /// The same for another role.
+    /// Returns the URL of a database through the pooler, for another role.
     pub fn address_for(&self, role: &str, database: &str) -> String {
         let port = self.port;
         format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
-    /// Where it listens, too.
+    /// Returns the path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
-    /// What it has complained of.
+    /// Returns its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -116,7 +116,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // The end of its pipe ends it.
+        // Closing the pipe stops it.
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }

@@ -1,7 +1,7 @@
-//! A PostgreSQL server of a test's own: in a folder that nobody else uses, and gone with the test,
-//! however that ends.
+//! A PostgreSQL server for one test, in a folder of its own. It is stopped when the test ends, even
+//! if the test process is killed.
 //!
-//! Every call blocks until it is done. [`Postgres::sql`] reaches whatever has no call of its own:
+//! Every call blocks until it is done. Use [`Postgres::sql`] for anything that has no method:
 //! roles, settings, other databases.
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,10 +14,9 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::wait::{PATIENCE, eventually_within};
 
-/// Runs a server and ends with it. It ends the server at once when the pipe that it reads from
-/// closes: at the latest, when the test's process ends. A server that stands still must go on to
-/// end. It never waits for the disk: its processes are killed in tests, the system is not, so that
-/// what was written is there.
+/// Runs a server and exits with it. It stops the server when the pipe that it reads from closes, at
+/// the latest when the test process ends. `CONT` lets a paused server handle the signal. `fsync` is
+/// off: tests kill the server's processes but not the operating system, so written data survives.
 const KEEPER: &str = concat!(
     r#"exec 3<&0
 "$0" -D "$1" -k "$2" -p "$3" -c listen_addresses="$4" -c max_connections=120"#,
@@ -29,30 +28,31 @@ wait $server"#
 
 /// The role that owns everything.
 const OWNER: &str = "tester";
-/// Where a server listens that is not reached by TCP: part of the name of its socket only.
+/// The port of a server without TCP; only part of the name of its socket.
 const USUAL_PORT: u16 = 5432;
-/// The ports that tests give their servers.
+/// The range of ports that tests give their servers.
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 8_000;
 
-/// A server of databases.
+/// A PostgreSQL server.
 #[derive(Debug)]
 pub struct Postgres {
     folder: tempfile::TempDir,
     programs: PathBuf,
     port: u16,
-    /// Whether it listens on the port, too, and not only on its socket.
+    /// Whether it listens on the TCP port in addition to its socket.
     on_tcp: bool,
     keeper: Mutex<Option<Child>>,
 }
 
 impl Postgres {
-    /// Makes a cluster and starts it on a socket.
+    /// Creates a cluster and starts it on a Unix socket.
     pub fn start() -> Self {
         Self::start_with(USUAL_PORT, false)
     }
 
-    /// The same on this port of 127.0.0.1, too. A free one is taken for 0.
+    /// Creates a cluster and starts it on a Unix socket and on a port of 127.0.0.1; 0 picks a free
+    /// port.
     pub fn start_on_port(port: u16) -> Self {
         let port = if port == 0 { free_port() } else { port };
         Self::start_with(port, true)
@@ -60,8 +60,8 @@ impl Postgres {
 
     fn start_with(port: u16, on_tcp: bool) -> Self {
         let programs = programs().expect(
-            "initdb is missing: this test runs a PostgreSQL server of its own, which Debian's \
-             package postgresql brings",
+            "initdb is missing: this test runs its own PostgreSQL server; on Debian, apt-get \
+             install postgresql",
         );
         let folder = tempfile::Builder::new()
             .prefix("pg")
@@ -78,7 +78,7 @@ impl Postgres {
         let mut initdb = server.program("initdb");
         initdb.arg("-D").arg(server.data());
         initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--no-sync"]);
-        // Another order of letters than that of bytes, as most databases have.
+        // A collation that differs from byte order, as in most databases.
         initdb.args(["--locale=C.UTF-8", "--locale-provider=icu"]);
         output(initdb.arg("--icu-locale=en-US"));
         server.start_again();
@@ -96,7 +96,7 @@ impl Postgres {
         command
     }
 
-    /// One of its clients, as the owner.
+    /// Returns a command for one of PostgreSQL's client programs, connecting as the owner.
     fn client(&self, name: &str) -> Command {
         let mut client = self.program(name);
         client.arg("-h").arg(self.folder.path());
@@ -104,13 +104,12 @@ impl Postgres {
         client
     }
 
-    /// Starts a server that was stopped or has crashed, and waits until it takes connections.
+    /// Starts a server that was stopped or has crashed, and waits until it accepts connections.
     pub fn start_again(&self) {
         let mut child: Option<Child> = None;
         let up = eventually_within(PATIENCE * 3, || {
             let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
-            // While the old server's memory is still in use, a new one ends at once: then once
-            // more.
+            // A new server exits at once while the old one's shared memory is still in use; retry.
             if child.as_mut().is_none_or(ended) {
                 child = Some(self.keep());
             }
@@ -135,30 +134,31 @@ impl Postgres {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Whether it takes connections.
+    /// Whether it accepts connections.
     pub fn is_up(&self) -> bool {
         let mut asked = self.client("pg_isready");
         let asked = asked.args(["-q", "-t", "1", "-d", "postgres"]).status();
         asked.unwrap().success()
     }
 
-    /// The port, which it listens on if it was started on one.
+    /// Returns the port. The server listens on it only if it was started with
+    /// [`start_on_port`](Self::start_on_port).
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where it listens.
+    /// Returns the path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
         let name = format!(".s.PGSQL.{}", self.port);
         self.folder.path().join(name)
     }
 
-    /// The address of one of its databases, for the owner.
+    /// Returns the URL of a database, for the owner.
     pub fn address(&self, database: &str) -> String {
         self.address_for(OWNER, database)
     }
 
-    /// The same for another role.
+    /// Returns the URL of a database, for another role.
     pub fn address_for(&self, role: &str, database: &str) -> String {
         if self.on_tcp {
             let port = self.port;
@@ -168,26 +168,26 @@ impl Postgres {
         format!("postgres://{role}@localhost/{database}?host={host}&sslmode=disable")
     }
 
-    /// A new database: its address.
+    /// Creates a database and returns its URL.
     pub fn database(&self, name: &str) -> String {
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.address(name)
     }
 
-    /// What a statement of the owner answers, as text.
+    /// Executes a statement as the owner and returns the output of psql.
     pub fn sql(&self, database: &str, statement: &str) -> String {
         let mut psql = self.client("psql");
         psql.args(["-X", "-q", "-A", "-t", "-c", statement, database]);
         String::from_utf8(output(&mut psql)).unwrap()
     }
 
-    /// A backup of one of its databases, as text.
+    /// Returns the dump of a database as SQL text.
     pub fn dump(&self, database: &str) -> Vec<u8> {
         output(self.client("pg_dump").arg(database))
     }
 
-    /// Serves TLS, too, to clients that connect from now on, as `localhost`; says where its
-    /// certificate is, which it has signed itself.
+    /// Enables TLS for new connections, for the name `localhost`. Returns the path of the
+    /// self-signed certificate.
     pub fn use_tls(&self) -> PathBuf {
         let certificate = self.folder.path().join("server.crt");
         let key = self.folder.path().join("server.key");
@@ -218,20 +218,20 @@ impl Postgres {
         self.sql("postgres", "ALTER SYSTEM SET ssl = on");
         self.sql("postgres", "SELECT pg_reload_conf()");
         let on = || (self.sql("postgres", "SHOW ssl").trim() == "on").then_some(());
-        eventually_within(PATIENCE, on).expect("the server serves no TLS");
+        eventually_within(PATIENCE, on).expect("the server does not enable TLS");
         certificate
     }
 
-    /// Ends the server by an immediate shutdown: its clients are told.
+    /// Stops the server by an immediate shutdown, which notifies its clients.
     pub fn stop(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
-            // The end of its pipe ends it.
+            // Closing the pipe stops it.
             drop(keeper.stdin.take());
             let _ = keeper.wait();
         }
     }
 
-    /// Starts it again as the replica of no server: it may be read.
+    /// Restarts it in standby mode, without a primary: it is read-only.
     pub fn become_a_replica(&self) {
         self.sql("postgres", "CHECKPOINT");
         self.stop();
@@ -241,30 +241,30 @@ impl Postgres {
         self.start_again();
     }
 
-    /// Ends every process of the server in the middle of whatever it does, by `kill -9`.
+    /// Kills every process of the server with `SIGKILL`.
     pub fn crash(&self) {
         if let Some(mut keeper) = self.keeper.lock().unwrap().take() {
-            // Stopped, it begins no other process that would be left, and keep its memory.
+            // Stopped first, so that it cannot start another process that would survive and keep
+            // the shared memory in use.
             self.signal("STOP");
             self.signal("KILL");
             keeper.wait().unwrap();
         }
     }
 
-    /// Stops every process where it is, as a host does that is suspended: connections stay, and
-    /// nothing answers.
+    /// Suspends every process of the server: connections stay open, but nothing answers.
     pub fn pause(&self) {
         self.signal("STOP");
-        // Whatever was begun between looking for its processes and stopping them.
+        // Again, for processes that started between listing and stopping.
         self.signal("STOP");
     }
 
-    /// What was paused goes on.
+    /// Resumes a paused server.
     pub fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// Sends every process of the server a signal.
+    /// Sends a signal to every process of the server.
     fn signal(&self, name: &str) {
         let lock = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let server: u32 = lock.lines().next().unwrap().trim().parse().unwrap();
@@ -272,7 +272,7 @@ impl Postgres {
         let mut kill = Command::new("kill");
         kill.arg(format!("-{name}"));
         kill.args(processes.map(|id| id.to_string()));
-        // Some of its children may have ended by now.
+        // Some of its children may have exited by now.
         kill.stderr(Stdio::null()).status().unwrap();
     }
 }
@@ -283,8 +283,8 @@ impl Drop for Postgres {
     }
 }
 
-/// Where servers keep their files: in memory where that has room for many of them, as making and
-/// removing a database is to copy and to remove some 300 files.
+/// Returns the folder for the servers' files: in memory if there is enough space, because creating
+/// or removing a database copies or removes about 300 files.
 fn home() -> &'static str {
     let mut df = Command::new("df");
     let df = df.args(["--output=avail", "-B1G", "/dev/shm"]).output();
@@ -299,7 +299,7 @@ fn home() -> &'static str {
     }
 }
 
-/// What a program writes that succeeds.
+/// Runs a command, asserts that it succeeds, and returns its stdout.
 fn output(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     assert!(
@@ -310,10 +310,10 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// A port of 127.0.0.1 for a server of this process alone: no other test is given it, and no
-/// outgoing connection, since it is below the range that Linux takes those from.
+/// Returns a port of 127.0.0.1 for a server of this process. No other test receives it, and no
+/// outgoing connection, because it is below Linux's range of ephemeral ports.
 ///
-/// The UDP socket of the same number, kept for the life of the process, marks it as taken.
+/// A UDP socket on the same port, open for the lifetime of the process, marks it as taken.
 pub fn free_port() -> u16 {
     static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let first = RandomState::new().hash_one(std::process::id());
@@ -337,7 +337,7 @@ fn children_of(parent: u32) -> Vec<u32> {
     let id_if_child = |entry: std::fs::DirEntry| {
         let id: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The name, in parentheses, may hold anything; state and parent follow it.
+        // The name in parentheses may contain any characters; the state and the parent follow it.
         let after_the_name = stat.rsplit_once(')')?.1;
         let of: u32 = after_the_name.split_whitespace().nth(1)?.parse().ok()?;
         (of == parent).then_some(id)
@@ -346,8 +346,8 @@ fn children_of(parent: u32) -> Vec<u32> {
     processes.filter_map(id_if_child).collect()
 }
 
-/// Where the server's programs are: in the newest of Debian's folders, or wherever `initdb` is
-/// found.
+/// Returns the folder of the server's programs: the newest of Debian's folders, or the one on the
+/// `PATH` that contains `initdb`.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql");
     let versions = versions.into_iter().flatten().flatten();
@@ -361,7 +361,7 @@ fn programs() -> Option<PathBuf> {
     folders.find(|folder| folder.join("initdb").is_file())
 }
 
-/// PostgreSQL refuses to run as root: then it runs as another user.
+/// Returns the user to run the server as if the test runs as root, which PostgreSQL refuses.
 fn other_user() -> Option<(u32, u32)> {
     static OTHER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *OTHER.get_or_init(|| {
@@ -370,18 +370,18 @@ fn other_user() -> Option<(u32, u32)> {
         }
         let ids = |name| Some((id(&["-u", name])?, id(&["-g", name])?));
         let user = ["postgres", "nobody"].into_iter().find_map(ids);
-        Some(user.expect("tests as root need a user postgres or nobody"))
+        Some(user.expect("tests that run as root need a user named postgres or nobody"))
     })
 }
 
-/// What the program `id` says.
+/// Returns the output of the program `id`.
 fn id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.trim().parse().ok()
 }
 
-/// Gives a file or folder to whoever the server runs as.
+/// Changes the owner of a file or folder to the user that the server runs as.
 pub(crate) fn chown_to_other_user(path: &Path) {
     if let Some((user, group)) = other_user() {
         chown(path, Some(user), Some(group)).unwrap();

@@ -1,9 +1,9 @@
-//! A network between one node and its database: a TCP port in front of the server's socket, whose
-//! connections can be reset or fall silent, all of them or only those that listen for
+//! A faulty network between a node and its database: a TCP port in front of the server's socket,
+//! whose connections can be reset or stall, either all of them or only those that listen for
 //! notifications.
 //!
-//! It serves on a thread of its own, so that it works in front of programs and tasks alike, and
-//! ends with its [`Proxy`].
+//! It runs on its own thread, so that it works for programs and for tasks, and stops when its
+//! [`Proxy`] is dropped.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -18,22 +18,22 @@ use tokio::sync::watch;
 /// How a connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
-    /// It is reset.
+    /// The connection is reset.
     Reset,
-    /// It stays, and nothing comes through in either direction until it is healed: then everything
-    /// does.
+    /// The connection stays open, but nothing passes in either direction until it is healed. Then
+    /// everything that was held back is delivered.
     Silent,
 }
 
 /// Which connections fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// Those on which somebody listens for notifications.
+    /// Those on which a client listens for notifications.
     Listening,
     All,
 }
 
-/// What is wrong, and with which connections: those with a number below.
+/// A fault, and the connections that it affects: those with a number less than `below`.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
     failing: Failing,
@@ -48,7 +48,7 @@ pub struct Proxy {
     counts: Arc<Counts>,
 }
 
-/// How many connections there have been, and how many of them have begun to listen.
+/// The number of connections so far, and how many of them have begun to listen.
 #[derive(Debug, Default)]
 struct Counts {
     all: AtomicU64,
@@ -56,7 +56,7 @@ struct Counts {
 }
 
 impl Proxy {
-    /// A port in front of this socket.
+    /// Opens a port in front of a socket.
     pub fn before(socket: PathBuf) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -76,13 +76,13 @@ impl Proxy {
         }
     }
 
-    /// The address that leads through it to this database, for the owner.
+    /// Returns the URL of a database through the proxy, for the owner.
     pub fn address(&self, database: &str) -> String {
         let port = self.port;
         format!("postgres://tester@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
-    /// From now on these connections fail, those that are yet to be made too.
+    /// Makes present and future connections fail.
     pub fn fail(&self, failing: Failing, which: Which) {
         self.trouble.send_replace(Some(Trouble {
             failing,
@@ -91,7 +91,7 @@ impl Proxy {
         }));
     }
 
-    /// The same for those that are there now: new ones work.
+    /// Makes only the present connections fail; new ones work.
     pub fn fail_present(&self, failing: Failing, which: Which) {
         let below = self.counts.all.load(Ordering::SeqCst);
         self.trouble.send_replace(Some(Trouble {
@@ -101,18 +101,18 @@ impl Proxy {
         }));
     }
 
-    /// From now on nothing fails. What was silent goes on where it was.
+    /// Ends all faults. Stalled connections continue where they stopped.
     pub fn heal(&self) {
         self.trouble.send_replace(None);
     }
 
-    /// How many connections have begun to listen until now.
+    /// Returns how many connections have begun to listen so far.
     pub fn listening(&self) -> u64 {
         self.counts.listening.load(Ordering::SeqCst)
     }
 }
 
-/// Takes connections until the [`Proxy`] is gone.
+/// Accepts connections until the [`Proxy`] is dropped.
 async fn serve(
     listener: std::net::TcpListener,
     socket: PathBuf,
@@ -149,17 +149,18 @@ struct Link {
 }
 
 impl Link {
-    fn suffers(&self, trouble: Option<Trouble>, failing: Failing) -> bool {
+    fn is_affected_by(&self, trouble: Option<Trouble>, failing: Failing) -> bool {
         trouble.is_some_and(|trouble| {
-            let is_meant = trouble.which == Which::All || self.listens.load(Ordering::SeqCst);
-            trouble.failing == failing && is_meant && self.number < trouble.below
+            let is_selected = trouble.which == Which::All || self.listens.load(Ordering::SeqCst);
+            trouble.failing == failing && is_selected && self.number < trouble.below
         })
     }
 
-    /// Waits until there is trouble of this kind, or none.
-    async fn wait_for(&self, failing: Failing, suffers: bool) {
+    /// Waits until this kind of fault affects the connection, or until it no longer does.
+    async fn wait_for(&self, failing: Failing, is_affected_by: bool) {
         let mut trouble = self.trouble.clone();
-        let is_so = |trouble: &Option<Trouble>| self.suffers(*trouble, failing) == suffers;
+        let is_so =
+            |trouble: &Option<Trouble>| self.is_affected_by(*trouble, failing) == is_affected_by;
         let _ = trouble.wait_for(is_so).await;
     }
 
@@ -167,8 +168,7 @@ impl Link {
         let Ok(server) = UnixStream::connect(socket).await else {
             return;
         };
-        // However this ends, the client is told by a reset, as by a network that knows of no
-        // connection.
+        // However this ends, the client sees a reset, as from a network that lost the connection.
         client.set_zero_linger().unwrap();
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
@@ -183,13 +183,13 @@ impl Link {
         let mut buffer = vec![0; 16_384];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let bytes = &buffer[..length];
-            // One short message, which a client sends alone.
+            // Clients send this short message alone, so it is never split between reads.
             if bytes.windows(8).any(|window| window == b"LISTEN \"")
                 && !self.listens.swap(true, Ordering::SeqCst)
             {
                 self.counts.listening.fetch_add(1, Ordering::SeqCst);
             }
-            if self.suffers(*self.trouble.borrow(), Failing::Reset) {
+            if self.is_affected_by(*self.trouble.borrow(), Failing::Reset) {
                 return;
             }
             self.wait_for(Failing::Silent, false).await;

@@ -1,11 +1,11 @@
-//! Random walks that a seed repeats.
+//! Reproducible pseudo-random numbers.
 
-/// Numbers that are the same for the same seed (SplitMix64).
+/// A generator that returns the same numbers for the same seed (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
 impl Random {
-    /// Any number.
+    /// Returns any number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -14,32 +14,32 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than this.
+    /// Returns a number less than `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.any() % end
     }
 
-    /// One of these numbers, the last included.
+    /// Returns a number from `first` to `last`, inclusive.
     pub fn between(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last - first + 1)
     }
 
-    /// `true` once in this many times.
+    /// Returns `true` with a probability of one in `times`.
     pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
-    /// The place of one of so many.
+    /// Returns an index into a slice of this length.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap()
     }
 
-    /// One of these.
+    /// Returns a reference to one of the elements.
     pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.index(of.len())]
     }
 
-    /// A copy of one of these.
+    /// Returns a clone of one of the elements.
     pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         self.one(from).clone()
     }

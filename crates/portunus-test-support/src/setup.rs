@@ -1,4 +1,4 @@
-//! A service's description as flat settings, for tests: each changes one thing.
+//! A service configuration with flat setters, for tests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use portunus::{
     Authenticator, Clock, Portunus, PortunusBuilder, RateLimiter, RequestHead, TokenVerifier,
 };
 
-/// A service that is about to be built. Nothing is limited unless a limiter or quotas are set, and
-/// nothing is cached unless the store does it.
+/// Builder for a service. Without a limiter or quotas, nothing is limited; only the store itself
+/// may cache.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Setup {
     store: Arc<dyn KeyStore>,
     credentials: Credentials,
-    counted: Counted,
+    limit_settings: LimitSettings,
     lookups: LookupBudget,
     actors: Actors,
     policy: Policy,
@@ -38,9 +38,9 @@ pub struct Setup {
     bound: Option<Environment>,
 }
 
-/// What is set about limits.
+/// The settings of rate limits.
 #[derive(Clone, Default)]
-struct Counted {
+struct LimitSettings {
     limiter: Option<Arc<dyn RateLimiter>>,
     on_outage: Option<OnOutage>,
     quotas: Option<Quotas>,
@@ -52,15 +52,15 @@ struct Counted {
 type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
 type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
 
-impl fmt::Debug for Counted {
+impl fmt::Debug for LimitSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counted")
+        f.debug_struct("LimitSettings")
             .field("quotas", &self.quotas)
             .finish_non_exhaustive()
     }
 }
 
-impl Counted {
+impl LimitSettings {
     fn limits(self) -> Limits {
         if self.limiter.is_none() && self.quotas.is_none() && self.tenant_quotas.is_none() {
             return Limits::none();
@@ -94,7 +94,7 @@ impl Setup {
         Self {
             store: Arc::new(store),
             credentials: Credentials::new(),
-            counted: Counted::default(),
+            limit_settings: LimitSettings::default(),
             lookups: LookupBudget::default(),
             actors: Actors::new(),
             policy: Policy::new(),
@@ -107,7 +107,7 @@ impl Setup {
         }
     }
 
-    /// The same with the groups of a profile.
+    /// Starts from the groups of a profile.
     pub fn of(store: impl KeyStore, profile: portunus_profiles::Profile) -> Self {
         Self {
             credentials: profile.credentials(),
@@ -174,22 +174,22 @@ impl Setup {
     }
 
     pub fn limiter(mut self, limiter: impl RateLimiter) -> Self {
-        self.counted.limiter = Some(Arc::new(limiter));
+        self.limit_settings.limiter = Some(Arc::new(limiter));
         self
     }
 
     pub fn on_limiter_outage(mut self, mode: OnOutage) -> Self {
-        self.counted.on_outage = Some(mode);
+        self.limit_settings.on_outage = Some(mode);
         self
     }
 
     pub fn quotas(mut self, quotas: Quotas) -> Self {
-        self.counted.quotas = Some(quotas);
+        self.limit_settings.quotas = Some(quotas);
         self
     }
 
     pub fn tenant_quotas(mut self, quotas: Quotas) -> Self {
-        self.counted.tenant_quotas = Some(quotas);
+        self.limit_settings.tenant_quotas = Some(quotas);
         self
     }
 
@@ -197,12 +197,12 @@ impl Setup {
         mut self,
         of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
     ) -> Self {
-        self.counted.bucket_of = Some(Arc::new(of));
+        self.limit_settings.bucket_of = Some(Arc::new(of));
         self
     }
 
     pub fn cost(mut self, of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static) -> Self {
-        self.counted.cost_of = Some(Arc::new(of));
+        self.limit_settings.cost_of = Some(Arc::new(of));
         self
     }
 
@@ -248,7 +248,7 @@ impl Setup {
         self.access(|group| group.unscoped(kinds))
     }
 
-    /// Serves this environment only. Keys of others can be issued all the same.
+    /// Accepts only keys of this environment. Keys of other environments can still be issued.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.bound = Some(environment.clone());
         self.access(|group| group.serve_only(environment))
@@ -300,9 +300,9 @@ impl Setup {
         self
     }
 
-    /// The library's own builder, with all of it.
+    /// Returns the library's builder with all settings applied.
     pub fn builder(self) -> PortunusBuilder {
-        let limits = self.counted.limits().lookups(self.lookups);
+        let limits = self.limit_settings.limits().lookups(self.lookups);
         let mut environments = self.environments;
         if let Some(bound) = self.bound
             && !environments.contains(&bound)
@@ -326,20 +326,20 @@ impl Setup {
         builder
     }
 
-    /// The service.
+    /// Builds the service.
     pub fn keys(self) -> Portunus {
         self.builder().build().unwrap()
     }
 
-    /// The service's authenticator alone.
+    /// Builds the service and returns its authenticator.
     ///
     /// # Errors
-    /// Where what was set does not build.
+    /// If the configuration is invalid.
     pub fn build(self) -> Result<Authenticator, BuildError> {
         Ok(self.builder().build()?.authenticator().clone())
     }
 
-    /// The service's manager alone.
+    /// Builds the service and returns its manager.
     pub fn manager(self) -> KeyManager {
         self.keys().manager().clone()
     }

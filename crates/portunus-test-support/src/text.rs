@@ -1,6 +1,6 @@
-//! Bytes as text, written out so that the tests do not lean on what they test.
+//! Bytes as text, implemented here so that tests do not depend on the code under test.
 
-/// Bytes in hexadecimal, in small letters.
+/// Encodes bytes in lowercase hexadecimal.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     let digits = bytes.as_ref().iter();
     digits.map(|byte| format!("{byte:02x}")).collect()

@@ -1,21 +1,21 @@
-//! The one way to wait: for a condition, and never for ever.
+//! Waiting for a condition, with a time limit.
 
 use std::future::Future;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what ought to come, before it calls it a hang.
+/// How long a test waits for an expected condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long between two looks.
+/// The interval between two checks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What `look` sees at last; `None` where it sees nothing for as long as there is patience.
+/// Calls `look` until it returns `Some`. Returns `None` after [`PATIENCE`].
 pub fn eventually<T>(look: impl FnMut() -> Option<T>) -> Option<T> {
     eventually_within(PATIENCE, look)
 }
 
-/// The same with another limit.
+/// The same as [`eventually`], with another time limit.
 pub fn eventually_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -29,7 +29,7 @@ pub fn eventually_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>
     }
 }
 
-/// The same as [`eventually`] in a task: others go on meanwhile.
+/// The same as [`eventually`] for a task; other tasks run in the meantime.
 pub async fn eventually_async<T>(mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -43,46 +43,50 @@ pub async fn eventually_async<T>(mut look: impl AsyncFnMut() -> Option<T>) -> Op
     }
 }
 
-/// Waits until this is so.
+/// Waits until the condition holds.
 ///
 /// # Panics
-/// If it never is.
+/// If it does not hold within [`PATIENCE`].
 #[track_caller]
 pub fn until(what: &str, so: impl Fn() -> bool) {
-    assert!(eventually(|| so().then_some(())).is_some(), "never: {what}");
+    assert!(
+        eventually(|| so().then_some(())).is_some(),
+        "timed out: {what}"
+    );
 }
 
-/// Waits until this is so without a pause: for what must come right after, on another thread.
+/// Waits until the condition holds, without pausing between checks: for a change that another
+/// thread is about to make.
 ///
 /// # Panics
-/// If it never is.
+/// If it does not hold within [`PATIENCE`].
 #[track_caller]
 pub fn spin_until(what: &str, so: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !so() {
-        assert!(Instant::now() < end, "never: {what}");
+        assert!(Instant::now() < end, "timed out: {what}");
         std::hint::spin_loop();
     }
 }
 
-/// Waits in a task until this is so.
+/// Waits in a task until the condition holds.
 ///
 /// # Panics
-/// If it never is.
+/// If it does not hold within [`PATIENCE`].
 pub async fn until_async(what: &str, so: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !so() {
-        assert!(Instant::now() < end, "never: {what}");
+        assert!(Instant::now() < end, "timed out: {what}");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// The same future, but no hang.
+/// Awaits a future with a time limit.
 ///
 /// # Panics
-/// If it is not done for as long as there is patience.
+/// If it does not complete within [`PATIENCE`].
 pub async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
         .await
-        .expect("this waits for ever")
+        .expect("the future completes in time")
 }

@@ -1,4 +1,4 @@
-//! The server that other tests run: what they do to it.
+//! Tests of the PostgreSQL server that other tests use.
 
 #![cfg(unix)]
 
@@ -32,5 +32,5 @@ fn a_server_is_reached_by_tcp_paused_killed_and_started_again() {
     assert!(!server.is_up());
     server.start_again();
     server.pause();
-    // And dropped while it stands still: it ends nevertheless.
+    // It also stops if it is dropped while it is paused.
 }

@@ -1,4 +1,4 @@
-//! What a connection does, as far as it decides how long it stays.
+//! Tracks the requests of a connection, for the servers' idle timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,18 +11,18 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    /// How many requests were begun.
+    /// Returns the number of requests begun so far.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether no request waits for its answer.
+    /// Whether no request is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 }
 
-/// A request that is not answered yet.
+/// Guard of a request in flight; dropping it ends the request.
 pub(crate) struct InFlight(Arc<Activity>);
 
 impl InFlight {

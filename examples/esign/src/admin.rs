@@ -1,5 +1,5 @@
-//! The demo's part of the management API: who its users, workspaces and plans are, and how users
-//! change.
+//! The demo's part of the management API: rules for its workspaces and plans, and the call that
+//! changes a user.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::directory::UserRole;
 use crate::operators::{HIGHEST_PLAN, PLANS, TENANTS_PLAN, WORKSPACES};
 
-/// What the demo adds to the manager's rules.
+/// The rules that the demo adds to the manager's.
 #[derive(Debug, Clone)]
 pub(crate) struct DemoRules {
     pub(crate) profile: Profile,
@@ -41,25 +41,24 @@ fn forbidden(detail: &'static str) -> AuthError {
 }
 
 impl DemoRules {
-    /// Only the plans that there are.
+    /// Rejects a plan that the demo does not have.
     fn plan(&self, asked: Option<&PlanName>) -> Result<(), AuthError> {
         match asked {
             Some(plan) if !self.plans.knows(plan) => Err(invalid(
                 "plan",
-                format!("it is none of {}", PLANS.join(", ")),
+                format!("must be one of {}", PLANS.join(", ")),
             )),
             _ => Ok(()),
         }
     }
 
-    /// IUSign restricts addresses on eligible plans only.
+    /// Rejects `allowed_ips` where IUSign's plan does not include IP restrictions.
     fn addresses(&self, listed: bool, plan: Option<&PlanName>) -> Result<(), AuthError> {
         if listed
             && self.profile == Profile::IuSign
             && plan.is_none_or(|plan| plan.as_str() != HIGHEST_PLAN)
         {
-            let detail =
-                format!("allowed_ips: this API restricts addresses on plan {HIGHEST_PLAN} only");
+            let detail = format!("allowed_ips: IP restrictions require plan {HIGHEST_PLAN}");
             return Err(AuthError::with_detail(ErrorCode::PlanRequired, detail));
         }
         Ok(())
@@ -74,7 +73,7 @@ fn workspaces(asked: Option<&[WorkspaceId]>) -> Result<(), AuthError> {
     {
         Some(unknown) => Err(invalid(
             "workspaces",
-            format!("there is no workspace {unknown}"),
+            format!("unknown workspace {unknown}"),
         )),
         None => Ok(()),
     }
@@ -113,20 +112,20 @@ impl HostRules for DemoRules {
             .allowed_ips
             .as_ref()
             .map_or(before.allowed_ips.is_some(), Option::is_some);
-        // What nobody touches may stand as it does.
+        // Only a change to one of the two fields is checked; an existing combination is kept.
         let touched = change.plan.is_some() || change.allowed_ips.is_some();
         self.addresses(listed && touched, plan)
     }
 }
 
-/// What AllSign logs of a request, beside the event.
+/// Adds the request metadata that AllSign logs to an event.
 pub(crate) fn allsign_view(event: &AuditEvent, members: &mut Map<String, Value>) {
     if let Some(metadata) = RequestMetadata::of(event) {
         members.insert("metadata".into(), json!(metadata));
     }
 }
 
-/// The owner of a tenant.
+/// An operator with the role Owner.
 pub(crate) struct TenantOwner(Operator);
 
 impl FromRequestParts<App> for TenantOwner {
@@ -134,7 +133,7 @@ impl FromRequestParts<App> for TenantOwner {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Fault> {
         let proof = parts.extensions.get::<Arc<dyn OperatorProof>>().cloned();
-        let proof = proof.ok_or_else(|| forbidden("Nobody may change users here"))?;
+        let proof = proof.ok_or_else(|| forbidden("Users cannot be changed here"))?;
         let operator = proof.prove(parts).await?;
         match operator.role() {
             Role::Owner => Ok(Self(operator)),
@@ -150,28 +149,29 @@ struct UserBody {
     suspended: Option<bool>,
 }
 
-/// `PUT /demo/users/{id}`: a user's standing, and so the keys that depend on it.
+/// `PUT /demo/users/{id}`: changes a user's standing, and with it the keys that depend on it.
 pub(crate) async fn change_user(
     State(app): State<App>,
     TenantOwner(operator): TenantOwner,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let not_json = |_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not JSON");
+    let not_json =
+        |_| AuthError::with_detail(ErrorCode::InvalidRequest, "The body is not valid JSON");
     let whole = serde_json::from_slice::<Value>(&body).map_err(not_json)?;
     if !whole.is_object() {
-        return Err(invalid("body", "a JSON object").into());
+        return Err(invalid("body", "must be a JSON object").into());
     }
-    // From the text itself: of members that stand twice, a value has the last one only.
+    // Parsed from the bytes, not from the `Value`, which keeps only the last of duplicate members.
     let asked =
         serde_json::from_slice::<UserBody>(&body).map_err(|error| invalid("body", error))?;
     let tenant = operator
         .tenant()
-        .ok_or_else(|| forbidden("An operator of a tenant is needed"))?;
+        .ok_or_else(|| forbidden("The operator must belong to a tenant"))?;
     let changed = app
         .directory
         .change(tenant, &id, asked.role, asked.suspended);
-    let user = changed
-        .ok_or_else(|| AuthError::with_detail(ErrorCode::NotFound, "There is no such user"))?;
+    let user =
+        changed.ok_or_else(|| AuthError::with_detail(ErrorCode::NotFound, "User not found"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(json!(user))).into_response())
 }

@@ -1,4 +1,4 @@
-//! One profile, ready to serve: its authenticator, its manager, its routes.
+//! One profile, ready to serve: its authenticator, manager and routes.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::storage::Storage;
 use crate::tls::Peer;
 use crate::{admin, on_axum, operators};
 
-/// What all handlers share. Cloning is cheap.
+/// The state shared by all handlers. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) profile: Profile,
@@ -37,7 +37,7 @@ pub(crate) struct App {
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
     pub(crate) operators: Arc<Operators>,
-    pub(crate) shelves: Arc<DocumentStore>,
+    pub(crate) documents: Arc<DocumentStore>,
     pub(crate) directory: DemoDirectory,
     events: Arc<dyn AuditReader>,
     pub(crate) standard_plan: Requirement,
@@ -59,14 +59,14 @@ impl App {
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
             .build();
-        // There is one limiter to choose so far: in this process.
+        // The in-process limiter is the only choice so far.
         let Limiter::Local = flags.limiter;
         let limits = profile.limits().on_outage(flags.on_limiter_outage.into());
         let mut policy = profile.policy().client_ip(flags.client_ip());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
                 warn!(
-                    "this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it"
+                    "this API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not enforce it"
                 );
             }
             policy = policy.transport(None);
@@ -77,15 +77,15 @@ impl App {
             .host_rules(admin::DemoRules { profile, plans });
         if let Some(bound) = &flags.environment {
             policy = policy.serve_only(bound.clone());
-            // Serving is bound, issuing is not: the bound one is the default, the others can be
-            // asked for.
+            // The flag binds serving, not issuing: the bound environment is the default for new
+            // keys, and the others can be requested.
             let others = profile
                 .environments()
                 .into_iter()
                 .filter(|other| other != bound);
             management = management.environments(std::iter::once(bound.clone()).chain(others));
         }
-        // Keys that are imported may come as SHA-512.
+        // Imported keys may have SHA-512 digests.
         let hasher = KeyHasher::sha256().accept_sha512()?;
         let actors = profile.actors().directory(directory.clone());
         let keys = Portunus::builder(profile.credentials().hasher(hasher))
@@ -104,7 +104,7 @@ impl App {
             manager: keys.manager().clone(),
             keys,
             operators: Arc::new(operators),
-            shelves: Arc::default(),
+            documents: Arc::default(),
             directory,
             events: Arc::clone(&storage.events),
             standard_plan,
@@ -130,20 +130,20 @@ impl App {
             .into_router()
             .merge(self.management())
             .with_state(self.clone());
-        // Around the router, not behind it: what it decides first is which path it is.
-        let named = from_fn_with_state(self.clone(), on_axum::every_segment_named);
+        // Wraps the router, because it must run before the router matches the path.
+        let named = from_fn_with_state(self.clone(), on_axum::reject_empty_segments);
         Router::new().fallback_service(routes).layer(named)
     }
 
-    /// There is nothing at this path.
+    /// The 404 response for an unknown path.
     pub(crate) fn unknown_path(&self) -> Response {
         self.refuse(&AuthError::new(ErrorCode::NotFound))
     }
 
-    /// The routes that operators' tokens open, whichever framework serves the others.
+    /// The routes for operators, which axum serves with either adapter.
     pub(crate) fn management(&self) -> Router<Self> {
         let admin = self.admin();
-        // Who fails there has failed here.
+        // Shared, so that failures on either route count against the same budget.
         let proof = Extension(admin.limited_proof());
         let admin = admin.into_router();
         let users = put(admin::change_user).layer(proof);
@@ -153,7 +153,7 @@ impl App {
             .route("/demo/users/{id}", users)
     }
 
-    /// The management API, with the demo's rules.
+    /// The management API, configured for the demo.
     fn admin(&self) -> Admin {
         let peer = |extensions: &Extensions| {
             extensions
@@ -171,24 +171,24 @@ impl App {
         }
     }
 
-    /// A refusal by a handler, in the profile's dialect.
+    /// Renders a handler's error in the profile's format.
     pub(crate) fn answer(&self, error: &AuthError) -> Answer {
         self.authenticator
             .responder()
             .answer(error, &HttpHead::new(&Request::new(()), None))
     }
 
-    /// The same as axum's response.
+    /// Renders a handler's error as an axum response.
     pub(crate) fn refuse(&self, error: &AuthError) -> Response {
         portunus::adapter::tower::into_response(self.answer(error), error)
     }
 
-    /// How many events were left out so far, because they could not be written in time.
+    /// Returns how many events have been dropped so far because they could not be written in time.
     pub(crate) fn dropped(&self) -> u64 {
         self.keys.audit().map_or(0, AuditTrail::dropped)
     }
 
-    /// Where the demo's own key belongs.
+    /// The tenant of the key that the banner shows.
     pub(crate) fn demo_tenant() -> &'static str {
         operators::TENANT
     }

@@ -1,5 +1,5 @@
-//! What stdout says when the server is ready: one line of JSON for programs, or a few lines for
-//! people.
+//! The output on stdout when the server is ready: one line of JSON for programs, or a short banner
+//! for people.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> R
         });
         format!("{line}\n")
     } else {
-        for_people(app, &url).await?
+        human_banner(app, &url).await?
     };
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -44,12 +44,11 @@ pub(crate) async fn announce(flags: &Flags, app: &App, address: SocketAddr) -> R
         .map_err(|error| format!("cannot write to stdout: {error}"))
 }
 
-/// The name of the key that a start shows.
+/// The name of the key that the banner shows.
 const FIRST_KEY: &str = "first key";
 
-/// Takes away the keys that earlier starts have shown, as far as the primary one does not need
-/// them.
-async fn make_room(app: &App) -> Result<(), String> {
+/// Deletes the keys that earlier starts have shown, except the primary key.
+async fn delete_earlier_keys(app: &App) -> Result<(), String> {
     let mut query = ListQuery::new(app.manager.now());
     query.text = Some(FIRST_KEY.into());
     query.limit = 500;
@@ -66,12 +65,12 @@ async fn make_room(app: &App) -> Result<(), String> {
         app.manager
             .delete(&key.record.id)
             .await
-            .map_err(|error| format!("cannot make room: {error}"))?;
+            .map_err(|error| format!("cannot delete the keys of earlier starts: {error}"))?;
     }
     Ok(())
 }
 
-async fn for_people(app: &App, url: &str) -> Result<String, String> {
+async fn human_banner(app: &App, url: &str) -> Result<String, String> {
     let owner =
         Owner::tenant(TenantId::new(App::demo_tenant()).map_err(|error| error.to_string())?);
     let (path, scopes) = match app.profile {
@@ -96,7 +95,7 @@ async fn for_people(app: &App, url: &str) -> Result<String, String> {
     new.kind = KeyKind::App;
     let issued = match app.manager.issue(new.clone()).await {
         Err(ManageError::QuotaExceeded { .. }) => {
-            make_room(app).await?;
+            delete_earlier_keys(app).await?;
             app.manager.issue(new).await
         }
         issued => issued,
@@ -115,7 +114,7 @@ async fn for_people(app: &App, url: &str) -> Result<String, String> {
         .map_or("", |(_, token)| token);
     let note = match app.profile {
         Profile::IuSign if !url.starts_with("https") => {
-            "This API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not demand it.\n"
+            "This API mandates TLS 1.3; without --tls-cert and --tls-key the demo does not enforce it.\n"
         }
         _ => "",
     };
@@ -134,7 +133,7 @@ Manage keys at {url}/admin as the owner:
   curl -i {url}/admin/keys -H 'Authorization: Bearer {token}' \\
        -H 'Content-Type: application/json' -d '{{\"name\":\"my key\"}}'
 
-Ctrl-C stops it.
+Press Ctrl-C to stop.
 ",
         profile = app.profile,
     ))

@@ -1,4 +1,4 @@
-//! The command line: what can be chosen, and one clear line for what cannot.
+//! The command line: the flags, and one-line errors for invalid ones.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,54 +12,57 @@ use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus_admin::Origin;
 use portunus_profiles::Profile;
 
-use crate::storage::{BusAddress, Place};
+use crate::storage::{BusAddress, Location};
 
 /// Five e-signature APIs on Portunus.
 #[derive(Debug, Parser)]
 #[command(name = "esign")]
 pub(crate) struct Flags {
-    /// Which API: allsign, insigner, yousign, iusign, dropbox-sign.
+    /// The API to serve: allsign, insigner, yousign, iusign or dropbox-sign.
     #[arg(long, default_value = "allsign", value_name = "NAME")]
     pub(crate) profile: Profile,
-    /// Where to listen; port 0 picks one.
+    /// The address to listen on; port 0 picks a free port.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     pub(crate) listen: SocketAddr,
-    /// The framework that serves.
+    /// The web framework that serves the API.
     #[arg(long, default_value = "axum")]
     pub(crate) adapter: Adapter,
-    /// Where keys, usage and events are kept: sqlite:PATH, postgres://… or memory [default:
-    /// sqlite:esign.db, and for the other APIs a file of their own, sqlite:esign-NAME.db].
-    #[arg(long, value_name = "PLACE")]
-    pub(crate) store: Option<Place>,
-    /// Where nodes hear of each other, if --store is the address of a connection pooler such as
-    /// PgBouncer: that of the same database on the server itself, postgres://….
+    /// The store for keys, usage and audit events: sqlite:PATH, postgres://… or memory [default:
+    /// sqlite:esign.db for allsign, sqlite:esign-PROFILE.db for the other profiles].
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<Location>,
+    /// The database through which nodes publish changes to each other: needed if --store goes
+    /// through a connection pooler such as PgBouncer. The same database with the server's own
+    /// address, postgres://….
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) bus: Option<BusAddress>,
-    /// Serve keys of this environment only; absent, all are served and their data is kept apart.
+    /// Accept only keys of this environment. By default, all environments are served and their data
+    /// is kept separate.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
-    /// Where requests are counted.
+    /// The rate limiter.
     #[arg(long, default_value = "local")]
     pub(crate) limiter: Limiter,
-    /// What happens while the limiter gives no answer.
+    /// How requests are handled while the rate limiter is unavailable.
     #[arg(long, default_value = "local")]
     pub(crate) on_limiter_outage: Outage,
-    /// Believe the forwarded header of proxies in this network; may be given again.
+    /// A network of trusted proxies whose forwarded header is used; repeatable.
     #[arg(long, value_name = "CIDR")]
     pub(crate) trusted_proxy: Vec<Cidr>,
-    /// The one header that trusted proxies set.
+    /// The header in which trusted proxies report the client's address.
     #[arg(long, default_value = "x-forwarded-for")]
     pub(crate) forwarded_header: Header,
-    /// Another site whose pages may write to /admin (`https://host` or `https://host:8443`); repeatable.
+    /// Another site whose pages may write to /admin (`https://host` or `https://host:8443`);
+    /// repeatable.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) trusted_origin: Vec<Origin>,
-    /// Serve TLS 1.3 only, with this certificate chain (PEM).
+    /// A certificate chain (PEM): serves TLS 1.3 only.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Make the first line of stdout machine-readable.
+    /// Print one line of JSON instead of the banner when the server is ready.
     #[arg(long)]
     pub(crate) ready_json: bool,
 }
@@ -98,7 +101,7 @@ pub(crate) enum Header {
     Forwarded,
 }
 
-/// Whether a value is refused that `--store` was given.
+/// Whether an error is about an invalid value of `--store`.
 fn is_about_the_store(error: &clap::Error) -> bool {
     let flag = error.get(ContextKind::InvalidArg);
     error.kind() == ErrorKind::ValueValidation
@@ -106,19 +109,19 @@ fn is_about_the_store(error: &clap::Error) -> bool {
 }
 
 impl Flags {
-    /// Where everything is kept: the APIs share no file by accident, as they have keys and quotas
-    /// of their own.
-    pub(crate) fn place(&self) -> Place {
+    /// Returns the store to open. Each profile has a default file of its own, because keys and
+    /// quotas differ between the APIs.
+    pub(crate) fn location(&self) -> Location {
         let file = match self.profile {
             Profile::AllSign => "esign.db".into(),
             profile => format!("esign-{profile}.db"),
         };
         self.store
             .clone()
-            .unwrap_or_else(|| Place::Sqlite(file.into()))
+            .unwrap_or_else(|| Location::Sqlite(file.into()))
     }
 
-    /// How the client's address is found.
+    /// Returns the configuration that resolves the client's address.
     pub(crate) fn client_ip(&self) -> ClientIp {
         let header = match self.forwarded_header {
             Header::XForwardedFor => ForwardedHeader::XForwardedFor,
@@ -127,7 +130,8 @@ impl Flags {
         ClientIp::behind(self.trusted_proxy.iter().copied(), header)
     }
 
-    /// The flags, or how to end: help on stdout with 0, one line on stderr with 2.
+    /// Parses the flags. On failure, returns the exit code: 0 after printing the help on stdout, 2
+    /// after printing one line on stderr.
     pub(crate) fn parse() -> Result<Self, ExitCode> {
         let flags = match Self::try_parse() {
             Ok(flags) => flags,
@@ -135,14 +139,14 @@ impl Flags {
                 let _ = error.print();
                 return Err(ExitCode::SUCCESS);
             }
-            // Without the value: a mistyped address may hold a password.
+            // The value is omitted, because a mistyped URL may contain a password.
             Err(error) if is_about_the_store(&error) => {
                 let expected =
                     std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
                 return Err(super::fail(&format!("--store: {expected}; see --help")));
             }
             Err(error) => {
-                return Err(super::fail(&format!("{}; see --help", told(&error))));
+                return Err(super::fail(&format!("{}; see --help", describe(&error))));
             }
         };
         match &flags.environment {
@@ -155,7 +159,7 @@ impl Flags {
                     .collect();
                 let profile = flags.profile;
                 Err(super::fail(&format!(
-                    "--environment {asked}: {profile} has {}",
+                    "--environment {asked}: unknown environment; {profile} has {}",
                     names.join(", ")
                 )))
             }
@@ -164,9 +168,9 @@ impl Flags {
     }
 }
 
-/// What is wrong with the flags, on one line. Addresses of databases may hold passwords: of one
-/// that cannot be read nothing is told, wherever it stands.
-fn told(error: &clap::Error) -> String {
+/// Describes a command-line error on one line. Database URLs may contain passwords, so one that
+/// cannot be parsed is never shown, regardless of the flag or position.
+fn describe(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
@@ -176,13 +180,13 @@ fn told(error: &clap::Error) -> String {
         context(ContextKind::InvalidValue),
     );
     if error.kind() == ErrorKind::ValueValidation {
-        // What these say of a value they say without it.
+        // The errors of these two flags do not quote a URL.
         if (flag.starts_with("--store") || flag.starts_with("--bus"))
             && let Some(cause) = std::error::Error::source(error)
         {
             return format!("invalid value for {flag}: {cause}");
         }
-        if may_be_an_address(value) {
+        if looks_like_database_url(value) {
             return format!("invalid value for {flag}");
         }
     }
@@ -194,7 +198,7 @@ fn told(error: &clap::Error) -> String {
         } else {
             &argument
         };
-        if may_be_an_address(value) {
+        if looks_like_database_url(value) {
             text = text.replace(value, "…");
         }
     }
@@ -205,7 +209,7 @@ fn told(error: &clap::Error) -> String {
         .collect();
     let what = lines
         .first()
-        .map_or("bad flags", |line| line.trim_start_matches("error: "));
+        .map_or("invalid flags", |line| line.trim_start_matches("error: "));
     let choices = lines
         .iter()
         .find(|line| line.starts_with("[possible values"))
@@ -214,8 +218,8 @@ fn told(error: &clap::Error) -> String {
     format!("{what} {choices}")
 }
 
-/// Whether this may be meant as the address of a database.
-fn may_be_an_address(text: &str) -> bool {
-    let is_a_page = text.starts_with("http://") || text.starts_with("https://");
-    text.contains('@') || text.contains("//") && !is_a_page || text.starts_with("postgres")
+/// Whether a string may be intended as a database URL.
+fn looks_like_database_url(text: &str) -> bool {
+    let is_web_url = text.starts_with("http://") || text.starts_with("https://");
+    text.contains('@') || text.contains("//") && !is_web_url || text.starts_with("postgres")
 }

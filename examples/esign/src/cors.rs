@@ -1,8 +1,8 @@
-//! CORS, outermost: preflights are answered here and never need a key; a plain `OPTIONS` is a
-//! request like any other.
+//! CORS, the outermost layer: answers preflights, which need no key. A plain `OPTIONS` is a request
+//! like any other.
 //!
-//! The APIs take keys in a header, which browsers never add by themselves: any origin may read
-//! them, without cookies. The management API is for the pages of trusted origins only.
+//! The APIs take keys in a header that browsers never add by themselves, so any origin may read
+//! their responses, without cookies. The management API is shared with trusted origins only.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ pub(crate) fn is_management(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether an `Origin` is on a list.
+/// Whether an `Origin` value is in the list of trusted origins.
 pub(crate) fn is_trusted(trusted: &[Origin], origin: &[u8]) -> bool {
     let text = str::from_utf8(origin).ok();
     text.and_then(|text| text.parse().ok())
         .is_some_and(|origin| trusted.contains(&origin))
 }
 
-/// The router with CORS around it: for the management API exactly the trusted origins, for
-/// everything else any.
+/// Wraps the router in CORS: the management API allows exactly the trusted origins, everything else
+/// allows any.
 pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
     let cors = CorsLayer::new()
         .allow_methods(AllowMethods::mirror_request())
@@ -49,9 +49,9 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
         .clone()
         .allow_origin(AllowOrigin::predicate(listed))
         .expose_headers([exposed.clone(), vec![ETAG]].concat());
-    let for_everybody = cors.allow_origin(Any).expose_headers(exposed);
+    let for_others = cors.allow_origin(Any).expose_headers(exposed);
     let management = app.clone().layer(for_management);
-    let others = app.clone().layer(for_everybody);
+    let others = app.clone().layer(for_others);
     Router::new().fallback_service(service_fn(move |request: Request| {
         let with_cors = match is_management(request.uri().path()) {
             true => management.clone(),
@@ -60,8 +60,8 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
         let plain = app.clone();
         async move {
             let options = request.method() == Method::OPTIONS;
-            // The CORS layer takes every OPTIONS for a preflight; a preflight has these two fields
-            // (Fetch §4.8).
+            // The CORS layer treats every OPTIONS as a preflight, but a preflight has these two
+            // fields (Fetch §4.8).
             let headers = request.headers();
             let preflight = options
                 && headers.contains_key(ORIGIN)
@@ -80,7 +80,7 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
                 .unwrap_or_else(|never| match never {});
             if preflight {
                 *response.status_mut() = StatusCode::NO_CONTENT;
-                // axum's method router adds it behind the layer.
+                // Added by axum's method router inside the layer.
                 response.headers_mut().remove(ALLOW);
             }
             Ok(response)

@@ -1,4 +1,4 @@
-//! The demo's users, the same at every start, and how they stand.
+//! The demo's users, the same at every start, and their standing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,12 +27,12 @@ impl TryFrom<String> for UserRole {
             "owner" => Ok(Self::Owner),
             "admin" => Ok(Self::Admin),
             "member" => Ok(Self::Member),
-            _ => Err("a role is owner, admin or member"),
+            _ => Err("role must be owner, admin or member"),
         }
     }
 }
 
-/// A user as the demo shows one.
+/// A user of the demo.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DemoUser {
     pub(crate) id: UserId,
@@ -46,7 +46,7 @@ pub(crate) struct DemoUser {
 #[derive(Debug, Clone)]
 pub(crate) struct DemoDirectory {
     users: Arc<Mutex<Vec<DemoUser>>>,
-    /// Whether keys stop when their owner is no administrator any more.
+    /// Whether keys stop working when their owner is no longer an administrator.
     needs_role: bool,
 }
 
@@ -99,7 +99,7 @@ impl DemoDirectory {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The users of a tenant.
+    /// Returns the users of a tenant.
     pub(crate) fn of_tenant(&self, tenant: &TenantId) -> Vec<DemoUser> {
         self.users()
             .iter()
@@ -108,7 +108,7 @@ impl DemoDirectory {
             .collect()
     }
 
-    /// Changes a tenant's user; `None` if there is none of this id.
+    /// Changes a user of a tenant. Returns `None` if the tenant has no user with this id.
     pub(crate) fn change(
         &self,
         tenant: &TenantId,
@@ -134,11 +134,11 @@ impl DemoDirectory {
         })?;
         let mut user = User::new(found.id.clone(), found.tenant_id.clone()).with_email(found.email);
         user.suspended = found.suspended;
-        // Nobody collaborates across tenants in the demo.
+        // The demo has no collaboration across tenants.
         (found.tenant_id == *tenant).then(|| Arc::new(user))
     }
 
-    fn stands(&self, owner: &Owner) -> Standing {
+    fn owner_standing(&self, owner: &Owner) -> Standing {
         let users = self.users();
         let found = owner.user_id.as_ref().and_then(|id| {
             users.iter().find(|user| {
@@ -176,10 +176,10 @@ impl Directory for DemoDirectory {
 #[async_trait]
 impl OwnerStanding for DemoDirectory {
     async fn standing(&self, owner: &Owner) -> Result<Standing, DirectoryError> {
-        Ok(self.stands(owner))
+        Ok(self.owner_standing(owner))
     }
 
     fn standing_now(&self, owner: &Owner) -> Option<Result<Standing, DirectoryError>> {
-        Some(Ok(self.stands(owner)))
+        Some(Ok(self.owner_standing(owner)))
     }
 }

@@ -1,8 +1,8 @@
-//! A connection whose end does not take the last answer away.
+//! A connection that can be closed without losing the last response.
 //!
-//! If a socket is closed while bytes of its client wait to be read, the system resets the
-//! connection, and the client may lose what it was sent. So whoever drops a [`Lingering`] has closed
-//! it for writing only; what still comes is read for a while, and thrown away (RFC 9112 §9.6).
+//! If a socket is closed while bytes from the client are still unread, the operating system resets
+//! the connection, and the client may lose the response. So dropping a [`Lingering`] closes only
+//! the write half; further input is read for a limited time and discarded (RFC 9112 §9.6).
 
 use std::io;
 use std::pin::Pin;
@@ -15,23 +15,23 @@ use tokio::time::timeout;
 
 use crate::limits::{LINGER, LINGER_BYTES};
 
-/// The bytes of a connection, encrypted or not.
+/// The byte stream of a connection, encrypted or not.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
-/// See the module.
+/// A connection that lingers when it is dropped; see the module.
 pub(crate) struct Lingering {
-    /// What was read of it already.
+    /// Bytes that were read before the connection was wrapped.
     first: Bytes,
-    /// Absent once it is dropped.
+    /// `None` once it has been dropped.
     stream: Option<Box<dyn Stream>>,
-    /// Whether the client has ended it: there is nothing to linger for.
+    /// Whether the client has closed its side, so that there is nothing to linger for.
     ended: bool,
 }
 
 impl Lingering {
-    /// A connection of which these bytes have been read.
+    /// Wraps a connection from which the bytes `first` have already been read.
     pub(crate) fn new(first: Bytes, stream: impl Stream) -> Self {
         Self {
             first,
@@ -91,7 +91,7 @@ impl Drop for Lingering {
         if self.ended {
             return;
         }
-        // While the process ends there is no runtime any more.
+        // There is no runtime any more while the process exits.
         if let (Some(stream), Ok(runtime)) = (self.stream.take(), Handle::try_current()) {
             runtime.spawn(timeout(LINGER, linger(stream)));
         }

@@ -1,7 +1,8 @@
-//! `esign`: five e-signature APIs on Portunus, to try it by hand and to test it from outside.
+//! `esign`: five e-signature APIs on Portunus, a demo to try by hand and the target of the
+//! black-box tests.
 //!
-//! It reads its flags, makes a store, an authenticator and a manager of one profile, serves until
-//! it is told to stop, drains, and writes the last usage.
+//! Parses the flags, opens the store, builds the authenticator and the manager of one profile,
+//! serves until it receives a stop signal, drains requests and flushes usage and audit events.
 
 mod activity;
 mod admin;
@@ -38,9 +39,9 @@ use crate::storage::Storage;
 use crate::tls::TlsListener;
 use crate::unwritten::Unwritten;
 
-/// How long requests that were begun may take to end.
+/// How long requests in flight may take to complete after the stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long those that did not are given to be noted.
+/// How long to wait for the audit events of requests that were aborted after [`DRAIN`].
 const SETTLE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -48,8 +49,8 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    // Unless asked, errors, and what the demo itself warns of, such as writes that failed. To
-    // actix-web a client's bad bytes are an error.
+    // By default: errors, and the demo's own warnings, such as failed writes. actix_http is off
+    // because it logs malformed client input as an error.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(
             "error,esign=warn,portunus=warn,portunus::audit=off,portunus_sqlx=warn,actix_http=off",
@@ -67,26 +68,26 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
     let served = runtime.block_on(serve(&flags));
-    // Whatever still runs after the drain must not hold the process.
+    // Tasks that still run after the drain must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match served {
         Ok(unwritten) => {
             if let Some(line) = unwritten.line() {
                 eprintln!("esign: {line}");
             }
-            ExitCode::from(if unwritten.is_a_loss() { 3 } else { 0 })
+            ExitCode::from(if unwritten.has_losses() { 3 } else { 0 })
         }
         Err(reason) => fail(&reason),
     }
 }
 
-/// One clear line, and exit code 2.
+/// Prints one line on stderr and returns exit code 2.
 fn fail(reason: &str) -> ExitCode {
     eprintln!("esign: {}", reason.lines().next().unwrap_or_default());
     ExitCode::from(2)
 }
 
-/// Serves until it is told to stop; what was lost by then.
+/// Serves until the stop signal and returns what could not be written.
 async fn serve(flags: &Flags) -> Result<Unwritten, String> {
     let listener = TcpListener::bind(flags.listen)
         .await
@@ -95,16 +96,20 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env(flags.profile).map_err(|error| error.to_string())?;
-    let storage =
-        Storage::open(&flags.place(), flags.bus.as_ref(), flags.profile.user_ids()).await?;
+    let storage = Storage::open(
+        &flags.location(),
+        flags.bus.as_ref(),
+        flags.profile.user_ids(),
+    )
+    .await?;
     let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {
         (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
         _ => None,
     };
-    // Listened for before anybody is told that the server is ready.
-    let told_to_stop = told_to_stop()?;
+    // The signal handlers are installed before the server is announced as ready.
+    let shutdown = shutdown()?;
     banner::announce(flags, &app, address).await?;
     info!(profile = %flags.profile, %address, "serving");
 
@@ -113,14 +118,14 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
     let jobs = tokio::spawn(app.keys.run(async move {
         let _ = all_served.await;
     }));
-    let told_to_stop = async move {
-        told_to_stop.await;
+    let shutdown = async move {
+        shutdown.await;
         let _ = stop.send(true);
     };
     let server = async {
         match flags.adapter {
-            Adapter::Axum => on_axum(&app, listener, tls, told_to_stop).await,
-            Adapter::Actix => on_actix(&app, listener, tls, told_to_stop).await,
+            Adapter::Axum => on_axum(&app, listener, tls, shutdown).await,
+            Adapter::Actix => on_actix(&app, listener, tls, shutdown).await,
         }
     };
     let drained = async {
@@ -128,19 +133,20 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         tokio::time::sleep(DRAIN).await;
     };
     let in_time = tokio::select! {
-        served = server => served.map(|()| true).map_err(|error| format!("serving ended: {error}"))?,
+        served = server => served.map(|()| true).map_err(|error| format!("the server failed: {error}"))?,
         () = drained => false,
     };
     if !in_time {
-        warn!("some requests did not end in time");
-        // Those of other threads are ended about now; each is noted as it ends.
+        warn!("some requests did not complete in time");
+        // Requests on other threads are being aborted now; each records its audit event when it
+        // ends.
         tokio::time::sleep(SETTLE).await;
     }
     let dropped_before = app.dropped();
     let _ = served.send(());
     let done = jobs
         .await
-        .map_err(|error| format!("the periodic jobs ended: {error}"))?;
+        .map_err(|error| format!("the periodic jobs failed: {error}"))?;
     info!("stopped");
     Ok(Unwritten::of(&done, dropped_before))
 }
@@ -149,15 +155,15 @@ async fn on_axum(
     app: &App,
     listener: TcpListener,
     tls: Option<ServerConfig>,
-    told_to_stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let routes = cors::outermost(app.router(), Arc::clone(&app.trusted_origins));
     match tls {
-        None => on_axum::serve(listener, None, routes, told_to_stop).await,
+        None => on_axum::serve(listener, None, routes, shutdown).await,
         Some(config) => {
             let listener = TlsListener::new(listener, config)?;
-            // The configuration offers no other version.
-            on_axum::serve(listener, Some(TlsVersion::V1_3), routes, told_to_stop).await
+            // The TLS configuration offers only this version.
+            on_axum::serve(listener, Some(TlsVersion::V1_3), routes, shutdown).await
         }
     }
 }
@@ -166,21 +172,21 @@ async fn on_actix(
     app: &App,
     listener: TcpListener,
     tls: Option<ServerConfig>,
-    told_to_stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut server = on_actix::server(app, listener.into_std()?, tls, DRAIN.as_secs())?;
     let handle = server.handle();
     tokio::select! {
         served = &mut server => return served,
-        () = told_to_stop => {}
+        () = shutdown => {}
     }
-    // Told while the server is polled, which is what ends it.
+    // The server stops only while it is polled, so both futures run together.
     tokio::join!(server, handle.stop(true)).0
 }
 
-/// Ctrl-C, or `SIGTERM` where there is such a thing: heard from now on.
+/// Listens for Ctrl-C and `SIGTERM` from now on.
 #[cfg(unix)]
-fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
+fn shutdown() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
     let (mut interrupted, mut terminated) = (
@@ -195,9 +201,9 @@ fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
     })
 }
 
-/// Ctrl-C.
+/// Listens for Ctrl-C.
 #[cfg(not(unix))]
-fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
+fn shutdown() -> Result<impl Future<Output = ()>, String> {
     Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

@@ -21,7 +21,7 @@ use crate::cors::is_management;
 
 /// Adds a route.
 pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter<App> {
-    let (method, path, demand) = (route.method, route.path.clone(), route.demand.clone());
+    let (method, path, requirement) = (route.method, route.path.clone(), route.requirement.clone());
     let answer = move |State(app): State<App>, caller: KeyPrincipal, request: Request| {
         let route = route.clone();
         async move {
@@ -43,31 +43,31 @@ pub(crate) fn add(router: ProtectedRouter<App>, route: Route) -> ProtectedRouter
         Method::Patch => patch(answer),
         Method::Delete => delete(answer),
     };
-    router.route(&path, route.require(demand))
+    router.route(&path, route.require(requirement))
 }
 
-/// axum's router takes nothing for a parameter where more of the path follows, so that
-/// `/documents//send` is one of its routes; for actix-web's it is none, and so it is here.
-pub(crate) async fn every_segment_named(
+/// Answers 404 for paths with an empty segment. axum's router accepts an empty parameter in the
+/// middle of a path, so that `/documents//send` would match a route; actix-web's router does not.
+pub(crate) async fn reject_empty_segments(
     State(app): State<App>,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    // The management API has the same router behind either framework.
+    // The management API uses the same router with both frameworks.
     let ours = !is_management(path) && !path.starts_with("/demo/users/");
     if !(ours && path.contains("//")) {
         return next.run(request).await;
     }
     let unknown = app.unknown_path();
-    // HTTP/2 sends whatever body there is; axum leaves it out behind its routes only.
+    // axum removes the body of a HEAD response only in its routes, and HTTP/2 would send it.
     match *request.method() {
         HttpMethod::HEAD => unknown.map(|_| Body::empty()),
         _ => unknown,
     }
 }
 
-/// What a handler looks at, or axum's own refusal of a path or body that cannot be read.
+/// Reads the request's parameters and body. Returns axum's rejection if they cannot be read.
 async fn call(
     route: &Route,
     app: App,

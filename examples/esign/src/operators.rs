@@ -1,4 +1,5 @@
-//! The demo's operators: who may manage keys, proven by a token that is made anew at each start.
+//! The demo's operators, who manage keys and authenticate with a token that is generated at each
+//! start.
 
 use std::env::{self, VarError};
 use std::fmt;
@@ -17,7 +18,7 @@ use portunus_profiles::Profile;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-/// All operators, with their tokens' digests.
+/// All operators, with the digests of their tokens.
 pub(crate) struct Operators {
     known: Vec<(KeyDigest, Operator)>,
     /// The tokens by name, for the ready line and the banner.
@@ -25,21 +26,21 @@ pub(crate) struct Operators {
     hasher: KeyHasher,
 }
 
-/// The tenant of the demo, and another one that must see nothing of it.
+/// The demo's tenant, and another one that must not see any of its data.
 pub(crate) const TENANT: &str = "tenant_abc123";
 pub(crate) const OTHER_TENANT: &str = "tenant_xyz789";
 
-/// The workspaces of the demo's tenants, and the only one that its Admin belongs to.
+/// The workspaces of the demo's tenants, and the only one that the Admin belongs to.
 pub(crate) const WORKSPACES: &[&str] = &["ws1", "ws2"];
 pub(crate) const ADMINS_WORKSPACE: &str = "ws1";
 
-/// The plans of the demo, and what its tenants pay for.
+/// The plans in ascending order, the plan of the demo's tenants, and the highest plan.
 pub(crate) const PLANS: &[&str] = &["free", "standard", "enterprise"];
 pub(crate) const TENANTS_PLAN: &str = "standard";
 pub(crate) const HIGHEST_PLAN: &str = "enterprise";
 
 impl Operators {
-    /// Takes the tokens from `ESIGN_OPERATOR_*`, or makes them.
+    /// Takes the tokens from `ESIGN_OPERATOR_*`, or generates them.
     pub(crate) fn from_env(profile: Profile) -> Result<Self, Box<dyn std::error::Error>> {
         let hasher = KeyHasher::sha256();
         let (mut known, mut tokens) = (Vec::new(), Vec::new());
@@ -60,16 +61,18 @@ impl Operators {
                         || !token.bytes().all(|b| b.is_ascii_graphic() && b != b',') =>
                 {
                     return Err(format!(
-                        "{variable} must be 16 or more visible ASCII characters other than a comma"
+                        "{variable} must be at least 16 visible ASCII characters, without commas"
                     )
                     .into());
                 }
                 Ok(token) => token,
-                Err(VarError::NotPresent) => fresh()?,
+                Err(VarError::NotPresent) => random_token()?,
                 Err(error) => return Err(format!("{variable}: {error}").into()),
             };
             if tokens.iter().any(|(_, other)| *other == token) {
-                return Err(format!("{variable} is another operator's token too").into());
+                return Err(
+                    format!("{variable} must differ from the other operators' tokens").into(),
+                );
             }
             let authority = match role {
                 Role::Owner | Role::Admin => vec![scope!("*")],
@@ -93,10 +96,11 @@ impl Operators {
         })
     }
 
-    /// Who presents this request's token. All tokens are compared, each in constant time.
+    /// Returns the operator whose token the request presents. Compares all tokens, each in constant
+    /// time.
     ///
     /// # Errors
-    /// The code of the refusal.
+    /// The error code if the token is missing, malformed or unknown.
     fn prove_by(&self, headers: &HeaderMap) -> Result<&Operator, ErrorCode> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(ErrorCode::MissingKey)?;
@@ -113,8 +117,7 @@ impl Operators {
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return Err(ErrorCode::MissingKey);
         }
-        // Visible ASCII is all that a token may be of; a comma or a space would make two
-        // credentials of it.
+        // A token is visible ASCII only; a comma or a space would separate two credentials.
         let token = str::from_utf8(token.trim_ascii()).map_err(|_| ErrorCode::InvalidRequest)?;
         if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic() || c == ',') {
             return Err(ErrorCode::InvalidRequest);
@@ -136,11 +139,11 @@ impl OperatorProof for Operators {
         let operator = self.prove_by(&request.headers);
         operator
             .cloned()
-            .map_err(|code| AuthError::with_detail(code, "An operator's token is needed"))
+            .map_err(|code| AuthError::with_detail(code, "An operator token is required"))
     }
 }
 
-/// The scopes of an API that only read.
+/// The read-only scopes of an API.
 fn reading(profile: Profile) -> Vec<Scope> {
     let all = profile.vocabulary();
     let reads = |scope: &&Scope| {
@@ -151,7 +154,8 @@ fn reading(profile: Profile) -> Vec<Scope> {
     all.names().iter().filter(reads).cloned().collect()
 }
 
-/// What the demo's operators may set beyond the library's table: any limits, and the Owner any plan.
+/// Permissions beyond the library's table: the Owner and Admins may set any limits, and the Owner
+/// may set any plan.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DemoPolicy;
 
@@ -177,8 +181,8 @@ impl OperatorPolicy for DemoPolicy {
     }
 }
 
-/// 256 bits from the operating system.
-fn fresh() -> Result<String, Box<dyn std::error::Error>> {
+/// Generates a token with 256 bits of randomness from the operating system.
+fn random_token() -> Result<String, Box<dyn std::error::Error>> {
     let mut bytes = [0_u8; 32];
     SysRng.try_fill_bytes(&mut bytes)?;
     Ok(format!(

@@ -1,4 +1,4 @@
-//! Where keys, usage and events are kept: in memory, in a SQLite file, or in PostgreSQL.
+//! Storage for keys, usage and audit events: in memory, in a SQLite file, or in PostgreSQL.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,23 +13,23 @@ use portunus::store::{Cache, MemoryStore, StoreError};
 use portunus_sqlx::{OpenError, PostgresBus, PostgresStore, SqliteStore};
 use tracing::warn;
 
-/// How old what a node remembers may be while it does not know that it hears everything. No request
-/// shall be let through by a key two seconds after that was revoked elsewhere: what is left of them
-/// is for the look-up and the answer.
+/// The maximum age of a cache entry while the node cannot be sure that it receives every
+/// invalidation. A key that was revoked on another node must be refused within two seconds; the
+/// remainder is for the lookup and the response.
 const STALENESS: Duration = Duration::from_millis(1750);
 
-/// How many events the demo remembers where it keeps nothing.
+/// How many audit events the memory store keeps.
 const EVENTS_IN_MEMORY: usize = 100_000;
 
-/// The flag `--store`.
+/// The value of `--store`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Memory,
     Sqlite(PathBuf),
     Postgres(String),
 }
 
-impl FromStr for Place {
+impl FromStr for Location {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
@@ -38,16 +38,16 @@ impl FromStr for Place {
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
                 Ok(Self::Postgres(text.into()))
             }
-            // One word is named; of what may be an address nothing is told.
+            // A single word is quoted in the error; anything else may be a URL with a password.
             _ if text.chars().all(|c| c.is_ascii_alphanumeric()) => Err(format!(
-                "{text:?} is none of sqlite:PATH, postgres://… and memory"
+                "unknown store {text:?}: expected sqlite:PATH, postgres://… or memory"
             )),
-            _ => Err("it must be sqlite:PATH, postgres://… or memory".into()),
+            _ => Err("expected sqlite:PATH, postgres://… or memory".into()),
         }
     }
 }
 
-/// The flag `--bus`: an address of a PostgreSQL database.
+/// The value of `--bus`: the URL of a PostgreSQL database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BusAddress(String);
 
@@ -55,24 +55,22 @@ impl FromStr for BusAddress {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(Place::Postgres(address)) => Ok(Self(address)),
-            _ => Err("it must be postgres://…".into()),
+            Ok(Location::Postgres(address)) => Ok(Self(address)),
+            _ => Err("expected postgres://…".into()),
         }
     }
 }
 
-/// The file of `sqlite:PATH`, which may be written `sqlite://PATH`, too.
+/// Parses the path of `sqlite:PATH`, which may also be written `sqlite://PATH`.
 fn file(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("//").unwrap_or(text);
     let lower = path.to_ascii_lowercase();
     if lower.is_empty() || lower.contains(":memory:") || lower.contains("mode=memory") {
-        return Err(
-            "SQLite keeps nothing there: give memory to keep nothing, or sqlite:PATH".into(),
-        );
+        return Err("SQLite would not persist this database: use memory or sqlite:PATH".into());
     }
-    // What would be a part of the file's name here, and is none elsewhere.
+    // Other tools parse these; here they would become part of the file name.
     if lower.starts_with("file:") || lower.contains('?') {
-        return Err("sqlite:PATH takes a path, without file: and without parameters".into());
+        return Err("sqlite:PATH takes a plain path, without file: and without parameters".into());
     }
     Ok(path.into())
 }
@@ -87,39 +85,38 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens a storage, brings its schema up to date, and gives each user one spelling where ids
-    /// are UUIDs.
+    /// Opens a store, migrates its schema, and normalizes the user ids if they are UUIDs.
     ///
     /// # Errors
-    /// One line that says what is wrong with it.
+    /// One line that says why the store cannot be used.
     pub(crate) async fn open(
-        place: &Place,
+        location: &Location,
         bus: Option<&BusAddress>,
         ids: UserIds,
     ) -> Result<Self, String> {
-        if bus.is_some() && !matches!(place, Place::Postgres(_)) {
-            return Err("--bus is for --store postgres://… only".into());
+        if bus.is_some() && !matches!(location, Location::Postgres(_)) {
+            return Err("--bus requires --store postgres://…".into());
         }
-        match place {
-            Place::Memory => {
+        match location {
+            Location::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
                 Ok(Self::with(MemoryStore::new(), Cache::new(), log))
             }
-            Place::Sqlite(path) => {
+            Location::Sqlite(path) => {
                 let unusable =
                     |error: &dyn fmt::Display| format!("cannot use {}: {error}", path.display());
                 let store = SqliteStore::open(path)
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    folded(store.fold_user_ids().await)
+                    tolerate_corrupt(store.fold_user_ids().await)
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
                 Ok(Self::with(store, Cache::new().staleness(STALENESS), log))
             }
-            Place::Postgres(address) => {
-                // The address may hold a password.
+            Location::Postgres(address) => {
+                // The URL is not shown, as it may contain a password.
                 let unusable = |error: &dyn fmt::Display| {
                     format!("cannot use the PostgreSQL database: {error}")
                 };
@@ -127,7 +124,7 @@ impl Storage {
                     .await
                     .map_err(|error| unusable(&error))?;
                 if ids == UserIds::Uuid {
-                    folded(store.fold_user_ids().await)
+                    tolerate_corrupt(store.fold_user_ids().await)
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
@@ -147,13 +144,14 @@ impl Storage {
     }
 }
 
-/// What comes of giving each user one spelling: a key that cannot be read keeps nobody from the others.
-fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
+/// Downgrades the error of a corrupt record to a warning: one unreadable key must not make the
+/// other keys unavailable.
+fn tolerate_corrupt(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
     match folded {
         Err(error) if error.is_corrupt() => {
             warn!(
                 error = %Chain(&error),
-                "not every user has one spelling yet: repair the key, and start again"
+                "not all user ids are normalized yet: repair the corrupt key and restart"
             );
             Ok(())
         }
@@ -161,31 +159,35 @@ fn folded(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
     }
 }
 
-/// A store on PostgreSQL and its bus, which hears what the store writes. Where the bus has another
-/// address, the store's is that of a pooler.
+/// Opens a PostgreSQL store and the bus that publishes its changes. If the bus has a different
+/// address, the store is assumed to be behind a connection pooler.
 async fn open_postgres(
     address: &str,
     bus: Option<&BusAddress>,
 ) -> Result<(PostgresStore, PostgresBus), String> {
-    let place = |address: &str| address.split_once("://").map(|(_, place)| place.to_owned());
-    let elsewhere = bus.filter(|bus| place(&bus.0) != place(address));
+    let target = |address: &str| {
+        address
+            .split_once("://")
+            .map(|(_, target)| target.to_owned())
+    };
+    let elsewhere = bus.filter(|bus| target(&bus.0) != target(address));
     let store = match elsewhere {
         Some(_) => PostgresStore::behind_pooler(address).await,
         None => PostgresStore::connect(address).await,
     };
     let store = store.map_err(|error| match error {
         OpenError::Pooler { cause } => format!(
-            "a connection pooler in transaction mode stands before it: name the server's own \
-             address with --bus ({cause})"
+            "it is behind a connection pooler in transaction mode: set --bus to the server's own \
+             address ({cause})"
         ),
         error => error.to_string(),
     })?;
-    let of_the_bus = |error: OpenError| format!("{error}; its address is given with --bus");
+    let bus_error = |error: OpenError| format!("{error}; check the address in --bus");
     let bus = match elsewhere {
-        Some(bus) => store.bus_on(&bus.0).map_err(of_the_bus)?,
+        Some(bus) => store.bus_on(&bus.0).map_err(bus_error)?,
         None => store.bus(),
     };
-    bus.check().await.map_err(of_the_bus)?;
+    bus.check().await.map_err(bus_error)?;
     Ok((store, bus))
 }
 
@@ -197,7 +199,7 @@ impl fmt::Debug for Storage {
     }
 }
 
-/// An error with what caused it, on one line.
+/// Displays an error and its sources on one line.
 pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {

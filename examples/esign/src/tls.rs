@@ -1,5 +1,5 @@
-//! TLS 1.3 and nothing older, for the API that mandates it: a listener for the server, handshakes
-//! off its path.
+//! TLS 1.3 only, for the API that mandates it: a listener that performs handshakes in separate
+//! tasks, so that they do not block the accept loop.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -20,14 +20,14 @@ use tracing::debug;
 
 use crate::limits::HANDSHAKE;
 
-/// Who is at the other end, and over what.
+/// The client's address, and the TLS version of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<TlsVersion>,
 }
 
-/// Reads certificate chain and key, and offers TLS 1.3 only.
+/// Reads the certificate chain and the key, and builds a configuration for TLS 1.3 only.
 pub(crate) fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
     let open = |path: &Path| {
         File::open(path)
@@ -38,7 +38,7 @@ pub(crate) fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, Str
     let chain = chain.map_err(|error| format!("{}: {error}", certificate.display()))?;
     if chain.is_empty() {
         return Err(format!(
-            "{}: there is no certificate in it",
+            "{}: the file contains no certificate",
             certificate.display()
         ));
     }
@@ -52,12 +52,12 @@ pub(crate) fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, Str
                     .with_no_client_auth()
                     .with_single_cert(chain, private)
             })
-            .map_err(|error| format!("certificate and key do not work: {error}"))?;
+            .map_err(|error| format!("cannot use the certificate and key: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Hands out connections whose handshake is done.
+/// A listener that yields connections after their handshake.
 pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,
@@ -71,15 +71,14 @@ impl TlsListener {
         tokio::spawn(async move {
             let mut listener = listener;
             while !sender.is_closed() {
-                // The server's own accept loop: it waits out what is passing, such as too many open
-                // files.
+                // axum's accept retries after transient errors, such as too many open files.
                 let (stream, peer) = Listener::accept(&mut listener).await;
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                        Ok(Err(error)) => debug!(%error, "no handshake"),
-                        Err(_) => debug!("no handshake in time"),
+                        Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+                        Err(_) => debug!("TLS handshake timed out"),
                     }
                 });
             }
@@ -95,7 +94,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         match self.ready.recv().await {
             Some(accepted) => accepted,
-            // The accepting task ends with this listener only.
+            // The accepting task ends only when this listener is dropped.
             None => std::future::pending().await,
         }
     }

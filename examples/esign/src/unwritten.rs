@@ -1,21 +1,22 @@
-//! What a process that ends has not written, and how it says so.
+//! Audit events and usage counts that a stopping process could not write, and how they are
+//! reported.
 
 use portunus::Maintenance;
 
-/// How many events and uses of keys no storage has.
+/// Counts of audit events and key uses that were not written to storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unwritten {
     /// Events that are lost with the process.
     pub(crate) events: u64,
-    /// Uses of keys that are lost with the process.
+    /// Key uses that are lost with the process.
     pub(crate) uses: u64,
-    /// Events that were left out while it served, because they could not be written in time.
+    /// Events that were dropped while serving because they could not be written in time.
     pub(crate) dropped_before: u64,
 }
 
 impl Unwritten {
-    /// What the last round of the periodic jobs has left, where so many events had been dropped
-    /// before the process was told to stop.
+    /// Computes the counts from the final run of the periodic jobs. `dropped_before` is the number
+    /// of events that had been dropped before the stop signal.
     pub(crate) fn of(done: &Maintenance, dropped_before: u64) -> Self {
         Self {
             events: done.events_waiting + done.events_lost.saturating_sub(dropped_before),
@@ -25,22 +26,22 @@ impl Unwritten {
     }
 
     /// Whether anything is lost with the process.
-    pub(crate) const fn is_a_loss(self) -> bool {
+    pub(crate) const fn has_losses(self) -> bool {
         self.events > 0 || self.uses > 0
     }
 
-    /// What is told on stderr, if anything.
+    /// Returns the line for stderr, if there is anything to report.
     pub(crate) fn line(self) -> Option<String> {
         let Self {
             events,
             uses,
             dropped_before,
         } = self;
-        let lost = self.is_a_loss().then(|| {
-            format!("lost {events} audit events and {uses} uses of keys: they could not be written")
+        let lost = self.has_losses().then(|| {
+            format!("lost {events} audit events and {uses} key uses: they could not be written")
         });
         let dropped = (dropped_before > 0).then(|| {
-            format!("{dropped_before} audit events had been dropped before it was told to stop")
+            format!("{dropped_before} audit events had been dropped before the stop signal")
         });
         match (lost, dropped) {
             (Some(lost), Some(dropped)) => Some(format!("{lost}; {dropped}")),
@@ -54,22 +55,22 @@ mod tests {
     use super::Unwritten;
 
     #[test]
-    fn what_was_dropped_before_the_stop_is_told_apart_and_is_no_loss_of_the_stop() {
-        for (events, uses, dropped_before, is_a_loss, line) in [
+    fn events_dropped_before_the_stop_are_reported_separately_and_are_not_a_loss() {
+        for (events, uses, dropped_before, has_losses, line) in [
             (0, 0, 0, false, None),
             (
                 2,
                 3,
                 0,
                 true,
-                Some("lost 2 audit events and 3 uses of keys: they could not be written"),
+                Some("lost 2 audit events and 3 key uses: they could not be written"),
             ),
             (
                 0,
                 0,
                 5,
                 false,
-                Some("5 audit events had been dropped before it was told to stop"),
+                Some("5 audit events had been dropped before the stop signal"),
             ),
             (
                 0,
@@ -77,8 +78,8 @@ mod tests {
                 5,
                 true,
                 Some(
-                    "lost 0 audit events and 1 uses of keys: they could not be written; \
-                     5 audit events had been dropped before it was told to stop",
+                    "lost 0 audit events and 1 key uses: they could not be written; \
+                     5 audit events had been dropped before the stop signal",
                 ),
             ),
         ] {
@@ -87,7 +88,7 @@ mod tests {
                 uses,
                 dropped_before,
             };
-            assert_eq!(unwritten.is_a_loss(), is_a_loss, "{unwritten:?}");
+            assert_eq!(unwritten.has_losses(), has_losses, "{unwritten:?}");
             assert_eq!(unwritten.line().as_deref(), line, "{unwritten:?}");
         }
     }

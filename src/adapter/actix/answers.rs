@@ -1,5 +1,5 @@
-//! What a method has of an answer, as on axum: `HEAD` no body, and a method that is not served the
-//! names of those that are.
+//! Method-specific parts of a response, as on axum: no body for `HEAD`, and `Allow` for a method
+//! that is not served.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,10 +13,10 @@ use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 
-/// No body, of which it is known how long it would be.
-pub(super) struct Silent(BodySize);
+/// An empty body with the length of the body that it replaces.
+pub(super) struct EmptyBody(BodySize);
 
-impl MessageBody for Silent {
+impl MessageBody for EmptyBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -31,20 +31,20 @@ impl MessageBody for Silent {
     }
 }
 
-/// Answers as the service further in does, without the body where the method is `HEAD`. Where
-/// methods are given, `Allow` names them.
+/// Forwards to the inner service and removes the body if the method is `HEAD`. Sets `Allow` if it
+/// is given and the response has none.
 pub(super) async fn by_method<B: MessageBody>(
     allow: Option<HeaderValue>,
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B, Silent>>, Error> {
+) -> Result<ServiceResponse<EitherBody<B, EmptyBody>>, Error> {
     let is_head = request.method() == Method::HEAD;
     let mut response = next.call(request).await?;
     if let Some(allow) = allow.filter(|_| !response.headers().contains_key(ALLOW)) {
         response.headers_mut().insert(ALLOW, allow);
     }
     Ok(response.map_body(|_, body| match is_head {
-        true => EitherBody::right(Silent(body.size())),
+        true => EitherBody::right(EmptyBody(body.size())),
         false => EitherBody::left(body),
     }))
 }

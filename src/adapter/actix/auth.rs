@@ -1,4 +1,4 @@
-//! The middleware that authenticates, as a host describes it.
+//! The authenticating middleware.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,12 +10,12 @@ use crate::adapter::exchange::Exchange;
 use crate::authenticator::Authenticator;
 use crate::request::TlsVersion;
 
-/// Middleware that only authenticated requests get through.
+/// Middleware that lets only authenticated requests through.
 ///
-/// The [`KeyPrincipal`](crate::KeyPrincipal) is then in the request's extensions. Cloning shares
-/// everything: make it once, outside of the closure that `HttpServer::new` calls for every worker,
-/// and clone it into each `App`. An authenticator that is built inside of that closure has limits
-/// and caches of its own in every worker.
+/// It puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's extensions. Clones share
+/// everything: build it once, outside the closure that `HttpServer::new` calls for every worker,
+/// and clone it into each `App`. An authenticator that is built inside that closure has separate
+/// limits and caches in every worker.
 #[derive(Clone)]
 #[must_use = "middleware does nothing until it wraps something"]
 pub struct Auth {
@@ -29,9 +29,9 @@ impl From<Authenticator> for Auth {
 }
 
 impl Auth {
-    /// Middleware around this authenticator.
+    /// Creates middleware with this authenticator.
     ///
-    /// The peer's address is the connection's; see [`peer`](Self::peer).
+    /// The peer address is the connection's; see [`peer`](Self::peer).
     pub fn new(authenticator: Authenticator) -> Self {
         let peer_of = |request: &HttpRequest| request.peer_addr().map(|address| address.ip());
         Self {
@@ -39,7 +39,7 @@ impl Auth {
         }
     }
 
-    /// Says how the address at the other end of the connection is found.
+    /// Sets how the peer address of the connection is found.
     pub fn peer(
         mut self,
         peer_of: impl Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync + 'static,
@@ -48,8 +48,8 @@ impl Auth {
         self
     }
 
-    /// Says how the connection's version of TLS is found; unless set, a [`TlsVersion`] that
-    /// `HttpServer::on_connect` put into the connection's data, or middleware further out into the
+    /// Sets how the connection's TLS version is found. By default, it is a [`TlsVersion`] that
+    /// `HttpServer::on_connect` put into the connection's data or outer middleware into the
     /// request's extensions.
     pub fn tls(
         mut self,
@@ -59,32 +59,32 @@ impl Auth {
         self
     }
 
-    /// Declares that what is behind this serves gRPC: refused calls, that is `POST`s of
-    /// `application/grpc`, are answered by a gRPC status (trailers only, under HTTP 200).
+    /// Declares that the inner service serves gRPC: refused calls (`POST` requests with
+    /// `application/grpc`) are answered with a gRPC status (trailers only, HTTP status 200).
     ///
-    /// Unless declared, every refusal has its HTTP status, whatever `Content-Type` the client
-    /// sends. Do not declare it for routes that answer a proxy's question whether a request may
-    /// pass (forward-auth): such a proxy lets pass what is answered with 200.
+    /// By default, every refusal has its HTTP status, whatever `Content-Type` the client sends. Do
+    /// not declare this for routes that a proxy queries to authorize requests (forward-auth): such
+    /// a proxy lets requests pass that are answered with 200.
     pub fn grpc(mut self) -> Self {
         self.change().grpc = true;
         self
     }
 
-    /// The same middleware, for resources whose key is optional: a request that sends no
-    /// credentials at all passes as nobody, and a handler takes `Option<KeyPrincipal>`. A wrong or
-    /// revoked key is refused, and so are credentials of a scheme that is not accepted.
+    /// Makes the key optional: a request without credentials passes as anonymous, and a handler
+    /// takes `Option<KeyPrincipal>`. A wrong or revoked key is still refused, and so are
+    /// credentials of an unsupported scheme.
     pub fn optional_key(mut self) -> Self {
         self.change().key_is_optional();
         self
     }
 
-    /// The authenticator.
+    /// Returns the authenticator.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.exchange.authenticator
     }
 
-    /// What this middleware alone does from here on.
+    /// Returns this middleware's own copy of the configuration, for changes.
     pub(super) fn change(&mut self) -> &mut Exchange<HttpRequest> {
         Arc::make_mut(&mut self.exchange)
     }

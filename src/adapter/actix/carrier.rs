@@ -1,7 +1,7 @@
-//! The extensions of actix-web carry the values of requests and answers.
+//! Carrier implementations for actix-web requests and responses, based on their extensions.
 //!
-//! They are never borrowed while code of the host's runs: values are cloned out of them, and what
-//! was there before is dropped when they are free again.
+//! The extensions are never borrowed while host code runs: values are cloned out of them, and a
+//! replaced value is dropped after the borrow has ended.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -46,7 +46,7 @@ impl Incoming for ServiceRequest {
         self.parts_mut().0
     }
 
-    /// All lines, as a refused request is still seen by middleware further out.
+    /// Marks all lines: outer middleware still sees a refused request.
     fn hide(&mut self, names: &[HeaderName]) {
         for name in names {
             let headers = self.headers_mut();

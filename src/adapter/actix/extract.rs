@@ -1,7 +1,7 @@
-//! Extractors: the principal, the principal who meets a requirement, and the host's own idea of a
+//! Extractors: the principal, a principal that meets a requirement, and the host's own type for a
 //! caller.
 //!
-//! actix-web makes `Option<…>` of each: `None` where the extractor would refuse.
+//! actix-web provides `Option<…>` of each: `None` if the extractor would refuse.
 
 use std::borrow::Cow;
 use std::future::{Ready, ready};
@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 
 use super::{ActixHead, into_response};
-use crate::adapter::caller::{Caller, Demand, Granted, Rejection, no_such_caller};
+use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
 use crate::adapter::inside::{check, principal};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
@@ -49,7 +49,7 @@ impl<T: 'static> FromRequest for Caller<T> {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let caller = request.extensions().get::<Arc<T>>().cloned();
         ready(caller.map(Self).ok_or_else(|| {
-            let error = principal(request).err().unwrap_or_else(no_such_caller);
+            let error = principal(request).err().unwrap_or_else(missing_caller);
             rejection(error, request)
         }))
     }

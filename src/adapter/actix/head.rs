@@ -10,20 +10,20 @@ use crate::adapter::carrier::ServesGrpc;
 use crate::audit::RequestId;
 use crate::request::{RequestHead, TlsVersion};
 
-/// An actix-web request as the authenticator sees it.
+/// The authenticator's view of an actix-web request.
 pub struct ActixHead<'r> {
     pub(super) request: &'r HttpRequest,
-    /// What middleware further out has said, copied so that the extensions stay free.
+    /// Set by outer middleware; copied so that the extensions are not borrowed.
     pub(super) request_id: Option<RequestId>,
     pub(super) peer: Option<IpAddr>,
     pub(super) tls: Option<TlsVersion>,
     pub(super) grpc: bool,
-    /// Made when it is asked for, which few requests need.
+    /// Computed on demand: few requests need it.
     pub(super) route: OnceCell<Option<String>>,
 }
 
 impl<'r> ActixHead<'r> {
-    /// The view of a request that came from this address.
+    /// Creates the view of a request from this peer address.
     #[must_use]
     pub fn new(request: &'r HttpRequest, peer: Option<IpAddr>) -> Self {
         let extensions = request.extensions();
@@ -39,15 +39,15 @@ impl<'r> ActixHead<'r> {
         }
     }
 
-    /// The same request, over this version of TLS.
+    /// Sets the connection's TLS version.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// The same request, to a service that serves gRPC, or that does not. Unless said, what the
-    /// [`Auth`](super::Auth::grpc) further out declared.
+    /// Sets whether the service serves gRPC. By default, this is what the outer
+    /// [`Auth`](super::Auth::grpc) declared.
     #[must_use]
     pub fn with_grpc(mut self, serves_grpc: bool) -> Self {
         self.grpc = serves_grpc;
@@ -56,7 +56,7 @@ impl<'r> ActixHead<'r> {
 }
 
 impl fmt::Debug for ActixHead<'_> {
-    /// Without the fields: a key of the host's own header is among them.
+    /// Omits headers, which may contain keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ActixHead")
             .field("method", &self.method())

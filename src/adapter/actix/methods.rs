@@ -1,4 +1,4 @@
-//! Handlers for the methods of a path, as a [`ProtectedRouter`](super::ProtectedRouter) takes them.
+//! Handlers for the methods of a path, for a [`ProtectedRouter`](super::ProtectedRouter).
 
 use std::cmp::Reverse;
 
@@ -8,9 +8,9 @@ use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use super::answers::by_method;
 use super::{Auth, require};
-use crate::adapter::routes::{Door, RouteDemand, Unguarded};
+use crate::adapter::routes::{KeyCheck, RouteDemand, Unguarded};
 
-/// Makes a route of a handler, as often as there are methods that it answers.
+/// Creates a route from a handler: called once for each method that the handler answers.
 pub(super) type MakeRoute = Box<dyn Fn() -> Route>;
 
 macro_rules! methods {
@@ -46,25 +46,25 @@ methods! {
     any = None,
 }
 
-/// A handler of a path, with its demand and who is asked for the key.
+/// A handler of a path, with its demand and the middleware that authenticates it.
 pub(super) struct Handled {
     pub(super) demand: RouteDemand,
     pub(super) make: MakeRoute,
     pub(super) auth: Auth,
-    /// How many routers it has been taken over from.
+    /// How many routers deep it was nested.
     pub(super) depth: usize,
 }
 
 impl Handled {
-    /// What the handler answers to one method, or to all, behind what it demands.
+    /// Creates the handler's route for one method, or for all, behind its demand.
     fn behind(&self, method: Option<&'static str>) -> Route {
         let asked = guard::fn_guard(move |context| {
             method.is_none_or(|method| context.head().method.as_str() == method)
         });
         let mut route = (self.make)().guard(asked);
         if let Some(requirement) = self.demand.requirement.clone() {
-            route = match self.demand.door() {
-                Door::KeyOptional => route
+            route = match self.demand.key_check() {
+                KeyCheck::Optional => route
                     .wrap(require(requirement).optional_key())
                     .wrap(self.auth.clone().optional_key()),
                 _ => route.wrap(require(requirement)).wrap(self.auth.clone()),
@@ -78,7 +78,7 @@ impl Handled {
         }
     }
 
-    /// The methods that it answers; none stands for all.
+    /// Returns the methods that it answers; empty means all.
     fn methods(&self, head_is_taken: bool) -> Vec<&'static str> {
         match self.demand.method {
             Some("GET") if !head_is_taken => vec!["GET", "HEAD"],
@@ -87,20 +87,21 @@ impl Handled {
     }
 }
 
-/// All handlers of a path. `not_allowed` answers other methods, behind the strictest door.
+/// Builds the resource of a path. `not_allowed` answers other methods, after the strictest key
+/// check of the path.
 pub(super) fn resource(path: &str, mut handled: Vec<Handled>, not_allowed: Route) -> Resource {
     let head_is_taken = handled.iter().any(|one| one.demand.method == Some("HEAD"));
-    // In the order in which axum lists them; a handler for every method comes last.
+    // Ordered as in axum's `Allow`; a handler for every method comes last.
     handled.sort_by_key(|one| {
         let (of_every_method, depth) = (one.demand.method.is_none(), Reverse(one.depth));
-        (of_every_method, depth, one.demand.door())
+        (of_every_method, depth, one.demand.key_check())
     });
     let listed = handled.iter().flat_map(|one| one.methods(head_is_taken));
     let listed: Vec<_> = listed.collect();
-    let strictest = handled.iter().max_by_key(|one| one.demand.door());
-    let not_allowed = match strictest.map(|one| (one.demand.door(), one.auth.clone())) {
-        Some((Door::Keyed, auth)) => not_allowed.wrap(auth),
-        Some((Door::KeyOptional, auth)) => not_allowed.wrap(auth.optional_key()),
+    let strictest = handled.iter().max_by_key(|one| one.demand.key_check());
+    let not_allowed = match strictest.map(|one| (one.demand.key_check(), one.auth.clone())) {
+        Some((KeyCheck::Required, auth)) => not_allowed.wrap(auth),
+        Some((KeyCheck::Optional, auth)) => not_allowed.wrap(auth.optional_key()),
         _ => not_allowed,
     };
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));

@@ -1,13 +1,13 @@
-//! actix-web 4 (feature `actix-web`): middleware that authenticates, a router that denies by default,
+//! actix-web 4 (feature `actix-web`): authenticating middleware, a deny-by-default router,
 //! requirements on resources and scopes, and extractors.
 //!
-//! [`Auth`] authenticates and puts the principal into the request's extensions; [`require`] demands
-//! something of it. Both go around an `App`, a scope, a resource or a route. In a
-//! [`ProtectedRouter`] every route names what it requires, and forgetting it does not compile.
+//! [`Auth`] authenticates and puts the principal into the request's extensions; [`require`] checks
+//! a requirement against it. Both can wrap an `App`, a scope, a resource or a route. In a
+//! [`ProtectedRouter`], a route without a declared requirement does not compile.
 //!
-//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where
-//! authentication is optional, [`Granted<D>`](Granted) where the argument itself shall demand
-//! something, or [`Caller<T>`] for a type of the host's own.
+//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal), `Option<KeyPrincipal>` if authentication
+//! is optional, [`Granted<D>`](Granted) to require something by the argument's type, or
+//! [`Caller<T>`] for a host type.
 //!
 //! ```
 //! use actix_web::{App, web};
@@ -22,7 +22,7 @@
 //!
 //! # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
 //! # let keys = Portunus::builder(format).store(MemoryStore::new()).build()?;
-//! // Once, outside of the closure: every worker gets a clone, and all clones share caches and limits.
+//! // Built once, outside the closure: every worker's clone shares caches and limits.
 //! let auth = keys.middleware();
 //! let app = move || {
 //!     App::new().service(
@@ -36,17 +36,17 @@
 //! ```
 //!
 //! # The order of middleware
-//! What is wrapped last is outermost. Outermost first: logging, CORS (which answers preflights, so
-//! they never need a key), this middleware, requirements. A refusal is a response and no `Err`, so
-//! that all of them see it. Around a resource, unknown paths stay 404; around a scope or the `App`,
-//! everything below it wants a key before it is looked at.
+//! The last `wrap` is outermost. Outermost first: logging, CORS (which answers preflights, so that
+//! they need no key), this middleware, requirements. A refusal is a response, not an `Err`, so that
+//! all of them see it. Around a resource, unknown paths stay 404; around a scope or the `App`,
+//! everything below it requires a key before the path is matched.
 //!
-//! As for actix-web's own routing, middleware further out must not keep a clone of the
-//! `HttpRequest` while it calls on.
+//! As for actix-web's own routing, outer middleware must not hold a clone of the `HttpRequest`
+//! while it calls the inner service.
 //!
 //! # Bodies
-//! A body is not touched before there is a principal. actix-web asks for a body that a client has
-//! announced with `Expect: 100-continue` before any middleware runs; that is the server's setting.
+//! No body is read before the key has been checked. For a request with `Expect: 100-continue`,
+//! actix-web requests the body before any middleware runs; this is a setting of the server.
 
 mod answers;
 mod auth;

@@ -1,18 +1,18 @@
-//! Paths in the order and the spelling that axum's router knows them by, so that one path leads to
-//! one handler in both.
+//! Path precedence and spelling as in axum's router, so that a path reaches the same handler on
+//! both.
 
 use actix_web::guard::{self, Guard};
 
-/// How particular a segment is: whoever is more so is asked first.
+/// How specific a segment is. More specific routes are tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
     Literal,
-    /// A parameter among literal characters.
+    /// A parameter with literal characters around it.
     Partly,
-    /// A parameter with a pattern of its own.
+    /// A parameter with its own pattern.
     Constrained,
     Parameter,
-    /// A parameter that takes the rest of the path.
+    /// A parameter that matches the rest of the path.
     Tail,
 }
 
@@ -36,12 +36,12 @@ impl Segment {
     }
 }
 
-/// Where a path stands among others: sorted by this, whoever is more particular comes first.
+/// Returns the sort key of a path: more specific paths sort first.
 pub(super) fn rank(path: &str) -> Vec<Segment> {
     path.split('/').map(Segment::of).collect()
 }
 
-/// Whether two paths are one to a router, however their parameters are called.
+/// Whether two paths are the same to a router, whatever their parameters are named.
 pub(super) fn clash(one: &str, other: &str) -> bool {
     let (one, other) = (one.split('/'), other.split('/'));
     let same = |(one, other): (&str, &str)| {
@@ -51,9 +51,9 @@ pub(super) fn clash(one: &str, other: &str) -> bool {
     one.clone().count() == other.clone().count() && one.zip(other).all(same)
 }
 
-/// A path that is percent-encoded where the pattern is literal is another path. A scope's prefix is
-/// the scope's matter.
-pub(super) fn as_it_stands(pattern: &str, is_root: bool) -> impl Guard + use<> {
+/// A guard that rejects a path that is percent-encoded where the pattern is literal. A scope's own
+/// prefix is not checked.
+pub(super) fn literals_match(pattern: &str, is_root: bool) -> impl Guard + use<> {
     let pattern: Vec<String> = pattern.split('/').skip(1).map(str::to_owned).collect();
     let has_tail = pattern
         .iter()

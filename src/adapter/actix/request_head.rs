@@ -1,4 +1,4 @@
-//! What the authenticator sees of an actix-web request.
+//! The authenticator's view of an actix-web request.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -34,9 +34,10 @@ impl RequestHead for ActixHead<'_> {
         let (Some((place, _)), None) = (places.next(), places.next()) else {
             return None;
         };
-        // What `match_info` shows is decoded in part; `web::Path` decodes the rest.
+        // `match_info` returns partly decoded values; `load` decodes the rest, as `web::Path` does.
         let mut decoded: Vec<String> = matched.load().ok()?;
-        // Stands for bytes that are no UTF-8. As on axum, one such parameter spoils them all.
+        // The replacement character marks invalid UTF-8. As on axum, one invalid parameter makes
+        // all of them unavailable.
         let is_lossy = |value: &String| value.contains(char::REPLACEMENT_CHARACTER);
         if place >= decoded.len() || decoded.iter().any(is_lossy) {
             return None;
@@ -67,7 +68,7 @@ impl RequestHead for ActixHead<'_> {
     }
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
-        // Names in the map are in lower case, as the fields' are.
+        // Both sides are lower case.
         self.request
             .headers()
             .keys()
@@ -83,7 +84,7 @@ impl RequestHead for ActixHead<'_> {
     }
 }
 
-/// All lines of a field.
+/// Returns all lines of a header.
 fn lines<'r>(
     headers: &'r HeaderMap,
     name: FieldName<'_>,

@@ -1,4 +1,4 @@
-//! Answers as actix-web's responses, and errors of middleware further in as answers with fields.
+//! Converts refusals into actix-web responses, and adds headers to the errors of inner middleware.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::adapter::exchange::ResponseFields;
 use crate::error::AuthError;
 use crate::respond::Answer;
 
-/// An answer as a response. The error goes along in the response's extensions, for middleware
-/// further out.
+/// Converts a rendered refusal into a response. The error is put into the response's extensions,
+/// for outer middleware.
 #[must_use]
 pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     let body = match answer.body {
@@ -23,8 +23,8 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     let mut response = HttpResponse::with_body(status, body).map_into_boxed_body();
     for (name, value) in answer.fields {
-        // A renderer's media type that cannot be a field value is left out; the library's own
-        // always can.
+        // A renderer's media type may be an invalid header value; it is then left out. The
+        // library's own values are always valid.
         if let Ok(value) = HeaderValue::from_str(&value) {
             response
                 .headers_mut()
@@ -35,7 +35,7 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
     response
 }
 
-/// An error that actix-web makes an answer of further out: that answer has the fields, too.
+/// Adds headers to the response that actix-web will create from this error further out.
 pub(super) fn with_fields(error: Error, fields: &ResponseFields) -> Error {
     let mut map = HeaderMap::new();
     fields.each(&mut |name, value| {
@@ -50,7 +50,7 @@ pub(super) fn with_fields(error: Error, fields: &ResponseFields) -> Error {
     }
 }
 
-/// An error of middleware further in, with the fields that its answer shall have.
+/// An error of inner middleware, with headers for its response.
 struct WithFields {
     error: Error,
     fields: HeaderMap,

@@ -1,4 +1,4 @@
-//! A router that denies by default: every route says what it requires, or does not compile.
+//! A deny-by-default router: a route without a declared requirement does not compile.
 
 use actix_web::dev::{AppService, HttpServiceFactory};
 use actix_web::{FromRequest, Handler, HttpResponse, Responder, web};
@@ -8,12 +8,12 @@ use super::methods::MakeRoute;
 use super::table::Table;
 use crate::adapter::routes::{Guarded, RouteDemand};
 
-/// Routes that all name what they require: `.require(…)`, `.any_key()`, `.optional_key()` or
-/// `.public()`.
+/// A router in which every route declares what it requires: `.require(…)`, `.any_key()`,
+/// `.optional_key()` or `.public()`.
 ///
-/// It is a service of an `App` or of a scope. As on axum, a `GET` handler answers `HEAD`, the more
-/// particular path is asked first, and a path that is percent-encoded where the route is literal is
-/// another path. Unknown paths are the `App`'s, or its scope's: they stay 404.
+/// It is a service for an `App` or a scope. As on axum, a `GET` handler also answers `HEAD`, more
+/// specific paths take precedence, and a path that is percent-encoded where the route is literal
+/// does not match. Unknown paths are left to the `App` or scope, so they stay 404.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -30,7 +30,7 @@ use crate::adapter::routes::{Guarded, RouteDemand};
 ///         .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
 ///         .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
 ///         .route("/whoami", get(|| async { "you" }).any_key())
-///         .route("/", get(|_: Option<KeyPrincipal>| async { "you, or nobody" }).optional_key())
+///         .route("/", get(|_: Option<KeyPrincipal>| async { "you, if known" }).optional_key())
 ///         .route("/healthz", get(|| async { "ok" }).public())
 /// };
 /// let app = move || App::new().service(web::scope("/v1").service(routes()));
@@ -41,7 +41,7 @@ use crate::adapter::routes::{Guarded, RouteDemand};
 /// ```compile_fail
 /// # use portunus::adapter::actix::{ProtectedRouter, get};
 /// # fn with(router: ProtectedRouter) {
-/// router.route("/documents", get(|| async { "[]" })); // says nothing: does not compile
+/// router.route("/documents", get(|| async { "[]" })); // no requirement: does not compile
 /// # }
 /// ```
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct ProtectedRouter {
 }
 
 impl ProtectedRouter {
-    /// A router without routes, whose keyed routes are authenticated by this middleware.
+    /// Creates an empty router whose routes are authenticated by this middleware.
     pub fn new(auth: Auth) -> Self {
         let method_not_allowed = || web::to(async || HttpResponse::MethodNotAllowed());
         Self {
@@ -61,11 +61,11 @@ impl ProtectedRouter {
         }
     }
 
-    /// Adds a route. A path may be added again with other methods.
+    /// Adds a route. The same path can be added again with other methods.
     ///
     /// # Panics
-    /// Where a path has two handlers for one method, or is there already with other names of its
-    /// parameters, as on axum: one of them would never be asked.
+    /// Panics, as axum does, if a path has two handlers for one method or was added before with
+    /// other parameter names: one of them would never be reached.
     pub fn route(mut self, path: &str, route: Guarded<MakeRoute>) -> Self {
         self.table.add(path, route, &self.auth);
         self
@@ -75,28 +75,28 @@ impl ProtectedRouter {
     /// middleware.
     ///
     /// # Panics
-    /// Where paths clash, as [`route`](Self::route).
+    /// Panics if paths conflict, like [`route`](Self::route).
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         self.table.add_all(prefix, router.table);
         self
     }
 
-    /// Adds all routes of another protected router, as [`nest`](Self::nest) without a prefix.
+    /// Adds all routes of another protected router, like [`nest`](Self::nest) without a prefix.
     ///
     /// # Panics
-    /// As [`route`](Self::route).
+    /// Panics like [`route`](Self::route).
     pub fn merge(self, router: Self) -> Self {
         self.nest("", router)
     }
 
-    /// What the routes demand, in the order in which they were added.
+    /// Returns the routes' demands, in the order in which they were added.
     #[must_use]
     pub fn demands(&self) -> &[RouteDemand] {
         &self.table.demands
     }
 
-    /// Answers known paths with a method that has no handler, after the key was checked where the
-    /// path is keyed; an empty 405 unless set.
+    /// Sets the handler for methods that a known path has no handler for. It runs after the key
+    /// check if the path requires a key. By default: an empty 405.
     pub fn method_not_allowed<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,

@@ -1,4 +1,4 @@
-//! The services that the middleware makes, one in each worker.
+//! The services produced by the middleware, one per worker.
 
 use std::future::{Ready, ready};
 use std::rc::Rc;

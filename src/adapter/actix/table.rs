@@ -7,14 +7,14 @@ use actix_web::dev::{AppService, HttpServiceFactory};
 
 use super::Auth;
 use super::methods::{Handled, MakeRoute, resource};
-use super::paths::{as_it_stands, clash, rank};
+use super::paths::{clash, literals_match, rank};
 use crate::adapter::routes::{Guarded, RouteDemand, nested};
 
-/// Which handlers a path has, and what they demand.
+/// The handlers of each path and their demands.
 pub(super) struct Table {
     paths: Vec<(String, Vec<Handled>)>,
     pub(super) demands: Vec<RouteDemand>,
-    /// Answers known paths with a method that has no handler.
+    /// Answers methods that a known path has no handler for.
     pub(super) not_allowed: MakeRoute,
 }
 
@@ -27,7 +27,7 @@ impl Table {
         }
     }
 
-    /// Adds handlers of a path.
+    /// Adds the handlers of a path.
     pub(super) fn add(&mut self, path: &str, route: Guarded<MakeRoute>, auth: &Auth) {
         self.demands.extend(route.demands(path));
         let handled = |(demand, make)| Handled {
@@ -39,7 +39,7 @@ impl Table {
         self.put(path, route.handlers.into_iter().map(handled));
     }
 
-    /// Adds everything of another table, under a prefix.
+    /// Adds the contents of another table under a prefix.
     pub(super) fn add_all(&mut self, prefix: &str, other: Self) {
         for demand in other.demands {
             let path = nested(prefix, &demand.path);
@@ -63,7 +63,7 @@ impl Table {
         let (known, handlers) = &mut self.paths[place];
         assert!(
             *known == path,
-            "{known} and {path} are one path to a router"
+            "{known} and {path} are the same path to the router"
         );
         for one in handled {
             let method = one.demand.method;
@@ -74,13 +74,13 @@ impl Table {
         }
     }
 
-    /// Makes a resource of each path, the more particular ones first.
+    /// Registers a resource for each path, the more specific ones first.
     pub(super) fn register(mut self, config: &mut AppService) {
         self.paths.sort_by_cached_key(|(path, _)| rank(path));
         for (path, handled) in self.paths {
-            let as_it_stands = as_it_stands(&path, config.is_root());
+            let literals_match = literals_match(&path, config.is_root());
             resource(&path, handled, (self.not_allowed)())
-                .guard(as_it_stands)
+                .guard(literals_match)
                 .register(config);
         }
     }

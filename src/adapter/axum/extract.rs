@@ -1,5 +1,5 @@
-//! Extractors: the principal, maybe the principal, the principal who meets a requirement, and the
-//! host's own idea of a caller.
+//! Extractors: the principal, an optional principal, a principal that meets a requirement, and the
+//! host's own type for a caller.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::adapter::caller::{Caller, Demand, Granted, Rejection, no_such_caller};
+use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
 use crate::adapter::inside::{check, principal};
 use crate::adapter::tower::{HttpHead, into_response};
 use crate::error::AuthError;
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPrincipal {
 impl<S: Send + Sync> OptionalFromRequestParts<S> for KeyPrincipal {
     type Rejection = Rejection;
 
-    /// `None` where the request passed as nobody, or no authentication ran.
+    /// `None` if the request passed as anonymous or no authentication ran.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
         Ok(parts.extensions.get::<Self>().cloned())
     }
@@ -53,7 +53,7 @@ impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for Caller<T>
         }
         let error = principal(&parts.extensions)
             .err()
-            .unwrap_or_else(no_such_caller);
+            .unwrap_or_else(missing_caller);
         Err(rejection(error, parts))
     }
 }
@@ -61,7 +61,7 @@ impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for Caller<T>
 impl<S: Send + Sync, T: Send + Sync + 'static> OptionalFromRequestParts<S> for Caller<T> {
     type Rejection = Rejection;
 
-    /// `None` where the request passed as nobody.
+    /// `None` if no mapping created a `T`, for example because the request passed as anonymous.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
         Ok(parts
             .extensions

@@ -1,25 +1,25 @@
-//! Handlers for the methods of a path, as a [`ProtectedRouter`](super::ProtectedRouter) takes them.
+//! Handlers for the methods of a path, for a [`ProtectedRouter`](super::ProtectedRouter).
 
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 
 use crate::adapter::require::require;
-use crate::adapter::routes::{Door, Guarded, RouteDemand, Unguarded};
+use crate::adapter::routes::{Guarded, KeyCheck, RouteDemand, Unguarded};
 use crate::adapter::tower::AuthLayer;
 
-/// Handlers of a path, and what of them a requirement is put on.
+/// The handlers of a path, and the part of them that a requirement covers.
 #[derive(Debug)]
 pub struct Handlers<S> {
     router: MethodRouter<S>,
     reach: Reach,
 }
 
-/// What of a method router a requirement is put on.
+/// The part of a method router that a requirement covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// The methods; there is no fallback but the empty 405.
+    /// The methods; the only fallback is axum's empty 405.
     Methods,
-    /// Everything: there may be a fallback of the host's, and it must not stay open.
+    /// Everything: the host may have set a fallback, which must not stay open.
     Fallback,
 }
 
@@ -65,14 +65,14 @@ where
     guard(routing::any(handler))
 }
 
-/// A whole method router of axum's, its fallback included.
+/// An axum method router as a whole, including its fallback.
 pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<Handlers<S>> {
     let reach = Reach::Fallback;
     Unguarded::new(None, Handlers { router, reach })
 }
 
 impl<S: Clone + Send + Sync + 'static> Handlers<S> {
-    /// Demands what was said.
+    /// Applies the demand.
     fn behind(self, demand: &RouteDemand) -> MethodRouter<S> {
         let Some(requirement) = &demand.requirement else {
             return self.router;
@@ -88,8 +88,8 @@ impl<S: Clone + Send + Sync + 'static> Handlers<S> {
     }
 }
 
-/// All handlers of a path, each behind what it demands. `not_allowed` answers other methods, unless
-/// one of the handlers does.
+/// Builds the method router of a path, with each handler behind its demand. `not_allowed` answers
+/// other methods unless one of the handlers does.
 pub(super) fn path<S: Clone + Send + Sync + 'static>(
     guarded: Guarded<Handlers<S>>,
     auth: &AuthLayer,
@@ -97,25 +97,28 @@ pub(super) fn path<S: Clone + Send + Sync + 'static>(
 ) -> MethodRouter<S> {
     let has_fallback = |(_, handlers): &(_, Handlers<S>)| handlers.reach == Reach::Fallback;
     let not_allowed = not_allowed.filter(|_| !guarded.handlers.iter().any(has_fallback));
-    let doors = guarded.handlers.iter().map(|(demand, _)| demand.door());
-    let strictest = doors.max();
+    let checks = guarded
+        .handlers
+        .iter()
+        .map(|(demand, _)| demand.key_check());
+    let strictest = checks.max();
     let mut handlers = guarded.handlers;
     let mut whole = MethodRouter::new();
-    // The strictest last: merging keeps the fallback of the second.
-    for door in [Door::Open, Door::KeyOptional, Door::Keyed] {
-        let of_door = handlers.extract_if(.., |(demand, _)| demand.door() == door);
-        let routers = of_door.map(|(demand, handlers)| handlers.behind(&demand));
+    // The strictest last: `merge` keeps the second router's fallback.
+    for check in [KeyCheck::None, KeyCheck::Optional, KeyCheck::Required] {
+        let matching = handlers.extract_if(.., |(demand, _)| demand.key_check() == check);
+        let routers = matching.map(|(demand, handlers)| handlers.behind(&demand));
         let Some(routers) = routers.reduce(MethodRouter::merge) else {
             continue;
         };
-        let routers = match not_allowed.filter(|_| strictest == Some(door)) {
+        let routers = match not_allowed.filter(|_| strictest == Some(check)) {
             Some(not_allowed) => routers.merge(not_allowed.clone()),
             None => routers,
         };
-        whole = whole.merge(match door {
-            Door::Open => routers,
-            Door::KeyOptional => routers.layer(auth.clone().optional_key()),
-            Door::Keyed => routers.layer(auth.clone()),
+        whole = whole.merge(match check {
+            KeyCheck::None => routers,
+            KeyCheck::Optional => routers.layer(auth.clone().optional_key()),
+            KeyCheck::Required => routers.layer(auth.clone()),
         });
     }
     whole

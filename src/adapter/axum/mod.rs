@@ -1,17 +1,16 @@
 //! axum 0.8 (feature `axum`): extractors, requirements on routes, and a router that denies by
 //! default.
 //!
-//! The layer is [`AuthLayer`]. Put it on with `route_layer`, and unknown paths stay 404;
-//! or use a [`ProtectedRouter`], where every route names what it requires and forgetting it does
-//! not compile.
+//! The layer is [`AuthLayer`]. Add it with `route_layer`, so that unknown paths stay 404. Or use a
+//! [`ProtectedRouter`], in which a route without a declared requirement does not compile.
 //!
 //! Serve `app.into_make_service_with_connect_info::<SocketAddr>()`, so that the layer knows the
-//! peer's address: without it, all clients are counted as one where they fail, and keys with an
-//! allow-list are refused.
+//! peer address. Without it, failed attempts are not counted, and keys with an allow-list are
+//! refused.
 //!
-//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal) itself, `Option<KeyPrincipal>` where
-//! authentication is optional, [`Granted<D>`](Granted) where the argument itself shall demand
-//! something, or [`Caller<T>`] for a type of the host's own.
+//! A handler takes [`KeyPrincipal`](crate::KeyPrincipal), `Option<KeyPrincipal>` if authentication
+//! is optional, [`Granted<D>`](Granted) to require something by the argument's type, or
+//! [`Caller<T>`] for a host type.
 
 mod extract;
 mod methods;
@@ -20,7 +19,7 @@ mod router;
 
 pub use super::caller::{Caller, Demand, Granted, Rejection};
 pub use super::routes::RouteDemand;
-// So that one import is enough.
+// Re-exported so that one import is enough.
 pub use super::tower::AuthLayer;
 pub use methods::{any, delete, get, guard, head, options, patch, post, put};
 pub use require::RequireExt;

@@ -1,4 +1,4 @@
-//! `.require(…)` on axum's own routers.
+//! `.require(…)` for axum's own routers.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use axum::routing::MethodRouter;
 use crate::adapter::tower::require;
 use crate::policy::Requirement;
 
-/// Demands a requirement of all routes so far.
+/// Adds a requirement to all routes added so far.
 ///
 /// ```
 /// use axum::Router;
@@ -22,13 +22,13 @@ use crate::policy::Requirement;
 /// );
 /// ```
 pub trait RequireExt: Sized {
-    /// The same routes, for those only who meet the requirement.
+    /// Lets only requests that meet the requirement reach these routes.
     #[must_use]
     fn require(self, requirement: impl Into<Requirement>) -> Self;
 }
 
 impl<S: Clone + Send + Sync + 'static> RequireExt for MethodRouter<S, Infallible> {
-    /// Methods without a handler, and a fallback of the host's, are demanded of too.
+    /// Also covers methods without a handler and a fallback set by the host.
     fn require(self, requirement: impl Into<Requirement>) -> Self {
         // Not `route_layer`, which leaves a fallback of the method router open and panics on
         // `any(…)`.
@@ -37,10 +37,10 @@ impl<S: Clone + Send + Sync + 'static> RequireExt for MethodRouter<S, Infallible
 }
 
 impl<S: Clone + Send + Sync + 'static> RequireExt for Router<S> {
-    /// Unknown paths stay 404. Routes that are added or merged later are not demanded of.
+    /// Unknown paths stay 404. Routes that are added or merged later are not covered.
     ///
     /// # Panics
-    /// Where the router has no routes, as axum's `route_layer` does.
+    /// Panics if the router has no routes, as axum's `route_layer` does.
     fn require(self, requirement: impl Into<Requirement>) -> Self {
         self.route_layer(require(requirement))
     }

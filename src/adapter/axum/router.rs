@@ -1,7 +1,7 @@
-//! A router that denies by default: every route says what it requires, or does not compile.
+//! A deny-by-default router: a route without a declared requirement does not compile.
 //!
-//! A path with a keyed method wants a key before any method is looked at; an unknown path is 404
-//! with or without one.
+//! A path with a method that requires a key requires it before the method is checked. An unknown
+//! path is 404 with or without a key.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::methods::{Handlers, path};
 use crate::adapter::routes::{Guarded, RouteDemand, nested};
 use crate::adapter::tower::AuthLayer;
 
-/// Routes that all name what they require.
+/// A router in which every route declares what it requires.
 ///
 /// ```
 /// use portunus::{KeyPrincipal, Portunus};
@@ -29,7 +29,7 @@ use crate::adapter::tower::AuthLayer;
 ///     .route("/documents", get(|| async { "[]" }).require(scope!("document:read")))
 ///     .route("/documents", post(|| async { "{}" }).require(scope!("document:write")))
 ///     .route("/whoami", get(|| async { "you" }).any_key())
-///     .route("/", get(|_: Option<KeyPrincipal>| async { "you, or nobody" }).optional_key())
+///     .route("/", get(|_: Option<KeyPrincipal>| async { "you, if known" }).optional_key())
 ///     .route("/healthz", get(|| async { "ok" }).public())
 ///     .into_router();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -38,7 +38,7 @@ use crate::adapter::tower::AuthLayer;
 /// ```compile_fail
 /// # use portunus::adapter::axum::{ProtectedRouter, get};
 /// # fn with(router: ProtectedRouter) {
-/// router.route("/documents", get(|| async { "[]" })); // says nothing: does not compile
+/// router.route("/documents", get(|| async { "[]" })); // no requirement: does not compile
 /// # }
 /// ```
 #[must_use = "a router does nothing until into_router()"]
@@ -51,7 +51,7 @@ pub struct ProtectedRouter<S = ()> {
 }
 
 impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
-    /// A router without routes, whose keyed routes are authenticated by this layer.
+    /// Creates an empty router whose routes are authenticated by this layer.
     pub fn new(auth: AuthLayer) -> Self {
         Self {
             auth,
@@ -62,10 +62,10 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
         }
     }
 
-    /// Adds a route. A path may be added again with other methods.
+    /// Adds a route. The same path can be added again with other methods.
     ///
     /// # Panics
-    /// Where a path has two handlers for one method, or is malformed, as axum does.
+    /// Panics if a path is malformed or has two handlers for one method, as axum does.
     pub fn route(mut self, path: &str, route: Guarded<Handlers<S>>) -> Self {
         self.demands.extend(route.demands(path));
         // Taken out and put back: `and` takes both by value.
@@ -80,7 +80,7 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// Adds all routes of another protected router under a prefix. They keep that router's layer.
     ///
     /// # Panics
-    /// Where paths clash, as axum does.
+    /// Panics if paths conflict, as axum does.
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         self.demands
             .extend(router.demands.iter().map(|demand| RouteDemand {
@@ -94,36 +94,37 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// Adds all routes of another protected router. They keep that router's layer.
     ///
     /// # Panics
-    /// Where paths clash, as axum does.
+    /// Panics if paths conflict, as axum does.
     pub fn merge(mut self, router: Self) -> Self {
         self.demands.extend(router.demands.iter().cloned());
         self.rest = self.rest.merge(router.into_router());
         self
     }
 
-    /// What the routes demand, in the order in which they were added.
+    /// Returns the routes' demands, in the order in which they were added.
     #[must_use]
     pub fn demands(&self) -> &[RouteDemand] {
         &self.demands
     }
 
-    /// Answers unknown paths, for everybody; axum's empty 404 unless set.
+    /// Sets the handler for unknown paths, which needs no key. By default: axum's empty 404.
     pub fn not_found<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
         self.rest = self.rest.fallback(handler);
         self
     }
 
-    /// Answers known paths with a method that has no handler, after the key was checked where the
-    /// path is keyed; axum's empty 405 unless set.
+    /// Sets the handler for methods that a known path has no handler for. It runs after the key
+    /// check if the path requires a key. By default: axum's empty 405.
     pub fn method_not_allowed<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
         self.method_not_allowed = Some(MethodRouter::new().fallback(handler));
         self
     }
 
-    /// The axum router.
+    /// Builds the axum router.
     ///
     /// # Panics
-    /// Where paths clash or are malformed, or a path has two handlers for one method, as axum does.
+    /// Panics if paths conflict or are malformed, or if a path has two handlers for one method, as
+    /// axum does.
     pub fn into_router(self) -> Router<S> {
         let not_allowed = self.method_not_allowed.as_ref();
         let routes = self.routes.into_iter();

@@ -1,5 +1,5 @@
-//! The future of all of Portunus's services: the service further in, a refusal, or a request that
-//! waits on the heap.
+//! The future of all services of this crate: an inner service's future, a refusal, or a waiting
+//! request on the heap.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use super::report::Report;
 use crate::adapter::carrier::{Incoming, Inward};
 
 pin_project! {
-    /// An exchange under way.
+    /// The future of an exchange.
     #[must_use = "futures do nothing unless polled"]
     pub struct ExchangeFuture<S, Q>
     where
@@ -39,20 +39,20 @@ pin_project! {
 }
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
-    /// The request has gone on.
+    /// A request that was forwarded.
     pub(in crate::adapter) fn passing(future: S::Future, report: Option<Box<Report>>) -> Self {
         let state = State::Inner { future, report };
         Self { state }
     }
 
-    /// The request was refused.
+    /// A request that was refused.
     pub(in crate::adapter) fn refusing(response: S::Response) -> Self {
         let response = Some(response);
         let state = State::Refused { response };
         Self { state }
     }
 
-    /// The request waits.
+    /// A request that waits.
     pub(super) fn parking(parked: Parked<S, Q>) -> Self {
         let parked = Box::new(parked);
         let state = State::Parked { parked };
@@ -84,6 +84,8 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
     }
 }
 
+/// Reports the result of the inner service. The report was taken out of the future, so this happens
+/// once; a future that is dropped earlier drops the report, and with it ends the audit.
 fn reported<S: Inward<Q>, Q>(
     mut answer: Result<S::Answer, S::Error>,
     report: Option<Box<Report>>,

@@ -1,4 +1,4 @@
-//! Types of the host's own, made of a principal: by a closure, or by a future that may refuse.
+//! Host types created from a principal, by a closure or by a future that may refuse.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 
-/// Puts what is made of a principal, or takes out what another layer's mapping has left.
+/// Sets the value created from a principal, or removes one that an outer layer's mapping set.
 type Put<C> = dyn Fn(Option<&KeyPrincipal>, &mut C) + Send + Sync;
-/// Begins a mapping that is awaited.
+/// Starts a mapping that is awaited.
 type Begin<C> = dyn Fn(KeyPrincipal) -> <C as Carrier>::Mapping + Send + Sync;
 
-/// The mappings of a layer, in the host's order.
+/// The mappings of a layer, in the order in which the host added them.
 #[derive(Clone)]
 pub(in crate::adapter) struct Mappings<C: Carrier> {
     at_once: Vec<Arc<Put<C>>>,
@@ -23,7 +23,7 @@ pub(in crate::adapter) struct Mappings<C: Carrier> {
 }
 
 impl<C: Carrier> Mappings<C> {
-    /// Adds a mapping that needs no wait.
+    /// Adds a synchronous mapping.
     pub(in crate::adapter) fn at_once<T>(
         &mut self,
         map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
@@ -37,14 +37,14 @@ impl<C: Carrier> Mappings<C> {
             }));
     }
 
-    /// Adds a mapping to `T` that is awaited.
+    /// Adds an asynchronous mapping to `T`.
     pub(in crate::adapter) fn awaited<T>(
         &mut self,
         begin: impl Fn(KeyPrincipal) -> C::Mapping + Send + Sync + 'static,
     ) where
         C: Holds<Arc<T>>,
     {
-        // Somebody in another layer's API is nobody here until this one has said who it is.
+        // Removes a `T` of an outer layer before this layer's own is set.
         self.at_once
             .push(Arc::new(|_, carrier| Holds::<Arc<T>>::remove(carrier)));
         self.awaited.push(Arc::new(begin));
@@ -55,13 +55,13 @@ impl<C: Carrier> Mappings<C> {
         admission.principal.is_some() && !self.awaited.is_empty()
     }
 
-    /// Begins the mapping of this number.
+    /// Starts the asynchronous mapping with this index.
     pub(super) fn begin(&self, number: usize, principal: &KeyPrincipal) -> Option<C::Mapping> {
         let begin = self.awaited.get(number)?;
         Some(begin(principal.clone()))
     }
 
-    /// Puts everything that came of the mappings; nothing for nobody.
+    /// Sets the values of all mappings; for an anonymous request, removes those of outer layers.
     pub(super) fn put(
         &self,
         principal: Option<&KeyPrincipal>,
@@ -86,11 +86,11 @@ impl<C: Carrier> Default for Mappings<C> {
     }
 }
 
-/// A mapping at work: awaited first, then put into a carrier.
+/// A mapping in progress: polled to completion first, then put into a carrier.
 pub trait Mapped<C> {
-    /// Whether it is done.
+    /// Polls the mapping.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AuthError>>;
-    /// Puts what was made.
+    /// Sets the value that it created.
     fn put(&mut self, carrier: &mut C);
 }
 
@@ -103,7 +103,7 @@ impl<C, M: Mapped<C> + ?Sized> Mapped<C> for Box<M> {
     }
 }
 
-/// A future of the host's, and what it has made.
+/// A future of the host, and the value that it created.
 #[derive(Debug)]
 pub(in crate::adapter) struct Mapping<F, T> {
     future: Pin<Box<F>>,

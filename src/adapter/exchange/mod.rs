@@ -1,15 +1,27 @@
-//! One exchange: a request is authenticated, goes on or is refused, and its answer is reported.
+//! One exchange: authenticates a request, forwards or refuses it, and reports its response.
 //!
 //! ```text
-//! request ─▶ hide secret fields ─▶ audit begins, attempt ─▶ mappings ─▶ values go with the request
-//!                                        │ refused             │ refused          │
-//! answer ◀─ counted, audit ends ◀────────┴─────────────────────┘                  ▼
-//!    ▲                                                                     the service further in
-//!    └──────────── limit fields, X-User-Id, request id, counted, audit ends ──────┘
+//! request ─▶ hide secret headers ─▶ begin audit and attempt ─▶ mappings ─▶ set extensions
+//!                                        │ refused                 │ refused         │
+//! response ◀── count, end audit ◀────────┴─────────────────────────┘                 ▼
+//!    ▲                                                                         inner service
+//!    └──────── limit headers, X-User-Id, request id, count, end audit ◀──────────────┘
 //! ```
 //!
-//! An attempt that is decided at once, with mappings that need no wait, goes through without a
-//! boxed future; what the answer reports is boxed, and made only where there is something to report.
+//! An attempt that is decided at once, with mappings that do not wait, needs no boxed future. The
+//! report is boxed, and only allocated if there is something to report.
+//!
+//! # Audit
+//! [`Authenticator::begin`] starts the audit together with the attempt, from the same head and with
+//! the client address resolved once. Where an audit is configured, no request is therefore
+//! authenticated without it.
+//!
+//! A [`RequestAudit`] writes its event in `Drop`, and the methods that end it consume it. The
+//! exchange owns it and moves it along exactly one path: with the request into [`Pending`] while it
+//! waits, then into the [`Report`] of a request that passes or into the response of a refusal. So
+//! an event is recorded at most once, and an exchange that is dropped anywhere in between (the
+//! client disconnected, the handler panicked, an outer timeout fired) still records one, with the
+//! outcome "abandoned". The trail's settings decide which events it keeps.
 
 mod future;
 mod mapping;
@@ -36,11 +48,11 @@ use crate::request::{RequestHead, TlsVersion};
 type PeerOf<C> = dyn Fn(&C) -> Option<IpAddr> + Send + Sync;
 type TlsOf<C> = dyn Fn(&C) -> Option<TlsVersion> + Send + Sync;
 
-/// What a host has said of its exchanges: shared by all services of a layer, in all workers.
+/// The host's configuration of an exchange, shared by all services of a layer in all workers.
 #[derive(Clone)]
 pub(super) struct Exchange<C: Carrier> {
     pub(super) authenticator: Authenticator,
-    /// The fields that may carry a key.
+    /// The headers that may carry a key.
     secret_fields: Vec<C::FieldName>,
     pub(super) peer_of: Arc<PeerOf<C>>,
     pub(super) tls_of: Arc<TlsOf<C>>,
@@ -48,7 +60,7 @@ pub(super) struct Exchange<C: Carrier> {
     pub(super) mappings: Mappings<C>,
 }
 
-/// The service that an authenticating layer or middleware makes.
+/// The service produced by an authenticating layer or middleware.
 #[derive(Clone)]
 pub struct Authenticating<S, C: Carrier> {
     pub(super) service: S,
@@ -61,7 +73,7 @@ impl<C: Carrier> Exchange<C> {
         peer_of: impl Fn(&C) -> Option<IpAddr> + Send + Sync + 'static,
         tls_of: impl Fn(&C) -> Option<TlsVersion> + Send + Sync + 'static,
     ) -> Self {
-        // Every name was checked to be a field name when the authenticator was built.
+        // The authenticator's builder validated every name as a header name.
         let secret_fields = authenticator
             .secret_fields()
             .filter_map(|name| name.parse().ok())
@@ -76,12 +88,12 @@ impl<C: Carrier> Exchange<C> {
         }
     }
 
-    /// From here on, requests without credentials pass as nobody.
+    /// Makes credentials optional: requests without any pass as anonymous.
     pub(super) fn key_is_optional(&mut self) {
         self.authenticator = self.authenticator.optional_key();
     }
 
-    /// Takes a request as far as it comes without waiting. `service` is ready for it.
+    /// Processes a request as far as possible without waiting. `service` must be ready for a call.
     pub(super) fn begin<Q, S>(
         self: &Arc<Self>,
         mut request: Q,
@@ -108,8 +120,10 @@ impl<C: Carrier> Exchange<C> {
         }
     }
 
-    /// Lets a request wait. The service that is ready goes with it; a fresh clone stays for the
-    /// next one.
+    /// Parks a request that must wait.
+    ///
+    /// `poll_ready` reserved capacity on this very instance of the service, so the instance goes
+    /// with the request and a clone, which is polled for readiness again, takes its place.
     fn park<Q, S>(
         self: &Arc<Self>,
         pending: Pending<C>,
@@ -129,7 +143,7 @@ impl<C: Carrier> Exchange<C> {
         })
     }
 
-    /// Lets a request pass, with all that those further in ask about it.
+    /// Forwards a request with the values that inner layers and handlers read.
     fn pass<Q, S>(
         &self,
         admission: Authenticated,
@@ -146,8 +160,18 @@ impl<C: Carrier> Exchange<C> {
         ExchangeFuture::passing(service.forward(request), report)
     }
 
-    /// Puts whoever was admitted into the carrier, and takes out whatever another API's layer has
-    /// left there. Returns what the answer reports.
+    /// Sets the carrier's values and returns the report for the response.
+    ///
+    /// Authenticating layers may be nested, so the carrier may already have values of an outer one.
+    /// Every value is therefore set or removed:
+    ///
+    /// - the host types that this layer maps: set, or removed if the request is anonymous;
+    /// - `ServesGrpc`: set or removed as this layer declares;
+    /// - `RequestId`: the audited id; otherwise the outer layer's stays;
+    /// - `KeyPrincipal`: the admitted principal; removed if the request is anonymous, as a
+    ///   principal of another API means nothing here;
+    /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
+    ///   principal, which takes precedence everywhere (see `inside`).
     fn admit(
         &self,
         admission: Authenticated,
@@ -175,7 +199,7 @@ impl<C: Carrier> Exchange<C> {
         match principal {
             Some(principal) => carrier.put(principal),
             None => {
-                // Somebody in another API is nobody here.
+                // An outer layer's principal belongs to another API.
                 Holds::<KeyPrincipal>::remove(carrier);
                 carrier.put(Anonymous(Arc::clone(responder)));
             }
@@ -183,7 +207,8 @@ impl<C: Carrier> Exchange<C> {
         report
     }
 
-    /// Refuses a request.
+    /// Refuses a request. The response is counted and its audit ended here, before the future is
+    /// polled, so that the event is complete even if the client is gone by then.
     fn refuse<Q, S>(
         &self,
         error: &AuthError,

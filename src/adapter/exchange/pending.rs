@@ -1,4 +1,4 @@
-//! A request that waits: for the authenticator, then for one mapping after the other.
+//! A waiting request: it waits for the authenticator, then for each mapping in order.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use crate::authenticator::{Authenticated, Outcome, PendingAttempt};
 use crate::error::AuthError;
 use crate::key::KeyRecord;
 
-/// What a request waits for. It owns its data, and is `Send` where the mappings are.
+/// What a request waits for. It owns its data and is `Send` if the mappings are.
 pub(super) struct Pending<C: Carrier> {
-    /// `None` once it is decided.
+    /// `None` once the authenticator has decided.
     attempt: Option<PendingAttempt>,
-    /// Who is admitted, should all mappings agree.
+    /// The authenticated request, until all mappings have succeeded.
     admission: Option<Authenticated>,
     running: Option<C::Mapping>,
     done: Vec<C::Mapping>,
@@ -50,7 +50,8 @@ impl<C: Carrier> Pending<C> {
         pending
     }
 
-    /// Whoever goes away from here on was let through.
+    /// Records the principal in the audit at once: if the client disconnects during a mapping, the
+    /// event still names the key.
     fn admit(&mut self, admission: Authenticated) {
         if let (Some(audit), Some(principal)) = (&mut self.audit, &admission.principal) {
             audit.admitted(principal);
@@ -58,7 +59,7 @@ impl<C: Carrier> Pending<C> {
         self.admission = Some(admission);
     }
 
-    /// Whether it is decided.
+    /// Polls the authenticator, then the mappings.
     fn poll(&mut self, exchange: &Exchange<C>, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Some(attempt) = &mut self.attempt {
             let outcome = ready!(Pin::new(attempt).poll(cx));
@@ -67,11 +68,11 @@ impl<C: Carrier> Pending<C> {
         }
         ready!(self.poll_mappings(exchange, cx))?;
         let admission = self.admission.take();
-        // Polled again after it was decided, it never is.
+        // Polled again after completion: stays pending.
         admission.map_or(Poll::Pending, |admission| Poll::Ready(Ok(admission)))
     }
 
-    /// Whether all mappings are done, one after the other, or one refuses.
+    /// Polls the mappings in order. Ready when all have succeeded or one has refused.
     fn poll_mappings(
         &mut self,
         exchange: &Exchange<C>,
@@ -91,7 +92,7 @@ impl<C: Carrier> Pending<C> {
             match mapping.poll(cx) {
                 Poll::Ready(Ok(())) => self.done.push(mapping),
                 Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(told(error, admission, principal.record_arc())));
+                    return Poll::Ready(Err(refusal(error, admission, principal.record_arc())));
                 }
                 Poll::Pending => {
                     self.running = Some(mapping);
@@ -102,24 +103,27 @@ impl<C: Carrier> Pending<C> {
     }
 }
 
-/// The error of a mapping, with what is known of the request that it refuses.
-fn told(error: AuthError, admission: &Authenticated, record: &Arc<KeyRecord>) -> AuthError {
+/// Adds the rate limits and the key to the error of a mapping that refuses a request.
+fn refusal(error: AuthError, admission: &Authenticated, record: &Arc<KeyRecord>) -> AuthError {
     error
         .with_limits(admission.limits.clone())
         .presenting(record, None)
 }
 
-/// A request that waits, with the service that is ready for it.
+/// A waiting request and the ready service that it will be forwarded to.
 pub(super) struct Parked<S, Q: Incoming> {
     pub(super) pending: Pending<Q::Carrier>,
-    /// `None` once it has gone on.
+    /// `None` once it has been forwarded or refused.
     pub(super) request: Option<Q>,
     pub(super) service: S,
     pub(super) exchange: Arc<Exchange<Q::Carrier>>,
 }
 
 impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
-    /// What comes next, once it is decided.
+    /// Polls the decision and returns the future that continues the exchange.
+    ///
+    /// `take` moves the request and the audit out, so they are used once even if a caller polls
+    /// again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeFuture<S, Q>> {
         let outcome = ready!(self.pending.poll(&self.exchange, cx));
         let Some(request) = self.request.take() else {

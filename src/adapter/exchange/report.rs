@@ -1,5 +1,6 @@
-//! What an answer reports, whoever makes it: how the windows stand, the id of the user named by
-//! e-mail, and the request's id; and who is told of it, which is the count and the audit.
+//! What a response reports: the state of the rate limits, the id of a user who was named by e-mail
+//! address, and the request id as header or extension; the metrics and the audit record the
+//! response itself.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::principal::KeyPrincipal;
 use crate::respond::Responder;
 use crate::telemetry;
 
-/// The fields of an answer to a request that passed.
+/// The headers added to the response of a request that passed.
 #[derive(Debug)]
 pub struct ResponseFields {
     responder: Arc<Responder>,
@@ -34,17 +35,17 @@ impl ResponseFields {
     }
 }
 
-/// What is reported when a request that passed is answered.
+/// The report of a request that passed, for when its response is known.
 pub(in crate::adapter) struct Report {
     fields: ResponseFields,
-    /// Whose request it was, where somebody listens.
+    /// The key's principal, kept only if telemetry is on.
     key: Option<KeyPrincipal>,
     audit: Option<RequestAudit>,
 }
 
 impl Report {
-    /// What is reported of an admission, and who was admitted; no report where there is nothing to
-    /// tell.
+    /// Splits an admission into its principal and its report. The report is `None` if there is
+    /// nothing to report.
     pub(super) fn split(
         admission: Authenticated,
         audit: Option<RequestAudit>,
@@ -68,7 +69,7 @@ impl Report {
         (principal, Some(Box::new(report)))
     }
 
-    /// There is an answer.
+    /// Reports the inner service's response.
     pub(super) fn answered(self, answer: &mut impl Reply) {
         self.fields
             .each(&mut |name, value| answer.set_field(name, value));
@@ -76,8 +77,8 @@ impl Report {
         end(self.audit, answer);
     }
 
-    /// The service further in failed without an answer. Returns the fields of the answer that its
-    /// error may become.
+    /// Reports that the inner service failed without a response. Returns the headers for the
+    /// response that its error may become.
     pub(super) fn failed(self) -> ResponseFields {
         if let Some(audit) = self.audit {
             audit.failed();
@@ -86,7 +87,7 @@ impl Report {
     }
 }
 
-/// Counts an answer, once.
+/// Counts a response, once however many layers see it.
 pub(super) fn count(answer: &mut impl Reply, key: Option<&KeyId>) {
     if telemetry::ON && !carries::<Counted>(answer) {
         telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key);
@@ -94,7 +95,7 @@ pub(super) fn count(answer: &mut impl Reply, key: Option<&KeyId>) {
     }
 }
 
-/// Ends the audit of a request, whose id goes along with the answer, for layers further out.
+/// Ends the audit of a request and puts its id into the response's extensions, for outer layers.
 pub(super) fn end(audit: Option<RequestAudit>, answer: &mut impl Reply) {
     let Some(audit) = audit else {
         return;

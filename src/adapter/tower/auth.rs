@@ -1,4 +1,4 @@
-//! The layer that authenticates.
+//! The authenticating layer.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +10,9 @@ use crate::adapter::exchange::Exchange;
 use crate::authenticator::Authenticator;
 use crate::request::TlsVersion;
 
-/// Wraps a service so that only authenticated requests reach it.
+/// A layer that lets only authenticated requests reach the inner service.
 ///
-/// The [`KeyPrincipal`](crate::KeyPrincipal) is then in the request's extensions.
+/// It puts the [`KeyPrincipal`](crate::KeyPrincipal) into the request's extensions.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct AuthLayer {
@@ -26,10 +26,10 @@ impl From<Authenticator> for AuthLayer {
 }
 
 impl AuthLayer {
-    /// A layer around this authenticator.
+    /// Creates a layer with this authenticator.
     ///
-    /// The peer's address is taken from the extensions that axum's `ConnectInfo<SocketAddr>`
-    /// (feature `axum`) or the server (a plain `SocketAddr`) put there; see [`peer`](Self::peer).
+    /// The peer address is read from the extensions: axum's `ConnectInfo<SocketAddr>` (feature
+    /// `axum`) or a plain `SocketAddr` set by the server. See [`peer`](Self::peer).
     pub fn new(authenticator: Authenticator) -> Self {
         let tls_of = |extensions: &Extensions| extensions.get::<TlsVersion>().copied();
         Self {
@@ -37,7 +37,7 @@ impl AuthLayer {
         }
     }
 
-    /// Says how the address at the other end of the connection is found; with tonic,
+    /// Sets how the peer address of the connection is found. With tonic:
     /// `|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr().map(|peer| peer.ip())`.
     pub fn peer(
         mut self,
@@ -47,8 +47,8 @@ impl AuthLayer {
         self
     }
 
-    /// Says how the connection's version of TLS is found; a [`TlsVersion`] in the extensions unless
-    /// set.
+    /// Sets how the connection's TLS version is found. By default, it is a [`TlsVersion`] in the
+    /// extensions.
     pub fn tls(
         mut self,
         tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static,
@@ -57,32 +57,32 @@ impl AuthLayer {
         self
     }
 
-    /// Declares that what is behind this serves gRPC: refused calls, that is `POST`s of
-    /// `application/grpc`, are answered by a gRPC status (trailers only, under HTTP 200).
+    /// Declares that the inner service serves gRPC: refused calls (`POST` requests with
+    /// `application/grpc`) are answered with a gRPC status (trailers only, HTTP status 200).
     ///
-    /// Unless declared, every refusal has its HTTP status, whatever `Content-Type` the client
-    /// sends. Do not declare it for routes that answer a proxy's question whether a request may
-    /// pass (forward-auth): such a proxy lets pass what is answered with 200.
+    /// By default, every refusal has its HTTP status, whatever `Content-Type` the client sends. Do
+    /// not declare this for routes that a proxy queries to authorize requests (forward-auth): such
+    /// a proxy lets requests pass that are answered with 200.
     pub fn grpc(mut self) -> Self {
         self.change().grpc = true;
         self
     }
 
-    /// The same layer, for routes whose key is optional: a request that sends no credentials at all
-    /// passes as nobody, and a handler takes `Option<KeyPrincipal>`. A wrong or revoked key is
-    /// refused, and so are credentials of a scheme that is not accepted.
+    /// Makes the key optional: a request without credentials passes as anonymous, and a handler
+    /// takes `Option<KeyPrincipal>`. A wrong or revoked key is still refused, and so are
+    /// credentials of an unsupported scheme.
     pub fn optional_key(mut self) -> Self {
         self.change().key_is_optional();
         self
     }
 
-    /// The authenticator.
+    /// Returns the authenticator.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {
         &self.exchange.authenticator
     }
 
-    /// What this layer alone does from here on.
+    /// Returns this layer's own copy of the configuration, for changes.
     pub(super) fn change(&mut self) -> &mut Exchange<Extensions> {
         Arc::make_mut(&mut self.exchange)
     }

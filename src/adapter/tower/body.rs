@@ -1,4 +1,4 @@
-//! The body of services whose own is none that a refusal can be put into.
+//! A body type for services whose own body cannot hold a refusal.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use super::RejectionBody;
 
 pin_project! {
-    /// Either the service's own body or a refusal: for services whose body is none that
-    /// [`RejectionBody`] knows.
+    /// Either the service's own body or a refusal, for services whose body does not implement
+    /// [`RejectionBody`].
     #[derive(Debug)]
     pub struct EitherBody<B> {
         #[pin]
@@ -30,7 +30,7 @@ pin_project! {
 }
 
 impl<B> EitherBody<B> {
-    /// The service's own body.
+    /// Wraps the service's own body.
     pub fn inner(body: B) -> Self {
         Self {
             kind: Kind::Inner { body },

@@ -1,4 +1,4 @@
-//! The extensions of `http` carry the values of requests and answers.
+//! Carrier implementations for `http` requests and responses, based on their extensions.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ impl<B> Incoming for Request<B> {
         self.extensions_mut()
     }
 
-    /// The first line is enough: a request that repeats such a field goes no further than this.
+    /// Marks the first line only: a request that repeats such a header is refused by this layer.
     fn hide(&mut self, names: &[HeaderName]) {
         for name in names {
             if let Some(value) = self.headers_mut().get_mut(name) {

@@ -1,4 +1,4 @@
-//! The view of an `http` 1 request.
+//! The view of a request of the `http` crate, version 1.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,13 +8,13 @@ use http::{HeaderMap, Method, Request, Uri, request};
 use crate::adapter::carrier::ServesGrpc;
 use crate::request::{RequestHead, TlsVersion};
 
-/// An `http` request as the authenticator sees it.
+/// The authenticator's view of an `http` request.
 #[derive(Clone, Copy)]
 pub struct HttpHead<'r> {
     pub(super) method: &'r Method,
     pub(super) uri: &'r Uri,
     pub(super) headers: &'r HeaderMap,
-    /// Where layers further out have said what they know.
+    /// Values set by outer layers.
     pub(super) extensions: &'r http::Extensions,
     pub(super) peer: Option<IpAddr>,
     pub(super) tls: Option<TlsVersion>,
@@ -22,13 +22,13 @@ pub struct HttpHead<'r> {
 }
 
 impl<'r> HttpHead<'r> {
-    /// The view of a request that came from this address.
+    /// Creates the view of a request from this peer address.
     pub fn new<B>(request: &'r Request<B>, peer: Option<IpAddr>) -> Self {
         let (method, uri) = (request.method(), request.uri());
         Self::of(method, uri, request.headers(), request.extensions(), peer)
     }
 
-    /// The view of a request's parts.
+    /// Creates the view of a request from its parts.
     #[must_use]
     pub fn of_parts(parts: &'r request::Parts, peer: Option<IpAddr>) -> Self {
         let (method, uri) = (&parts.method, &parts.uri);
@@ -54,16 +54,15 @@ impl<'r> HttpHead<'r> {
         }
     }
 
-    /// The same request, over this version of TLS.
+    /// Sets the connection's TLS version.
     #[must_use]
     pub const fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// The same request, to a service that serves gRPC, or that does not. Unless said, what the
-    /// [`AuthLayer`](super::AuthLayer::grpc) or [`GrpcMethods`](super::GrpcMethods) further out
-    /// declared.
+    /// Sets whether the service serves gRPC. By default, this is what the outer
+    /// [`AuthLayer`](super::AuthLayer::grpc) or [`GrpcMethods`](super::GrpcMethods) declared.
     #[must_use]
     pub const fn with_grpc(mut self, serves_grpc: bool) -> Self {
         self.grpc = serves_grpc;
@@ -72,7 +71,7 @@ impl<'r> HttpHead<'r> {
 }
 
 impl fmt::Debug for HttpHead<'_> {
-    /// Without the fields and the query: keys may stand in both.
+    /// Omits headers and query, which may contain keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpHead")
             .field("method", &self.method())

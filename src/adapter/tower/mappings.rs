@@ -1,4 +1,4 @@
-//! Types of the host's own, made of the principal, for handlers to take.
+//! Host types created from the principal, for handlers.
 
 use std::future::Future;
 
@@ -8,7 +8,8 @@ use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 
 impl AuthLayer {
-    /// Puts a type of the host's own, made of the principal, into the extensions too, as `Arc<T>`.
+    /// Adds a mapping that creates a host type from the principal and puts it into the extensions
+    /// as `Arc<T>`.
     pub fn map_principal<T: Send + Sync + 'static>(
         mut self,
         map: impl Fn(&KeyPrincipal) -> T + Send + Sync + 'static,
@@ -17,12 +18,12 @@ impl AuthLayer {
         self
     }
 
-    /// Puts a type of the host's own into the extensions, as `Arc<T>`, that must be awaited and may
-    /// refuse: a row of the host's database, say. It is asked once for each request that was let
-    /// through so far, after everything else.
+    /// Adds an asynchronous mapping, which may refuse the request: for example, one that loads a
+    /// row from the host's database. Its value is put into the extensions as `Arc<T>`. It runs once
+    /// per authenticated request, after every other check of the layer.
     ///
-    /// A refusal is answered like the library's own; an error that is [caused
-    /// by](AuthError::caused_by) one of the host's reaches the renderer with it.
+    /// A refusal is rendered like the library's own. An error with a [cause](AuthError::caused_by)
+    /// reaches the renderer together with that cause.
     ///
     /// ```
     /// use portunus::{AuthError, ErrorCode, KeyPrincipal, Portunus, Principal};

@@ -1,4 +1,4 @@
-//! What the authenticator sees of an `http` 1 request.
+//! The authenticator's view of a request of the `http` crate, version 1.
 
 #[cfg(feature = "axum")]
 use std::borrow::Cow;
@@ -56,7 +56,7 @@ impl RequestHead for HttpHead<'_> {
     }
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
-        // Names in the map are in lower case, as the fields' are.
+        // Both sides are lower case.
         self.headers
             .keys()
             .any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
@@ -77,7 +77,7 @@ static ON_BEHALF_EMAIL: HeaderName = HeaderName::from_static("x-on-behalf-email"
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// All lines of a field.
+/// Returns all lines of a header.
 fn lines<'r>(headers: &'r HeaderMap, name: FieldName<'_>) -> GetAll<'r, HeaderValue> {
     match name {
         FieldName::Authorization => headers.get_all(AUTHORIZATION),

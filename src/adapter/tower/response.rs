@@ -1,4 +1,4 @@
-//! Refusals as responses, and the bodies that they can be put into.
+//! Converts refusals into responses.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,9 @@ use http_body_util::{BodyExt, Full, combinators};
 use crate::error::AuthError;
 use crate::respond::Answer;
 
-/// A body that can hold the text of a refusal.
+/// A body type that can hold a refusal.
 pub trait RejectionBody {
-    /// A body of these bytes.
+    /// Creates a body from these bytes.
     fn from_rejection(bytes: Bytes) -> Self;
 }
 
@@ -41,8 +41,8 @@ impl RejectionBody for axum::body::Body {
     }
 }
 
-/// An answer as a response. The error goes along in the response's extensions, for middleware
-/// further out.
+/// Converts a rendered refusal into a response. The error is put into the response's extensions,
+/// for outer middleware.
 #[must_use]
 pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Response<R> {
     let body = match answer.body {
@@ -52,8 +52,8 @@ pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Res
     let mut response = Response::new(R::from_rejection(body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     for (name, value) in answer.fields {
-        // A renderer's media type that cannot be a field value is left out; the library's own
-        // always can.
+        // A renderer's media type may be an invalid header value; it is then left out. The
+        // library's own values are always valid.
         if let Ok(value) = HeaderValue::from_str(&value) {
             response
                 .headers_mut()

@@ -1,4 +1,4 @@
-//! What axum's router says of a request: its whole path, its parameters and its route.
+//! The full path, the parameters and the route of a request, as matched by axum's router.
 
 use std::borrow::Cow;
 
@@ -6,15 +6,15 @@ use axum::extract::{FromRequestParts, MatchedPath, OriginalUri, RawPathParams};
 use futures_util::FutureExt;
 use http::{Extensions, Request, Uri};
 
-/// What `Router::nest` strips off belongs to the path.
+/// Returns the full path, including the prefix that `Router::nest` strips.
 pub(super) fn path<'r>(uri: &'r Uri, extensions: &'r Extensions) -> &'r str {
     let original = extensions.get::<OriginalUri>();
     original.map_or(uri, |original| &original.0).path()
 }
 
-/// A parameter that the route has once.
+/// Returns a path parameter, if its name occurs exactly once in the route.
 pub(super) fn parameter(extensions: &Extensions, name: &str) -> Option<Cow<'static, str>> {
-    // axum shows its parameters to extractors only, and those want parts of their own.
+    // axum exposes path parameters to extractors only, which need request parts.
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.extensions = extensions.clone();
     let read = RawPathParams::from_request_parts(&mut parts, &());
@@ -26,7 +26,7 @@ pub(super) fn parameter(extensions: &Extensions, name: &str) -> Option<Cow<'stat
     }
 }
 
-/// The pattern that the path matches.
+/// Returns the pattern that the path matched.
 pub(super) fn route(extensions: &Extensions) -> Option<&str> {
     extensions.get().map(MatchedPath::as_str)
 }

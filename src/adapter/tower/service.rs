@@ -1,4 +1,4 @@
-//! The services that the layers make.
+//! The services produced by the layers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

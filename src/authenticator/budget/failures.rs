@@ -1,8 +1,8 @@
-//! How often the look-ups of clients have found nothing, by address prefix.
+//! Counts of failed lookups by address prefix.
 //!
-//! An IPv6 address is counted in its /64, its /56 and its /48, each with a quota of its own. What is
-//! told apart is bounded; where there is no room, the prefix that failed the longest time ago is
-//! forgotten, and nobody is refused for it.
+//! An IPv6 address is counted in its /64, its /56 and its /48, each with its own quota. The number
+//! of prefixes is bounded; at the cap, the prefix that was used least recently is evicted, and no
+//! request is refused because of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use smallvec::SmallVec;
 
 use crate::limit::{LookupBudget, Recorder, nanos};
 
-/// No more prefixes are told apart at once.
+/// The maximum number of prefixes.
 const MOST_PREFIXES: usize = 50_000;
 
-/// For how long a failure makes an address one that failed.
+/// How long an address is suspect after a failure, in nanoseconds.
 const MINUTE: u64 = 60_000_000_000;
 
-/// The length of the window of look-ups past the failures.
+/// The window for lookups of prefixes that have used up their failures, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// What clients are told apart by.
+/// An address prefix, by which clients are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Prefix {
     kind: Kind,
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 impl Prefix {
-    /// The narrowest: what counts as one address.
+    /// Returns the narrowest prefix, which counts as one address.
     pub(super) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self {
@@ -51,7 +51,7 @@ impl Prefix {
         }
     }
 
-    /// All in which an address is counted, the narrowest first.
+    /// Returns all prefixes in which an address is counted, narrowest first.
     fn all(ip: IpAddr) -> SmallVec<[Self; 3]> {
         let own = Self::of(ip);
         let mut all = SmallVec::from_slice(&[own]);
@@ -73,16 +73,16 @@ pub(super) struct Failures {
     factor_48: u64,
     past: u64,
     prefixes: HashMap<Prefix, Count>,
-    /// All prefixes, the one that was touched the longest time ago first.
+    /// All prefixes, least recently used first.
     by_touch: BTreeMap<u64, Prefix>,
     touches: u64,
     now: u64,
 }
 
-/// What is remembered of one prefix.
+/// The counts of one prefix.
 struct Count {
     failures: SmallVec<[Recorder; 1]>,
-    /// The look-ups that were made although its failures were used up.
+    /// The lookups that were admitted after its failures were used up.
     past: Option<Box<Recorder>>,
     failed_at: u64,
     touch: u64,
@@ -116,13 +116,13 @@ impl Failures {
         }
     }
 
-    /// The time to go on with: never before one that was seen.
+    /// Returns the current time, which never decreases.
     fn at(&mut self, now: u64) -> u64 {
         self.now = self.now.max(now);
         self.now
     }
 
-    /// How long until a prefix has not used up its failures; 0 where it has not.
+    /// Returns how long until a prefix may fail again; 0 if it may now.
     fn wait_of(&mut self, prefix: Prefix, now: u64) -> u64 {
         let factor = self.factor(prefix);
         let Some(count) = self.prefixes.get_mut(&prefix) else {
@@ -136,7 +136,8 @@ impl Failures {
         waits.max().unwrap_or(0)
     }
 
-    /// How long until a prefix that has used up its failures may look up one more key; 0 for now.
+    /// Returns how long until a prefix that has used up its failures may look up another key; 0 if
+    /// it may now.
     fn wait_past(&mut self, prefix: Prefix, now: u64) -> u64 {
         let most = self.past;
         match self.prefixes.get_mut(&prefix).map(|count| &mut count.past) {
@@ -149,14 +150,15 @@ impl Failures {
         }
     }
 
-    /// How long until none of the client's prefixes has used up its failures.
+    /// Returns how long until all prefixes of the client may fail again.
     pub(super) fn exhausted(&mut self, client: IpAddr, now: u64) -> Option<Duration> {
         let now = self.at(now);
         let prefixes = Prefix::all(client).into_iter();
-        told(prefixes.map(|prefix| self.wait_of(prefix, now)).max())
+        positive(prefixes.map(|prefix| self.wait_of(prefix, now)).max())
     }
 
-    /// How long until the client may look up an unknown key, be it past its failures.
+    /// Returns how long until the client may look up an unknown key, including lookups past its
+    /// failures.
     pub(super) fn wait(&mut self, client: IpAddr, now: u64) -> Option<Duration> {
         let now = self.at(now);
         let prefixes = Prefix::all(client).into_iter();
@@ -164,10 +166,10 @@ impl Failures {
             0 => 0,
             wait => wait.min(self.wait_past(prefix, now)),
         });
-        told(waits.max())
+        positive(waits.max())
     }
 
-    /// Lets the client look up an unknown key, or says how long it must wait.
+    /// Admits a lookup of an unknown key, or returns how long the client must wait.
     pub(super) fn admit(&mut self, client: IpAddr, now: u64) -> Result<(), Duration> {
         if let Some(wait) = self.wait(client, now) {
             return Err(wait);
@@ -190,10 +192,10 @@ impl Failures {
     pub(super) fn record(&mut self, client: IpAddr, now: u64) {
         let now = self.at(now);
         for prefix in Prefix::all(client) {
-            self.make_room(prefix, now);
+            self.evict_for(prefix, now);
             let windows = &self.windows;
             let count = self.prefixes.entry(prefix).or_insert_with(|| Count {
-                // They grow: most prefixes fail once.
+                // Recorders grow: most prefixes fail only once.
                 failures: windows
                     .iter()
                     .map(|(length, _)| Recorder::new(*length, 1))
@@ -211,7 +213,8 @@ impl Failures {
         }
     }
 
-    /// Whether an address has failed in the last minute, or a prefix that it is in too often.
+    /// Returns whether an address has failed within the last minute, or one of its prefixes has
+    /// used up its failures.
     pub(super) fn is_suspect(&mut self, client: IpAddr, now: u64) -> bool {
         let now = self.at(now);
         let own = self.prefixes.get(&Prefix::of(client));
@@ -228,8 +231,8 @@ impl Failures {
         }
     }
 
-    /// Forgets some of what is past, and of what is not where there is no room for one more.
-    fn make_room(&mut self, newcomer: Prefix, now: u64) {
+    /// Evicts up to two prefixes: those that are past and, at the cap, the least recently used one.
+    fn evict_for(&mut self, newcomer: Prefix, now: u64) {
         for _ in 0..2 {
             let full =
                 self.prefixes.len() >= MOST_PREFIXES && !self.prefixes.contains_key(&newcomer);
@@ -250,6 +253,6 @@ impl Failures {
     }
 }
 
-fn told(wait: Option<u64>) -> Option<Duration> {
+fn positive(wait: Option<u64>) -> Option<Duration> {
     wait.filter(|wait| *wait > 0).map(Duration::from_nanos)
 }

@@ -1,9 +1,8 @@
-//! Which look-ups are in flight, and who waits for a place, in order.
+//! The lookups in flight, and the queue of requests that wait for one.
 //!
-//! Each address has a queue of its own. The first of each queue whose address may have one more
-//! look-up in flight is *ready*; the ready one that has waited longest gets the next place. So an
-//! address that has as many as it may stands in nobody's way, and giving out a place takes the
-//! logarithm of how many wait.
+//! Each address has its own queue. The first request of each queue whose address may have another
+//! lookup in flight is *ready*; the ready request that has waited longest is admitted next. So an
+//! address at its limit does not block others, and admitting a request takes logarithmic time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use super::failures::Prefix;
 use crate::limit::LookupBudget;
 
-/// A turn in the queue: in the order of arrival, told apart from all others.
+/// A unique position in the queue, in the order of arrival.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     number: u64,
@@ -26,10 +25,10 @@ impl Ticket {
     }
 }
 
-/// What has become of a turn.
+/// The decision about a queued request.
 pub(super) enum Verdict {
     Admitted {
-        /// Whether its place is none of the reserved ones.
+        /// Whether it was admitted as a suspect, which never uses reserved capacity.
         suspect: bool,
     },
     Refused(Duration),
@@ -40,23 +39,23 @@ pub(super) struct Lookups {
     most_of_suspects: usize,
     most_per_address: usize,
     in_flight: usize,
-    /// How many of them are of addresses that failed, or of unknown ones.
+    /// The number of lookups in flight for suspects: addresses that failed, and unknown addresses.
     suspects: usize,
     addresses: HashMap<Option<Prefix>, Address>,
-    /// The first in the queue of each address that may have one more in flight: of addresses without
-    /// a failure, and of the others.
+    /// The first in the queue of each address that may have another lookup in flight: of addresses
+    /// without a failure, and of suspects.
     ready: [BTreeMap<u64, Option<Prefix>>; 2],
     verdicts: HashMap<u64, Verdict>,
     next: u64,
 }
 
-/// An address with look-ups in flight or in the queue.
+/// An address with lookups in flight or queued requests.
 #[derive(Default)]
 struct Address {
     in_flight: usize,
     suspect: bool,
     queue: BTreeMap<u64, Waiting>,
-    /// Under which number it is ready.
+    /// The ticket number under which it is ready.
     ready: Option<u64>,
 }
 
@@ -81,7 +80,7 @@ impl Lookups {
         }
     }
 
-    /// Queues one more request of a client.
+    /// Queues a request of a client.
     pub(super) fn queue(&mut self, client: Option<IpAddr>, suspect: bool) -> Ticket {
         let (number, address) = (self.next, client.map(Prefix::of));
         self.next += 1;
@@ -91,7 +90,7 @@ impl Lookups {
         };
         let entry = self.addresses.entry(address).or_default();
         entry.queue.insert(number, waiting);
-        // It stays ready where it is, if it is: under what it was known for.
+        // A ready address stays in its list, under its previous status.
         if entry.ready.is_none() {
             entry.suspect = suspect;
         }
@@ -99,7 +98,7 @@ impl Lookups {
         Ticket { number, address }
     }
 
-    /// An address has failed.
+    /// Marks an address as suspect after a failure.
     pub(super) fn suspect(&mut self, client: IpAddr) {
         let address = Some(Prefix::of(client));
         let Some(entry) = self.addresses.get_mut(&address) else {
@@ -114,7 +113,7 @@ impl Lookups {
         }
     }
 
-    /// What has become of a turn; else who is to be woken.
+    /// Returns the decision about a ticket, or registers the waker.
     pub(super) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Option<Verdict> {
         let verdict = self.verdicts.remove(&ticket.number);
         if verdict.is_none()
@@ -129,7 +128,7 @@ impl Lookups {
         verdict
     }
 
-    /// The holder of this turn is gone.
+    /// Removes the ticket of a request that was dropped.
     pub(super) fn give_up(&mut self, ticket: Ticket) {
         match self.verdicts.remove(&ticket.number) {
             Some(Verdict::Admitted { suspect }) => self.leave(ticket.address, suspect),
@@ -143,7 +142,7 @@ impl Lookups {
         }
     }
 
-    /// A place is free again.
+    /// Ends a lookup in flight.
     pub(super) fn leave(&mut self, address: Option<Prefix>, suspect: bool) {
         self.in_flight -= 1;
         self.suspects -= usize::from(suspect);
@@ -153,8 +152,9 @@ impl Lookups {
         self.update(address);
     }
 
-    /// Gives out all places that can be given, to those whom `may` lets. Returns whom to wake.
-    pub(super) fn give(
+    /// Decides about queued requests while there is capacity. `may` admits or refuses each. Returns
+    /// the wakers to wake.
+    pub(super) fn dispatch(
         &mut self,
         mut may: impl FnMut(IpAddr) -> Result<(), Duration>,
     ) -> Vec<Waker> {
@@ -191,8 +191,8 @@ impl Lookups {
         woken
     }
 
-    /// Sees to it that an address is ready if it may be, under the first in its queue; and that it
-    /// is forgotten once nothing of it is left.
+    /// Updates whether an address is ready, under the first number in its queue, and removes an
+    /// address without lookups and requests.
     fn update(&mut self, address: Option<Prefix>) {
         let Some(entry) = self.addresses.get_mut(&address) else {
             return;

@@ -1,12 +1,12 @@
-//! The budget of look-ups for keys that are not known on this node: one component for the failures
-//! of clients and for the look-ups in flight.
+//! The budget for lookups of keys that are not known on this node: failures per client, and lookups
+//! in flight.
 //!
-//! A request that needs a look-up [enters](Budget::enter). It is refused where its client has
-//! failed too often, else it gets a [`Place`], now or in its turn. A place that is dropped, with
-//! the request or after the answer, goes to the next in the queue. Whether the client may look up at
-//! all is decided when it gets the place, so that a burst is limited like a flood.
+//! A request that needs a lookup [enters](Budget::enter). It is refused if its client has failed
+//! too often; otherwise it gets a [`Permit`], at once or after waiting for its turn. A dropped
+//! permit goes to the next request in the queue. Whether the client has failed too often is checked
+//! when the permit is granted, so that a burst is limited like a steady flood.
 //!
-//! Memory: failures are kept for a bounded number of prefixes; places and turns are those of
+//! Memory: failures are kept for a bounded number of prefixes; permits and tickets belong to
 //! requests that are alive.
 
 mod failures;
@@ -29,12 +29,12 @@ use crate::clock::Clock;
 use crate::limit::{LookupBudget, nanos};
 use crate::telemetry;
 
-/// Who may look up unknown keys, and when.
+/// Decides which requests may look up unknown keys, and when.
 pub(super) struct Budget {
     shared: Arc<Shared>,
     longest_wait: Duration,
-    /// Whether it was said that a request has no client address.
-    said: AtomicBool,
+    /// Whether the warning about requests without a client address was logged.
+    warned: AtomicBool,
 }
 
 struct Shared {
@@ -47,17 +47,17 @@ struct State {
     lookups: Lookups,
 }
 
-/// Why a request may not look up its key.
+/// The reason why a request is not allowed to look up its key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// Its client has failed too often; a retry passes after this time.
     Failures(Duration),
-    /// Its turn did not come in time.
+    /// It got no permit in time.
     Busy,
 }
 
-/// The permission for one look-up, until it is dropped.
-pub(super) struct Place {
+/// Permission for one lookup, until it is dropped.
+pub(super) struct Permit {
     shared: Arc<Shared>,
     address: Option<Prefix>,
     suspect: bool,
@@ -74,33 +74,34 @@ impl Budget {
                 clock,
             }),
             longest_wait: settings.longest_wait,
-            said: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         }
     }
 
-    /// How long a client must wait that may not look up an unknown key now; it takes nothing.
+    /// Returns how long the client must wait, if it is not allowed to look up an unknown key now.
+    /// Does not count a lookup.
     pub(super) fn refusal(&self, client: Option<IpAddr>) -> Option<Duration> {
         let client = client?;
         let (now, mut state) = (self.shared.now(), self.shared.state.lock());
         state.failures.wait(client, now)
     }
 
-    /// The address of a request that has none: said once, for the host may have forgotten to tell
-    /// peers' addresses.
-    pub(super) fn nobodys(&self) -> Option<IpAddr> {
-        if !self.said.load(Ordering::Relaxed) && !self.said.swap(true, Ordering::Relaxed) {
+    /// Returns `None`, and logs a warning once: the host may have forgotten to provide the peers'
+    /// addresses.
+    pub(super) fn no_address(&self) -> Option<IpAddr> {
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             telemetry::no_client_address();
         }
         None
     }
 
-    /// Waits for a place.
-    pub(super) async fn enter(&self, client: Option<IpAddr>) -> Result<Place, Refused> {
+    /// Waits for a permit.
+    pub(super) async fn enter(&self, client: Option<IpAddr>) -> Result<Permit, Refused> {
         let mut turn = Turn {
             shared: Arc::clone(&self.shared),
             ticket: Some(self.shared.queue(client)),
         };
-        // Usually there is room, and no timer is needed.
+        // Usually a permit is available, and no timer is needed.
         if let Some(decided) = turn.decided(Waker::noop()) {
             return decided;
         }
@@ -110,8 +111,8 @@ impl Budget {
         }
     }
 
-    /// A look-up has found nothing: how long the client must wait where that was so too often
-    /// already. Then it counts for nothing.
+    /// Counts a failed lookup. If the client has already failed too often, returns how long it must
+    /// wait, and does not count it.
     pub(super) fn failed(&self, client: Option<IpAddr>) -> Option<Duration> {
         let client = client?;
         let (now, mut state) = (self.shared.now(), self.shared.state.lock());
@@ -129,7 +130,7 @@ impl Shared {
         nanos(self.clock.monotonic())
     }
 
-    /// Queues a request, and gives out what places there are.
+    /// Queues a request, and grants the permits that are available.
     fn queue(&self, client: Option<IpAddr>) -> Ticket {
         self.change(|state, now| {
             let suspect = client.is_none_or(|ip| state.failures.is_suspect(ip, now));
@@ -137,7 +138,7 @@ impl Shared {
         })
     }
 
-    /// Changes the state, gives out places, and wakes those who got one.
+    /// Changes the state, grants permits, and wakes the requests that were decided.
     fn change<R>(&self, change: impl FnOnce(&mut State, u64) -> R) -> R {
         let now = self.now();
         let (result, woken) = {
@@ -145,34 +146,34 @@ impl Shared {
             let result = change(state, now);
             let failures = &mut state.failures;
             let may = |client: IpAddr| failures.admit(client, now);
-            (result, state.lookups.give(may))
+            (result, state.lookups.dispatch(may))
         };
         woken.into_iter().for_each(Waker::wake);
         result
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.shared
             .change(|state, _| state.lookups.leave(self.address, self.suspect));
     }
 }
 
-/// A request in the queue. Dropping it gives up its turn, or the place that it got meanwhile.
+/// A request in the queue. Dropping it releases its ticket, or the permit that it was granted.
 struct Turn {
     shared: Arc<Shared>,
     ticket: Option<Ticket>,
 }
 
 impl Turn {
-    /// What has become of it; else the waker is woken then.
-    fn decided(&mut self, waker: &Waker) -> Option<Result<Place, Refused>> {
+    /// Returns the decision, or registers the waker.
+    fn decided(&mut self, waker: &Waker) -> Option<Result<Permit, Refused>> {
         let ticket = self.ticket?;
         let verdict = self.shared.state.lock().lookups.poll(ticket, waker)?;
         self.ticket = None;
         Some(match verdict {
-            Verdict::Admitted { suspect } => Ok(Place {
+            Verdict::Admitted { suspect } => Ok(Permit {
                 shared: Arc::clone(&self.shared),
                 address: ticket.address(),
                 suspect,
@@ -183,7 +184,7 @@ impl Turn {
 }
 
 impl Future for Turn {
-    type Output = Result<Place, Refused>;
+    type Output = Result<Permit, Refused>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.decided(cx.waker()).map_or(Poll::Pending, Poll::Ready)

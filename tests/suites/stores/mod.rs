@@ -1,5 +1,5 @@
-//! The suite for stores bites: a small store that is right passes, and wrong in one way it fails by
-//! the name of that way.
+//! Mutation tests of the store suite: a correct small store passes, and each incorrect variant
+//! fails the check that names its fault.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -21,14 +21,14 @@ async fn violations(how: How) -> Violations {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_small_store_that_is_right_passes() {
+async fn a_correct_small_store_passes() {
     conformance::key_store(|| async { Small::new(Right) })
         .await
         .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_store_of_the_example_keeps_what_a_store_promises() {
+async fn the_example_store_passes() {
     let folder = tempfile::tempdir().unwrap();
     let number = AtomicUsize::new(0);
     let fresh = || {
@@ -40,29 +40,29 @@ async fn the_store_of_the_example_keeps_what_a_store_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_stands_beside_keys_has_suites_of_its_own() {
+async fn usage_and_signing_have_their_own_suites() {
     let right = || async { Small::new(Right) };
     conformance::usage_store(right).await.unwrap();
     conformance::signing_store(right).await.unwrap();
     for (how, expected) in [
         (
             UsageMovesBack,
-            "usage adds up, and its time never moves back",
+            "usage accumulates, and its time never decreases",
         ),
-        (UsageWraps, "a count that would overflow stays at its most"),
-        (TotalsForgotten, "hours are forgotten and totals stay"),
+        (UsageWraps, "a count saturates instead of overflowing"),
+        (TotalsForgotten, "old hours are deleted and totals are kept"),
     ] {
         let found = conformance::usage_store(|| async move { Small::new(how) }).await;
         let violations = found.unwrap_err();
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        assert_eq!(told, [expected], "{how:?}: {violations}");
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        assert_eq!(failed, [expected], "{how:?}: {violations}");
     }
     let found = conformance::signing_store(|| async { Small::new(SigningOutlives) }).await;
     let violations = found.unwrap_err();
-    let told: Vec<_> = violations.iter().map(Violation::check).collect();
+    let failed: Vec<_> = violations.iter().map(Violation::check).collect();
     assert_eq!(
-        told,
-        ["a signing state is gone with its key"],
+        failed,
+        ["a signing state is deleted with its key"],
         "{violations}"
     );
 }
@@ -76,17 +76,16 @@ async fn looked_up(how: How) -> Result<(), Violations> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_look_up_alone_has_a_suite_of_its_own() {
-    const WHOLE: &str = "a key is found by its whole digest and by nothing like it";
-    const SEES: &str = "every look-up sees what was written before it";
-    const ENDED: &str = "a secret that was ended under one of its digests is ended under all \
-                         candidates of one look-up";
-    const NEWEST: &str = "the newest digest of a secret decides, and nothing that another tenant \
-                          did to an older one";
-    const OTHERS: &str =
-        "a key that is found names the other keys on which it depends that its secret has it";
-    const RECORD: &str = "a record comes back as it was written";
-    const SHOWN: &str = "no digest shows in what a look-up returns or in its Debug";
+async fn a_lookup_has_its_own_suite() {
+    const WHOLE: &str = "a key is found by its exact digest and by no similar one";
+    const SEES: &str = "every lookup sees earlier writes";
+    const ENDED: &str = "a secret revoked or deleted under one digest is so under all candidates \
+                         of a lookup";
+    const NEWEST: &str = "the newest digest of a secret decides, whatever another tenant did to \
+                          an older one";
+    const OTHERS: &str = "a found key lists the other keys on which the result depends";
+    const RECORD: &str = "a record is returned as it was written";
+    const SHOWN: &str = "no digest appears in a lookup's results or its Debug output";
     looked_up(Right).await.unwrap();
     for (how, expected) in [
         (DigestPrefix, WHOLE),
@@ -94,10 +93,13 @@ async fn a_look_up_alone_has_a_suite_of_its_own() {
         (StaleMiss, SEES),
         (StaleFindNow, SEES),
         (RevokedHidden, SEES),
-        (AnyScheme, "a digest of another scheme is another digest"),
+        (
+            AnyScheme,
+            "the same bytes under another scheme are a different digest",
+        ),
         (
             FirstCandidate,
-            "a key is found under any of the candidates of one look-up",
+            "a key is found under any of a lookup's candidate digests",
         ),
         (OtherLife, ENDED),
         (ForeignRevocation, NEWEST),
@@ -108,49 +110,50 @@ async fn a_look_up_alone_has_a_suite_of_its_own() {
         (DigestShown, SHOWN),
     ] {
         let violations = looked_up(how).await.unwrap_err();
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        assert_eq!(told, [expected], "{how:?}: {violations}");
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        assert_eq!(failed, [expected], "{how:?}: {violations}");
     }
 }
 
 #[test]
-fn the_example_of_a_store_runs() {
+fn the_example_store_runs() {
     own_store::main().unwrap();
 }
 
-/// Each wrong store, and the one check that tells of it: whatever else its fault breaks rests on
-/// that one.
+/// Each incorrect store, and the one check that fails: all others that its fault breaks depend on
+/// it.
 const CAUSES: &[(&[How], &str)] = &[
     (
         &[LostUpdate],
-        "an update at another version is rejected and says both versions",
+        "an update at another version is rejected with both versions",
     ),
     (
         &[QuotaRace],
-        "of 200 concurrent insertions under a quota of 4 exactly 4 succeed",
+        "exactly 4 of 200 concurrent insertions under a quota of 4 succeed",
     ),
     (
         &[VersionRace],
-        "of many concurrent updates of one version exactly one succeeds",
+        "exactly one of many concurrent updates of one version succeeds",
     ),
     (
         &[DigestPrefix],
-        "a key is found by its whole digest and by nothing like it",
+        "a key is found by its exact digest and by no similar one",
     ),
-    (&[AnyScheme], "a digest of another scheme is another digest"),
+    (
+        &[AnyScheme],
+        "the same bytes under another scheme are a different digest",
+    ),
     (
         &[FirstCandidate, Panics],
-        "a key is found under any of the candidates of one look-up",
+        "a key is found under any of a lookup's candidate digests",
     ),
     (
         &[SecondLife, OtherLife],
-        "a secret that was ended under one of its digests is ended under all candidates of \
-             one look-up",
+        "a secret revoked or deleted under one digest is so under all candidates of a lookup",
     ),
     (
         &[ForeignEnd, ForeignRevocation, OlderHeir],
-        "the newest digest of a secret decides, and nothing that another tenant did to an \
-             older one",
+        "the newest digest of a secret decides, whatever another tenant did to an older one",
     ),
     (
         &[
@@ -159,48 +162,48 @@ const CAUSES: &[(&[How], &str)] = &[
             NamesNoEarlier,
             NamesNoPassedOver,
         ],
-        "a key that is found names the other keys on which it depends that its secret has it",
+        "a found key lists the other keys on which the result depends",
     ),
     (
         &[StaleHit, StaleMiss, StaleFindNow],
-        "every read sees the writes that were acknowledged before it",
+        "every read sees the writes acknowledged before it",
     ),
     (
         &[ForgetsDigests, ForgetsFormerDigests, ForgetsIds],
-        "the id and every digest of a deleted key stay known for good",
+        "the id and every digest of a deleted key are reserved permanently",
     ),
     (
         &[ReplacesOwner, EmailIsOwner, ReplacesFamily],
-        "owner and family of a key never change, the owner's address may",
+        "a key's owner and family never change, but the owner's address may",
     ),
     (
         &[HalfBatch, BurntDigests],
-        "a batch whose last change fails changes nothing and burns no id and no digest",
+        "a batch whose last change fails changes nothing and reserves no id or digest",
     ),
     (
         &[QuotaBefore],
-        "the number of active keys is looked at after the changes",
+        "the number of active keys is checked after the changes",
     ),
     (
         &[ConditionsAfter],
-        "versions and primaries are looked at before the changes",
+        "versions and primary keys are checked before the changes",
     ),
     (
         &[DisabledFree],
-        "revoked and expired keys and access tokens do not count as active, disabled ones do",
+        "revoked keys, expired keys and access tokens do not count as active, disabled keys do",
     ),
     (
         &[NoPromotion],
-        "a primary key that expires gives way to the newest at that very instant",
+        "the newest key becomes primary at the instant when the primary key expires",
     ),
     (
         &[OldestPromoted, PrimaryByLanguage],
-        "without a key that was set the newest that can be is primary, of equally new ones \
-             the first by id",
+        "without an explicit primary key the newest eligible one is primary, the first by id \
+         among equally new ones",
     ),
     (
         &[PinIgnored],
-        "a pinned successor stays primary, and an unpinned one gives way to a newer key",
+        "a pinned successor stays primary, and an unpinned one is replaced by a newer key",
     ),
     (
         &[ForeignPrimary],
@@ -208,89 +211,95 @@ const CAUSES: &[(&[How], &str)] = &[
     ),
     (
         &[TokensPrimary],
-        "access tokens and keys that may not be primary never are",
+        "access tokens and ineligible keys are never primary",
     ),
-    (&[SigningOutlives], "a signing state is gone with its key"),
+    (
+        &[SigningOutlives],
+        "a signing state is deleted with its key",
+    ),
     (
         &[SigningShown, DigestShown],
-        "neither a signing state nor a digest shows in what a store returns or in its Debug",
+        "no signing state or digest appears in a store's results or its Debug output",
     ),
     (
         &[NoExpiry, WholeSeconds],
-        "times come back to the millisecond",
+        "times are returned to the millisecond",
     ),
     (
         &[EmptyIsAbsent, OnlyNoneIsOn],
-        "an empty list or text comes back as empty and an absent one as absent",
+        "empty lists and strings are returned as empty, and absent ones as absent",
     ),
     (
         &[ByOffset],
-        "keys that come and go between pages skip and repeat nobody else",
+        "keys added or deleted between pages cause no other key to be skipped or repeated",
     ),
     (
         &[ByTimeOnly],
-        "pages put together are the whole list, newest first and then by id",
+        "all pages together are the whole list, newest first and then by id",
     ),
     (
         &[NoLimit, EmptyAtZero],
-        "a page has 1 to 500 keys, whatever limit is asked for",
+        "a page has 1 to 500 keys, whatever limit is requested",
     ),
     (
         &[ByLanguage, CursorInMilliseconds],
-        "keys of one instant are in the order of their ids' bytes, and no nanosecond makes a \
-             page lose or repeat one",
+        "keys of one instant are ordered by the bytes of their ids, and no nanosecond makes a \
+         page skip or repeat one",
     ),
     (
         &[PrimariesByOwner, PrimariesWithoutNone, PrimariesNewest],
-        "primary keys are told alike for one owner and for many",
+        "primary keys are the same whether read for one owner or for many",
     ),
     (
         &[HoursOutlive, HoursCountLater],
-        "the hours of a deleted key are gone with it",
+        "the hours of a key are deleted with it",
     ),
     (
         &[BusyHoursUnlisted],
-        "usage is told by the hour, the oldest first, without the hours of no use",
+        "hourly usage is returned oldest first, without hours of no use",
     ),
     (
         &[Wildcards],
-        "a text to be found is taken as it stands, whatever characters it has",
+        "a search text is matched literally, whatever characters it contains",
     ),
     (
         &[UnicodeCase],
-        "the case of ASCII letters alone is no matter in a text",
+        "a search ignores the case of ASCII letters only",
     ),
     (
         &[ShowsDeleted],
         "a deleted key is neither found nor listed nor primary",
     ),
-    (&[RevokedHidden], "a revoked key is found and says so"),
+    (
+        &[RevokedHidden],
+        "a revoked key is found with its revocation",
+    ),
     (
         &[UsageMovesBack],
-        "usage adds up, and its time never moves back",
+        "usage accumulates, and its time never decreases",
     ),
-    (
-        &[UsageWraps],
-        "a count that would overflow stays at its most",
-    ),
+    (&[UsageWraps], "a count saturates instead of overflowing"),
     (
         &[UsageStops],
-        "usage of keys that are not there is skipped, and that of others kept",
+        "usage of unknown keys is ignored, and that of others is recorded",
     ),
     (
         &[UsageIsAVersion],
-        "usage outlives updates and rehashes, and is no new version",
+        "usage survives updates and rehashes, and does not change versions",
     ),
-    (&[TotalsForgotten], "hours are forgotten and totals stay"),
+    (
+        &[TotalsForgotten],
+        "old hours are deleted and totals are kept",
+    ),
     (
         &[RejectedIsUnavailable],
-        "an id or a digest that is taken is rejected, and not told as an outage",
+        "a known id or digest is rejected rather than reported as an outage",
     ),
-    (&[HalfRead], "no reader sees half of a batch"),
+    (&[HalfRead], "no reader sees a partially applied batch"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_wrong_store_fails_by_one_root_cause_alone() {
+async fn each_incorrect_store_fails_exactly_one_check() {
     let mut tasks = tokio::task::JoinSet::new();
     for &(hows, expected) in CAUSES {
         for &how in hows {
@@ -300,8 +309,8 @@ async fn each_wrong_store_fails_by_one_root_cause_alone() {
     let mut wrong = Vec::new();
     while let Some(done) = tasks.join_next().await {
         let (how, expected, violations) = done.unwrap();
-        let told: Vec<_> = violations.iter().map(Violation::check).collect();
-        if told != [expected] {
+        let failed: Vec<_> = violations.iter().map(Violation::check).collect();
+        if failed != [expected] {
             wrong.push(format!(
                 "{how:?} had to fail by {expected:?} alone: {violations}"
             ));
@@ -311,16 +320,16 @@ async fn each_wrong_store_fails_by_one_root_cause_alone() {
 }
 
 #[tokio::test]
-async fn violations_read_as_a_list_of_promises_with_what_was_seen() {
+async fn violations_are_printed_with_what_was_observed() {
     let violations = violations(Panics).await;
     let shown = violations.to_string();
     let unjudged = violations.not_judged().count();
     let expected = format!(
         "1 of {} checks of this key store failed:\n\
-         - a key is found under any of the candidates of one look-up\n  \
+         - a key is found under any of a lookup's candidate digests\n  \
          `find` panicked: more candidates than expected\n\
          {unjudged} further checks were not judged:\n\
-         - {unjudged}: rests on \u{201c}a key is found under any of the candidates of one look-up\u{201d}",
+         - {unjudged}: depends on \u{201c}a key is found under any of a lookup's candidate digests\u{201d}",
         violations.checks()
     );
     assert_eq!(shown, expected);

@@ -1,4 +1,4 @@
-//! A small store that is right, and wrong in one way where it is told to be.
+//! A small store that is correct, or has a given fault.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ use portunus::store::{
     StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
-/// In which way the store is wrong, if it is.
+/// The fault of the store, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     Right,
@@ -117,7 +117,7 @@ fn place(record: &KeyRecord) -> (Reverse<SystemTime>, KeyId) {
     (Reverse(record.created_at), record.id.clone())
 }
 
-/// The place where a language puts a record.
+/// The position of a record under a locale's collation.
 fn place_by(how: How, record: &KeyRecord) -> (Reverse<SystemTime>, String, KeyId) {
     let (at, id) = place(record);
     let letters = if matches!(how, ByLanguage | PrimaryByLanguage) {
@@ -210,7 +210,7 @@ impl State {
                 others.push(id.clone());
             }
         }
-        let key = StoredKey::new(*asked, worn(how, &row.record));
+        let key = StoredKey::new(*asked, as_returned(how, &row.record));
         Some(Arc::new(key.with_others(others)))
     }
 
@@ -408,26 +408,28 @@ impl State {
     }
 }
 
-/// A record as it comes back.
-fn worn(how: How, record: &KeyRecord) -> KeyRecord {
-    let mut worn = record.clone();
+/// A record as the store returns it.
+fn as_returned(how: How, record: &KeyRecord) -> KeyRecord {
+    let mut as_returned = record.clone();
     let whole = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
     };
     match how {
-        NoExpiry => worn.expires_at = None,
-        WholeSeconds => worn.created_at = whole(worn.created_at),
-        EmptyIsAbsent => worn.workspaces = worn.workspaces.filter(|list| !list.is_empty()),
-        OnlyNoneIsOn if worn.delegation == Delegation::Only(Vec::new()) => {
-            worn.delegation = Delegation::On;
+        NoExpiry => as_returned.expires_at = None,
+        WholeSeconds => as_returned.created_at = whole(as_returned.created_at),
+        EmptyIsAbsent => {
+            as_returned.workspaces = as_returned.workspaces.filter(|list| !list.is_empty());
+        }
+        OnlyNoneIsOn if as_returned.delegation == Delegation::Only(Vec::new()) => {
+            as_returned.delegation = Delegation::On;
         }
         _ => {}
     }
-    worn
+    as_returned
 }
 
-/// `LIKE` of SQL.
+/// SQL's `LIKE`.
 fn like(text: &[char], pattern: &[char]) -> bool {
     match pattern {
         [] => text.is_empty(),
@@ -446,7 +448,7 @@ impl Small {
         }
     }
 
-    /// Writes a record as it is, in the place of the one with its id.
+    /// Writes a record unconditionally, replacing the one with its id.
     pub(crate) fn put(&self, digest: KeyDigest, record: KeyRecord) {
         let mut state = self.state.lock().unwrap();
         state.digests_ever.push((digest, record.id.clone()));
@@ -544,7 +546,7 @@ impl KeyStore for Small {
         Ok(state
             .row(id)
             .ok()
-            .map(|row| Arc::new(worn(self.how, &row.record))))
+            .map(|row| Arc::new(as_returned(self.how, &row.record))))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -561,7 +563,7 @@ impl KeyStore for Small {
         } else {
             Right
         };
-        let place = |row: &Row| place_by(of, &worn(self.how, &row.record));
+        let place = |row: &Row| place_by(of, &as_returned(self.how, &row.record));
         rows.sort_by_key(|row| place(row));
         let start = query.after.as_ref().map_or(0, |after| match self.how {
             ByOffset => state.offsets[&after.id],
@@ -583,7 +585,7 @@ impl KeyStore for Small {
         let more = rows.len().saturating_sub(start) > limit;
         let rows = rows.into_iter().skip(start).take(limit);
         let items: Vec<_> = rows
-            .map(|row| Arc::new(worn(self.how, &row.record)))
+            .map(|row| Arc::new(as_returned(self.how, &row.record)))
             .collect();
         let last = items.last().filter(|_| more);
         let cut = |at: SystemTime| {
@@ -616,10 +618,10 @@ impl KeyStore for Small {
         if self.how == PrimariesNewest {
             state.primaries.clear();
         }
-        let told = owners
+        let primaries = owners
             .iter()
             .map(|owner| state.primary(self.how, owner, at));
-        Ok(told
+        Ok(primaries
             .filter(|key| self.how != PrimariesWithoutNone || key.is_some())
             .collect())
     }
@@ -631,7 +633,7 @@ impl KeyStore for Small {
             _ => false,
         };
         if batch.conditions().iter().any(racing) {
-            // Looked at, and acted upon later.
+            // Checks first and acts later.
             self.state
                 .lock()
                 .unwrap()

@@ -1,5 +1,5 @@
-//! What a bus is for: what is changed through the cache of one node, the cache of the other one
-//! knows within the bound.
+//! The purpose of a bus: a change through the cache of one node takes effect in the cache of the
+//! other within the bound.
 
 use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
@@ -13,16 +13,15 @@ use portunus::key::{KeyDigest, Revocation};
 use portunus::store::{Cache, CachedStore, KeyStore, WriteBatch};
 
 checks!(CHECKS: BusNodes {
-    "a key that is revoked on one node is refused on the other within the bound"
-        => revoked_elsewhere rests on [truth],
-    "a key that was unknown on one node is found there within the bound after it came on the \
-     other"
-        => inserted_elsewhere rests on [truth, exactly],
+    "a key revoked on one node is refused on the other within the bound"
+        => revoked_elsewhere depends on [truth],
+    "a key unknown to one node is found there within the bound after its insertion on the other"
+        => inserted_elsewhere depends on [truth, exactly],
 });
 
 const ROUNDS: u64 = 8;
 
-/// The caches of two nodes that find each other well, or have waited for it long enough.
+/// The caches of two nodes, once both are healthy or the bound has passed.
 pub(super) async fn caches(nodes: &BusNodes) -> [CachedStore; 2] {
     let [here, there] = nodes.stores();
     let cache = |store: Arc<dyn KeyStore>, bus| {
@@ -42,8 +41,8 @@ pub(super) async fn caches(nodes: &BusNodes) -> [CachedStore; 2] {
     caches
 }
 
-/// Whether a key is let in. No answer lets nobody in.
-pub(super) async fn is_let_in(cache: &CachedStore, digest: KeyDigest, longest: Duration) -> bool {
+/// Whether a key is admitted. Without an answer it is not.
+pub(super) async fn is_admitted(cache: &CachedStore, digest: KeyDigest, longest: Duration) -> bool {
     let digests = [digest];
     let Ok(Ok(Some(found))) = tokio::time::timeout(longest, cache.find(&digests)).await else {
         return false;
@@ -51,8 +50,8 @@ pub(super) async fn is_let_in(cache: &CachedStore, digest: KeyDigest, longest: D
     found.record().revoked.is_none()
 }
 
-/// Waits until a key is let in or is not; what is asked later than the bound after a moment must be
-/// answered so.
+/// Waits until a key is admitted or refused, as expected; a request later than the bound after a
+/// given moment must be answered so.
 pub(super) async fn becomes(
     cache: &CachedStore,
     digest: KeyDigest,
@@ -62,14 +61,14 @@ pub(super) async fn becomes(
 ) -> Checked {
     loop {
         let asked = Instant::now();
-        if is_let_in(cache, digest, bound).await == expected {
+        if is_admitted(cache, digest, bound).await == expected {
             return Ok(());
         }
         let late = asked.saturating_duration_since(acknowledged);
         let seen = if expected {
             "still unknown"
         } else {
-            "still let in"
+            "still admitted"
         };
         ensure!(
             late <= bound,
@@ -79,12 +78,12 @@ pub(super) async fn becomes(
     }
 }
 
-/// Revokes a key through a cache; returns when that was acknowledged.
+/// Revokes a key through a cache; returns when this was acknowledged.
 pub(super) async fn revoke(cache: &CachedStore, name: &str) -> Result<Instant, Failure> {
     let listed = cache
         .get(&id(name))
         .await?
-        .ok_or_else(|| Failure::new(format!("there is no key {name}")))?;
+        .ok_or_else(|| Failure::new(format!("key {name} does not exist")))?;
     let mut record = (*listed).clone();
     record.revoked = Some(Revocation::new(
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_100),
@@ -108,13 +107,16 @@ async fn revoked_elsewhere(nodes: BusNodes) -> Checked {
             .await?;
         for cache in [writer, reader] {
             ensure!(
-                is_let_in(cache, digest(number), nodes.bound).await,
-                "the key {name} is not let in"
+                is_admitted(cache, digest(number), nodes.bound).await,
+                "the key {name} is not admitted"
             );
         }
         let acknowledged = revoke(writer, &name).await?;
-        let at_once = is_let_in(writer, digest(number), nodes.bound).await;
-        ensure!(!at_once, "the key {name} is let in where it was revoked");
+        let at_once = is_admitted(writer, digest(number), nodes.bound).await;
+        ensure!(
+            !at_once,
+            "the key {name} is admitted on the node that revoked it"
+        );
         becomes(reader, digest(number), false, acknowledged, nodes.bound).await?;
     }
     Ok(())
@@ -130,8 +132,8 @@ async fn inserted_elsewhere(nodes: BusNodes) -> Checked {
         };
         for cache in [writer, reader] {
             ensure!(
-                !is_let_in(cache, digest(number), nodes.bound).await,
-                "key {number} is let in before it is there"
+                !is_admitted(cache, digest(number), nodes.bound).await,
+                "key {number} is admitted before it exists"
             );
         }
         writer

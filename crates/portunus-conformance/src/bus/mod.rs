@@ -1,8 +1,8 @@
-//! The suite for an [`InvalidationBus`](portunus::store::InvalidationBus): two nodes on one fabric,
-//! listeners that keep what they hear, and caches.
+//! The suite for an [`InvalidationBus`](portunus::store::InvalidationBus): two connected nodes,
+//! listeners that record what they receive, and caches.
 //!
-//! What a bus tells is tried by its one promise: whoever is told that everything up to some moment
-//! was heard has heard it.
+//! A bus is judged by its one promise: when `caught_up` reports that everything up to a moment has
+//! been received, it has been.
 
 mod caches;
 mod faults;
@@ -18,13 +18,14 @@ use super::report::Violations;
 use super::runner::{Calls, Suite};
 pub use nodes::BusNodes;
 
-/// Tries an [`InvalidationBus`](portunus::store::InvalidationBus) against all that the trait promises.
+/// Checks an [`InvalidationBus`](portunus::store::InvalidationBus) against all promises of the
+/// trait.
 ///
-/// `make` returns two nodes of a fresh fabric each time: on a new channel, prefix or database. It
-/// is called once for each of about fifteen checks, which run one after the other, each in at most
-/// 30 seconds. Run the suite on a runtime with several threads and with time enabled. Messages that
-/// are lost when a connection fails are tried only where [`BusNodes::with_faults`] says how one is
-/// made to.
+/// `make` returns two connected nodes that share nothing with earlier ones: on a new channel,
+/// prefix or database. It is called once for each of about fifteen checks, which run one after the
+/// other, each in at most 30 seconds. Run the suite on a multi-threaded runtime with time enabled.
+/// The loss of messages when a connection fails is checked only if [`BusNodes::with_faults`]
+/// provides a way to interrupt it.
 ///
 /// ```
 /// # async fn run() {
@@ -41,13 +42,13 @@ pub use nodes::BusNodes;
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
 ///
-/// Left open, since no cache depends on it: the order of changes among themselves, and that a
-/// change is heard once, by itself and alone. What cannot be tried from outside is left to the
-/// bus's own tests: that what strangers say on its channel proves nothing, and that a bus that is
-/// dropped ends its tasks and connections.
+/// Not required, since no cache depends on it: the order of changes, and that a change arrives
+/// exactly once and separately. The bus's own tests must cover what cannot be checked from outside:
+/// that messages from other clients on its channel prove nothing, and that a dropped bus ends its
+/// tasks and connections.
 ///
 /// # Errors
-/// Every check that failed, with what was seen.
+/// Returns every check that failed, with what was observed.
 pub async fn invalidation_bus<F, Fut>(make: F) -> Result<(), Violations>
 where
     F: Fn() -> Fut,

@@ -1,4 +1,4 @@
-//! The nodes of a fabric, and how one of them changes a key.
+//! The connected nodes, and how one of them changes a key.
 
 use std::fmt;
 use std::future::Future;
@@ -15,11 +15,11 @@ use portunus::key::{
 };
 use portunus::store::{self, Invalidation, InvalidationBus, KeyStore, MemoryStore, WriteBatch};
 
-/// Two nodes on one fabric: what one of them publishes, both hear.
+/// Two connected nodes: both receive what either of them publishes.
 pub struct BusNodes {
     pub(super) here: Node,
     pub(super) there: Node,
-    /// Within it changes are heard, and health is told anew.
+    /// The time within which changes arrive and `caught_up` is called again.
     pub(super) bound: Duration,
     faults: Option<Faults>,
 }
@@ -32,7 +32,7 @@ struct Faults {
 }
 
 impl BusNodes {
-    /// The bus as two nodes have it: two connections, or clones of one bus within a process.
+    /// Creates the two nodes: two connections, or clones of one bus within a process.
     #[must_use]
     pub fn new(here: impl InvalidationBus, there: impl InvalidationBus) -> Self {
         let node = |bus| Node { bus, store: None };
@@ -44,10 +44,10 @@ impl BusNodes {
         }
     }
 
-    /// The store of each node, both on one empty database. Keys are then changed in it, as a cache
-    /// does: the bus is published to besides unless it [is told by the
-    /// store](InvalidationBus::store_publishes). A bus that is told by its store, or looks at
-    /// it, needs this.
+    /// Sets the store of each node, both on one empty database. Keys are then changed in it, as a
+    /// cache does: each change is also published to the bus unless [the store publishes
+    /// it](InvalidationBus::store_publishes). A bus that is notified by its store, or polls it,
+    /// needs this.
     #[must_use]
     pub fn with_stores(mut self, here: impl KeyStore, there: impl KeyStore) -> Self {
         self.here.store = Some(Arc::new(here));
@@ -55,8 +55,8 @@ impl BusNodes {
         self
     }
 
-    /// The bound on staleness of the caches that the bus is for: within it changes are heard, and
-    /// health is told anew. Two seconds unless set, as that of a
+    /// Sets the staleness bound of the caches that will use the bus: the time within which changes
+    /// arrive and `caught_up` is called again. Two seconds by default, as for a
     /// [`CachedStore`](portunus::store::CachedStore).
     #[must_use]
     pub fn with_bound(mut self, bound: Duration) -> Self {
@@ -64,9 +64,9 @@ impl BusNodes {
         self
     }
 
-    /// How the second node is cut off: when `cut` is done, nothing reaches it from the fabric any
-    /// more, on the connections that are there and on new ones; when `restore` is done, new ones
-    /// can be made. Each may be called several times, by turns.
+    /// Sets how the second node is disconnected: after `cut`, nothing reaches it from the other
+    /// node, on existing connections or new ones; after `restore`, new connections can be made.
+    /// Each may be called several times, in alternation.
     #[must_use]
     pub fn with_faults<C, CutFuture, R, RestoreFuture>(mut self, cut: C, restore: R) -> Self
     where
@@ -82,7 +82,7 @@ impl BusNodes {
         self
     }
 
-    /// The same with calls that are watched.
+    /// The same nodes with monitored calls.
     pub(super) fn watched(mut self, calls: &Calls) -> Self {
         for node in [&mut self.here, &mut self.there] {
             node.bus = Arc::new(Watched::new(Arc::clone(&node.bus), calls.clone()));
@@ -106,8 +106,8 @@ impl BusNodes {
         }
     }
 
-    /// The two by turns.
-    pub(super) fn by_turns(&self, number: usize) -> &Node {
+    /// The two nodes in alternation.
+    pub(super) fn alternating(&self, number: usize) -> &Node {
         if number.is_multiple_of(2) {
             &self.here
         } else {
@@ -115,14 +115,14 @@ impl BusNodes {
         }
     }
 
-    /// A listener on each node that has been told that all is well.
-    pub(super) async fn ears(&self) -> Result<[Arc<RecordingListener>; 2], Failure> {
-        let ears = [
+    /// A listener on each node, once both have been called with `caught_up`.
+    pub(super) async fn listeners(&self) -> Result<[Arc<RecordingListener>; 2], Failure> {
+        let listeners = [
             RecordingListener::on(&*self.here.bus),
             RecordingListener::on(&*self.there.bus),
         ];
-        RecordingListener::wake(&ears, self.bound).await?;
-        Ok(ears)
+        RecordingListener::all_catch_up(&listeners, self.bound).await?;
+        Ok(listeners)
     }
 
     /// The stores of both nodes, or one for both.
@@ -148,7 +148,7 @@ impl fmt::Debug for BusNodes {
     }
 }
 
-/// A node: its bus, and its store where the host gave one.
+/// A node: its bus, and its store if the host provided one.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) bus: Arc<dyn InvalidationBus>,
@@ -156,7 +156,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Changes keys as a cache does: in the store, and then told.
+    /// Changes keys as a cache does: in the store first, then published.
     pub(super) async fn change(&self, batch: &WriteBatch) -> Result<Change, Failure> {
         let mut change = Change {
             began: Instant::now(),
@@ -173,13 +173,13 @@ impl Node {
         Ok(change)
     }
 
-    /// A key of this number comes, and moves to another digest.
+    /// Inserts a key with this number, and rehashes it.
     pub(super) async fn change_key(&self, number: u64) -> Result<Change, Failure> {
         self.change(&new_and_moved(number)).await
     }
 
-    /// The same on a node that is cut off or has a listener that panics: nobody may ever be told
-    /// that it is done.
+    /// The same on a node that is disconnected or has a listener that panics: the change may never
+    /// be acknowledged.
     pub(super) async fn try_to_change_key(&self, number: u64, longest: Duration) -> Option<Change> {
         let node = self.clone();
         let mut task = tokio::spawn(async move { node.change_key(number).await });
@@ -193,7 +193,7 @@ impl Node {
     }
 }
 
-/// A batch that is heard as a key and as two fingerprints.
+/// A batch that is published as a key and two fingerprints.
 fn new_and_moved(number: u64) -> WriteBatch {
     let name = format!("key{number}");
     let moved = store::Change::Rehash {
@@ -235,15 +235,15 @@ pub(super) fn insert(number: u64, name: &str) -> store::Change {
     }
 }
 
-/// Each listener hears all of it, and nothing else.
-pub(super) async fn all_hear(
-    ears: &[Arc<RecordingListener>],
+/// Asserts that each listener receives all changes, and nothing else.
+pub(super) async fn all_receive(
+    listeners: &[Arc<RecordingListener>],
     changes: &[Change],
     bound: Duration,
 ) -> Checked {
-    for listener in ears {
-        listener.hears(changes, bound).await?;
-        listener.heard_nothing_else(changes)?;
+    for listener in listeners {
+        listener.receives(changes, bound).await?;
+        listener.received_nothing_else(changes)?;
     }
     Ok(())
 }

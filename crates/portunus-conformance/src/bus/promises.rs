@@ -1,4 +1,4 @@
-//! What is heard while nothing fails.
+//! What listeners receive while nothing fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -6,51 +6,51 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::nodes::{BusNodes, all_hear, digest, id, insert};
+use super::nodes::{BusNodes, all_receive, digest, id, insert};
 use super::recording_listener::{Change, EVERY, RecordingListener};
 use crate::report::{Checked, Failure};
 use portunus::store::{self, Invalidation, InvalidationListener, WriteBatch};
 
 checks!(CHECKS: BusNodes {
-    "health is told again and again, or once where nothing is ever missed"
-        => again_and_again,
-    "what is changed on any node is heard by every listener of every node"
-        => by_everybody rests on [again_and_again],
-    "who is told that all was heard has heard it"
-        => truth rests on [by_everybody],
-    "keys and fingerprints arrive whole, by themselves or as everything, and no others do"
-        => exactly rests on [by_everybody],
-    "a change of thousands of keys arrives whole"
-        => large rests on [exactly],
-    "of many concurrent changes on several nodes none is lost"
-        => concurrent rests on [exactly, truth],
-    "a listener that comes late is told the truth from the beginning"
-        => late rests on [truth],
-    "a listener that is dropped is let go, and harms no other"
-        => dropped rests on [truth],
-    "a listener that panics makes no other trust what it has not heard"
-        => panics rests on [truth],
+    "caught_up is called repeatedly, or once on a lossless bus"
+        => repeatedly,
+    "a change on any node reaches every listener on every node"
+        => by_every_listener depends on [repeatedly],
+    "a listener has received every change that caught_up covers"
+        => truth depends on [by_every_listener],
+    "keys and fingerprints arrive complete, individually or as everything, and no others do"
+        => exactly depends on [by_every_listener],
+    "a change of thousands of keys arrives complete"
+        => large depends on [exactly],
+    "no change is lost among many concurrent ones on several nodes"
+        => concurrent depends on [exactly, truth],
+    "caught_up is correct from the start for a listener that subscribes late"
+        => late depends on [truth],
+    "a dropped listener is released without affecting others"
+        => dropped depends on [truth],
+    "a listener that panics does not make caught_up wrong for others"
+        => panics depends on [truth],
 });
 
-async fn by_everybody(nodes: BusNodes) -> Checked {
-    let mut ears: Vec<_> = nodes.ears().await?.into();
-    ears.extend(nodes.ears().await?);
+async fn by_every_listener(nodes: BusNodes) -> Checked {
+    let mut listeners: Vec<_> = nodes.listeners().await?.into();
+    listeners.extend(nodes.listeners().await?);
     let mut all = Vec::new();
     for number in 0..20 {
-        let change = nodes.by_turns(number).change_key(number as u64).await?;
+        let change = nodes.alternating(number).change_key(number as u64).await?;
         all.push(change.clone());
-        for listener in &ears {
+        for listener in &listeners {
             listener
-                .hears(std::slice::from_ref(&change), nodes.bound)
+                .receives(std::slice::from_ref(&change), nodes.bound)
                 .await?;
-            listener.heard_nothing_else(&all)?;
+            listener.received_nothing_else(&all)?;
         }
     }
     Ok(())
 }
 
 async fn exactly(nodes: BusNodes) -> Checked {
-    let ears = nodes.ears().await?;
+    let listeners = nodes.listeners().await?;
     let longest = "i".repeat(128);
     let names = [
         "a", "B", "b", "a\"b", "a'b", "a\\b", "{}", "[1]", ",", ":", "$1", "%s", "null", "-1",
@@ -58,7 +58,7 @@ async fn exactly(nodes: BusNodes) -> Checked {
     ];
     let mut all = vec![nodes.here.change(&WriteBatch::new()).await?];
     for (number, name) in (0..).zip(names) {
-        let node = nodes.by_turns(number as usize);
+        let node = nodes.alternating(number as usize);
         all.push(
             node.change(&WriteBatch::new().change(insert(number, name)))
                 .await?,
@@ -68,7 +68,7 @@ async fn exactly(nodes: BusNodes) -> Checked {
                 .await?,
         );
     }
-    // Several at once, of which some are the same.
+    // Several in one batch, including repeated keys.
     let (first, second) = (insert(100, "first"), insert(101, "second"));
     let moved = store::Change::Rehash {
         id: id("first"),
@@ -81,11 +81,11 @@ async fn exactly(nodes: BusNodes) -> Checked {
         .chain(gone)
         .fold(WriteBatch::new(), WriteBatch::change);
     all.push(nodes.there.change(&several).await?);
-    all_hear(&ears, &all, nodes.bound).await
+    all_receive(&listeners, &all, nodes.bound).await
 }
 
 async fn large(nodes: BusNodes) -> Checked {
-    let ears = nodes.ears().await?;
+    let listeners = nodes.listeners().await?;
     let (mut all, mut from) = (Vec::new(), 0);
     for (number, count) in [30, 300, 2_000].into_iter().enumerate() {
         let names: Vec<_> = (from..from + count)
@@ -96,25 +96,25 @@ async fn large(nodes: BusNodes) -> Checked {
             .map(|(number, name)| insert(number, name));
         let deletes = names.iter().map(|name| store::Change::Delete(id(name)));
         let inserted = nodes
-            .by_turns(number)
+            .alternating(number)
             .change(&inserts.fold(WriteBatch::new(), WriteBatch::change))
             .await?;
         let deleted = nodes
-            .by_turns(number)
+            .alternating(number)
             .change(&deletes.fold(WriteBatch::new(), WriteBatch::change))
             .await?;
         all.extend([inserted, deleted]);
-        all_hear(&ears, &all, nodes.bound).await?;
+        all_receive(&listeners, &all, nodes.bound).await?;
         from += count;
     }
     Ok(())
 }
 
 async fn concurrent(nodes: BusNodes) -> Checked {
-    let ears = nodes.ears().await?;
+    let listeners = nodes.listeners().await?;
     let mut tasks = JoinSet::new();
     for task in 0..8 {
-        let node = nodes.by_turns(task).clone();
+        let node = nodes.alternating(task).clone();
         tasks.spawn(async move {
             let mut changes = Vec::new();
             for turn in 0..15 {
@@ -127,18 +127,18 @@ async fn concurrent(nodes: BusNodes) -> Checked {
     while let Some(done) = tasks.join_next().await {
         all.extend(done??);
     }
-    all_hear(&ears, &all, nodes.bound).await?;
-    for listener in &ears {
-        listener.was_told_the_truth(&all)?;
+    all_receive(&listeners, &all, nodes.bound).await?;
+    for listener in &listeners {
+        listener.caught_up_was_correct(&all)?;
     }
     Ok(())
 }
 
-async fn again_and_again(nodes: BusNodes) -> Checked {
-    let ears = nodes.ears().await?;
+async fn repeatedly(nodes: BusNodes) -> Checked {
+    let listeners = nodes.listeners().await?;
     for _ in 0..4 {
-        for listener in &ears {
-            listener.is_sure_within(nodes.bound).await?;
+        for listener in &listeners {
+            listener.wait_until_current(nodes.bound).await?;
         }
     }
     Ok(())
@@ -147,36 +147,36 @@ async fn again_and_again(nodes: BusNodes) -> Checked {
 async fn truth(nodes: BusNodes) -> Checked {
     const MOST_CHANGES: u64 = 300;
     const ENOUGH_PROOFS: usize = 15;
-    let ears = nodes.ears().await?;
+    let listeners = nodes.listeners().await?;
     let (started, mut all) = (Instant::now(), Vec::new());
-    // Some changes right after each other and some alone, so that proofs fall before, between and
-    // after.
+    // Some changes in quick succession and some alone, so that `caught_up` calls fall before,
+    // between and after them.
     for number in 0..MOST_CHANGES {
         all.push(
             nodes
-                .by_turns((number / 7) as usize)
+                .alternating((number / 7) as usize)
                 .change_key(number)
                 .await?,
         );
         if number % 5 == 0 {
             tokio::time::sleep(EVERY * (number % 20) as u32).await;
         }
-        let enough = ears
+        let enough = listeners
             .iter()
             .all(|listener| listener.proofs().0 >= ENOUGH_PROOFS);
         if enough || started.elapsed() > nodes.bound * 3 {
             break;
         }
     }
-    for listener in &ears {
-        listener.is_sure_within(nodes.bound).await?;
-        listener.was_told_the_truth(&all)?;
+    for listener in &listeners {
+        listener.wait_until_current(nodes.bound).await?;
+        listener.caught_up_was_correct(&all)?;
     }
-    all_hear(&ears, &all, nodes.bound).await
+    all_receive(&listeners, &all, nodes.bound).await
 }
 
 async fn late(nodes: BusNodes) -> Checked {
-    let first = nodes.ears().await?;
+    let first = nodes.listeners().await?;
     let going_on = Arc::new(AtomicBool::new(true));
     let (node, goes_on) = (nodes.here.clone(), Arc::clone(&going_on));
     let changing = tokio::spawn(async move {
@@ -187,66 +187,66 @@ async fn late(nodes: BusNodes) -> Checked {
         }
         Ok::<_, Failure>(changes)
     });
-    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
     for number in 0..20 {
-        ears.push(RecordingListener::on(&*nodes.by_turns(number).bus));
+        listeners.push(RecordingListener::on(&*nodes.alternating(number).bus));
         tokio::time::sleep(EVERY * 7).await;
     }
-    RecordingListener::wake(&ears, nodes.bound).await?;
+    RecordingListener::all_catch_up(&listeners, nodes.bound).await?;
     going_on.store(false, Ordering::Relaxed);
     let all = changing.await??;
-    all_hear(&first, &all, nodes.bound).await?;
-    RecordingListener::wake(&ears, nodes.bound).await?;
-    for listener in &ears {
-        listener.was_told_the_truth(&all)?;
-        listener.heard_nothing_else(&all)?;
+    all_receive(&first, &all, nodes.bound).await?;
+    RecordingListener::all_catch_up(&listeners, nodes.bound).await?;
+    for listener in &listeners {
+        listener.caught_up_was_correct(&all)?;
+        listener.received_nothing_else(&all)?;
         let later: Vec<Change> = all
             .iter()
-            .filter(|change| listener.was_there_before(change))
+            .filter(|change| listener.was_registered_before(change))
             .cloned()
             .collect();
-        listener.hears(&later, nodes.bound).await?;
+        listener.receives(&later, nodes.bound).await?;
     }
     Ok(())
 }
 
 async fn dropped(nodes: BusNodes) -> Checked {
-    let ears = nodes.ears().await?;
+    let listeners = nodes.listeners().await?;
     let mut all = Vec::new();
     for number in 0..4 {
-        let leaving = nodes.ears().await?;
+        let leaving = nodes.listeners().await?;
         for bus in [&nodes.here.bus, &nodes.there.bus] {
-            // One that is gone before it hears anything.
+            // A listener that is dropped before it receives anything.
             bus.subscribe(Weak::<RecordingListener>::new());
         }
         let gone: Vec<_> = leaving.iter().map(Arc::downgrade).collect();
-        let later = nodes.ears().await?;
+        let later = nodes.listeners().await?;
         drop(leaving);
-        let change = nodes.by_turns(number).change_key(number as u64).await?;
+        let change = nodes.alternating(number).change_key(number as u64).await?;
         for listener in &later {
             listener
-                .hears(std::slice::from_ref(&change), nodes.bound)
+                .receives(std::slice::from_ref(&change), nodes.bound)
                 .await?;
         }
         all.push(change);
-        all_hear(&ears, &all, nodes.bound).await?;
+        all_receive(&listeners, &all, nodes.bound).await?;
         let dropped = Instant::now();
         while gone.iter().any(|listener| listener.strong_count() > 0) {
             ensure!(
                 dropped.elapsed() <= nodes.bound,
-                "the bus keeps a listener that nobody else has"
+                "the bus keeps a listener that was dropped"
             );
             tokio::time::sleep(EVERY).await;
         }
     }
-    for listener in &ears {
-        listener.is_sure_within(nodes.bound).await?;
-        listener.was_told_the_truth(&all)?;
+    for listener in &listeners {
+        listener.wait_until_current(nodes.bound).await?;
+        listener.caught_up_was_correct(&all)?;
     }
     Ok(())
 }
 
-/// A listener with a mistake in it.
+/// A listener with a bug.
 #[derive(Debug, Default)]
 struct Panics {
     armed: AtomicBool,
@@ -257,7 +257,7 @@ impl InvalidationListener for Panics {
     fn invalidated(&self, _: &Invalidation) {
         if self.armed.load(Ordering::SeqCst) {
             self.panicked.store(true, Ordering::SeqCst);
-            // Without a word on the terminal, as it is meant.
+            // Without a message on the terminal, as the panic is intentional.
             std::panic::resume_unwind(Box::new("a listener of the suite panics"));
         }
     }
@@ -266,22 +266,22 @@ impl InvalidationListener for Panics {
 }
 
 async fn panics(nodes: BusNodes) -> Checked {
-    let before = nodes.ears().await?;
+    let before = nodes.listeners().await?;
     let panicking = [Arc::<Panics>::default(), Arc::<Panics>::default()];
     for (node, listener) in [&nodes.here, &nodes.there].into_iter().zip(&panicking) {
         let weak: Weak<Panics> = Arc::downgrade(listener);
         node.bus.subscribe(weak);
     }
-    let after = nodes.ears().await?;
+    let after = nodes.listeners().await?;
     panicking
         .iter()
         .for_each(|listener| listener.armed.store(true, Ordering::SeqCst));
     let mut all = Vec::new();
     for number in 0..6 {
-        // Where publishing panics, nobody is told that it was done.
+        // If publishing panics, the change is not acknowledged.
         all.extend(
             nodes
-                .by_turns(number)
+                .alternating(number)
                 .try_to_change_key(number as u64, nodes.bound)
                 .await,
         );
@@ -298,17 +298,17 @@ async fn panics(nodes: BusNodes) -> Checked {
     for number in 6..8 {
         all.extend(
             nodes
-                .by_turns(number)
+                .alternating(number)
                 .try_to_change_key(number as u64, nodes.bound)
                 .await,
         );
     }
     for listener in before.iter().chain(&after) {
         // A bus may be silent from then on.
-        let is_well = listener.is_sure_within(nodes.bound / 2).await.is_ok();
-        listener.was_told_the_truth(&all)?;
-        if is_well {
-            listener.hears(&all, nodes.bound).await?;
+        let is_up_to_date = listener.wait_until_current(nodes.bound / 2).await.is_ok();
+        listener.caught_up_was_correct(&all)?;
+        if is_up_to_date {
+            listener.receives(&all, nodes.bound).await?;
         }
     }
     Ok(())

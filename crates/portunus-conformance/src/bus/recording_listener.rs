@@ -1,4 +1,4 @@
-//! A listener that keeps what it hears and when, and what it must have heard by then.
+//! A listener that records what it receives and when, and what it must have received by then.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -9,57 +9,60 @@ use parking_lot::Mutex;
 use crate::report::{Checked, Failure};
 use portunus::store::{Invalidation, InvalidationBus, InvalidationListener};
 
-/// So many times the bound a bus may take at first: it may have to connect.
+/// The first `caught_up` may take this many times the bound, since the bus may have to connect.
 const FIRST: u32 = 5;
-/// Between the bus's look at its clock and the listener's, a thread may be made to wait. Proofs
-/// that are too young by no more than this are told only where there are several.
+/// A thread may be suspended between the bus reading its clock and the listener reading its own.
+/// `caught_up` calls whose age is too small by no more than this are reported only if there are
+/// several.
 const STOPPED: Duration = Duration::from_millis(25);
-/// So many are several.
+/// The number that counts as several.
 const SEVERAL: usize = 3;
-/// How often what was heard is looked at.
+/// The polling interval.
 pub(super) const EVERY: Duration = Duration::from_millis(1);
 
-/// Something that a node changed.
+/// A change by a node.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) began: Instant,
-    /// From then on it counts as published. Never, where nobody was told that it is.
+    /// From then on it counts as published; `None` if it was not acknowledged.
     pub(super) acknowledged: Option<Instant>,
     pub(super) what: Invalidation,
 }
 
 #[derive(Debug, Clone)]
-enum Heard {
+enum Received {
     Changed(Invalidation),
     All(Duration),
 }
 
-/// What was heard so far.
+/// Records everything received so far.
 #[derive(Debug)]
 pub(super) struct RecordingListener {
-    heard: Mutex<Vec<(Instant, Heard)>>,
-    /// When the bus had taken it in. What changed earlier, nobody who listens here can remember.
+    received: Mutex<Vec<(Instant, Received)>>,
+    /// When the bus had registered it. Earlier changes are of no interest to it.
     since: Mutex<Instant>,
     is_lossless: bool,
 }
 
 impl InvalidationListener for RecordingListener {
     fn invalidated(&self, what: &Invalidation) {
-        self.heard
+        self.received
             .lock()
-            .push((Instant::now(), Heard::Changed(what.clone())));
+            .push((Instant::now(), Received::Changed(what.clone())));
     }
 
     fn caught_up(&self, age: Duration) {
-        self.heard.lock().push((Instant::now(), Heard::All(age)));
+        self.received
+            .lock()
+            .push((Instant::now(), Received::All(age)));
     }
 }
 
 impl RecordingListener {
     pub(super) fn on(bus: &dyn InvalidationBus) -> Arc<Self> {
-        let (heard, since) = (Mutex::default(), Mutex::new(Instant::now()));
+        let (received, since) = (Mutex::default(), Mutex::new(Instant::now()));
         let listener = Arc::new(Self {
-            heard,
+            received,
             since,
             is_lossless: bus.is_lossless(),
         });
@@ -69,39 +72,39 @@ impl RecordingListener {
         listener
     }
 
-    /// How often it was told that everything was heard, and up to when at the latest.
+    /// The number of `caught_up` calls, and the latest moment that they cover.
     pub(super) fn proofs(&self) -> (usize, Option<Instant>) {
-        let heard = self.heard.lock();
-        let proofs = heard.iter().filter_map(|(at, heard)| match heard {
-            Heard::All(age) => Some(at.checked_sub(*age)),
-            Heard::Changed(_) => None,
+        let received = self.received.lock();
+        let proofs = received.iter().filter_map(|(at, received)| match received {
+            Received::All(age) => Some(at.checked_sub(*age)),
+            Received::Changed(_) => None,
         });
         (proofs.clone().count(), proofs.flatten().max())
     }
 
-    /// Whether everything up to this moment is said to have been heard. One word of a bus that
-    /// never misses anything holds for good.
-    fn is_sure_of(&self, moment: Instant) -> bool {
+    /// Whether `caught_up` covers everything up to this moment. On a lossless bus a single call is
+    /// enough.
+    fn covers(&self, moment: Instant) -> bool {
         let (count, latest) = self.proofs();
         latest.is_some_and(|latest| latest > moment) || (self.is_lossless && count > 0)
     }
 
-    /// Whether it listened before a change began.
-    pub(super) fn was_there_before(&self, change: &Change) -> bool {
+    /// Whether it was registered before a change began.
+    pub(super) fn was_registered_before(&self, change: &Change) -> bool {
         change.began >= *self.since.lock()
     }
 
-    /// Waits until everything up to now is said to have been heard.
-    pub(super) async fn is_sure_within(&self, longest: Duration) -> Checked {
-        self.becomes_sure_of(Instant::now(), longest).await
+    /// Waits until `caught_up` covers everything up to now.
+    pub(super) async fn wait_until_current(&self, longest: Duration) -> Checked {
+        self.wait_until_covered(Instant::now(), longest).await
     }
 
-    /// Waits until everything up to this moment is said to have been heard.
-    async fn becomes_sure_of(&self, moment: Instant, longest: Duration) -> Checked {
-        while !self.is_sure_of(moment) {
+    /// Waits until `caught_up` covers everything up to this moment.
+    async fn wait_until_covered(&self, moment: Instant, longest: Duration) -> Checked {
+        while !self.covers(moment) {
             ensure!(
                 moment.elapsed() <= longest,
-                "nothing said for {longest:?} that all was heard, {}",
+                "caught_up was not called in time for {longest:?}, {}",
                 self.shown()
             );
             tokio::time::sleep(EVERY).await;
@@ -109,17 +112,17 @@ impl RecordingListener {
         Ok(())
     }
 
-    /// The same of several, where connections may have to be made.
-    pub(super) async fn wake(ears: &[Arc<Self>], bound: Duration) -> Checked {
+    /// The same for several listeners, where connections may have to be made.
+    pub(super) async fn all_catch_up(listeners: &[Arc<Self>], bound: Duration) -> Checked {
         let now = Instant::now();
-        for listener in ears {
-            listener.becomes_sure_of(now, bound * FIRST).await?;
+        for listener in listeners {
+            listener.wait_until_covered(now, bound * FIRST).await?;
         }
         Ok(())
     }
 
-    /// Waits until each of these was heard.
-    pub(super) async fn hears(&self, changes: &[Change], longest: Duration) -> Checked {
+    /// Waits until each acknowledged change was received.
+    pub(super) async fn receives(&self, changes: &[Change], longest: Duration) -> Checked {
         let started = Instant::now();
         for change in changes
             .iter()
@@ -128,7 +131,7 @@ impl RecordingListener {
             while self.place_of(change).is_none() {
                 ensure!(
                     started.elapsed() <= longest,
-                    "{} was not heard within {longest:?}, {}",
+                    "{} was not received within {longest:?}, {}",
                     shown(&change.what),
                     self.shown()
                 );
@@ -138,14 +141,14 @@ impl RecordingListener {
         Ok(())
     }
 
-    /// With which word the whole of a change had been heard.
+    /// The index of the entry that completes a change.
     fn place_of(&self, change: &Change) -> Option<usize> {
         let mut keys: HashSet<_> = change.what.keys.iter().collect();
         let mut known: HashSet<_> = change.what.known.iter().collect();
-        let heard = self.heard.lock();
-        heard.iter().position(|(at, heard)| match heard {
-            // What is said before it begins does not speak of it.
-            Heard::Changed(what) if *at >= change.began => {
+        let received = self.received.lock();
+        received.iter().position(|(at, received)| match received {
+            // An entry before the change began does not refer to it.
+            Received::Changed(what) if *at >= change.began => {
                 for id in &what.keys {
                     keys.remove(id);
                 }
@@ -154,29 +157,32 @@ impl RecordingListener {
                 }
                 what.everything || (keys.is_empty() && known.is_empty() && !change.what.everything)
             }
-            Heard::Changed(_) | Heard::All(_) => false,
+            Received::Changed(_) | Received::All(_) => false,
         })
     }
 
-    /// Whatever was acknowledged by a moment up to which everything is said to have been heard, was
-    /// heard before that was said.
-    pub(super) fn was_told_the_truth(&self, changes: &[Change]) -> Checked {
+    /// Checks that every change acknowledged before a moment that `caught_up` covers was received
+    /// before that call.
+    pub(super) fn caught_up_was_correct(&self, changes: &[Change]) -> Checked {
         let since = *self.since.lock();
         let begun = changes.iter().filter(|change| change.began >= since);
         let places: Vec<_> = begun
             .map(|change| (change, self.place_of(change)))
             .collect();
         let mut young = Vec::new();
-        for (place, (at, heard)) in self.heard.lock().iter().enumerate() {
-            let Heard::All(age) = heard else { continue };
+        for (place, (at, received)) in self.received.lock().iter().enumerate() {
+            let Received::All(age) = received else {
+                continue;
+            };
             let Some(proven) = at.checked_sub(*age) else {
                 continue;
             };
-            let missed = |(change, heard): &(&Change, Option<usize>)| {
+            let missed = |(change, received): &(&Change, Option<usize>)| {
                 let before = proven
                     .checked_duration_since(change.acknowledged?)
                     .filter(|before| !before.is_zero())?;
-                (heard.is_none_or(|heard| heard > place)).then(|| (before, shown(&change.what)))
+                (received.is_none_or(|received| received > place))
+                    .then(|| (before, shown(&change.what)))
             };
             if let Some((before, what)) = places.iter().filter_map(missed).max() {
                 young.push((
@@ -190,14 +196,14 @@ impl RecordingListener {
         };
         ensure!(
             *most < STOPPED && young.len() < SEVERAL,
-            "{} times it was said that all was heard, and was not: {seen}",
+            "caught_up was wrong {} times: {seen}",
             young.len()
         );
         Ok(())
     }
 
-    /// Nothing was heard that was not changed.
-    pub(super) fn heard_nothing_else(&self, changes: &[Change]) -> Checked {
+    /// Checks that nothing was received that did not change.
+    pub(super) fn received_nothing_else(&self, changes: &[Change]) -> Checked {
         let keys: HashSet<_> = changes
             .iter()
             .flat_map(|change| &change.what.keys)
@@ -206,62 +212,60 @@ impl RecordingListener {
             .iter()
             .flat_map(|change| &change.what.known)
             .collect();
-        for (_, heard) in self.heard.lock().iter() {
-            let Heard::Changed(what) = heard else {
+        for (_, received) in self.received.lock().iter() {
+            let Received::Changed(what) = received else {
                 continue;
             };
             let other = what.keys.iter().find(|id| !keys.contains(id));
-            ensure!(
-                other.is_none(),
-                "the key {other:?} was heard, which nobody changed"
-            );
+            ensure!(other.is_none(), "the unchanged key {other:?} was received");
             let other = what
                 .known
                 .iter()
                 .find(|fingerprint| !known.contains(fingerprint));
             ensure!(
                 other.is_none(),
-                "the fingerprint {other:?} was heard, which is nobody's"
+                "the unknown fingerprint {other:?} was received"
             );
         }
         Ok(())
     }
 
-    /// Says nothing of moments after this one.
-    pub(super) fn was_sure_of_nothing_after(&self, moment: Instant) -> Checked {
+    /// Checks that `caught_up` covers nothing after this moment.
+    pub(super) fn covers_nothing_after(&self, moment: Instant) -> Checked {
         let latest = self
             .proofs()
             .1
             .and_then(|latest| latest.checked_duration_since(moment));
         match latest {
             Some(late) if !late.is_zero() => Err(Failure::new(format!(
-                "it was said that all was heard up to {late:?} after it had to end"
+                "caught_up covers up to {late:?} after it had to end"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// The last that was heard, for a message.
+    /// The last entries, for a message.
     fn shown(&self) -> String {
-        let heard = self.heard.lock();
-        let last = heard
+        let received = self.received.lock();
+        let last = received
             .iter()
             .rev()
             .take(8)
             .rev()
-            .map(|(at, heard)| match heard {
-                Heard::Changed(what) => format!("{:?} ago {}", at.elapsed(), shown(what)),
-                Heard::All(age) => format!(
-                    "{:?} ago that all of {age:?} before was heard",
-                    at.elapsed()
-                ),
+            .map(|(at, received)| match received {
+                Received::Changed(what) => format!("{:?} ago {}", at.elapsed(), shown(what)),
+                Received::All(age) => format!("{:?} ago caught_up with age {age:?}", at.elapsed()),
             });
         let last: Vec<_> = last.collect();
-        format!("but {} words, at last: {}", heard.len(), last.join("; "))
+        format!(
+            "but {} entries, the last: {}",
+            received.len(),
+            last.join("; ")
+        )
     }
 }
 
-/// A change in few words.
+/// A short description of a change.
 fn shown(what: &Invalidation) -> String {
     let some = |shown: String, count: usize| {
         if count > 1 {

@@ -1,4 +1,4 @@
-//! What is tried of a directory.
+//! The checks of a directory.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::report::{Checked, Failure, valid};
 use portunus::actor::{Directory, User, UserRef};
 use portunus::key::{TenantId, UserId};
 
-/// A directory with what is in it.
+/// A directory and its facts.
 #[derive(Debug, Clone)]
 pub(super) struct Tried {
     pub(super) directory: Arc<dyn Directory>,
@@ -17,32 +17,33 @@ pub(super) struct Tried {
 }
 
 checks!(CHECKS: Tried {
-    "a user is found by id from the own tenant"
+    "a user is found by id from their own tenant"
         => by_id,
-    "users that are unknown and users of another tenant are both no one"
-        => foreign rests on [by_id],
-    "a user is found by e-mail address, whatever its case"
-        => by_email rests on [by_id],
-    "hostile identifiers are those of no one, and no error"
-        => hostile rests on [foreign],
-    "an e-mail address is not normalized further"
-        => not_normalized rests on [by_email, hostile],
-    "a collaborator is found from the tenant that was granted it, and told as one"
-        => collaborator rests on [by_id],
-    "a suspended user is told as one"
-        => suspended rests on [by_id],
-    "the same is answered however often it is asked"
-        => again rests on [foreign, by_email],
-    "many may ask at once"
-        => concurrent rests on [foreign],
+    "unknown users and users of another tenant are both not found"
+        => foreign depends on [by_id],
+    "a user is found by email address, ignoring case"
+        => by_email depends on [by_id],
+    "hostile identifiers are not found, without an error"
+        => hostile depends on [foreign],
+    "an email address is not normalized further"
+        => not_normalized depends on [by_email, hostile],
+    "a collaborator is found from the tenant with the grant, and marked as one"
+        => collaborator depends on [by_id],
+    "a suspended user is marked as suspended"
+        => suspended depends on [by_id],
+    "repeated queries return the same result"
+        => again depends on [foreign, by_email],
+    "concurrent queries return the right results"
+        => concurrent depends on [foreign],
 });
 
 impl Tried {
-    /// Asks in both ways.
+    /// Queries by both methods.
     async fn ask(&self, tenant: &TenantId, user: &UserRef) -> Result<Option<Arc<User>>, Failure> {
         let before = self.directory.resolve_now(tenant, user).transpose()?;
         let answer = self.directory.resolve(tenant, user).await?;
-        // Before, as a cache may only answer then; and after, when it may have learned.
+        // Before, as a cache may be able to answer only then; and after, when it may have cached
+        // the result.
         for now in [
             before,
             self.directory.resolve_now(tenant, user).transpose()?,
@@ -50,11 +51,7 @@ impl Tried {
         .into_iter()
         .flatten()
         {
-            ensure_eq!(
-                now,
-                answer,
-                "what resolve_now answers about {user:?}, beside resolve"
-            );
+            ensure_eq!(now, answer, "resolve_now compared to resolve for {user:?}");
         }
         Ok(answer)
     }
@@ -68,7 +65,7 @@ fn by(id: &UserId) -> UserRef {
     UserRef::Id(id.clone())
 }
 
-/// The user of the facts, in good standing and of this tenant itself.
+/// Checks that the user is the one of the facts, active and of this tenant itself.
 fn is_own(user: Option<Arc<User>>, id: &UserId, tenant: &TenantId, how: &str) -> Checked {
     let Some(user) = user else {
         return Err(Failure::new(format!(
@@ -143,7 +140,7 @@ async fn not_normalized(tried: Tried) -> Checked {
         return Ok(());
     };
     let Some((local, domain)) = email.rsplit_once('@') else {
-        return Err(Failure::new("the e-mail address of the facts has no @"));
+        return Err(Failure::new("the email address in the facts has no @"));
     };
     let (plain, first) = (
         local.split('+').next().unwrap_or(local),
@@ -162,7 +159,7 @@ async fn not_normalized(tried: Tried) -> Checked {
         format!("<{email}>"),
         format!("{local}%40{domain}"),
         format!("{local}@sub.{domain}"),
-        // Not ASCII, and the lower case of what is.
+        // Not ASCII, although its lower case is.
         email.replace('k', "\u{212a}"),
         email.replace('s', "\u{17f}"),
         email.replacen('a', "\u{e1}", 1),
@@ -176,7 +173,7 @@ async fn not_normalized(tried: Tried) -> Checked {
         let found = tried.by_email(&facts.tenant, &other).await?;
         ensure!(
             found.is_none(),
-            "{:?} was found by {other:?}, which is another address than {email:?}",
+            "{:?} was found by {other:?}, which is a different address from {email:?}",
             found.map(|u| u.id.clone())
         );
     }
@@ -227,13 +224,13 @@ async fn foreign(tried: Tried) -> Checked {
         )
         .await?;
     }
-    // A tenant that is no one's, and an id that is no address.
+    // An unknown tenant, and an id that is not an address.
     let nowhere = valid(TenantId::new("conformance-no-such-tenant"));
     none(&nowhere, by(&facts.user), "a user").await?;
     none(
         &facts.tenant,
         UserRef::Email(facts.user.to_string()),
-        "an id in the place of an address",
+        "an id used as an address",
     )
     .await
 }
@@ -251,18 +248,18 @@ async fn collaborator(tried: Tried) -> Checked {
     };
     ensure!(
         user.collaborates,
-        "the collaborator {id} is not told as one"
+        "the collaborator {id} is not marked as one"
     );
     ensure_eq!(
         user.tenant_id,
         *home,
-        "the tenant of the collaborator: the own one, not the asking one"
+        "the tenant of the collaborator: its own, not the requesting one"
     );
     is_own(
         tried.ask(home, &by(id)).await?,
         id,
         home,
-        "id, from the own tenant",
+        "id, from its own tenant",
     )
 }
 
@@ -274,7 +271,7 @@ async fn suspended(tried: Tried) -> Checked {
     let user = tried.ask(&facts.tenant, &by(id)).await?;
     ensure!(
         user.as_ref().is_some_and(|user| user.suspended),
-        "the suspended user {id} is told as {user:?}"
+        "the suspended user {id} is returned as {user:?}"
     );
     Ok(())
 }
@@ -323,10 +320,10 @@ async fn hostile(tried: Tried) -> Checked {
                 .map(UserRef::Id),
         );
         for user in asked {
-            no_one(&tried, &facts.tenant, &user).await?;
+            must_not_find(&tried, &facts.tenant, &user).await?;
         }
         if let Ok(tenant) = TenantId::new(&text[..text.len().min(128)]) {
-            no_one(&tried, &tenant, &by(&facts.user)).await?;
+            must_not_find(&tried, &tenant, &by(&facts.user)).await?;
         }
     }
     for text in [
@@ -337,12 +334,12 @@ async fn hostile(tried: Tried) -> Checked {
         "\u{202e}@example.com",
         "a\u{ffff}b@example.com",
     ] {
-        no_one(&tried, &facts.tenant, &UserRef::Email(text.to_owned())).await?;
+        must_not_find(&tried, &facts.tenant, &UserRef::Email(text.to_owned())).await?;
     }
     Ok(())
 }
 
-async fn no_one(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Checked {
+async fn must_not_find(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Checked {
     match tried.ask(tenant, user).await {
         Ok(None) => Ok(()),
         Ok(Some(found)) => Err(Failure::new(format!(
@@ -371,7 +368,7 @@ async fn concurrent(tried: Tried) -> Checked {
                         "id",
                     )?;
                 } else {
-                    no_one(&tried, &facts.tenant, &by(&facts.other_user)).await?;
+                    must_not_find(&tried, &facts.tenant, &by(&facts.other_user)).await?;
                 }
             }
             Ok::<_, Failure>(())

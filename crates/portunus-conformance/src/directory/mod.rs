@@ -1,7 +1,7 @@
-//! The suite for a [`Directory`]: who is found, by what, and from which tenant.
+//! The suite for a [`Directory`]: who is found, by which identifier, and from which tenant.
 //!
-//! A directory cannot be filled by a suite, so the host says what is in it ([`DirectoryFacts`]),
-//! and the suite asks for that and for what must not be there.
+//! A suite cannot fill a directory, so the host describes its contents ([`DirectoryFacts`]), and
+//! the suite queries what must and must not be there.
 
 mod checks;
 
@@ -13,7 +13,7 @@ use checks::{CHECKS, Tried};
 use portunus::actor::Directory;
 use portunus::key::{TenantId, UserId};
 
-/// What is in a directory.
+/// Facts about the contents of a directory.
 #[derive(Debug, Clone)]
 pub struct DirectoryFacts {
     tenant: TenantId,
@@ -30,8 +30,8 @@ pub struct DirectoryFacts {
 }
 
 impl DirectoryFacts {
-    /// A user of a tenant, and a user of another tenant for whom the first one may not act. Neither
-    /// is suspended.
+    /// Creates facts with a user of a tenant, and a user of another tenant for whom the first
+    /// tenant may not act. Neither user is suspended.
     #[must_use]
     pub fn new(tenant: TenantId, user: UserId, other_tenant: TenantId, other_user: UserId) -> Self {
         Self {
@@ -49,29 +49,29 @@ impl DirectoryFacts {
         }
     }
 
-    /// The e-mail address of the user, as it is stored, where users are found by it.
+    /// Sets the email address of the user, as it is stored, if users are found by it.
     #[must_use]
     pub fn with_email(mut self, email: impl Into<String>) -> Self {
         self.email = Some(email.into());
         self
     }
 
-    /// The e-mail address of the user of the other tenant.
+    /// Sets the email address of the user of the other tenant.
     #[must_use]
     pub fn with_other_email(mut self, email: impl Into<String>) -> Self {
         self.other_email = Some(email.into());
         self
     }
 
-    /// An id and an e-mail address that nobody has; some that look so unless set.
+    /// Sets an id and an email address that no user has; by default, plausible made-up values.
     #[must_use]
     pub fn with_unknown(mut self, user: UserId, email: impl Into<String>) -> Self {
         (self.unknown, self.unknown_email) = (user, email.into());
         self
     }
 
-    /// Further addresses of the tenant that are in the directory, so that the suite does not take
-    /// them for mistakes when it leaves out a dot or adds a `+tag`.
+    /// Adds further addresses of the tenant that are in the directory, so that the suite does not
+    /// treat them as errors when it leaves out a dot or adds a `+tag`.
     #[must_use]
     pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = String>) -> Self {
         self.aliases = aliases
@@ -81,14 +81,14 @@ impl DirectoryFacts {
         self
     }
 
-    /// A user of another tenant for whom the first tenant was granted to act.
+    /// Sets a user of another tenant for whom the first tenant is authorized to act.
     #[must_use]
     pub fn with_collaborator(mut self, user: UserId, of: TenantId) -> Self {
         self.collaborator = Some((user, of));
         self
     }
 
-    /// A user of the first tenant for whom nobody may act now.
+    /// Sets a user of the first tenant who is suspended.
     #[must_use]
     pub fn with_suspended(mut self, user: UserId) -> Self {
         self.suspended = Some(user);
@@ -96,9 +96,9 @@ impl DirectoryFacts {
     }
 }
 
-/// Tries a [`Directory`] against all that the trait promises, by what the host says is in it.
+/// Checks a [`Directory`] against all promises of the trait, given facts about its contents.
 ///
-/// It is only read. Give a clone of its `Arc`, which is a directory too, to keep it.
+/// The directory is only read. To keep it, pass a clone of its `Arc`, which is a directory too.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -136,7 +136,7 @@ impl DirectoryFacts {
 /// ```
 ///
 /// # Errors
-/// Every check that failed, with what was seen.
+/// Returns every check that failed, with what was observed.
 pub async fn directory(directory: impl Directory, facts: DirectoryFacts) -> Result<(), Violations> {
     let mut suite = Suite::new("directory");
     let directory: Arc<dyn Directory> = Arc::new(directory);
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+    fn checks_depend_on_earlier_ones_and_have_unique_names() {
         crate::runner::assert_grounds(&[CHECKS]);
     }
 }

@@ -1,5 +1,5 @@
-//! The suites for a [`RateLimiter`]: with time in the suite's hand, and for limiters whose time is
-//! not.
+//! The suites for a [`RateLimiter`]: with a clock that the suite controls, and for limiters with
+//! their own clock.
 
 mod over_time;
 mod promises;
@@ -16,15 +16,16 @@ use portunus::limit::RateLimiter;
 use portunus::testing::ManualClock;
 use tools::Tried;
 
-/// Tries a [`RateLimiter`] against all that the trait promises, with time in the suite's hand.
+/// Checks a [`RateLimiter`] against all promises of the trait, with a clock that the suite
+/// controls.
 ///
-/// `make` returns a limiter that has admitted nothing yet and takes its time from the clock that it
-/// is given: the monotonic time, [`Clock::monotonic`](portunus::Clock::monotonic). Time moves in whole
-/// milliseconds; a limiter need tell no less apart. A limiter with a clock of its own has
-/// [`rate_limiter_in_real_time`].
+/// `make` returns a limiter that has admitted nothing yet and uses the given clock, namely its
+/// monotonic time, [`Clock::monotonic`](portunus::Clock::monotonic). Time moves in whole
+/// milliseconds, and a limiter need not distinguish shorter intervals. For a limiter with its own
+/// clock, use [`rate_limiter_in_real_time`].
 ///
-/// What may differ: a unit may be forgotten up to the 256th part of its window late, and a
-/// millisecond. Never early.
+/// Tolerance: a unit may be released up to 1/256 of its window plus one millisecond late, but never
+/// early.
 ///
 /// ```
 /// # async fn run() {
@@ -40,7 +41,7 @@ use tools::Tried;
 /// ```
 ///
 /// # Errors
-/// Every check that failed, with what was seen.
+/// Returns every check that failed, with what was observed.
 pub async fn rate_limiter<L, F, Fut>(make: F) -> Result<(), Violations>
 where
     L: RateLimiter,
@@ -61,12 +62,13 @@ where
     }
     for seed in 1..=walks::WALKS {
         let sentence = format!(
-            "a random walk of one bucket keeps every interval and tells what is so, from seed {seed}"
+            "a random walk on one bucket exceeds no limit and reports correct state, from seed \
+             {seed}"
         );
         let walk = |tried| Box::pin(walks::one_bucket(tried, seed)) as Checking;
         suite.walk(sentence, &mut fresh, walk).await;
         let sentence = format!(
-            "a random walk of several buckets counts in all of them or in none, from seed {seed}"
+            "a random walk on several buckets counts in all of them or in none, from seed {seed}"
         );
         let walk = |tried| Box::pin(walks::several_buckets(tried, seed)) as Checking;
         suite.walk(sentence, &mut fresh, walk).await;
@@ -74,13 +76,13 @@ where
     suite.finish()
 }
 
-/// Tries a [`RateLimiter`] that has a clock of its own, a server's for example, in windows of one
-/// and two seconds.
+/// Checks a [`RateLimiter`] that has its own clock, for example a server's, in windows of one and
+/// two seconds.
 ///
 /// `make` returns a limiter that has admitted nothing yet: on a fresh database or under a fresh
-/// prefix. The suite takes about fifteen seconds, and knows less than [`rate_limiter`]: where the
-/// time of a request is uncertain by the network's delay, nobody is blamed. A limiter whose time
-/// can be injected in its tests should pass both.
+/// prefix. The suite takes about fifteen seconds, and is less strict than [`rate_limiter`]: where
+/// network delay makes the time of a request uncertain, the limiter has the benefit of the doubt. A
+/// limiter whose clock can be injected in its tests should pass both suites.
 ///
 /// ```no_run
 /// # async fn run() {
@@ -92,7 +94,7 @@ where
 /// ```
 ///
 /// # Errors
-/// Every check that failed, with what was seen.
+/// Returns every check that failed, with what was observed.
 pub async fn rate_limiter_in_real_time<L, F, Fut>(make: F) -> Result<(), Violations>
 where
     L: RateLimiter,
@@ -105,7 +107,7 @@ where
         async move {
             Tried {
                 limiter: Arc::new(Watched::new(making.await, calls)),
-                // Nobody looks at this clock.
+                // This clock is not used.
                 clock: ManualClock::new(),
             }
         }
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+    fn checks_depend_on_earlier_ones_and_have_unique_names() {
         crate::runner::assert_grounds(&[promises::CHECKS, over_time::CHECKS]);
         crate::runner::assert_grounds(&[promises::CHECKS, real_time::CHECKS]);
     }

@@ -9,44 +9,44 @@ use portunus::Clock;
 use portunus::limit::{BucketId, LimitBucket};
 
 checks!(CHECKS: Tried {
-    "no interval as long as a window admits more than its limit, wherever it begins"
-        => every_interval rests on [all_or_none],
-    "after a quiet window all units are there again"
-        => quiet rests on [every_interval],
-    "a burst and a flood after it admit the limit in one window"
-        => flood rests on [every_interval],
-    "nothing is forgotten within a long window, whatever else is asked"
-        => long_memory rests on [quiet],
-    "units come back one by one, as each is older than the window"
-        => one_by_one rests on [flood, quiet],
-    "a lone retry passes when its wait is over, and not a millisecond before"
-        => exact_wait rests on [flood, long_memory],
+    "no interval of a window's length admits more than its limit, wherever it begins"
+        => every_interval depends on [all_or_none],
+    "all units are available again after an idle window"
+        => quiet depends on [every_interval],
+    "a burst followed by a flood admits exactly the limit in one window"
+        => flood depends on [every_interval],
+    "nothing is forgotten within a long window, whatever other requests are made"
+        => long_memory depends on [quiet],
+    "each unit becomes available again when it is older than the window"
+        => one_by_one depends on [flood, quiet],
+    "a lone retry is admitted when its wait is over, and not a millisecond earlier"
+        => exact_wait depends on [flood, long_memory],
     "a refusal changes no window"
-        => refusals rests on [exact_wait],
-    "remaining units and resets are what is the case"
-        => told rests on [exact_wait],
-    "steps of the time of day change nothing"
-        => wall_clock rests on [quiet],
-    "other quotas find what was admitted as far back as the former window reached"
-        => quotas_over_time rests on [other_quotas, long_memory],
+        => refusals depends on [exact_wait],
+    "remaining units and reset times are correct"
+        => reported depends on [exact_wait],
+    "changes of the wall clock have no effect"
+        => wall_clock depends on [quiet],
+    "changed quotas see earlier admissions as far back as the old window reached"
+        => quotas_over_time depends on [other_quotas, long_memory],
 });
 
 async fn every_interval(tried: Tried) -> Checked {
     let quotas = quotas([(10, seconds(60))]);
-    // Wherever a limiter may begin its windows.
+    // Wherever a limiter's windows begin.
     for offset in 0..60 {
         let name = format!("offset {offset}");
         ensure_eq!(
             tried.passed(&name, &quotas, 12).await?,
             10,
-            "how many of 12 passed at once"
+            "how many of 12 were admitted at once"
         );
         for later in [1, 29, 29] {
             tried.clock.advance(seconds(later));
             ensure_eq!(
                 tried.passed(&name, &quotas, 2).await?,
                 0,
-                "how many more passed within the minute"
+                "how many more were admitted within the minute"
             );
         }
         tried.clock.advance(seconds(2));
@@ -65,7 +65,7 @@ async fn flood(tried: Tried) -> Checked {
         ensure_eq!(
             admitted,
             limit,
-            "how many passed in 60 seconds, both ends included"
+            "how many were admitted in 60 seconds, both ends included"
         );
     }
     Ok(())
@@ -77,23 +77,23 @@ async fn refusals(tried: Tried) -> Checked {
         ensure_eq!(
             tried.passed("both", &quotas, 40).await?,
             expected,
-            "how many of 40 passed in a second"
+            "how many of 40 were admitted in a second"
         );
         tried.clock.advance(Duration::from_millis(1_010));
     }
-    // Nor does hammering put the retry off.
+    // Repeated refusals do not postpone the retry either.
     let mut left = wait(&tried.one("both", &quotas).await?)?;
     while left > seconds(2) {
         let step = Duration::from_millis(left.as_secs() * 500).max(TICK);
         tried.clock.advance(step);
         left -= step;
         let again = wait(&tried.one("both", &quotas).await?)?;
-        ensure_eq!(again, left, "the wait, after that much less of it was left");
+        ensure_eq!(again, left, "the wait, after part of it had passed");
     }
     tried.clock.advance(left);
     ensure!(
         tried.one("both", &quotas).await?.is_admitted(),
-        "refusals put the retry off"
+        "refusals postponed the retry"
     );
     Ok(())
 }
@@ -120,7 +120,7 @@ async fn exact_wait(tried: Tried) -> Checked {
             let early = tried.ask(&bucket, cost).await?;
             ensure!(
                 !early.is_admitted(),
-                "a request of cost {cost} passed a millisecond before its wait of {wait:?}"
+                "a request of cost {cost} was admitted a millisecond before its wait of {wait:?}"
             );
             tried.clock.advance(TICK);
             let retry = tried.ask(&bucket, cost).await?;
@@ -133,21 +133,21 @@ async fn exact_wait(tried: Tried) -> Checked {
                 wait <= longest,
                 "a wait of {wait:?} in a window of {window} seconds"
             );
-            // Full again.
+            // The window is full again.
             let mut turns = 0;
             while tried.ask(&bucket, 1).await?.is_admitted() {
                 turns += 1;
-                ensure!(turns <= limit, "more than {limit} passed");
+                ensure!(turns <= limit, "more than {limit} were admitted");
             }
         }
     }
     Ok(())
 }
 
-async fn told(tried: Tried) -> Checked {
+async fn reported(tried: Tried) -> Checked {
     let quotas = quotas([(5, seconds(60)), (100, seconds(3600))]);
     for (turn, remaining) in [4, 3, 2, 1, 0].into_iter().enumerate() {
-        let decision = tried.one("told", &quotas).await?;
+        let decision = tried.one("reported", &quotas).await?;
         let states = windows(&decision);
         let all: Vec<_> = states.iter().map(|window| window.remaining).collect();
         ensure_eq!(
@@ -156,7 +156,7 @@ async fn told(tried: Tried) -> Checked {
             "remaining units after request {}",
             turn + 1
         );
-        // The first unit comes back a window after the first request, which was a second ago for
+        // The first unit is released a window after the first request, which was a second ago for
         // each turn.
         for (state, window) in states.iter().zip([60, 3600]) {
             let due = seconds(window - turn as u64);
@@ -164,7 +164,8 @@ async fn told(tried: Tried) -> Checked {
             let right = (due..=due + late(seconds(window))).contains(&reset);
             ensure!(
                 right,
-                "a reset of {reset:?} in a window of {window} seconds, {turn} seconds after the first request"
+                "a reset of {reset:?} in a window of {window} seconds, {turn} seconds after the \
+                 first request"
             );
         }
         tried.clock.advance(seconds(1));
@@ -181,18 +182,18 @@ async fn one_by_one(tried: Tried) -> Checked {
         );
         tried.clock.advance(seconds(10));
     }
-    // The first request is just a window old: for its interval it still counts.
+    // The first request is exactly a window old: it still counts in its interval.
     ensure_eq!(
         tried.passed("steady", &quotas, 1).await?,
         0,
-        "how many passed just a window after the first"
+        "how many were admitted exactly a window after the first"
     );
     tried.clock.advance(late(seconds(60)));
     for turn in 0..6 {
         ensure_eq!(
             tried.passed("steady", &quotas, 3).await?,
             1,
-            "how many passed as unit {} came back",
+            "how many were admitted when unit {} was released",
             turn + 1
         );
         tried.clock.advance(seconds(10));
@@ -207,7 +208,7 @@ async fn quiet(tried: Tried) -> Checked {
             ensure_eq!(
                 tried.passed(&name, &quotas, limit + 2).await?,
                 limit,
-                "how many of {} passed",
+                "how many of {} were admitted",
                 limit + 2
             );
             tried.clock.advance(seconds(window) + late(seconds(window)));
@@ -221,7 +222,7 @@ async fn long_memory(tried: Tried) -> Checked {
     ensure_eq!(
         tried.passed("kept", &hourly, 5).await?,
         3,
-        "how many of 5 passed"
+        "how many of 5 were admitted"
     );
     for minute in 0..59 {
         for other in 0..20 {
@@ -234,13 +235,13 @@ async fn long_memory(tried: Tried) -> Checked {
     ensure_eq!(
         tried.passed("kept", &hourly, 5).await?,
         0,
-        "how many passed an hour's limit 59 minutes later"
+        "how many were admitted 59 minutes later under an hour's limit"
     );
     tried.clock.advance(seconds(60) + late(seconds(3600)));
     ensure_eq!(
         tried.passed("kept", &hourly, 5).await?,
         3,
-        "how many passed when the hour was over"
+        "how many were admitted when the hour was over"
     );
     Ok(())
 }
@@ -250,7 +251,7 @@ async fn wall_clock(tried: Tried) -> Checked {
     ensure_eq!(
         tried.passed("steps", &quotas, 5).await?,
         3,
-        "how many of 5 passed"
+        "how many of 5 were admitted"
     );
     for step in [
         tried.clock.now() + day,
@@ -261,7 +262,7 @@ async fn wall_clock(tried: Tried) -> Checked {
         ensure_eq!(
             tried.passed("steps", &quotas, 5).await?,
             0,
-            "how many passed after the time of day was set"
+            "how many were admitted after the wall clock was changed"
         );
     }
     tried.clock.advance(seconds(60) + late(seconds(60)));
@@ -269,7 +270,7 @@ async fn wall_clock(tried: Tried) -> Checked {
     ensure_eq!(
         tried.passed("steps", &quotas, 5).await?,
         3,
-        "how many passed when the window was over, a day set back"
+        "how many were admitted when the window was over, with the wall clock a day back"
     );
     Ok(())
 }
@@ -280,8 +281,7 @@ async fn quotas_over_time(tried: Tried) -> Checked {
         quotas([(3, seconds(1))]),
         quotas([(3, seconds(3600))]),
     );
-    // What was admitted 40 seconds ago counts in the hour, as the former window reached back a
-    // minute.
+    // Admissions of 40 seconds ago count in the hour, since the old window reached back a minute.
     ensure_eq!(
         tried.passed("wider", &minute, 2).await?,
         2,
@@ -293,7 +293,7 @@ async fn quotas_over_time(tried: Tried) -> Checked {
         1,
         "under a quota per hour, 40 seconds later"
     );
-    // What was admitted under a narrow window counts when the wide one comes back.
+    // Admissions under a narrow window count when the wide one is restored.
     ensure_eq!(
         tried.passed("back", &second, 5).await?,
         3,
@@ -310,13 +310,13 @@ async fn quotas_over_time(tried: Tried) -> Checked {
         3,
         "under a quota per minute, when it was over"
     );
-    // A bucket that was full stays so while its quotas change forth and back.
+    // A bucket that was full stays full while its quotas alternate.
     for turn in 0..4 {
         let quotas = if turn % 2 == 0 { &hour } else { &minute };
         ensure_eq!(
             tried.passed("back", quotas, 5).await?,
             0,
-            "turn {turn} of quotas that change forth and back"
+            "turn {turn} of alternating quotas"
         );
     }
     Ok(())

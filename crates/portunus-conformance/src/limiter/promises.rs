@@ -1,5 +1,6 @@
-//! What a limiter promises at one instant: buckets apart and together, costs, slots, concurrency.
-//! No time passes in these checks, so that they hold for limiters with a clock of their own too.
+//! What a limiter promises at one instant: independent and combined buckets, costs, slots,
+//! concurrency. No time passes in these checks, so that they also apply to limiters with their own
+//! clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,26 +14,26 @@ use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, Limiter
 use portunus::quota::{Quota, Quotas};
 
 checks!(CHECKS: Tried {
-    "a bucket admits its limit and no more"
+    "a bucket admits exactly its limit"
         => limit,
     "a request is counted in all of its buckets or in none"
-        => all_or_none rests on [limit],
-    "buckets of other names and of other kinds are apart"
-        => apart rests on [limit],
-    "a request takes as many units as it costs, or none"
-        => costs rests on [all_or_none],
-    "a request of no cost or above a quota is an error of its cost, and changes nothing"
-        => cost_errors rests on [limit],
-    "a decision tells of each bucket and window in the order of the request"
-        => order rests on [all_or_none],
-    "of many concurrent requests exactly as many pass as the limit says"
-        => concurrent rests on [all_or_none, apart],
-    "what try_acquire admits counts for acquire and the other way round"
-        => either_way rests on [all_or_none],
-    "a bucket counts alike with a slot, without one, and with one that another limiter filled"
-        => slots rests on [all_or_none],
-    "other quotas find what was admitted under the former ones"
-        => other_quotas rests on [all_or_none],
+        => all_or_none depends on [limit],
+    "buckets with different names or of different kinds are independent"
+        => apart depends on [limit],
+    "a request consumes exactly as many units as it costs, or none"
+        => costs depends on [all_or_none],
+    "a cost of zero or above a quota is a cost error, and changes nothing"
+        => cost_errors depends on [limit],
+    "a decision reports every bucket and window in the order of the request"
+        => order depends on [all_or_none],
+    "exactly the limit is admitted among many concurrent requests"
+        => concurrent depends on [all_or_none, apart],
+    "admissions by try_acquire count for acquire, and vice versa"
+        => either_way depends on [all_or_none],
+    "a bucket counts the same with a slot, without one, and with one filled by another limiter"
+        => slots depends on [all_or_none],
+    "changed quotas see admissions made under the old ones"
+        => other_quotas depends on [all_or_none],
 });
 
 fn per_minute(limit: u64) -> Quotas {
@@ -53,7 +54,7 @@ async fn limit(tried: Tried) -> Checked {
         ensure_eq!(
             tried.passed(&name, &quotas, limit + 10).await?,
             limit,
-            "how many of {} requests passed",
+            "how many of {} requests were admitted",
             limit + 10
         );
         let refused = tried.one(&name, &quotas).await?;
@@ -85,13 +86,13 @@ async fn all_or_none(tried: Tried) -> Checked {
     };
     ensure!(ask("f1").await?, "the first request was refused");
     for _ in 0..10 {
-        ensure!(!ask("f1").await?, "a family passed its limit");
+        ensure!(!ask("f1").await?, "a family exceeded its limit");
     }
     ensure!(
         ask("f2").await? && ask("f3").await?,
         "requests that a family refused were counted against its tenant"
     );
-    ensure!(!ask("f4").await?, "a tenant passed its limit");
+    ensure!(!ask("f4").await?, "a tenant exceeded its limit");
     let family = family("f4");
     let alone = tried
         .ask(&[LimitBucket::new(BucketId::Family(&family), &one)], 1)
@@ -100,12 +101,12 @@ async fn all_or_none(tried: Tried) -> Checked {
         alone.is_admitted(),
         "a request that the tenant refused was counted against its family: {alone:?}"
     );
-    // In one bucket with two windows, too.
+    // Also in one bucket with two windows.
     let both = quotas([(2, seconds(1_000)), (5, seconds(2_000))]);
     ensure_eq!(
         tried.passed("both", &both, 50).await?,
         2,
-        "how many passed the narrower of two windows"
+        "how many the narrower of two windows admitted"
     );
     let remaining: Vec<_> = windows(&tried.one("both", &both).await?)
         .iter()
@@ -156,9 +157,9 @@ async fn costs(tried: Tried) -> Checked {
         (1, false, 0),
     ] {
         let decision = tried.ask(&bucket, cost).await?;
-        let told = windows(&decision).first().map(|window| window.remaining);
+        let reported = windows(&decision).first().map(|window| window.remaining);
         ensure_eq!(
-            (decision.is_admitted(), told),
+            (decision.is_admitted(), reported),
             (passes, Some(remaining)),
             "a request of cost {cost}"
         );
@@ -186,10 +187,10 @@ async fn cost_errors(tried: Tried) -> Checked {
         let mut answers = vec![tried.limiter.acquire(&request).await];
         answers.extend(tried.limiter.try_acquire(&request));
         for answer in answers {
-            let told = matches!(answer, Err(LimiterError::Cost { cost: told, .. }) if told == cost);
+            let right = matches!(answer, Err(LimiterError::Cost { cost: at, .. }) if at == cost);
             ensure!(
-                told,
-                "a request of cost {cost} on {} buckets was answered {answer:?}",
+                right,
+                "a request of cost {cost} on {} buckets returned {answer:?}",
                 buckets.len()
             );
         }
@@ -212,12 +213,12 @@ async fn order(tried: Tried) -> Checked {
     ];
     for (passes, violated) in [(true, &[][..]), (false, &["z", "a"])] {
         let decision = tried.ask(&buckets, 1).await?;
-        let told: Vec<_> = decision
+        let reported: Vec<_> = decision
             .buckets()
             .map(|(quotas, _)| quotas.clone())
             .collect();
         ensure_eq!(
-            told,
+            reported,
             [second.clone(), first.clone()],
             "the quotas of the buckets"
         );
@@ -228,7 +229,7 @@ async fn order(tried: Tried) -> Checked {
         ensure_eq!(
             (decision.is_admitted(), remaining),
             (passes, vec![0, 2, 0, 1]),
-            "passed, and remaining units"
+            "whether admitted, and remaining units"
         );
         ensure_eq!(decision.violated(), violated, "the windows that refused");
     }
@@ -272,7 +273,7 @@ async fn concurrent(tried: Tried) -> Checked {
         ensure_eq!(
             passed.load(Ordering::SeqCst),
             50,
-            "how many of 200 concurrent requests passed a limit of 50"
+            "how many of 200 concurrent requests were admitted under a limit of 50"
         );
     }
     Ok(())
@@ -297,14 +298,14 @@ async fn either_way(tried: Tried) -> Checked {
     ensure_eq!(
         admitted,
         6,
-        "how many of 20 requests passed, asked in both ways"
+        "how many of 20 requests were admitted by both methods"
     );
     Ok(())
 }
 
 async fn slots(tried: Tried) -> Checked {
     let (quotas, own, foreign) = (per_minute(6), LimiterSlot::new(), LimiterSlot::new());
-    foreign.fill(u64::MAX, Arc::new("what another limiter keeps"));
+    foreign.fill(u64::MAX, Arc::new("another limiter's value"));
     let family = family("f");
     let bare = LimitBucket::new(BucketId::Family(&family), &quotas);
     let mut admitted = 0;
@@ -319,7 +320,7 @@ async fn slots(tried: Tried) -> Checked {
     ensure_eq!(
         admitted,
         6,
-        "how many of 30 requests passed, with slots and without"
+        "how many of 30 requests were admitted, with slots and without"
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Limiters with a clock of their own, in windows of a second: what is certain whatever the
-//! network's delays.
+//! Limiters with their own clock, in windows of a second: what is certain regardless of network
+//! delays.
 //!
-//! The instant of a decision lies between asking and being answered. A check fails only where that
+//! The instant of a decision is between the request and its answer. A check fails only if that
 //! leaves no doubt.
 
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::report::{Checked, Failure};
 use portunus::quota::Quotas;
 
 checks!(CHECKS: Tried {
-    "bursts within a second admit its limit in all, wherever a limiter begins its windows"
-        => bursts rests on [limit],
-    "under a flood no second admits more than its limit, and none is refused too early"
-        => real_flood rests on [limit],
-    "a lone retry passes when its wait is over, and not well before"
-        => real_wait rests on [real_flood],
+    "bursts within a second admit its limit in total, wherever the limiter's windows begin"
+        => bursts depends on [limit],
+    "under a flood no second admits more than its limit, and no request is refused too early"
+        => real_flood depends on [limit],
+    "a lone retry is admitted when its wait is over, and not much earlier"
+        => real_wait depends on [real_flood],
     "a refusal changes no window"
-        => real_refusals rests on [limit],
+        => real_refusals depends on [limit],
 });
 
-/// How well two computers' clocks agree about a second.
+/// The precision to which the clocks of two computers agree about a second.
 const DRIFT: Duration = Duration::from_millis(20);
 
 /// A decision with the instants between which it was made.
@@ -82,7 +82,7 @@ async fn real_flood(tried: Tried) -> Checked {
     admitted.sort_by_key(|asked| asked.before);
     certainly_fewer_than(LIMIT + 1, &admitted)?;
     for refused in all.iter().filter(|asked| !asked.admitted) {
-        // All that may have been admitted in the window before the decision.
+        // Everything that may have been admitted in the window before the decision.
         let may_count = admitted.iter().filter(|asked| {
             asked.before <= refused.after
                 && asked.after + window + late(window) + DRIFT >= refused.before
@@ -93,11 +93,10 @@ async fn real_flood(tried: Tried) -> Checked {
             "a request was refused when at most {may_count} of {LIMIT} had been admitted"
         );
     }
-    // Three and a half seconds have room for three whole windows; a machine that stalls may lose
-    // one.
+    // Three and a half seconds contain three whole windows; a machine that stalls may lose one.
     ensure!(
         admitted.len() >= 2 * LIMIT,
-        "only {} requests passed in 3.5 seconds",
+        "only {} requests were admitted in 3.5 seconds",
         admitted.len()
     );
     Ok(())
@@ -127,7 +126,7 @@ async fn bursts(tried: Tried) -> Checked {
     Ok(())
 }
 
-/// Fails where so many admissions, in their order, certainly lie within one second.
+/// Fails if this many consecutive admissions certainly are within one second.
 fn certainly_fewer_than(count: usize, admitted: &[Asked]) -> Checked {
     for many in admitted.windows(count) {
         let first = many.iter().map(|asked| asked.before).min();
@@ -138,7 +137,7 @@ fn certainly_fewer_than(count: usize, admitted: &[Asked]) -> Checked {
         let time = last - first;
         ensure!(
             time + DRIFT > seconds(1),
-            "{count} requests passed within {time:?}, under a limit of {} a second",
+            "{count} requests were admitted within {time:?}, under a limit of {} a second",
             count - 1
         );
     }
@@ -150,31 +149,35 @@ async fn real_wait(tried: Tried) -> Checked {
         let quotas = quotas([(limit, seconds(window))]);
         let begun = Instant::now();
         let passed = tried.passed(name, &quotas, limit).await?;
-        ensure!(passed == limit, "only {passed} of {limit} requests passed");
-        let (asked, told) = ask(&tried, name, &quotas).await?;
+        ensure!(
+            passed == limit,
+            "only {passed} of {limit} requests were admitted"
+        );
+        let (asked, reported) = ask(&tried, name, &quotas).await?;
         if asked.after - begun + DRIFT > seconds(window) {
-            // The window passed before it was full.
+            // The window was over before it was full.
             continue;
         }
-        let told = told.ok_or_else(|| Failure::new("one more than the limit passed"))?;
+        let reported =
+            reported.ok_or_else(|| Failure::new("one more than the limit was admitted"))?;
         ensure!(
-            told <= seconds(window) + late(seconds(window)),
-            "a wait of {told:?} in a window of {window} seconds"
+            reported <= seconds(window) + late(seconds(window)),
+            "a wait of {reported:?} in a window of {window} seconds"
         );
-        if told > Duration::from_millis(300) {
-            sleep(told - Duration::from_millis(200)).await;
+        if reported > Duration::from_millis(300) {
+            sleep(reported - Duration::from_millis(200)).await;
             let (early, _) = ask(&tried, name, &quotas).await?;
-            let surely_early = early.after + DRIFT < asked.before + told;
+            let surely_early = early.after + DRIFT < asked.before + reported;
             ensure!(
                 !early.admitted || !surely_early,
-                "a retry passed well before its wait of {told:?} was over"
+                "a retry was admitted much earlier than its wait of {reported:?}"
             );
         }
-        sleep((asked.after + told + DRIFT).saturating_duration_since(Instant::now())).await;
+        sleep((asked.after + reported + DRIFT).saturating_duration_since(Instant::now())).await;
         let (retry, _) = ask(&tried, name, &quotas).await?;
         ensure!(
             retry.admitted,
-            "a lone retry was refused after its wait of {told:?}"
+            "a lone retry was refused after its wait of {reported:?}"
         );
     }
     Ok(())
@@ -190,7 +193,7 @@ async fn real_refusals(tried: Tried) -> Checked {
     ensure_eq!(
         passed,
         5,
-        "how many passed both windows, among refusals of the narrow one"
+        "how many both windows admitted, among refusals of the narrow one"
     );
     let longest = wait(&tried.one("both", &quotas).await?)?;
     ensure!(

@@ -1,4 +1,4 @@
-//! What the checks of a limiter share: a limiter with its clock, and a model that keeps every
+//! Shared by the checks of a limiter: a limiter with its clock, and a model that records every
 //! admission.
 
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, RateLimiter
 use portunus::quota::{Quota, Quotas};
 use portunus::testing::ManualClock;
 
-/// Times that limiters need not tell apart.
+/// The resolution of time that limiters must support.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// A limiter, and the clock that was given to it.
+/// A limiter, and the clock that it was given.
 #[derive(Debug, Clone)]
 pub(super) struct Tried {
     pub(super) limiter: Arc<dyn RateLimiter>,
@@ -37,13 +37,13 @@ impl Tried {
             .await?)
     }
 
-    /// One request of cost 1 on a bucket of this name.
+    /// A request of cost 1 on the bucket of this name.
     pub(super) async fn one(&self, name: &str, quotas: &Quotas) -> Result<Decision, Failure> {
         self.ask(&[LimitBucket::new(BucketId::Custom(name), quotas)], 1)
             .await
     }
 
-    /// How many of so many requests on a bucket pass.
+    /// How many of a number of requests on a bucket are admitted.
     pub(super) async fn passed(
         &self,
         name: &str,
@@ -76,7 +76,7 @@ pub(super) fn quotas<const N: usize>(list: [(u64, Duration); N]) -> Quotas {
     ))
 }
 
-/// How late a unit may be forgotten: the 256th part of its window, and a tick.
+/// How late a unit may be released: 1/256 of its window plus a tick.
 pub(super) fn late(window: Duration) -> Duration {
     window / 256 + TICK
 }
@@ -92,7 +92,7 @@ pub(super) fn windows(decision: &Decision) -> Vec<WindowState> {
 pub(super) fn wait(decision: &Decision) -> Result<Duration, Failure> {
     decision.retry_after().ok_or_else(|| {
         Failure::new(format!(
-            "a request that had to be refused passed: {decision:?}"
+            "a request was admitted that had to be refused: {decision:?}"
         ))
     })
 }
@@ -106,7 +106,7 @@ impl Past {
         self.0.push((now, units));
     }
 
-    /// Units in the interval of this length that ends now, both ends included.
+    /// The units in the interval of this length that ends now, both ends included.
     pub(super) fn units_within(&self, length: Duration, now: Duration) -> u64 {
         let since = now.saturating_sub(length);
         self.0
@@ -117,8 +117,8 @@ impl Past {
             .sum()
     }
 
-    /// Holds a decision about this bucket, made at `now`, against all that the bucket had admitted
-    /// before.
+    /// Checks a decision about this bucket, made at `now`, against everything that the bucket had
+    /// admitted before.
     pub(super) fn check(
         &self,
         quotas: &Quotas,
@@ -130,7 +130,7 @@ impl Past {
         ensure_eq!(
             windows.len(),
             quotas.as_slice().len(),
-            "how many windows the decision tells of, beside quotas"
+            "the number of windows in the decision, compared to the quotas"
         );
         for (quota, window) in quotas.as_slice().iter().zip(windows) {
             let (limit, length) = (quota.limit(), quota.window());
@@ -153,7 +153,7 @@ impl Past {
             );
             ensure!(
                 decision.is_admitted() || window.violated || must + cost <= limit,
-                "a window that refused is not told as violated: {}",
+                "a window that refused is not reported as violated: {}",
                 seen()
             );
             let most = limit.saturating_sub(must + admitted);
@@ -166,29 +166,29 @@ impl Past {
             ensure_eq!(
                 window.reset.is_none(),
                 window.remaining == limit,
-                "no reset, and all units there: {}",
+                "wrong presence of a reset time: {}",
                 seen()
             );
             let longest = length + late(length);
             let right = window
                 .reset
                 .is_none_or(|reset| !reset.is_zero() && reset <= longest);
-            ensure!(right, "a reset that is none: {}", seen());
+            ensure!(right, "wrong reset time: {}", seen());
         }
         Ok(())
     }
 }
 
-/// A decision that admits has refused in no window, and one that refuses has.
+/// Checks that a decision admits exactly if no window is violated.
 pub(super) fn agrees_with_itself(decision: &Decision) -> Checked {
     let none_violated = decision.violated().is_empty();
     ensure!(
         decision.is_admitted() == none_violated,
-        "admitted or refused, and violated windows: {decision:?}"
+        "whether it admits contradicts its violated windows: {decision:?}"
     );
     ensure!(
         decision.retry_after().is_none_or(|wait| !wait.is_zero()),
-        "a refusal to be retried at once: {decision:?}"
+        "a refusal with a wait of zero: {decision:?}"
     );
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Random walks through time beside the model: no interval with too many, no refusal too early,
-//! waits that are exact.
+//! Random walks through time, compared to the model: no interval with too many admissions, no
+//! refusal too early, exact waits.
 //!
-//! Time goes in whole milliseconds, but where a limiter has told a wait, which is waited for as
-//! told.
+//! Time moves in whole milliseconds, except for waits that a limiter reported, which are waited for
+//! exactly.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use portunus::key::{KeyFamily, TenantId};
 use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest};
 use portunus::quota::{Quota, Quotas};
 
-/// How many walks of each kind there are.
+/// The number of walks of each kind.
 pub(super) const WALKS: u64 = 10;
 const STEPS: u64 = 300;
 
@@ -59,7 +59,7 @@ fn random_cost(random: &mut Random, most: u64) -> u64 {
     }
 }
 
-/// At once, a tick, about as fast as a quota allows, or around the end of a window.
+/// Zero, a tick, about the rate that a quota allows, or around the end of a window.
 fn random_step(random: &mut Random, quotas: &Quotas) -> Duration {
     let quota = random.pick(quotas.as_slice());
     let window = u64::try_from(quota.window().as_millis()).unwrap_or(u64::MAX);
@@ -75,7 +75,7 @@ fn random_step(random: &mut Random, quotas: &Quotas) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Asks in either way.
+/// Makes a request by either method.
 async fn ask(
     tried: &Tried,
     random: &mut Random,
@@ -94,7 +94,7 @@ async fn ask(
     Ok(decision)
 }
 
-/// One bucket.
+/// A walk on one bucket.
 pub(super) async fn one_bucket(tried: Tried, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     let quotas = random_quotas(&mut random);
@@ -115,7 +115,7 @@ pub(super) async fn one_bucket(tried: Tried, seed: u64) -> Checked {
             "the same request, right after it was refused"
         );
         if random.one_in(3) {
-            // A lone retry passes just then, and not before.
+            // A lone retry is admitted exactly then, and not before.
             let wait = wait(&decision)?;
             let longest = quotas
                 .as_slice()
@@ -132,7 +132,7 @@ pub(super) async fn one_bucket(tried: Tried, seed: u64) -> Checked {
             let decision = act(&tried, &mut random, &bucket, cost, &mut past).await?;
             ensure!(
                 early.is_zero() || !decision.is_admitted(),
-                "a retry passed a millisecond before {wait:?} were over"
+                "a retry was admitted a millisecond before {wait:?} were over"
             );
             tried.clock.advance(wait - early);
             let decision = act(&tried, &mut random, &bucket, cost, &mut past).await?;
@@ -157,19 +157,19 @@ async fn act(
         tried.now(),
         bucket[0].quotas,
     );
-    let told: Vec<_> = decision.buckets().collect();
+    let reported: Vec<_> = decision.buckets().collect();
     ensure!(
-        told.len() == 1 && told[0].0 == quotas,
-        "the decision does not tell of its one bucket: {decision:?}"
+        reported.len() == 1 && reported[0].0 == quotas,
+        "the decision does not report its one bucket: {decision:?}"
     );
-    past.check(quotas, (cost, now), &decision, told[0].1)?;
+    past.check(quotas, (cost, now), &decision, reported[0].1)?;
     if decision.is_admitted() {
         past.admit(now, cost);
     }
     Ok(decision)
 }
 
-/// Several buckets at once, of several kinds.
+/// A walk on several buckets at a time, of several kinds.
 pub(super) async fn several_buckets(tried: Tried, seed: u64) -> Checked {
     let mut random = Random::new(seed);
     let families = ["f0", "f1", "f2"].map(|name| valid(KeyFamily::new(name)));
@@ -202,13 +202,13 @@ pub(super) async fn several_buckets(tried: Tried, seed: u64) -> Checked {
             .collect();
         let cost = random_cost(&mut random, most);
         let (decision, now) = (ask(&tried, &mut random, &buckets, cost).await?, tried.now());
-        let told: Vec<_> = decision.buckets().collect();
+        let reported: Vec<_> = decision.buckets().collect();
         ensure_eq!(
-            told.len(),
+            reported.len(),
             chosen.len(),
-            "how many buckets the decision tells of"
+            "the number of buckets in the decision"
         );
-        for (&(kind, which), (quotas, windows)) in chosen.iter().zip(told) {
+        for (&(kind, which), (quotas, windows)) in chosen.iter().zip(reported) {
             ensure_eq!(
                 *quotas,
                 kinds[kind],

@@ -1,5 +1,5 @@
-//! The calls that a check makes of its subject: one that hangs or panics ends the check, and is
-//! the cause that is reported.
+//! The calls that a check makes to its subject: a call that hangs or panics ends the check and is
+//! reported as the cause.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,23 +14,23 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long one call may take.
+/// The time limit of a call.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// A call that was dropped this often is not made again: each of the rest of the checks that would
-/// make it ends at once.
+/// A call that was dropped this often is not made again: each further check that would make it ends
+/// at once.
 const MOST_HANGS: u32 = 2;
 
-/// How a call ended that gave no answer.
+/// Why a call did not return.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
     /// It was dropped after this time.
     Hangs(&'static str, Duration),
-    /// It panicked, with this message.
+    /// It panicked with this message.
     Panics(&'static str, String),
 }
 
 impl Fault {
-    /// As a sentence.
+    /// The fault as a sentence.
     pub(super) fn seen(&self) -> String {
         match self {
             Self::Hangs(call, limit) => {
@@ -40,7 +40,7 @@ impl Fault {
         }
     }
 
-    /// As what others rest on.
+    /// The fault as the reason why other checks are not judged.
     pub(super) fn ground(&self) -> String {
         match self {
             Self::Hangs(call, _) => format!("`{call}`, which does not answer"),
@@ -49,12 +49,13 @@ impl Fault {
     }
 }
 
-/// Which calls have hung so far, in all checks of a suite.
+/// The number of times that each call has hung so far, in all checks of a suite.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hangs(Arc<Mutex<HashMap<&'static str, u32>>>);
 
 impl Hangs {
-    /// Counts a call that hung. `false` where it was given up before, and so not made.
+    /// Counts a call that hung. Returns `false` if the call had been given up before, and so was
+    /// not made.
     pub(super) fn count(&self, call: &'static str) -> bool {
         let mut hangs = self.0.lock();
         let hung = hangs.entry(call).or_default();
@@ -78,8 +79,8 @@ pub(crate) struct Calls(Arc<State>);
 struct State {
     hangs: Hangs,
     fault: Mutex<Option<Fault>>,
-    told: Notify,
-    /// The oldest first.
+    has_fault: Notify,
+    /// Oldest first.
     running: Mutex<Vec<(&'static str, Instant)>>,
 }
 
@@ -88,12 +89,12 @@ impl Calls {
         Self(Arc::new(State {
             hangs: hangs.clone(),
             fault: Mutex::default(),
-            told: Notify::new(),
+            has_fault: Notify::new(),
             running: Mutex::default(),
         }))
     }
 
-    /// Awaits a call. Where it hangs or panics, this never returns: the check is dropped.
+    /// Awaits a call. If it hangs or panics, this never returns: the check is dropped.
     pub(crate) async fn call<T>(&self, name: &'static str, call: impl Future<Output = T>) -> T {
         let call = self.free_call(name, caught(call));
         match tokio::time::timeout(CALL_LIMIT, call).await {
@@ -103,7 +104,7 @@ impl Calls {
         }
     }
 
-    /// Awaits a call that may rightly take as long as a check may, and pass a panic on.
+    /// Awaits a call that may legitimately take as long as the check, or propagate a panic.
     pub(crate) async fn free_call<T>(
         &self,
         name: &'static str,
@@ -116,36 +117,36 @@ impl Calls {
         call.await
     }
 
-    /// Makes a call that never waits; `None` where it panics.
+    /// Makes a synchronous call; returns `None` if it panics.
     pub(crate) fn now<T>(&self, name: &'static str, call: impl FnOnce() -> T) -> Option<T> {
         if self.0.hangs.is_given_up(name) {
-            self.tell(Fault::Hangs(name, CALL_LIMIT));
+            self.record(Fault::Hangs(name, CALL_LIMIT));
             return None;
         }
         let _running = Running::new(&self.0, name);
         let answer = catch_unwind(AssertUnwindSafe(call));
         answer
-            .map_err(|panic| self.tell(Fault::Panics(name, message(&*panic))))
+            .map_err(|panic| self.record(Fault::Panics(name, message(&*panic))))
             .ok()
     }
 
-    fn tell(&self, fault: Fault) {
+    fn record(&self, fault: Fault) {
         self.0.fault.lock().get_or_insert(fault);
-        self.0.told.notify_one();
+        self.0.has_fault.notify_one();
     }
 
     async fn end<T>(&self, fault: Fault) -> T {
-        self.tell(fault);
+        self.record(fault);
         pending().await
     }
 
-    /// Waits for the first call that gives no answer.
+    /// Waits for the first call that does not return.
     pub(super) async fn fault(&self) -> Fault {
         loop {
             if let Some(fault) = self.first_fault() {
                 return fault;
             }
-            self.0.told.notified().await;
+            self.0.has_fault.notified().await;
         }
     }
 
@@ -153,7 +154,7 @@ impl Calls {
         self.0.fault.lock().clone()
     }
 
-    /// A call that has been running for as long as one may, or for this long.
+    /// A call that has been running for the call limit, or for this long.
     pub(super) fn running(&self, longest: Duration) -> Option<&'static str> {
         let running = self.0.running.lock();
         let (name, since) = running.first()?;
@@ -161,7 +162,7 @@ impl Calls {
     }
 }
 
-/// Notes a call for as long as it runs.
+/// Registers a call while it runs.
 struct Running<'a>(&'a State, &'static str, Instant);
 
 impl<'a> Running<'a> {
@@ -181,7 +182,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// What a future answers, or the message of its panic.
+/// The output of a future, or the message of its panic.
 pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -197,5 +198,5 @@ pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Stri
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("without a message").to_owned()
+    text.unwrap_or("no message").to_owned()
 }

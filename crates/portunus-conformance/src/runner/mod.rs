@@ -1,13 +1,13 @@
-//! Runs the checks of a suite one after the other, says what came of each when it ends, and
+//! Runs the checks of a suite one after the other, prints the outcome of each when it ends, and
 //! reports each root cause once.
 //!
-//! A check names the checks that it builds upon. If one of them failed, it is not run: its failure
-//! would have the same cause. The same holds for a failure that repeats an error, a panic or a
+//! A check names the checks that it depends on. If one of them failed, it is not run: its failure
+//! would have the same cause. The same applies to a failure that repeats an error, a panic or a
 //! hanging call of an earlier check.
 //!
-//! Three limits make a suite end within 5 minutes whatever the subject does: of each call, of each
-//! check and of the whole. A check runs in a thread of its own where the runtime has several, so
-//! that a subject that blocks its thread stops no other check either.
+//! Three limits end a suite within 5 minutes whatever the subject does: for each call, for each
+//! check and for the whole suite. On a multi-threaded runtime a check runs on its own thread, so
+//! that a subject that blocks its thread does not stop other checks.
 
 mod calls;
 mod start;
@@ -28,52 +28,52 @@ pub(crate) use calls::Calls;
 pub(crate) use text::{compared, shown};
 pub(crate) use watched::Watched;
 
-/// How long one check may take.
+/// The time limit of a check.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
-/// How long it may take to make a fresh subject.
+/// The time limit for creating a fresh subject.
 const MAKE_LIMIT: Duration = Duration::from_secs(60);
-/// When the last check ends at the latest, so that a suite takes less than 5 minutes.
+/// The latest end of the last check, so that a suite takes less than 5 minutes.
 const SUITE_LIMIT: Duration = Duration::from_secs(285);
-/// After this many checks that were ended by calls that hang, no further check is run.
+/// After this many checks were ended by hanging calls, the remaining checks are not run.
 const MOST_HANGING: u32 = 5;
 
-/// A promise, what it builds upon, and how it is tried on a fresh subject.
+/// A promise, the checks that it depends on, and how it is checked on a fresh subject.
 #[derive(Debug)]
 pub(crate) struct Check<T> {
     pub(crate) name: &'static str,
     pub(crate) sentence: &'static str,
     /// Names of earlier checks.
-    pub(crate) rests_on: &'static [&'static str],
+    pub(crate) depends_on: &'static [&'static str],
     pub(crate) run: fn(T) -> Checking,
 }
 
-/// Rests on every check before it.
+/// Depends on every check before it.
 const EVERYTHING: &str = "everything";
 
-/// What came of a check.
+/// The outcome of a check.
 enum Outcome {
     Kept,
-    /// With what was seen, and with the symptom, where others may show the same.
+    /// With what was observed, and with its symptom if others may show the same one.
     Failed(String, Option<Symptom>),
     /// With the reason.
     Unjudged(String),
 }
 
-/// A suite that runs.
+/// A suite in progress.
 pub(crate) struct Suite {
     found: Violations,
     began: Instant,
-    /// How long the last check took.
+    /// The duration of the last check.
     took: Duration,
     hangs: Hangs,
     hanging: u32,
-    /// Why no further check is run.
+    /// Why the remaining checks are not run.
     over: Option<String>,
-    /// Of checks that failed or were not judged: what others that rest on them rest on.
+    /// For checks that failed or were not judged: the cause to name in checks that depend on them.
     broken: HashMap<&'static str, String>,
-    /// The cause of the first check that was broken.
+    /// The cause of the first check that failed or was not judged.
     first_broken: Option<String>,
-    /// Of errors, panics and calls that hang: what others that show the same rest on.
+    /// For errors, panics and hanging calls: the cause to name in checks with the same symptom.
     symptoms: HashMap<String, String>,
 }
 
@@ -92,7 +92,8 @@ impl Suite {
         }
     }
 
-    /// Runs checks in their order, each on a fresh subject that makes its calls by what it is given.
+    /// Runs checks in order, each on a fresh subject that makes its calls through the given
+    /// [`Calls`].
     pub(crate) async fn run<T, Fut>(
         &mut self,
         checks: &'static [Check<T>],
@@ -101,7 +102,7 @@ impl Suite {
         Fut: Future<Output = T>,
     {
         for check in checks {
-            if let Some(why) = self.ground(check.rests_on) {
+            if let Some(why) = self.ground(check.depends_on) {
                 self.ended(
                     check.name,
                     check.sentence.to_owned(),
@@ -121,7 +122,7 @@ impl Suite {
         }
     }
 
-    /// Runs a check of which there are many, each of another seed, if nothing failed so far.
+    /// Runs one of many similar checks with different seeds, if no check has failed so far.
     pub(crate) async fn walk<T, Fut>(
         &mut self,
         sentence: String,
@@ -159,20 +160,20 @@ impl Suite {
             Outcome::Kept => eprintln!("[{subject}] ok, {took:.1?}: {sentence}"),
             Outcome::Failed(seen, symptom) => {
                 let seen = text::abridged(&text::masked(&seen), text::MOST_OF_A_MESSAGE);
-                let told = seen.replace('\n', "\n    ");
-                eprintln!("[{subject}] FAILED, {took:.1?}: {sentence}\n    {told}");
+                let shown = seen.replace('\n', "\n    ");
+                eprintln!("[{subject}] FAILED, {took:.1?}: {sentence}\n    {shown}");
                 let ground = format!("\u{201c}{sentence}\u{201d}");
                 if let Some(Symptom { id, ground: of }) = symptom {
                     self.symptoms
                         .insert(id, of.unwrap_or_else(|| ground.clone()));
                 }
-                self.is_broken(name, ground);
+                self.mark_broken(name, ground);
                 self.found.failed.push(Violation::new(sentence, seen));
             }
             Outcome::Unjudged(why) => {
                 eprintln!("[{subject}] not judged: {sentence}: {why}");
-                let ground = why.strip_prefix("rests on ").unwrap_or(&why).to_owned();
-                self.is_broken(name, ground);
+                let ground = why.strip_prefix("depends on ").unwrap_or(&why).to_owned();
+                self.mark_broken(name, ground);
                 self.found.unjudged.push(Unjudged { sentence, why });
             }
         }
@@ -194,13 +195,13 @@ impl Suite {
         }
     }
 
-    fn is_broken(&mut self, name: &'static str, ground: String) {
+    fn mark_broken(&mut self, name: &'static str, ground: String) {
         self.first_broken.get_or_insert_with(|| ground.clone());
         self.broken.insert(name, ground);
     }
 
-    /// Why a check is not run at all, if it is not.
-    fn ground(&self, rests_on: &[&'static str]) -> Option<String> {
+    /// Why a check is not run, if it is not.
+    fn ground(&self, depends_on: &[&'static str]) -> Option<String> {
         if let Some(over) = &self.over {
             return Some(over.clone());
         }
@@ -208,8 +209,8 @@ impl Suite {
             EVERYTHING => self.first_broken.as_ref(),
             name => self.broken.get(name),
         };
-        let ground = rests_on.iter().find_map(broken)?;
-        Some(format!("rests on {ground}"))
+        let ground = depends_on.iter().find_map(broken)?;
+        Some(format!("depends on {ground}"))
     }
 
     async fn outcome_of<T>(
@@ -220,14 +221,14 @@ impl Suite {
     ) -> Outcome {
         let left = SUITE_LIMIT.saturating_sub(self.began.elapsed());
         if left.is_zero() {
-            return Outcome::Unjudged(self.ends("the 5 minutes of a suite are over"));
+            return Outcome::Unjudged(self.ends("the suite's 5 minutes are over"));
         }
         let made = tokio::time::timeout(MAKE_LIMIT.min(left), making).await;
         let Ok(subject) = made else {
             let subject = self.found.subject;
-            self.ends(&format!("no fresh {subject} was made"));
+            self.ends(&format!("no fresh {subject} was created"));
             let limit = MAKE_LIMIT.min(left).as_secs();
-            let seen = format!("no fresh {subject} was made within {limit} seconds");
+            let seen = format!("no fresh {subject} was created within {limit} seconds");
             return Outcome::Failed(seen, None);
         };
         let left = SUITE_LIMIT.saturating_sub(self.began.elapsed());
@@ -245,10 +246,10 @@ impl Suite {
             Ended::Panicked(panic) => Outcome::Failed(format!("a panic: {panic}"), None),
             Ended::Fault(fault) => self.fault(&fault),
             Ended::Late => match calls.running(limit) {
-                // Its own limit did not end it, as it keeps its thread.
+                // The time limit of the call did not end it, as it blocks its thread.
                 Some(call) => self.fault(&Fault::Hangs(call, limit)),
                 None => {
-                    let seen = format!("it was not done after {} seconds", limit.as_secs());
+                    let seen = format!("it did not end within {} seconds", limit.as_secs());
                     Outcome::Failed(seen, None)
                 }
             },
@@ -273,15 +274,15 @@ impl Suite {
         failed
     }
 
-    /// A failure is reported once: another one with the same symptom rests on it.
+    /// Reports each failure once: another one with the same symptom depends on it.
     fn fails(&self, seen: String, symptom: Symptom) -> Outcome {
         match self.symptoms.get(&symptom.id) {
-            Some(ground) => Outcome::Unjudged(format!("rests on {ground}")),
+            Some(ground) => Outcome::Unjudged(format!("depends on {ground}")),
             None => Outcome::Failed(seen, Some(symptom)),
         }
     }
 
-    /// Runs no further check.
+    /// Runs no further checks.
     fn ends(&mut self, why: &str) -> String {
         let why = format!("not run: {why}");
         self.over.get_or_insert_with(|| why.clone());
@@ -289,27 +290,31 @@ impl Suite {
     }
 }
 
-/// By what a failure is recognized when it is seen again, and what the later ones rest on, if that
-/// is not the first check that showed it.
+/// What identifies a repeated failure, and the cause to name in later checks, if that is not the
+/// first check that showed it.
 struct Symptom {
     id: String,
     ground: Option<String>,
 }
 
-/// A message as it is compared: ids and counts differ from check to check.
+/// A message without its numbers, for comparison: ids and counts differ between checks.
 fn without_numbers(message: &str) -> String {
     message.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// That checks rest on earlier ones only, and that no two have one name.
+/// Asserts that checks depend only on earlier ones, and that names are unique.
 #[cfg(test)]
 pub(crate) fn assert_grounds<T>(groups: &[&'static [Check<T>]]) {
     let mut known = Vec::new();
     for check in groups.iter().copied().flatten() {
-        for ground in check.rests_on {
-            assert!(known.contains(ground), "{} rests on {ground}", check.name);
+        for ground in check.depends_on {
+            assert!(known.contains(ground), "{} depends on {ground}", check.name);
         }
-        assert!(!known.contains(&check.name), "two are {}", check.name);
+        assert!(
+            !known.contains(&check.name),
+            "duplicate check {}",
+            check.name
+        );
         known.push(check.name);
     }
 }

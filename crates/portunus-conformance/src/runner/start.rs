@@ -1,5 +1,5 @@
-//! One check as it runs: in a thread of its own where that is possible, and dropped when its time
-//! is over or one of its calls gives no answer.
+//! A single check: runs on its own thread if possible, and is dropped when its time is over or one
+//! of its calls does not return.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,7 +18,7 @@ use crate::report::{Checked, Checking};
 pub(super) enum Ended {
     Done(Checked),
     Panicked(String),
-    /// By a call of its subject.
+    /// A call of its subject hung or panicked.
     Fault(Fault),
     /// Its time was over.
     Late,
@@ -27,11 +27,11 @@ pub(super) enum Ended {
 /// Runs a check to its end.
 pub(super) async fn ended(check: Checking, calls: &Calls, limit: Duration) -> Ended {
     let (stop, stopped) = oneshot::channel::<()>();
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let check = async move {
         if let Some(outcome) = first(caught(check), stopped).await {
-            // Who no longer listens has ended it.
-            let _ = tell.send(outcome);
+            // If the receiver is gone, the check was already ended.
+            let _ = sender.send(outcome);
         }
     };
     let runtime = Handle::current();
@@ -43,7 +43,7 @@ pub(super) async fn ended(check: Checking, calls: &Calls, limit: Duration) -> En
     }
     let (alarm, _awake) = alarm(limit, has_threads);
     let answer = async {
-        match told.await {
+        match receiver.await {
             Ok(outcome) => outcome.map_or_else(Ended::Panicked, Ended::Done),
             Err(_) => Ended::Panicked("the check was dropped with its runtime".into()),
         }
@@ -51,15 +51,15 @@ pub(super) async fn ended(check: Checking, calls: &Calls, limit: Duration) -> En
     let fault = async { Ended::Fault(calls.fault().await) };
     let outcome = first(first_of(answer, fault), alarm).await;
     drop(stop);
-    // What a check says that had no answer from a call is no answer.
+    // The outcome of a check is void if one of its calls did not return.
     match calls.first_fault() {
         Some(fault) => Ended::Fault(fault),
         None => outcome.unwrap_or(Ended::Late),
     }
 }
 
-/// Ends when a time is over. Where there are threads, by one of its own: no thread of the runtime
-/// may be left to tell the time. That one ends with what is returned beside it.
+/// Ends after a time limit. On a multi-threaded runtime it uses its own thread, since every runtime
+/// thread may be blocked. That thread ends when the returned sender is dropped.
 fn alarm(limit: Duration, has_threads: bool) -> (impl Future<Output = ()>, mpsc::Sender<()>) {
     let (awake, asleep) = mpsc::channel();
     let (ring, rung) = oneshot::channel::<()>();
@@ -79,7 +79,7 @@ fn alarm(limit: Duration, has_threads: bool) -> (impl Future<Output = ()>, mpsc:
     (alarm, awake)
 }
 
-/// The output of a future, unless another one ends before.
+/// The output of a future, unless the other one ends first.
 async fn first<T>(future: impl Future<Output = T>, end: impl Future) -> Option<T> {
     first_of(async { Some(future.await) }, async {
         end.await;
@@ -115,7 +115,7 @@ mod tests {
             Ok(())
         });
         assert!(matches!(ended(check, &calls, limit).await, Ended::Late));
-        // On a loaded machine its thread may begin only now.
+        // On a loaded machine its thread may not have started yet.
         let began = std::time::Instant::now();
         while calls.running(limit).is_none() && began.elapsed() < Duration::from_secs(30) {
             thread::sleep(limit);

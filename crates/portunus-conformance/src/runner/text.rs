@@ -1,23 +1,24 @@
-//! Values in messages: short, around the first difference, and without secrets.
+//! Values in messages: abbreviated around the first difference, and without secrets.
 
 use std::fmt::{self, Debug, Write};
 
-/// The most characters of one value in a message.
+/// The largest number of characters of one value in a message.
 pub(crate) const MOST_OF_A_VALUE: usize = 200;
-/// The most characters of one whole message.
+/// The largest number of characters of a message.
 pub(super) const MOST_OF_A_MESSAGE: usize = 1_000;
-/// How much of what two values have in common is shown before they differ.
+/// The number of common characters that are shown before the first difference.
 const BEFORE_THE_DIFFERENCE: usize = 60;
-/// The most of a value that is looked at to find a difference.
+/// The largest part of a value that is searched for a difference.
 const MOST_COMPARED: usize = 1 << 20;
-/// From this length on, letters and digits in one piece may be a digest or a key.
+/// The length from which a sequence of letters and digits may be a digest or a key.
 const SECRET_LENGTH: usize = 40;
-/// From this many on, bytes in one list may be a digest or a key.
+/// The length from which a list of bytes may be a digest or a key.
 const SECRET_BYTES: usize = 24;
-/// How much of a possible secret is shown.
+/// The number of characters of a possible secret that are shown.
 const MOST_OF_A_SECRET: usize = 8;
 
-/// Keeps the first characters and refuses the rest, so that huge values are not formatted whole.
+/// Keeps the first characters and rejects the rest, so that huge values are not formatted
+/// completely.
 struct Head {
     text: String,
     left: usize,
@@ -38,17 +39,17 @@ fn head(value: &dyn Debug, most: usize) -> String {
         text: String::new(),
         left: most,
     };
-    // An error says that there is more than fits.
+    // An error means that the value was truncated.
     let _ = write!(head, "{value:?}");
     head.text
 }
 
-/// A value's `Debug`, abridged to 200 characters, with possible secrets masked.
+/// A value's `Debug`, abbreviated to 200 characters, with possible secrets masked.
 pub(crate) fn shown(value: &dyn Debug) -> String {
     abridged(&masked(&head(value, MOST_COMPARED)), MOST_OF_A_VALUE)
 }
 
-/// Two values' `Debug`, each abridged to 200 characters around their first difference.
+/// The `Debug` of two values, each abbreviated to 200 characters around their first difference.
 pub(crate) fn compared(expected: &dyn Debug, seen: &dyn Debug) -> [String; 2] {
     let both = [expected, seen].map(|value| masked(&head(value, MOST_COMPARED)));
     let [expected, seen] = &both;
@@ -64,7 +65,7 @@ pub(crate) fn compared(expected: &dyn Debug, seen: &dyn Debug) -> [String; 2] {
     })
 }
 
-/// The first characters of a text; an ellipsis is one of them where more follows.
+/// The first characters of a string, ending in an ellipsis if it was truncated.
 pub(super) fn abridged(text: &str, most: usize) -> String {
     if text.chars().nth(most).is_none() {
         return text.to_owned();
@@ -74,7 +75,8 @@ pub(super) fn abridged(text: &str, most: usize) -> String {
     short
 }
 
-/// A text without what may be a whole digest, key or signing state, as letters or as bytes.
+/// Masks anything in a string that may be a complete digest, key or signing state, as letters or as
+/// bytes.
 pub(super) fn masked(text: &str) -> String {
     let is_of_a_secret = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);
     let is_of_a_list = |c: char| c.is_ascii_digit() || ", \n\t".contains(c);
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_late_is_shown_where_it_differs() {
+    fn a_late_difference_is_shown() {
         let expected: Vec<_> = (0..500).map(|n| format!("key{n}")).collect();
         let mut seen = expected.clone();
         seen[400] = "another".into();
@@ -148,7 +150,7 @@ mod tests {
             assert!(masked.contains('…'), "{masked}");
         }
         for text in [
-            "what find_now answers beside find: [KeyId(a), KeyId(b)]",
+            "find_now compared to find: [KeyId(a), KeyId(b)]",
             "6f1c0f9e-0000-4000-8000-c0f0a11ce000, 1, 2, 3",
             "expected (5, Some(SystemTime { tv_sec: 1800005000, tv_nsec: 0 }))",
         ] {

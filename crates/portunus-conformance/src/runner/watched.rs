@@ -1,5 +1,5 @@
-//! Subjects whose calls are watched: each call has a limit of time, and one that hangs or panics
-//! ends the check by its name.
+//! Subjects whose calls are monitored: each call has a time limit, and one that hangs or panics
+//! ends the check and is reported by name.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use portunus::store::{
 
 use super::Calls;
 
-/// A subject that makes its calls by [`Calls`].
+/// A subject whose calls go through [`Calls`].
 pub(crate) struct Watched<T> {
     subject: T,
     calls: Calls,
@@ -29,7 +29,7 @@ impl<T> Watched<T> {
     }
 }
 
-/// The subject's own: it must show no secrets, which is tried.
+/// The subject's own `Debug`: a check verifies that it contains no secrets.
 impl<T: fmt::Debug> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.subject.fmt(f)
@@ -199,7 +199,7 @@ impl<T: InvalidationBus> InvalidationBus for Watched<T> {
     }
 
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
-        // One that is cut off may wait until it is not, and a listener may panic.
+        // Publishing on a disconnected node may wait for the connection, and a listener may panic.
         self.calls
             .free_call("publish", self.subject.publish(what))
             .await

@@ -1,4 +1,4 @@
-//! Batches: whole or not at all, conditions in their phase, and retries that harm nothing.
+//! Batches: atomicity, conditions in their phases, and harmless retries.
 
 use super::tools::{
     Snapshot, Store, acme, all, apply, at, batch, change, delete, digest, found_id, id, insert,
@@ -11,34 +11,34 @@ use portunus::key::{KeyFamily, Owner, Revocation};
 use portunus::store::{Change, Condition, OwnerRef, Rejected, WriteBatch};
 
 checks!(FIRST: Store {
-    "an id or a digest that is taken is rejected, and not told as an outage"
-        => what_is_known rests on [whole_digest],
-    "versions and primaries are looked at before the changes"
-        => before_changes rests on [what_is_known],
-    "an update at another version is rejected and says both versions"
-        => versions rests on [before_changes],
+    "a known id or digest is rejected rather than reported as an outage"
+        => known_id_or_digest depends on [whole_digest],
+    "versions and primary keys are checked before the changes"
+        => before_changes depends on [known_id_or_digest],
+    "an update at another version is rejected with both versions"
+        => versions depends on [before_changes],
 });
 
 checks!(CHECKS: Store {
-    "whatever is asked of a key that is not there is rejected as missing"
-        => missing rests on [deleted, versions],
-    "a batch whose version is another one changes nothing"
-        => early_condition rests on [versions],
-    "a batch whose last change fails changes nothing and burns no id and no digest"
-        => late_change rests on [missing, early_condition],
-    "the number of active keys is looked at after the changes"
-        => after_changes rests on [late_change, read_your_writes],
-    "a batch whose last condition fails changes nothing and burns no id and no digest"
-        => late_condition rests on [after_changes],
-    "owner and family of a key never change, the owner's address may"
-        => owner_and_family rests on [versions],
-    "an empty batch does nothing and still checks its conditions"
-        => empty rests on [versions],
-    "a retry of what was applied is rejected and harms nothing"
-        => retries rests on [versions, rehash_rejected],
+    "every change of a key that does not exist is rejected as missing"
+        => missing depends on [deleted, versions],
+    "a batch with a version mismatch changes nothing"
+        => early_condition depends on [versions],
+    "a batch whose last change fails changes nothing and reserves no id or digest"
+        => late_change depends on [missing, early_condition],
+    "the number of active keys is checked after the changes"
+        => after_changes depends on [late_change, read_your_writes],
+    "a batch whose last condition fails changes nothing and reserves no id or digest"
+        => late_condition depends on [after_changes],
+    "a key's owner and family never change, but the owner's address may"
+        => owner_and_family depends on [versions],
+    "an empty batch changes nothing but still checks its conditions"
+        => empty depends on [versions],
+    "a retry of an applied batch is rejected without effect"
+        => retries depends on [versions, rehash_rejected],
 });
 
-/// Changes of every kind, none of which may be left behind when the batch fails.
+/// Changes of every kind, none of which may remain if the batch fails.
 fn everything() -> Vec<Change> {
     let mut changed = record("a");
     changed.name = "changed".into();
@@ -101,7 +101,7 @@ async fn changes_nothing(store: Store, failing: WriteBatch) -> Checked {
         before,
         "after a batch that was rejected"
     );
-    // Neither ids nor digests are burnt.
+    // Neither ids nor digests are reserved.
     let again = [
         ("b", digest(2)),
         ("c", digest(4)),
@@ -123,7 +123,7 @@ async fn changes_nothing(store: Store, failing: WriteBatch) -> Checked {
 }
 
 async fn late_change(store: Store) -> Checked {
-    let last = batch(everything()).change(delete("nobody"));
+    let last = batch(everything()).change(delete("unknown"));
     changes_nothing(store, last).await
 }
 
@@ -136,7 +136,7 @@ async fn late_condition(store: Store) -> Checked {
     changes_nothing(store, batch(everything()).require(limit)).await
 }
 
-async fn what_is_known(store: Store) -> Checked {
+async fn known_id_or_digest(store: Store) -> Checked {
     put_a(&store).await?;
     let same_id = rejected(&store, &batch([insert(2, record("a"))])).await?;
     ensure_eq!(
@@ -184,12 +184,12 @@ async fn before_changes(store: Store) -> Checked {
     ensure_eq!(
         rejected(&store, &swap(Some("b"), "b")).await?,
         Rejected::Primary,
-        "what is primary afterwards only"
+        "a key that is primary only afterwards"
     );
     ensure_eq!(
         rejected(&store, &swap(None, "b")).await?,
         Rejected::Primary,
-        "no primary, where there is one"
+        "no primary key, where there is one"
     );
     store.apply(&swap(Some("a"), "b")).await?;
     ensure_eq!(
@@ -220,7 +220,7 @@ async fn after_changes(store: Store) -> Checked {
         },
         "one key too many"
     );
-    // Under the condition first, as the order of the builder's calls is no matter.
+    // Under the condition first: the order of the builder's calls does not matter.
     let mut exchange = WriteBatch::new()
         .require(at_most_one.clone())
         .change(insert(2, record("b")));
@@ -279,7 +279,7 @@ async fn versions(store: Store) -> Checked {
     ensure_eq!(
         (stored.name.as_str(), stored.version),
         ("first", 2),
-        "what is stored"
+        "the stored record"
     );
     Ok(())
 }
@@ -287,7 +287,7 @@ async fn versions(store: Store) -> Checked {
 async fn missing(store: Store) -> Checked {
     put_a(&store).await?;
     apply(&store, [delete("a")]).await?;
-    for name in ["a", "nobody"] {
+    for name in ["a", "unknown"] {
         let asked = [
             WriteBatch::new().update(record(name)),
             WriteBatch::new().require(Condition::Version {
@@ -357,7 +357,7 @@ async fn owner_and_family(store: Store) -> Checked {
         ensure_eq!(
             stored(&store, name).await?,
             before,
-            "what is stored afterwards"
+            "the record stored afterwards"
         );
         update(&store, name, |record| {
             record.owner = record.owner.clone().with_email("a@example.com");
@@ -425,7 +425,7 @@ async fn retries(store: Store) -> Checked {
     store.apply(&rehashed).await?;
     let why = rejected(&store, &rehashed).await?;
     ensure_eq!(why, Rejected::Missing(id("a")), "a rehash again");
-    // What says how it shall be, and not how it shall change, may be said twice.
+    // Changes that state a result rather than a difference may be repeated.
     for _ in 0..2 {
         apply(
             &store,
@@ -451,7 +451,7 @@ async fn retries(store: Store) -> Checked {
     ensure_eq!(
         (stored.name.as_str(), stored.version),
         ("renamed", 2),
-        "what is stored"
+        "the stored record"
     );
     ensure_eq!(
         found_id(&store, peppered(1)).await?,

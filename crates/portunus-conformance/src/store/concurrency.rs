@@ -1,4 +1,4 @@
-//! Many writers and readers at once: one order of writes, and nobody sees half of one.
+//! Concurrent writers and readers: writes are serialized, and no partial write is visible.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,26 +14,26 @@ use portunus::key::{DigestScheme, KeyDigest, Revocation};
 use portunus::store::{Condition, Rejected, WriteBatch};
 
 checks!(CHECKS: Store {
-    "of many concurrent updates of one version exactly one succeeds"
-        => one_winner rests on [versions],
-    "no concurrent update that was acknowledged is lost"
-        => no_lost_update rests on [one_winner],
-    "of 200 concurrent insertions under a quota of 4 exactly 4 succeed"
-        => concurrent_quota rests on [after_changes, active],
-    "of many concurrent insertions of one digest exactly one succeeds"
-        => one_digest rests on [what_is_known],
-    "of many concurrent swaps of one primary key exactly one succeeds"
-        => one_primary rests on [before_changes, newest],
-    "no revocation that was acknowledged is lost among concurrent updates"
-        => revocations rests on [one_winner, revoked],
-    "no reader sees half of a batch"
-        => no_half rests on [deleted],
-    "a key is found at every moment of its rehash"
-        => while_rehashed rests on [candidates, rehashed],
+    "exactly one of many concurrent updates of one version succeeds"
+        => one_winner depends on [versions],
+    "no acknowledged concurrent update is lost"
+        => no_lost_update depends on [one_winner],
+    "exactly 4 of 200 concurrent insertions under a quota of 4 succeed"
+        => concurrent_quota depends on [after_changes, active],
+    "exactly one of many concurrent insertions of one digest succeeds"
+        => one_digest depends on [known_id_or_digest],
+    "exactly one of many concurrent swaps of one primary key succeeds"
+        => one_primary depends on [before_changes, newest],
+    "no acknowledged revocation is lost among concurrent updates"
+        => revocations depends on [one_winner, revoked],
+    "no reader sees a partially applied batch"
+        => no_half depends on [deleted],
+    "a key is found at every moment during its rehash"
+        => while_rehashed depends on [candidates, rehashed],
 });
 
-/// What came of batches that were applied at once; anything but success and this kind of rejection
-/// is a failure.
+/// The outcomes of concurrent batches; anything except success and this kind of rejection is a
+/// failure.
 async fn at_once(
     store: &Store,
     batches: impl IntoIterator<Item = WriteBatch>,
@@ -86,11 +86,11 @@ async fn no_lost_update(store: Store) -> Checked {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
             for _ in 0..5 {
-                // Until it is this writer's turn: each rejection is the success of another.
+                // Retries until it succeeds: each rejection is the success of another writer.
                 let mut turns = 0;
                 loop {
                     turns += 1;
-                    ensure!(turns < 1_000, "an update was rejected {turns} times over");
+                    ensure!(turns < 1_000, "an update was rejected {turns} times");
                     let mut mine = (*stored(&store, "a").await?).clone();
                     mine.description = Some(format!("{}x", mine.description.unwrap_or_default()));
                     yield_now().await;
@@ -143,7 +143,7 @@ async fn concurrent_quota(store: Store) -> Checked {
     ensure_eq!(
         (inserted, all(&store).await?.len()),
         (4, 4),
-        "how many insertions succeeded, how many keys there are"
+        "how many insertions succeeded, and how many keys exist"
     );
     Ok(())
 }
@@ -228,7 +228,7 @@ async fn revocations(store: Store) -> Checked {
         ensure_eq!(
             revoked,
             acknowledged,
-            "round {round}: whether the key is revoked, beside what was acknowledged"
+            "round {round}: whether the key is revoked, compared to what was acknowledged"
         );
     }
     Ok(())
@@ -269,7 +269,7 @@ async fn no_half(store: Store) -> Checked {
         })
     };
     for round in 1..=100_u64 {
-        // One pair goes and the next comes, in one batch.
+        // One pair is deleted and the next is inserted, in one batch.
         let (old, new) = (round - 1, round);
         let pair = [
             delete(&format!("left{old}")),
@@ -288,7 +288,7 @@ async fn while_rehashed(store: Store) -> Checked {
     for round in 0..60_u64 {
         let name = format!("key{round}");
         apply(&store, [insert(round, record(&name))]).await?;
-        // The new digest first and the old one last, as the authenticator asks.
+        // The new digest first and the old one last, in the authenticator's order.
         let mut asked = vec![peppered(round)];
         let other = |pepper| {
             KeyDigest::new(

@@ -1,5 +1,5 @@
-//! The store under the library's own manager and authenticator, with a connection that breaks: what
-//! was acknowledged holds, no answer is 503, and a retry harms nothing.
+//! The store under the library's own manager and authenticator, with an unreliable connection:
+//! acknowledged writes take effect, a missing answer becomes a 503, and retries are harmless.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -18,25 +18,25 @@ use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{Authenticator, ErrorCode, Limits, Portunus, RequestHead};
 
 checks!(CHECKS: Store {
-    "an issued key is accepted by the next request, and a stranger's is not"
-        => issued rests on [read_your_writes, other_scheme],
-    "a revocation that was acknowledged holds for the next request"
-        => revocation_holds rests on [issued, revoked],
-    "a revocation whose answer was lost is retried without harm, and holds"
-        => revoked_again rests on [revocation_holds],
-    "a look-up without an answer refuses with 503, never with 401 and never lets pass"
-        => no_answer rests on [revocation_holds],
-    "a write that did not arrive changed nothing"
-        => not_arrived rests on [issued],
-    "a rehash whose answer was lost costs no request its answer"
-        => rehash_lost rests on [issued, candidates, rehashed, while_rehashed],
-    "of concurrent issues under a quota no more succeed than it allows"
-        => quota_of_issues rests on [issued, concurrent_quota, no_half],
+    "an issued key is accepted on the next request, and an unknown one is not"
+        => issued depends on [read_your_writes, other_scheme],
+    "an acknowledged revocation takes effect on the next request"
+        => revocation_holds depends on [issued, revoked],
+    "a revocation whose answer was lost can be retried, and takes effect"
+        => revoked_again depends on [revocation_holds],
+    "a lookup without an answer causes a 503, never a 401, and never admits a request"
+        => no_answer depends on [revocation_holds],
+    "a write that did not arrive changes nothing"
+        => not_arrived depends on [issued],
+    "a rehash whose answer was lost fails no request"
+        => rehash_lost depends on [issued, candidates, rehashed, while_rehashed],
+    "concurrently issued keys never exceed a quota"
+        => quota_of_issues depends on [issued, concurrent_quota, no_half],
     "usage that did not arrive is counted by the next flush"
-        => usage_flushed rests on [issued, adds_up],
+        => usage_flushed depends on [issued, adds_up],
 });
 
-/// What is lost of a write: it never arrives, or it is applied and nobody hears of it.
+/// What is lost of a write: it never arrives, or it is applied and its acknowledgement is lost.
 const WRITE: Point = Point::Before(Call::Apply);
 const ACKNOWLEDGEMENT: Point = Point::After(Call::Apply);
 
@@ -106,8 +106,8 @@ impl Fixture {
         Ok((issued.key.reveal(), issued.record))
     }
 
-    /// A well-formed key that nobody issued.
-    fn stranger(&self) -> String {
+    /// A well-formed key that was never issued.
+    fn unknown_key(&self) -> String {
         valid(self.format.generate(None, None)).reveal()
     }
 }
@@ -116,7 +116,7 @@ fn new_key() -> NewKey {
     NewKey::new("key", Owner::tenant(tenant("acme")))
 }
 
-/// The code that refuses a key; `None` where it passes.
+/// The code with which a key is refused; `None` if it is accepted.
 async fn refused(authenticator: &Authenticator, key: &str) -> Option<ErrorCode> {
     authenticator
         .authenticate(&Presented(format!("Bearer {key}")))
@@ -135,11 +135,11 @@ async fn issued(store: Store) -> Checked {
             None,
             "what refuses a key that was just issued"
         );
-        let stranger = fixture.stranger();
+        let unknown_key = fixture.unknown_key();
         ensure_eq!(
-            refused(&authenticator, &stranger).await,
+            refused(&authenticator, &unknown_key).await,
             Some(ErrorCode::InvalidKey),
-            "what refuses a stranger's"
+            "what refuses an unknown key"
         );
     }
     Ok(())
@@ -176,7 +176,7 @@ async fn revoked_again(store: Store) -> Checked {
         let lost = matches!(unacknowledged, Err(ManageError::Store(_)));
         ensure!(
             lost,
-            "a revocation without an answer was told as {unacknowledged:?}"
+            "a revocation without an answer was reported as {unacknowledged:?}"
         );
         fixture.store.recover();
         let acknowledged = fixture.manager().revoke(&record.id, Some("second")).await?;
@@ -213,7 +213,7 @@ async fn no_answer(store: Store) -> Checked {
     let fixture = Fixture::new(store);
     let authenticator = fixture.authenticator(KeyHasher::sha256());
     let (key, record) = fixture.issue().await?;
-    let stranger = fixture.stranger();
+    let unknown_key = fixture.unknown_key();
     ensure_eq!(
         refused(&authenticator, &key).await,
         None,
@@ -221,7 +221,7 @@ async fn no_answer(store: Store) -> Checked {
     );
     fixture.store.fail(Point::After(Call::Find));
     for _ in 0..3 {
-        for (whose, key) in [("the key", &key), ("a stranger's", &stranger)] {
+        for (whose, key) in [("the key", &key), ("an unknown key", &unknown_key)] {
             let refused = refused(&authenticator, key).await;
             ensure_eq!(
                 refused,
@@ -238,9 +238,9 @@ async fn no_answer(store: Store) -> Checked {
         "what refuses it afterwards"
     );
     ensure_eq!(
-        refused(&authenticator, &stranger).await,
+        refused(&authenticator, &unknown_key).await,
         Some(ErrorCode::InvalidKey),
-        "what refuses the stranger's"
+        "what refuses the unknown key"
     );
     Ok(())
 }
@@ -250,11 +250,11 @@ async fn not_arrived(store: Store) -> Checked {
     fixture.store.fail(WRITE);
     ensure!(
         fixture.manager().issue(new_key()).await.is_err(),
-        "a key was issued that nobody keeps"
+        "a key was issued that was not stored"
     );
     fixture.store.recover();
     ensure_eq!(all(&store).await?.len(), 0, "how many keys there are");
-    // Applied and not acknowledged: the key is there, and whoever tries again gets another.
+    // Applied and not acknowledged: the key exists, and a retry issues another one.
     fixture.store.fail(ACKNOWLEDGEMENT);
     ensure!(
         fixture.manager().issue(new_key()).await.is_err(),
@@ -335,7 +335,7 @@ async fn quota_of_issues(store: Store) -> Checked {
     ensure_eq!(
         (issued.len(), all(&store).await?.len()),
         (4, 4),
-        "keys that were issued, and that there are"
+        "keys that were issued, and keys that exist"
     );
     let authenticator = fixture.authenticator(KeyHasher::sha256());
     for key in issued {
@@ -362,7 +362,7 @@ async fn usage_flushed(store: Store) -> Checked {
     fixture.store.fail(Point::Before(Call::RecordUsage));
     ensure!(
         authenticator.usage().flush(&fixture.store).await.is_err(),
-        "usage was told to be written and was not"
+        "usage was reported as written but was not"
     );
     fixture.store.recover();
     authenticator.usage().flush(&fixture.store).await?;

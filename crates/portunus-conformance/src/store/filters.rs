@@ -1,4 +1,4 @@
-//! Which keys a list has: what [`ListQuery::selects`] says, on every filter and on pages of any
+//! The selection of a list: as defined by [`ListQuery::selects`], for every filter and pages of any
 //! size.
 
 use super::paging::pages;
@@ -9,21 +9,21 @@ use portunus::store::ListQuery;
 
 checks!(CHECKS: Store {
     "a list is filtered by tenant"
-        => by_tenant rests on [whole_list],
+        => by_tenant depends on [whole_list],
     "a list is filtered by status at an instant"
-        => by_status rests on [whole_list],
+        => by_status depends on [whole_list],
     "a list is filtered by environment"
-        => by_environment rests on [whole_list],
-    "a list within workspaces leaves out whoever reaches another one"
-        => by_workspaces rests on [whole_list],
-    "a text is found in name, description and mask, in any case"
-        => by_text rests on [whole_list],
-    "a text to be found is taken as it stands, whatever characters it has"
-        => text_is_literal rests on [by_text],
-    "the case of ASCII letters alone is no matter in a text"
-        => ascii_case rests on [by_text],
+        => by_environment depends on [whole_list],
+    "a list within workspaces omits keys that reach another workspace"
+        => by_workspaces depends on [whole_list],
+    "a search text matches name, description and mask, ignoring case"
+        => by_text depends on [whole_list],
+    "a search text is matched literally, whatever characters it contains"
+        => text_is_literal depends on [by_text],
+    "a search ignores the case of ASCII letters only"
+        => ascii_case depends on [by_text],
     "filters combine"
-        => together rests on [by_tenant, by_status, by_environment, by_workspaces, by_text],
+        => together depends on [by_tenant, by_status, by_environment, by_workspaces, by_text],
 });
 
 async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, Failure> {
@@ -37,7 +37,7 @@ async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, F
     Ok(records)
 }
 
-/// Compares a list with what the query selects of all there are.
+/// Compares a list with what the query selects from all records.
 async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQuery) -> Checked {
     let mut expected: Vec<_> = records
         .iter()
@@ -51,7 +51,7 @@ async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQue
         ensure_eq!(
             pages(store, query).await?.concat(),
             expected,
-            "{what}, {limit} a page"
+            "{what}, {limit} per page"
         );
     }
     Ok(())
@@ -92,7 +92,7 @@ async fn by_status(store: Store) -> Checked {
     records[2].not_before = Some(at(2_000));
     records[3].expires_at = Some(at(2_000));
     records[4].revoked = Some(Revocation::new(at(900), None));
-    // Several at once: what is final comes first.
+    // Several states at once: final ones take precedence.
     (records[5].enabled, records[5].expires_at) = (false, Some(at(2_000)));
     (records[6].revoked, records[6].expires_at) =
         (Some(Revocation::new(at(900), None)), Some(at(2_000)));
@@ -333,7 +333,7 @@ async fn together(store: Store) -> Checked {
     }
     ensure!(
         store.get(&id("key00")).await?.is_some(),
-        "a listed key is not there by its id"
+        "a listed key was not found by its id"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Look-ups by digest and by id, and that a read sees every write before it.
+//! Lookups by digest and by id, and that a read sees every earlier write.
 
 use super::tools::{
     Store, all, apply, at, batch, delete, digest, found, found_id, id, insert, owned_by, peppered,
@@ -9,34 +9,33 @@ use portunus::key::{DigestScheme, KeyDigest, Revocation};
 use portunus::store::Rejected;
 
 checks!(FIRST: Store {
-    "a key is found by its whole digest and by nothing like it"
+    "a key is found by its exact digest and by no similar one"
         => whole_digest,
 });
 
 checks!(CHECKS: Store {
     "a deleted key is neither found nor listed nor primary"
-        => deleted rests on [what_is_known],
-    "every read sees the writes that were acknowledged before it"
-        => read_your_writes rests on [deleted, versions],
-    "a revoked key is found and says so"
-        => revoked rests on [read_your_writes],
-    "a digest of another scheme is another digest"
-        => other_scheme rests on [read_your_writes],
-    "a key is found under any of the candidates of one look-up"
-        => candidates rests on [other_scheme],
-    "a secret that was ended under one of its digests is ended under all candidates of one \
-     look-up"
-        => ended rests on [candidates, revoked],
-    "the newest digest of a secret decides, and nothing that another tenant did to an older one"
-        => foreign rests on [ended],
-    "a key that is found names the other keys on which it depends that its secret has it"
-        => others rests on [foreign],
-    "a rehashed key is found under its new digest only, and has no new version"
-        => rehashed rests on [other_scheme],
-    "the id and every digest of a deleted key stay known for good"
-        => tombstones rests on [rehashed],
-    "a key cannot be rehashed from a digest that is no longer its own, nor onto a known one"
-        => rehash_rejected rests on [tombstones],
+        => deleted depends on [known_id_or_digest],
+    "every read sees the writes acknowledged before it"
+        => read_your_writes depends on [deleted, versions],
+    "a revoked key is found with its revocation"
+        => revoked depends on [read_your_writes],
+    "the same bytes under another scheme are a different digest"
+        => other_scheme depends on [read_your_writes],
+    "a key is found under any of a lookup's candidate digests"
+        => candidates depends on [other_scheme],
+    "a secret revoked or deleted under one digest is so under all candidates of a lookup"
+        => ended depends on [candidates, revoked],
+    "the newest digest of a secret decides, whatever another tenant did to an older one"
+        => foreign depends on [ended],
+    "a found key lists the other keys on which the result depends"
+        => others depends on [foreign],
+    "a rehashed key is found only under its new digest, and keeps its version"
+        => rehashed depends on [other_scheme],
+    "the id and every digest of a deleted key are reserved permanently"
+        => tombstones depends on [rehashed],
+    "a key cannot be rehashed from a digest it no longer has, or to a known one"
+        => rehash_rejected depends on [tombstones],
 });
 
 async fn whole_digest(store: Store) -> Checked {
@@ -58,7 +57,7 @@ async fn whole_digest(store: Store) -> Checked {
             );
         }
     }
-    // Digests that differ in their last bytes only are different keys.
+    // Digests that differ only in their last bytes belong to different keys.
     for number in 0..16_u8 {
         let mut bytes = digest(1).to_bytes();
         bytes[31] = bytes[31].wrapping_add(number + 1);
@@ -78,7 +77,7 @@ async fn whole_digest(store: Store) -> Checked {
     ensure_eq!(
         found_id(&store, digest(1)).await?,
         Some(id("a")),
-        "beside its neighbours"
+        "with similar digests present"
     );
     Ok(())
 }
@@ -150,8 +149,7 @@ async fn candidates(store: Store) -> Checked {
 }
 
 async fn ended(store: Store) -> Checked {
-    // Three secrets, each of which has two keys; what is remembered of one tells nothing of
-    // another.
+    // Three secrets, each of which has two keys; the history of one does not affect another.
     let name = |key: &str, secret: u64| format!("{key}{secret}");
     for secret in 1..=3 {
         let other = portunus::store::Change::Insert {
@@ -169,7 +167,7 @@ async fn ended(store: Store) -> Checked {
         (
             1,
             [Some(id("a1")), Some(id("b1"))],
-            "two keys of one secret, that of the first digest",
+            "two keys of one secret: the key of the first digest",
         ),
         (2, [Some(id("a2")), Some(id("a2"))], "one of them revoked"),
         (
@@ -202,8 +200,8 @@ async fn ended(store: Store) -> Checked {
 }
 
 async fn foreign(store: Store) -> Checked {
-    // Three secrets of one tenant, whose older digest another tenant imported; and a fourth of
-    // which only the other's key is left.
+    // Three secrets of one tenant, whose older digest another tenant imported; and a fourth secret,
+    // of which only the other tenant's key is left.
     for secret in 1..=4 {
         let ours = portunus::store::Change::Insert {
             digest: peppered(secret),
@@ -218,18 +216,10 @@ async fn foreign(store: Store) -> Checked {
     .await?;
     apply(&store, [delete("theirs3"), delete("ours4")]).await?;
     let expected = [
-        (
-            1,
-            Some("ours1"),
-            "with another tenant's older key beside it",
-        ),
+        (1, Some("ours1"), "with another tenant's older key"),
         (2, Some("ours2"), "after the other tenant revoked its key"),
         (3, Some("ours3"), "after the other tenant deleted its key"),
-        (
-            4,
-            None,
-            "deleted, with another tenant's older key beside it",
-        ),
+        (4, None, "deleted, with another tenant's older key"),
     ];
     for (secret, expected, what) in expected {
         let found = store.find(&[peppered(secret), digest(secret)]).await?;
@@ -261,7 +251,7 @@ async fn others(store: Store) -> Checked {
     ensure_eq!(
         named(&asked).await?,
         Some(vec![id("a")]),
-        "a key with another tenant's beside it"
+        "a key with another tenant's"
     );
     let other_user = owned_by("c", "acme", "bob");
     apply(&store, [key(3, record("b")), key(4, other_user)]).await?;
@@ -282,16 +272,16 @@ async fn others(store: Store) -> Checked {
     ensure_eq!(
         named(&asked[3..]).await?,
         Some(vec![id("c"), id("b")]),
-        "without the one whose digest is not asked for"
+        "without the one whose digest is not requested"
     );
-    // Its deletion would end the secret, as that of the key under its present digest would.
+    // Deleting it would end the secret, as deleting the key with its current digest would.
     let moved = rehash("b", peppered(4), digest(4));
     let of_another = rehash("theirs", peppered(3), digest(3));
     apply(&store, [moved, of_another]).await?;
     ensure_eq!(
         named(&asked).await?,
         Some(vec![id("c"), id("a"), id("b")]),
-        "with the one that has another digest by now"
+        "with the one that has another digest now"
     );
     let early = key(0, owned_by("early", "evil", "eve"));
     apply(&store, [early, rehash("early", peppered(1), digest(1))]).await?;
@@ -337,7 +327,7 @@ async fn deleted(store: Store) -> Checked {
     );
     ensure!(
         store.get(&id("a")).await?.is_none(),
-        "a deleted key was got by its id"
+        "get returned a deleted key"
     );
     let listed: Vec<_> = all(&store)
         .await?
@@ -377,7 +367,7 @@ async fn tombstones(store: Store) -> Checked {
     }
     let why = rejected(&store, &batch([insert(3, record("a"))])).await?;
     ensure_eq!(why, Rejected::IdKnown(id("a")), "its id");
-    // The same for a key that was there for one batch only.
+    // The same for a key that existed within one batch only.
     apply(&store, [insert(4, record("c")), delete("c")]).await?;
     ensure_eq!(
         found_id(&store, digest(4)).await?,
@@ -434,7 +424,7 @@ async fn rehash_rejected(store: Store) -> Checked {
 async fn read_your_writes(store: Store) -> Checked {
     for round in 0..20_u64 {
         let name = format!("key{round}");
-        // Asked before it is there, so that a remembered miss is seen.
+        // Looked up before it exists, so that a cached miss is noticed.
         ensure_eq!(
             found_id(&store, digest(round)).await?,
             None,
@@ -482,7 +472,7 @@ async fn read_your_writes(store: Store) -> Checked {
         );
         ensure!(
             store.get(&id(&name)).await?.is_none(),
-            "round {round}: got by its id after its deletion"
+            "round {round}: get by its id after its deletion"
         );
         ensure_eq!(
             all(&store).await?.len(),

@@ -1,4 +1,4 @@
-//! The suite for a [`KeyLookup`] over a table that somebody else writes.
+//! The suite for a [`KeyLookup`] over a table that another component writes.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use portunus::store::{KeyLookup, StoredKey};
 
 type Put = dyn Fn(KeyDigest, KeyRecord) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// A look-up, and how its table is written.
+/// A lookup, and how its table is written.
 #[derive(Clone)]
 pub(super) struct Tried {
     lookup: Arc<dyn KeyLookup>,
@@ -26,16 +26,15 @@ impl fmt::Debug for Tried {
     }
 }
 
-/// Tries a [`KeyLookup`] against all that the trait promises, for a look-up that is no
-/// [`KeyStore`](portunus::KeyStore): [`key_store`](crate::key_store) tries the same, and more, of one
-/// that is.
+/// Checks a [`KeyLookup`] that is not a [`KeyStore`](portunus::KeyStore) against all promises of
+/// the trait. For one that is, [`key_store`](crate::key_store) includes these checks and more.
 ///
-/// `make` returns a look-up over an empty table each time. `put` writes a record under a digest into
-/// the table of a look-up, in the place of what it has under the record's id. When it is done, every
-/// look-up must see it.
+/// `make` returns a lookup over an empty table each time. `put` writes a record with a digest into
+/// the table of a lookup, and replaces the row with the record's id, if any. Once it is done, every
+/// lookup must see the row.
 ///
 /// # Errors
-/// Every root cause of checks that failed, with what was seen.
+/// Returns every root cause of failed checks, with what was observed.
 pub async fn key_lookup<L, F, Fut, P, Putting>(make: F, put: P) -> Result<(), Violations>
 where
     L: KeyLookup,
@@ -63,24 +62,24 @@ where
 }
 
 checks!(CHECKS: Tried {
-    "a key is found by its whole digest and by nothing like it"
+    "a key is found by its exact digest and by no similar one"
         => whole_digest,
-    "every look-up sees what was written before it"
-        => sees_writes rests on [whole_digest],
-    "a digest of another scheme is another digest"
-        => other_scheme rests on [sees_writes],
-    "a key is found under any of the candidates of one look-up"
-        => candidates rests on [other_scheme],
-    "a secret that was ended under one of its digests is ended under all candidates of one look-up"
-        => ended rests on [candidates],
-    "the newest digest of a secret decides, and nothing that another tenant did to an older one"
-        => foreign rests on [ended],
-    "a key that is found names the other keys on which it depends that its secret has it"
-        => others rests on [foreign],
-    "a record comes back as it was written"
-        => record_whole rests on [sees_writes],
-    "no digest shows in what a look-up returns or in its Debug"
-        => shows_no_digest rests on [whole_digest],
+    "every lookup sees earlier writes"
+        => sees_writes depends on [whole_digest],
+    "the same bytes under another scheme are a different digest"
+        => other_scheme depends on [sees_writes],
+    "a key is found under any of a lookup's candidate digests"
+        => candidates depends on [other_scheme],
+    "a secret revoked or deleted under one digest is so under all candidates of a lookup"
+        => ended depends on [candidates],
+    "the newest digest of a secret decides, whatever another tenant did to an older one"
+        => foreign depends on [ended],
+    "a found key lists the other keys on which the result depends"
+        => others depends on [foreign],
+    "a record is returned as it was written"
+        => record_whole depends on [sees_writes],
+    "no digest appears in a lookup's results or its Debug output"
+        => shows_no_digest depends on [whole_digest],
 });
 
 impl Tried {
@@ -88,18 +87,18 @@ impl Tried {
         (self.put)(digest, record).await;
     }
 
-    /// What is found, in both ways of looking up.
+    /// The key that both lookup methods find.
     async fn found(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, Failure> {
         let found = self.lookup.find(digests).await?;
         if let Some(now) = self.lookup.find_now(digests) {
             let [seen, expected] =
                 [&now?, &found].map(|key| key.as_ref().map(|k| k.record().clone()));
-            ensure_eq!(seen, expected, "what find_now answers beside find");
+            ensure_eq!(seen, expected, "find_now compared to find");
         }
         if let Some(found) = &found {
             ensure!(
                 digests.contains(found.digest()),
-                "a key was found under a digest that was not asked for"
+                "a key was found under a digest that was not requested"
             );
         }
         Ok(found)
@@ -222,7 +221,7 @@ async fn candidates(tried: Tried) -> Checked {
     ensure_eq!(
         tried.found_id(&others).await?,
         None,
-        "under candidates that are none of it"
+        "under candidates none of which is its digest"
     );
     Ok(())
 }
@@ -308,12 +307,12 @@ async fn shows_no_digest(tried: Tried) -> Checked {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let list: Vec<_> = bytes.iter().map(ToString::to_string).collect();
     for (what, shown) in [
-        ("the look-up", format!("{tried:?}")),
-        ("its answer", format!("{found:?}")),
+        ("the lookup", format!("{tried:?}")),
+        ("its result", format!("{found:?}")),
     ] {
         let plain = shown.to_lowercase().replace([' ', '\n', '\t'], "");
         let leaks = plain.contains(&hex) || plain.contains(&list.join(","));
-        ensure!(!leaks, "the Debug of {what} shows a digest");
+        ensure!(!leaks, "the Debug output of {what} contains a digest");
     }
     Ok(())
 }
@@ -323,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+    fn checks_depend_on_earlier_ones_and_have_unique_names() {
         crate::runner::assert_grounds(&[CHECKS]);
     }
 }

@@ -1,5 +1,4 @@
-//! The suite for a [`KeyStore`]: every sentence of the trait's promise, tried on a fresh store
-//! each.
+//! The suite for a [`KeyStore`]: every promise of the trait, each checked on a fresh store.
 
 mod batches;
 mod concurrency;
@@ -27,13 +26,13 @@ pub use lookups::key_lookup;
 use portunus::store::KeyStore;
 use tools::Store;
 
-/// Tries a [`KeyStore`] against all that the trait promises.
+/// Checks a [`KeyStore`] against all promises of the trait.
 ///
 /// `make` returns an empty store each time: a fresh database, schema or table. It is called once
-/// for each of about a hundred checks, which run one after the other; what a check does at once, it
-/// does in tasks of its own. Usage and signing states are tried where the store has them
-/// ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing)). How each check ended is printed, and
-/// the suite ends within 5 minutes, as [the crate](crate) says.
+/// for each of about a hundred checks, which run one after the other; concurrent operations of a
+/// check run in tasks of their own. Usage and signing states are checked if the store supports them
+/// ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing)). The outcome of each check is
+/// printed, and the suite ends within 5 minutes, as described for [the crate](crate).
 ///
 /// ```
 /// # async fn run() {
@@ -45,13 +44,13 @@ use tools::Store;
 /// # tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(run());
 /// ```
 ///
-/// What cannot be tried from outside is left to the store's own tests: that a row which cannot be
-/// read is an error, and in a list is named to nobody but its own tenant and the host; that a page
-/// looks at [`ListQuery::MOST_SCANNED`](portunus::store::ListQuery::MOST_SCANNED) records at most; that
-/// a read goes where writes are acknowledged; and that what was acknowledged outlives a crash.
+/// The store's own tests must cover what cannot be checked from outside: that a row that cannot be
+/// read is an error, and is named in a list only to its own tenant and the host; that a page
+/// examines at most [`ListQuery::MOST_SCANNED`](portunus::store::ListQuery::MOST_SCANNED) records;
+/// that reads go where writes are acknowledged; and that acknowledged writes survive a crash.
 ///
 /// # Errors
-/// Every check that failed, with what was seen.
+/// Returns every check that failed, with what was observed.
 pub async fn key_store<S, F, Fut>(make: F) -> Result<(), Violations>
 where
     S: KeyStore,
@@ -72,7 +71,7 @@ where
     for group in groups() {
         suite.run(group, &mut fresh).await;
     }
-    // What a store does not keep, it promises nothing of.
+    // A store without signing states makes no promises about them.
     if has_signing.load(Ordering::Relaxed) {
         suite.run(signing::CHECKS, &mut fresh).await;
     }
@@ -81,21 +80,22 @@ where
     }
     suite.run(driven::CHECKS, &mut fresh).await;
     for seed in 1..=walk::WALKS {
-        let sentence = format!("random batches do what a slow model does, from seed {seed}");
+        let sentence =
+            format!("random batches have the same effect as on a slow model, from seed {seed}");
         let walk = |store| Box::pin(walk::walk(store, seed)) as Checking;
         suite.walk(sentence, &mut fresh, walk).await;
     }
     suite.finish()
 }
 
-/// Tries a [`UsageStore`](portunus::store::UsageStore) against all that the trait promises.
+/// Checks a [`UsageStore`](portunus::store::UsageStore) against all promises of the trait.
 ///
-/// `make` returns an empty store of keys each time, whose [`usage`](KeyStore::usage) is what is tried:
-/// counts stand beside keys, and are gone with them. [`key_store`] tries the same of a store that
-/// has it.
+/// `make` returns an empty store of keys each time, whose [`usage`](KeyStore::usage) is checked:
+/// counts belong to keys, and are deleted with them. [`key_store`] includes the same checks for a
+/// store that supports usage.
 ///
 /// # Errors
-/// Every root cause of checks that failed, with what was seen.
+/// Returns every root cause of failed checks, with what was observed.
 pub async fn usage_store<S, F, Fut>(make: F) -> Result<(), Violations>
 where
     S: KeyStore,
@@ -105,14 +105,14 @@ where
     beside_keys("usage store", usage::CHECKS, make).await
 }
 
-/// Tries a [`SigningStore`](portunus::events::SigningStore) against all that the trait promises.
+/// Checks a [`SigningStore`](portunus::events::SigningStore) against all promises of the trait.
 ///
-/// `make` returns an empty store of keys each time, whose [`signing`](KeyStore::signing) is what is
-/// tried: it reads what [`Change::SetSigning`](portunus::store::Change::SetSigning) writes.
-/// [`key_store`] tries the same of a store that has it.
+/// `make` returns an empty store of keys each time, whose [`signing`](KeyStore::signing) is
+/// checked: it reads what [`Change::SetSigning`](portunus::store::Change::SetSigning) writes.
+/// [`key_store`] includes the same checks for a store that supports signing.
 ///
 /// # Errors
-/// Every root cause of checks that failed, with what was seen.
+/// Returns every root cause of failed checks, with what was observed.
 pub async fn signing_store<S, F, Fut>(make: F) -> Result<(), Violations>
 where
     S: KeyStore,
@@ -141,7 +141,7 @@ where
     suite.finish()
 }
 
-/// The checks of keys themselves, in their order: what others rest on comes first.
+/// The checks of keys themselves, in order: each group after those that it depends on.
 fn groups() -> [&'static [Check<Store>]; 11] {
     [
         lookup::FIRST,
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_rest_on_earlier_ones_and_no_two_have_one_name() {
+    fn checks_depend_on_earlier_ones_and_have_unique_names() {
         let beside = [signing::CHECKS, usage::CHECKS, driven::CHECKS];
         crate::runner::assert_grounds(&[&groups()[..], &beside].concat());
     }

@@ -1,4 +1,4 @@
-//! A store that is slow and obviously right: all rows in one vector, copied whole before each
+//! A slow and obviously correct store: all rows are in one vector, which is copied before each
 //! batch.
 
 use std::cmp::Reverse;
@@ -26,7 +26,7 @@ pub(super) struct Row {
 }
 
 impl Model {
-    /// The rows of keys that are not deleted, in the order of lists.
+    /// The rows of keys that are not deleted, in list order.
     pub(super) fn live(&self) -> Vec<&Row> {
         let mut live: Vec<_> = self.rows.iter().filter(|row| !row.deleted).collect();
         live.sort_by_key(|row| (Reverse(row.record.created_at), row.record.id.clone()));
@@ -67,7 +67,7 @@ impl Model {
         self.primaries.extend(key.map(|key| (owner.clone(), key)));
     }
 
-    /// Applies a batch, or changes nothing and says `false`.
+    /// Applies a batch, or changes nothing and returns `false`.
     pub(super) fn apply(&mut self, batch: &WriteBatch) -> bool {
         let mut next = self.clone();
         let (after, before): (Vec<_>, Vec<_>) = batch
@@ -99,7 +99,7 @@ impl Model {
                     .filter(|row| owner.includes(&row.record));
                 mine.filter(|row| row.record.counts_as_active(*at)).count() as u64 <= *limit
             }
-            other => unreachable!("no walk asks for {other:?}"),
+            other => unreachable!("no walk uses {other:?}"),
         }
     }
 

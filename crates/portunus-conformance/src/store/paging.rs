@@ -1,5 +1,5 @@
-//! Pages: a place in the order and not a number of rows, so that nobody is skipped or shown twice
-//! while keys come and go.
+//! Pages: a position in the order rather than a number of rows, so that no key is skipped or
+//! repeated while keys are added and deleted.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use portunus::key::KeyId;
 use portunus::store::{Cursor, ListQuery};
 
 checks!(CHECKS: Store {
-    "an empty list is one page without a next"
-        => empty_list rests on [whole_digest],
-    "pages put together are the whole list, newest first and then by id"
-        => whole_list rests on [whole_digest],
-    "a page has 1 to 500 keys, whatever limit is asked for"
-        => limits rests on [whole_list],
-    "keys that come and go between pages skip and repeat nobody else"
-        => while_changing rests on [whole_list, deleted],
-    "a place at which no key stands still divides the list"
-        => between rests on [while_changing],
-    "keys that were made in one second are told apart by the millisecond"
-        => milliseconds rests on [whole_list, times],
-    "keys of one instant are in the order of their ids' bytes, and no nanosecond makes a page \
-     lose or repeat one"
-        => instants rests on [between, milliseconds],
+    "an empty list is a single page without a next one"
+        => empty_list depends on [whole_digest],
+    "all pages together are the whole list, newest first and then by id"
+        => whole_list depends on [whole_digest],
+    "a page has 1 to 500 keys, whatever limit is requested"
+        => limits depends on [whole_list],
+    "keys added or deleted between pages cause no other key to be skipped or repeated"
+        => while_changing depends on [whole_list, deleted],
+    "a cursor that matches no key still divides the list"
+        => between depends on [while_changing],
+    "keys created within a second are ordered by the millisecond"
+        => milliseconds depends on [whole_list, times],
+    "keys of one instant are ordered by the bytes of their ids, and no nanosecond makes a page \
+     skip or repeat one"
+        => instants depends on [between, milliseconds],
 });
 
-/// 57 keys, several of them made at the same instant, in no order. Returns their ids in the order
-/// of the list.
+/// Inserts 57 keys, several of them created at the same instant, in no particular order. Returns
+/// their ids in list order.
 async fn crowd(store: &Store) -> Result<Vec<KeyId>, Failure> {
     let mut sorted = Vec::new();
     let mut changes = Vec::new();
@@ -45,13 +45,13 @@ async fn crowd(store: &Store) -> Result<Vec<KeyId>, Failure> {
     Ok(sorted.into_iter().map(|(_, id)| id).collect())
 }
 
-/// All pages of a query, one after the other.
+/// All pages of a query, in sequence.
 pub(super) async fn pages(store: &Store, mut query: ListQuery) -> Result<Vec<Vec<KeyId>>, Failure> {
     let mut pages = Vec::new();
     loop {
         let page = store.list(&query).await?;
         pages.push(page.items.iter().map(|key| key.id.clone()).collect());
-        ensure!(pages.len() <= 1_000, "there is no end of pages");
+        ensure!(pages.len() <= 1_000, "the pages do not end");
         match page.next {
             Some(next) => query.after = Some(next),
             None => return Ok(pages),
@@ -65,16 +65,16 @@ async fn whole_list(store: Store) -> Checked {
         let mut query = ListQuery::new(at(1_000));
         query.limit = limit;
         let pages = pages(&store, query).await?;
-        ensure_eq!(pages.concat(), sorted, "{limit} a page");
+        ensure_eq!(pages.concat(), sorted, "{limit} per page");
         let full = pages.iter().rev().skip(1).all(|page| page.len() == limit);
         ensure!(
             full,
-            "{limit} a page: the pages have {:?} keys",
+            "{limit} per page: the pages have {:?} keys",
             pages.iter().map(Vec::len).collect::<Vec<_>>()
         );
         ensure!(
             pages.iter().all(|page| !page.is_empty()),
-            "{limit} a page: the last page is empty"
+            "{limit} per page: the last page is empty"
         );
     }
     Ok(())
@@ -126,10 +126,10 @@ async fn while_changing(store: Store) -> Checked {
     loop {
         let page = store.list(&query).await?;
         seen.extend(page.items.iter().map(|key| key.id.clone()));
-        ensure!(seen.len() <= 200, "there is no end of pages");
+        ensure!(seen.len() <= 200, "the pages do not end");
         let Some(next) = page.next else { break };
-        // The last one shown goes away, somebody comes at its instant, before and after it, and
-        // somebody who is newest.
+        // The last key shown is deleted; others are added at its instant, sorted before and after
+        // it, and one that is the newest.
         for name in [
             format!("aaa{number}"),
             format!("zzz{number}"),
@@ -152,14 +152,14 @@ async fn while_changing(store: Store) -> Checked {
         .filter(|id| id.as_str().starts_with("key"))
         .cloned()
         .collect();
-    ensure_eq!(old, sorted, "those who were there from the beginning");
+    ensure_eq!(old, sorted, "the keys that existed from the beginning");
     let mut distinct = seen.clone();
     distinct.sort();
     distinct.dedup();
     ensure_eq!(
         seen.len(),
         distinct.len(),
-        "how many were shown, and how many different ones"
+        "how many keys were listed, and how many distinct ones"
     );
     Ok(())
 }
@@ -192,7 +192,7 @@ async fn between(store: Store) -> Checked {
         ensure_eq!(seen, rest, "after second {seconds} and {name}");
         ensure!(
             sorted.ends_with(&seen),
-            "the rest of the list is not its end"
+            "the rest of the list is not its tail"
         );
     }
     Ok(())
@@ -212,13 +212,13 @@ async fn milliseconds(store: Store) -> Checked {
         ensure_eq!(
             pages(&store, query).await?.concat(),
             expected,
-            "{limit} a page"
+            "{limit} per page"
         );
     }
     Ok(())
 }
 
-/// Ids that a language would put in another order, at times that a store may cut to one.
+/// Ids that a locale would sort differently, at times that a store may truncate to the same one.
 async fn instants(store: Store) -> Checked {
     let names = [
         "B", "a", "Z", "_", "b", "-", "A1", "A-", "a.b", "ab", "~", "0", "b~",
@@ -238,18 +238,18 @@ async fn instants(store: Store) -> Checked {
     let mut places = Vec::new();
     for key in store.list(&query).await?.items {
         let record = stored(&store, key.id.as_str()).await?;
-        ensure_eq!(record, key, "what get returns beside list");
+        ensure_eq!(record, key, "get compared to list");
         places.push((Reverse(record.created_at), record.id.clone()));
     }
     let mut sorted = places.clone();
     sorted.sort();
-    ensure_eq!(places, sorted, "the list, by the times that it tells");
-    ensure_eq!(places.len(), count, "how many keys there are");
+    ensure_eq!(places, sorted, "the list, by the times that it returns");
+    ensure_eq!(places.len(), count, "the number of keys");
     let ids = |rest: &[(_, KeyId)]| rest.iter().map(|(_, id)| id.clone()).collect::<Vec<_>>();
     for limit in [1, 2, 3, 7, count - 1] {
         query.limit = limit;
         let seen = pages(&store, query.clone()).await?.concat();
-        ensure_eq!(seen, ids(&places), "{limit} a page");
+        ensure_eq!(seen, ids(&places), "{limit} per page");
     }
     query.limit = 500;
     for nanos in [0, 1, 2, 999_999, 1_000_000, 1_000_002] {

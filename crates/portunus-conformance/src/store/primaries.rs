@@ -1,5 +1,4 @@
-//! Primary keys: which one it is when nobody has set one, when time ends it, and when somebody pins
-//! it.
+//! Primary keys: which key is primary if none was set, when one expires, and when one is pinned.
 
 use super::tools::{
     Store, acme, apply, at, batch, change, delete, id, insert, made_at, owned_by, primary, record,
@@ -10,36 +9,35 @@ use portunus::key::{KeyId, KeyKind, KeyRecord, Revocation};
 use portunus::store::{Change, OwnerRef, Rejected};
 
 checks!(FIRST: Store {
-    "without a key that was set the newest that can be is primary, of equally new ones the first \
-     by id"
-        => newest rests on [what_is_known],
+    "without an explicit primary key the newest eligible one is primary, the first by id among \
+     equally new ones"
+        => newest depends on [known_id_or_digest],
 });
 
 checks!(CHECKS: Store {
-    "a key that was set is primary whatever comes after it"
-        => set rests on [newest, versions],
-    "a primary key that expires gives way to the newest at that very instant"
-        => expired rests on [set],
-    "a primary key that is revoked, deleted or may no longer be primary gives way to the newest \
-     that can be"
-        => given_way rests on [expired, deleted],
-    "a disabled key and one whose time has not come stay primary"
-        => disabled rests on [set],
-    "a pinned successor stays primary, and an unpinned one gives way to a newer key"
-        => pinned rests on [expired],
-    "a primary key is pinned as the changes before leave it"
-        => pinned_in_order rests on [pinned],
+    "an explicit primary key stays primary when newer keys are added"
+        => set depends on [newest, versions],
+    "the newest key becomes primary at the instant when the primary key expires"
+        => expired depends on [set],
+    "the newest eligible key replaces a primary key that is revoked, deleted or no longer eligible"
+        => given_way depends on [expired, deleted],
+    "a disabled or not yet valid key stays primary"
+        => disabled depends on [set],
+    "a pinned successor stays primary, and an unpinned one is replaced by a newer key"
+        => pinned depends on [expired],
+    "pinning applies to the state after the preceding changes"
+        => pinned_in_order depends on [pinned],
     "a key of another owner cannot be set as primary"
-        => foreign_primary rests on [set],
-    "each kind of owner has a primary key of its own"
-        => owners rests on [set],
-    "access tokens and keys that may not be primary never are"
-        => never rests on [expired],
-    "primary keys are told alike for one owner and for many"
-        => many rests on [owners],
+        => foreign_primary depends on [set],
+    "each kind of owner has its own primary key"
+        => owners depends on [set],
+    "access tokens and ineligible keys are never primary"
+        => never depends on [expired],
+    "primary keys are the same whether read for one owner or for many"
+        => many depends on [owners],
 });
 
-/// The keys `a`, `b` and `c`, each a second newer than the one before.
+/// Inserts the keys `a`, `b` and `c`, each a second newer than the one before.
 async fn three(store: &Store) -> Checked {
     apply(
         store,
@@ -99,7 +97,7 @@ async fn set(store: Store) -> Checked {
     ensure_eq!(
         primary(&store, 2_000).await?,
         Some(id("a")),
-        "the key that was set, beside newer ones"
+        "the key that was set, among newer ones"
     );
     update(&store, "a", |record| record.name = "renamed".into()).await?;
     ensure_eq!(
@@ -147,7 +145,7 @@ async fn given_way(store: Store) -> Checked {
     ensure_eq!(
         primary(&store, 2_000).await?,
         Some(id("d")),
-        "after the one that was set may no longer be"
+        "after the one that was set is no longer eligible"
     );
     apply(&store, [set_primary("b")]).await?;
     update(&store, "b", revoke).await?;
@@ -202,31 +200,31 @@ async fn pinned(store: Store) -> Checked {
     ensure_eq!(
         primary(&store, 4_000).await?,
         Some(id("c")),
-        "the pinned successor, beside a newer key"
+        "the pinned successor, with a newer key"
     );
-    // Without a pin the newest takes over.
+    // Without a pin the newest key becomes primary.
     update(&store, "c", revoke).await?;
     apply(&store, [insert(5, made_at("e", 3_500))]).await?;
     ensure_eq!(
         primary(&store, 4_000).await?,
         Some(id("e")),
-        "the newest, where nobody has pinned"
+        "the newest, without a pin"
     );
-    // What time brought about is pinned too.
+    // A change by expiry is pinned too.
     update(&store, "e", |record| record.expires_at = Some(at(5_000))).await?;
     apply(&store, [set_primary("e")]).await?;
     apply(&store, [pin(5_000), insert(6, made_at("f", 6_000))]).await?;
     ensure_eq!(
         primary(&store, 6_000).await?,
         Some(id("d")),
-        "pinned when the one before had expired"
+        "pinned after the previous one had expired"
     );
     Ok(())
 }
 
 async fn pinned_in_order(store: Store) -> Checked {
-    // As keys are issued: the pin before keeps whoever is primary, the pin after takes the first
-    // key.
+    // As when keys are issued: the first pin keeps the current primary key, the second pin makes
+    // the first key primary.
     for (number, name) in (1..).zip(["a", "b", "c"]) {
         apply(
             &store,
@@ -321,27 +319,27 @@ async fn owners(store: Store) -> Checked {
         [set(&tenant_itself, "a"), set(&of_user, "d"), set(&any, "c")],
     )
     .await?;
-    let told = async |owner: &OwnerRef| -> Result<Option<KeyId>, Failure> {
+    let primary_of = async |owner: &OwnerRef| -> Result<Option<KeyId>, Failure> {
         Ok(store.primary(owner, at(2_000)).await?)
     };
     ensure_eq!(
-        told(&tenant_itself).await?,
+        primary_of(&tenant_itself).await?,
         Some(id("a")),
         "of the tenant itself"
     );
-    ensure_eq!(told(&of_user).await?, Some(id("d")), "of its user");
+    ensure_eq!(primary_of(&of_user).await?, Some(id("d")), "of its user");
     ensure_eq!(
-        told(&any).await?,
+        primary_of(&any).await?,
         Some(id("c")),
         "of all of the tenant's keys"
     );
     ensure_eq!(
-        told(&of_other).await?,
+        primary_of(&of_other).await?,
         Some(id("e")),
         "of the user of the same name of another tenant"
     );
     ensure_eq!(
-        told(&OwnerRef::TenantItself(tenant("other"))).await?,
+        primary_of(&OwnerRef::TenantItself(tenant("other"))).await?,
         None,
         "of another tenant itself"
     );
@@ -364,14 +362,14 @@ async fn never(store: Store) -> Checked {
     ensure_eq!(
         primary(&store, 2_000).await?,
         Some(id("a")),
-        "beside newer ones that cannot be"
+        "among newer ones that are not eligible"
     );
     for name in ["token", "unsigned"] {
         apply(&store, [set_primary(name)]).await?;
         ensure_eq!(
             primary(&store, 2_000).await?,
             Some(id("a")),
-            "after {name} was set, which cannot be"
+            "after {name} was set, which is not eligible"
         );
     }
     Ok(())
@@ -400,14 +398,14 @@ async fn many(store: Store) -> Checked {
         key: id("d"),
     };
     apply(&store, [set]).await?;
-    // In no order, some without a primary key, one of them twice.
+    // In no particular order, some without a primary key, one of them twice.
     let owners = [
         user_of("other", "u1"),
         OwnerRef::TenantItself(tenant("other")),
         user_of("acme", "u1"),
         OwnerRef::TenantItself(tenant("acme")),
         user_of("acme", "u2"),
-        user_of("acme", "nobody"),
+        user_of("acme", "unknown"),
         OwnerRef::Tenant(tenant("acme")),
         user_of("acme", "u1"),
     ];
@@ -425,7 +423,7 @@ async fn many(store: Store) -> Checked {
     ensure_eq!(
         store.primaries(&[], at(2_000)).await?,
         [],
-        "the primary keys of nobody"
+        "the primary keys of no owners"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Quotas: which keys count as active, and whose.
+//! Quotas: which keys count as active, and for which owner.
 
 use super::tools::{Store, apply, at, insert, owned_by, record, rejected, tenant, user};
 use crate::report::Checked;
@@ -6,10 +6,10 @@ use portunus::key::{KeyKind, Revocation};
 use portunus::store::{Condition, OwnerRef, Rejected, WriteBatch};
 
 checks!(CHECKS: Store {
-    "revoked and expired keys and access tokens do not count as active, disabled ones do"
-        => active rests on [after_changes],
-    "a quota counts the keys of its owner only"
-        => whose_quota rests on [active],
+    "revoked keys, expired keys and access tokens do not count as active, disabled keys do"
+        => active depends on [after_changes],
+    "a quota counts only its owner's keys"
+        => whose_quota depends on [active],
 });
 
 async fn active(store: Store) -> Checked {
@@ -76,7 +76,7 @@ async fn whose_quota(store: Store) -> Checked {
         (OwnerRef::TenantItself(tenant("other")), 0),
         (OwnerRef::Tenant(tenant("acme")), 4),
         (OwnerRef::Tenant(tenant("other")), 1),
-        (OwnerRef::Tenant(tenant("nobody")), 0),
+        (OwnerRef::Tenant(tenant("unknown")), 0),
     ];
     for (owner, active) in cases {
         let at_most = |limit| {

@@ -1,4 +1,4 @@
-//! Records as they come back: every field, at the ends of what is valid.
+//! Records as they are returned: every field, at the limits of validity.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,20 +18,20 @@ use portunus::scope::{MAX_SCOPE_LENGTH, Scope};
 use portunus::store::{ListQuery, WriteBatch};
 
 checks!(CHECKS: Store {
-    "times come back to the millisecond"
-        => times rests on [revoked],
-    "an empty list or text comes back as empty and an absent one as absent"
-        => empty_or_absent rests on [revoked],
-    "texts come back as they were given, whatever characters they have"
-        => texts rests on [revoked],
-    "a record comes back as it was inserted, with every field at its extreme"
-        => inserted rests on [times, empty_or_absent, texts],
-    "a record comes back as it was replaced, with every field at its extreme"
-        => replaced rests on [inserted, read_your_writes],
+    "times are returned to the millisecond"
+        => times depends on [revoked],
+    "empty lists and strings are returned as empty, and absent ones as absent"
+        => empty_or_absent depends on [revoked],
+    "strings are returned unchanged, whatever characters they contain"
+        => texts depends on [revoked],
+    "an inserted record is returned unchanged, with every field at its extreme"
+        => inserted depends on [times, empty_or_absent, texts],
+    "an updated record is returned unchanged, with every field at its extreme"
+        => replaced depends on [inserted, read_your_writes],
 });
 
-/// Visible ASCII of this length, beginning with all that databases and query languages know as
-/// special.
+/// Visible ASCII of this length, starting with everything that is special in databases and query
+/// languages.
 fn visible(length: usize) -> String {
     let special = r#"'"\%_;--`$1?:x*(){}[]<>&|^~!@#=+,./"#;
     special
@@ -90,7 +90,7 @@ fn extreme(name: &str, family: &KeyFamily, owner: Owner) -> KeyRecord {
     record
 }
 
-/// So many years, and milliseconds, after 1970.
+/// A number of years, and milliseconds, after 1970.
 fn far(years: u64, milliseconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH
         + Duration::from_secs(years * 31_556_952)
@@ -128,8 +128,8 @@ fn quotas() -> Quotas {
     valid(Quotas::new(list))
 }
 
-/// A whole 16 KiB. The names are in the order of length and alphabet alike: a store may keep
-/// either.
+/// The full 16 KiB. The names are in the same order by length and alphabetically: a store may keep
+/// either order.
 fn metadata() -> Metadata {
     let mut json = String::from(
         r#"{"a":[1,-1,9007199254740991,true,null,[],{}],"b":{"c":"\"\\ ü 日本 😀\n"},"d":""#,
@@ -163,14 +163,14 @@ async fn comes_back(store: &Store, number: u64, expected: &KeyRecord) -> Checked
     ];
     for (how, seen) in seen {
         let Some(seen) = seen else {
-            return Err(crate::report::Failure::new(format!("not there by {how}")));
+            return Err(crate::report::Failure::new(format!("not found by {how}")));
         };
         same(how, &seen, expected)?;
     }
     Ok(())
 }
 
-/// Field by field, so that what is told is short.
+/// Compares field by field, so that the message is short.
 fn same(how: &str, seen: &KeyRecord, expected: &KeyRecord) -> Checked {
     macro_rules! fields {
         ($($field:ident)+) => {$(
@@ -189,7 +189,7 @@ fn same(how: &str, seen: &KeyRecord, expected: &KeyRecord) -> Checked {
     fields!(workspaces allowed_ips quotas delegation scopes metadata);
     ensure!(
         seen == expected,
-        "the record of {} is not what was stored, by {how}",
+        "the record of {} is not the stored one, by {how}",
         expected.id
     );
     Ok(())
@@ -229,7 +229,7 @@ async fn replaced(store: Store) -> Checked {
             .await?;
         after.version += 1;
         comes_back(&store, 1, &after).await?;
-        // And back: nothing of the extremes may stay behind.
+        // And back: nothing of the extreme values may remain.
         let mut plain = record("a");
         plain.owner = owner.clone();
         plain.version = after.version;
@@ -316,7 +316,7 @@ async fn times(store: Store) -> Checked {
     }
     ensure!(
         stored(&store, "a").await?.expires_at.is_none(),
-        "a key without an end has one"
+        "a key without an expiry has one"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What keys sign events with: kept, told by one call alone, and gone with its key.
+//! Signing states: stored, returned by one call only, and deleted with their keys.
 
 use super::tools::{
     Store, all, apply, delete, digest, found, id, insert, peppered, put_a, record, rehash, signing,
@@ -10,12 +10,12 @@ use portunus::key::SigningState;
 use portunus::store::Change;
 
 checks!(CHECKS: Store {
-    "a signing state is kept as it was given until it is taken away"
-        => signing_kept rests on [versions, rehashed],
-    "a signing state is gone with its key"
-        => signing_gone rests on [signing_kept, deleted],
-    "neither a signing state nor a digest shows in what a store returns or in its Debug"
-        => secret rests on [whole_digest],
+    "a signing state is returned as stored until it is removed"
+        => signing_kept depends on [versions, rehashed],
+    "a signing state is deleted with its key"
+        => signing_gone depends on [signing_kept, deleted],
+    "no signing state or digest appears in a store's results or its Debug output"
+        => secret depends on [whole_digest],
 });
 
 fn set(name: &str, state: Option<SigningState>) -> Change {
@@ -25,7 +25,7 @@ fn set(name: &str, state: Option<SigningState>) -> Change {
     }
 }
 
-/// A state of bytes of every kind, zero and 255 among them.
+/// A state with bytes of every kind, including zero and 255.
 fn random_state(seed: u64) -> SigningState {
     let mut random = Random::new(seed);
     let mut bytes = [0_u8; SigningState::LENGTH];
@@ -44,22 +44,22 @@ async fn signing_kept(store: Store) -> Checked {
         "of a key that has none"
     );
     ensure_eq!(
-        states(&store)?.signing_state(&id("nobody")).await?,
+        states(&store)?.signing_state(&id("unknown")).await?,
         None,
-        "of a key that is not there"
+        "of a key that does not exist"
     );
     for seed in 0..4 {
         apply(&store, [set("a", Some(random_state(seed)))]).await?;
-        let told = states(&store)?.signing_state(&id("a")).await?;
+        let state = states(&store)?.signing_state(&id("a")).await?;
         ensure!(
-            told == Some(random_state(seed)),
-            "another signing state was returned than was set last"
+            state == Some(random_state(seed)),
+            "the returned signing state is not the last one that was set"
         );
     }
     ensure_eq!(
         states(&store)?.signing_state(&id("b")).await?,
         None,
-        "of the key beside it"
+        "of the other key"
     );
     update(&store, "a", |record| record.name = "renamed".into()).await?;
     apply(&store, [rehash("a", digest(1), peppered(1))]).await?;
@@ -70,13 +70,13 @@ async fn signing_kept(store: Store) -> Checked {
     ensure_eq!(
         stored(&store, "a").await?.version,
         2,
-        "the version: a signing state is no change of the record"
+        "the version: a signing state does not change the record"
     );
     apply(&store, [set("a", None)]).await?;
     ensure_eq!(
         states(&store)?.signing_state(&id("a")).await?,
         None,
-        "after it was taken away"
+        "after it was removed"
     );
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn signing_gone(store: Store) -> Checked {
     ensure_eq!(
         states(&store)?.signing_state(&id("b")).await?,
         None,
-        "of a key that was there for one batch only"
+        "of a key that existed within one batch only"
     );
     Ok(())
 }
@@ -136,7 +136,7 @@ async fn secret(store: Store) -> Checked {
         for (what, shown) in &shown {
             let plain = shown.to_lowercase().replace([' ', '\n', '\t'], "");
             let leaks = plain.contains(&hex) || plain.contains(&list.join(","));
-            ensure!(!leaks, "the Debug of {what} shows a {secret}");
+            ensure!(!leaks, "the Debug output of {what} contains a {secret}");
         }
     }
     Ok(())

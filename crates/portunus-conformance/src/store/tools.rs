@@ -1,5 +1,4 @@
-//! What the checks of a store share: keys with short names, and questions that are asked in every
-//! way there is.
+//! Shared by the checks of a store: keys with short names, and queries by every method.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +17,7 @@ use portunus::store::{
 
 pub(super) type Store = Arc<dyn KeyStore>;
 
-/// So many seconds after 2027-01-15 08:00:00 UTC.
+/// A number of seconds after 2027-01-15 08:00:00 UTC.
 pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
 }
@@ -53,7 +52,7 @@ fn bytes(number: u64) -> [u8; 32] {
     bytes
 }
 
-/// A digest of SHA-256, as random as a real one.
+/// A SHA-256 digest, as random as a real one.
 pub(super) fn digest(number: u64) -> KeyDigest {
     KeyDigest::new(DigestScheme::Sha256, bytes(number))
 }
@@ -63,7 +62,7 @@ pub(super) fn peppered(number: u64) -> KeyDigest {
     KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, bytes(number))
 }
 
-/// A key of acme's, made at second 1000.
+/// A key of acme's, created at second 1000.
 pub(super) fn record(name: &str) -> KeyRecord {
     let owner = Owner::tenant(tenant("acme"));
     let mut record = KeyRecord::new(
@@ -78,14 +77,14 @@ pub(super) fn record(name: &str) -> KeyRecord {
     record
 }
 
-/// The same, made at another second.
+/// The same, created at another second.
 pub(super) fn made_at(name: &str, seconds: u64) -> KeyRecord {
     let mut record = record(name);
     record.created_at = at(seconds);
     record
 }
 
-/// A key of a user of acme's.
+/// A key of a user of a tenant.
 pub(super) fn owned_by(name: &str, of: &str, by: &str) -> KeyRecord {
     let mut record = record(name);
     record.owner = Owner::user(tenant(of), user(by));
@@ -134,16 +133,16 @@ pub(super) async fn apply(store: &Store, changes: impl IntoIterator<Item = Chang
     Ok(store.apply(&batch(changes)).await?)
 }
 
-/// The key `a` of acme's, under digest 1.
+/// Inserts the key `a` of acme's, with digest 1.
 pub(super) async fn put_a(store: &Store) -> Checked {
     apply(store, [insert(1, record("a"))]).await
 }
 
-/// Why a batch is rejected, as it must be.
+/// The reason why a batch is rejected, as it must be.
 pub(super) async fn rejected(store: &Store, batch: &WriteBatch) -> Result<Rejected, Failure> {
     match store.apply(batch).await {
         Ok(()) => Err(Failure::new(format!(
-            "this was applied and had to be rejected: {}",
+            "this batch was applied but must be rejected: {}",
             shown(batch)
         ))),
         Err(error) => match error.as_rejected() {
@@ -153,7 +152,7 @@ pub(super) async fn rejected(store: &Store, batch: &WriteBatch) -> Result<Reject
     }
 }
 
-/// What is found under a digest, in both ways of looking up.
+/// The record that both lookup methods find under a digest.
 pub(super) async fn found(
     store: &Store,
     digest: KeyDigest,
@@ -165,7 +164,7 @@ pub(super) async fn found(
             found.as_ref().map(|key| key.record()),
             now.as_ref().map(|key| key.record()),
         );
-        ensure_eq!(records.1, records.0, "what find_now answers beside find");
+        ensure_eq!(records.1, records.0, "find_now compared to find");
     }
     if let Some(found) = &found {
         ensure!(
@@ -183,12 +182,12 @@ pub(super) async fn found_id(store: &Store, digest: KeyDigest) -> Result<Option<
         .map(|key| key.record().id.clone()))
 }
 
-/// The record of a key that must be there.
+/// The record of a key that must exist.
 pub(super) async fn stored(store: &Store, name: &str) -> Result<Arc<KeyRecord>, Failure> {
     store
         .get(&id(name))
         .await?
-        .ok_or_else(|| Failure::new(format!("there is no key {name}")))
+        .ok_or_else(|| Failure::new(format!("key {name} does not exist")))
 }
 
 /// The batch that changes a stored record.
@@ -210,7 +209,7 @@ pub(super) async fn update(
     Ok(store.apply(&change(store, name, mend).await?).await?)
 }
 
-/// Every record, newest first; at most 500.
+/// All records, newest first; at most 500.
 pub(super) async fn all(store: &Store) -> Result<Vec<Arc<KeyRecord>>, Failure> {
     let mut query = ListQuery::new(at(1_000));
     query.limit = 500;
@@ -221,26 +220,26 @@ pub(super) async fn primary(store: &Store, seconds: u64) -> Result<Option<KeyId>
     Ok(store.primary(&acme(), at(seconds)).await?)
 }
 
-/// Where uses are counted.
+/// The store's usage counts.
 pub(super) fn counts(store: &Store) -> Result<Arc<dyn UsageStore>, Failure> {
-    let none = || Failure::new("the store keeps no counts any more");
+    let none = || Failure::new("the store no longer supports usage");
     store.usage().ok_or_else(none)
 }
 
-/// Where signing states are read.
+/// The store's signing states.
 pub(super) fn states(store: &Store) -> Result<Arc<dyn SigningStore>, Failure> {
-    let none = || Failure::new("the store keeps no signing states any more");
+    let none = || Failure::new("the store no longer supports signing");
     store.signing().ok_or_else(none)
 }
 
-/// How a key was used.
+/// The usage of a key.
 pub(super) async fn used(store: &Store, name: &str) -> Result<Usage, Failure> {
     let usage = counts(store)?.usage_of(&[id(name)]).await?;
-    let none = || Failure::new(format!("no answer about the use of {name}"));
+    let none = || Failure::new(format!("no usage was returned for {name}"));
     usage.into_iter().next().ok_or_else(none)
 }
 
-/// All that can be asked about some keys: to be compared before and after.
+/// All observable state of some keys, for comparison before and after.
 #[derive(Debug, PartialEq)]
 pub(super) struct Snapshot {
     listed: Vec<Arc<KeyRecord>>,

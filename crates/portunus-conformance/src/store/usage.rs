@@ -1,5 +1,5 @@
-//! Use of keys: counts that only rise, times that never move back, hours that can be asked for and
-//! forgotten.
+//! Usage of keys: counts that only grow, times that never decrease, and hours that can be read and
+//! deleted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use crate::report::{Checked, Failure};
 use portunus::store::{Condition, HourOfUse, Usage, UsageDelta};
 
 checks!(CHECKS: Store {
-    "usage adds up, and its time never moves back"
-        => adds_up rests on [whole_digest],
-    "a count that would overflow stays at its most"
-        => saturates rests on [adds_up],
-    "usage of keys that are not there is skipped, and that of others kept"
-        => skips rests on [adds_up],
-    "usage outlives updates and rehashes, and is no new version"
-        => outlives rests on [adds_up, versions, rehashed],
-    "usage is told alike of one key and of several"
-        => alike rests on [adds_up],
-    "no usage is lost when many record it at once"
-        => concurrent_usage rests on [adds_up],
-    "usage is told by the hour, the oldest first, without the hours of no use"
-        => by_hour rests on [adds_up],
-    "hours are forgotten and totals stay"
-        => forgotten rests on [by_hour],
-    "the hours of a deleted key are gone with it"
-        => hours_gone rests on [by_hour, deleted, early_condition],
+    "usage accumulates, and its time never decreases"
+        => adds_up depends on [whole_digest],
+    "a count saturates instead of overflowing"
+        => saturates depends on [adds_up],
+    "usage of unknown keys is ignored, and that of others is recorded"
+        => skips depends on [adds_up],
+    "usage survives updates and rehashes, and does not change versions"
+        => outlives depends on [adds_up, versions, rehashed],
+    "usage is the same whether read for one key or for several"
+        => alike depends on [adds_up],
+    "no usage is lost when it is recorded concurrently"
+        => concurrent_usage depends on [adds_up],
+    "hourly usage is returned oldest first, without hours of no use"
+        => by_hour depends on [adds_up],
+    "old hours are deleted and totals are kept"
+        => forgotten depends on [by_hour],
+    "the hours of a key are deleted with it"
+        => hours_gone depends on [by_hour, deleted, early_condition],
 });
 
 const HOUR: u64 = 3600;
 
-/// So many seconds after a whole hour.
+/// A number of seconds after a full hour.
 fn hour(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(500_000 * HOUR + seconds)
 }
@@ -111,8 +111,8 @@ async fn saturates(store: Store) -> Checked {
             .record_usage(&[used("a", count, at(5_000), None)])
             .await?;
         let now = usage(&store).await?.0;
-        ensure!(now >= before, "the count went back from {before} to {now}");
-        // Stores whose numbers are signed may stop there.
+        ensure!(now >= before, "the count decreased from {before} to {now}");
+        // Stores with signed numbers may saturate there.
         ensure!(
             now >= u64::MAX / 2,
             "{count} more uses than {before} were counted as {now}"
@@ -128,22 +128,22 @@ async fn skips(store: Store) -> Checked {
         [insert(1, record("a")), insert(2, record("b")), delete("b")],
     )
     .await?;
-    let deltas = ["b", "nobody", "a"].map(|name| used(name, 1, at(5_000), None));
+    let deltas = ["b", "unknown", "a"].map(|name| used(name, 1, at(5_000), None));
     counts(&store)?.record_usage(&deltas).await?;
     ensure_eq!(
         usage(&store).await?.0,
         1,
-        "the count of the key that is there"
+        "the count of the key that exists"
     );
-    for name in ["b", "nobody"] {
+    for name in ["b", "unknown"] {
         ensure!(
             store.get(&id(name)).await?.is_none(),
-            "usage brought {name} into being"
+            "usage created {name}"
         );
         let hours = counts(&store)?
             .usage_by_hour(&id(name), hour(0), at(9_000_000))
             .await?;
-        ensure_eq!(hours.hours, [], "the hours of {name}, which is not there");
+        ensure_eq!(hours.hours, [], "the hours of {name}, which does not exist");
     }
     counts(&store)?.record_usage(&[]).await?;
     Ok(())
@@ -179,20 +179,24 @@ async fn alike(store: Store) -> Checked {
     counts(&store)?
         .record_usage(&[used("b", 3, at(5_000), ip(9))])
         .await?;
-    let ids = [id("a"), id("nobody"), id("b")];
+    let ids = [id("a"), id("unknown"), id("b")];
     let together: Vec<Usage> = counts(&store)?.usage_of(&ids).await?;
-    ensure_eq!(together.len(), ids.len(), "how many keys are told of");
+    ensure_eq!(
+        together.len(),
+        ids.len(),
+        "the number of keys in the result"
+    );
     let got = [used_by(&store, "a").await?, used_by(&store, "b").await?];
-    let [nobody, got_none] = [together[1], used_by(&store, "nobody").await?];
+    let [unknown, got_none] = [together[1], used_by(&store, "unknown").await?];
     ensure_eq!(
         [together[0], together[2]],
         got,
-        "usage of several keys, beside usage of each"
+        "usage of several keys, compared to usage of each"
     );
     ensure_eq!(
-        [nobody, got_none],
+        [unknown, got_none],
         [Usage::default(); 2],
-        "of a key that is not there"
+        "of a key that does not exist"
     );
     ensure_eq!((got[0], got[1].count), (Usage::default(), 3), "usage");
     Ok(())
@@ -206,7 +210,7 @@ async fn concurrent_usage(store: Store) -> Checked {
         tasks.spawn(async move {
             for turn in 0..10 {
                 let last = at(5_000 + (node * 7 + turn * 3) % 50);
-                // In either order, as batches of nodes are.
+                // In either order, as batches of several nodes may be.
                 let mut deltas = [used("a", 1, last, None), used("b", 2, last, None)];
                 if node % 2 == 0 {
                     deltas.reverse();
@@ -257,11 +261,11 @@ async fn by_hour(store: Store) -> Checked {
         (10 * HOUR, 0, &[]),
     ];
     for (from, to, expected) in cases {
-        let told = counts(&store)?
+        let hourly = counts(&store)?
             .usage_by_hour(&id("a"), hour(from), hour(to))
             .await?;
         ensure_eq!(
-            told.hours,
+            hourly.hours,
             expected,
             "from second {from} to before second {to}"
         );
@@ -282,7 +286,7 @@ async fn forgotten(store: Store) -> Checked {
         ensure_eq!(
             counts(&store)?.forget_usage_before(hour(before)).await?,
             0,
-            "how many hours were forgotten: {what}"
+            "how many hours were deleted: {what}"
         );
     }
     ensure_eq!(
@@ -293,11 +297,11 @@ async fn forgotten(store: Store) -> Checked {
         "how many were: two of each key"
     );
     for name in ["a", "b"] {
-        let told = counts(&store)?
+        let hourly = counts(&store)?
             .usage_by_hour(&id(name), hour(0), hour(10 * HOUR))
             .await?;
         ensure_eq!(
-            told.hours,
+            hourly.hours,
             [HourOfUse::new(hour(5 * HOUR), 5)],
             "what is left of {name}"
         );
@@ -323,10 +327,10 @@ async fn hours_gone(store: Store) -> Checked {
     counts(&store)?.record_usage(&deltas).await?;
     let end = hour(2 * DAYS * 24 * HOUR);
     let count = async |name: &str| -> Result<usize, Failure> {
-        let told = counts(&store)?
+        let hourly = counts(&store)?
             .usage_by_hour(&id(name), hour(0), end)
             .await?;
-        Ok(told.hours.len())
+        Ok(hourly.hours.len())
     };
     let year = usize::try_from(DAYS)?;
     ensure_eq!(count("a").await?, year, "hours before");
@@ -342,11 +346,11 @@ async fn hours_gone(store: Store) -> Checked {
     );
     apply(&store, [delete("a")]).await?;
     ensure_eq!(count("a").await?, 0, "hours of the deleted key");
-    ensure_eq!(count("b").await?, 1, "hours of the key beside it");
+    ensure_eq!(count("b").await?, 1, "hours of the other key");
     ensure_eq!(
         counts(&store)?.forget_usage_before(end).await?,
         1,
-        "how many hours were left to forget"
+        "how many hours were left to delete"
     );
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! Random batches, applied to the store and to the [`Model`]: both must do the same, whatever is
-//! asked.
+//! Random batches, applied to the store and to the [`Model`]: both must behave the same.
 //!
-//! Most of what is asked is sensible, so that walks get far: versions, digests and primaries are
-//! mostly those that are stored.
+//! Most batches are plausible, so that walks get far: versions, digests and primary keys are mostly
+//! the stored ones.
 
 use super::model::Model;
 use super::tools::{
@@ -15,7 +14,7 @@ use crate::runner::shown;
 use portunus::key::{KeyDigest, KeyKind, KeyRecord, Revocation};
 use portunus::store::{Change, Condition, OwnerRef, UsageDelta, WriteBatch};
 
-/// How many walks there are.
+/// The number of walks.
 pub(super) const WALKS: u64 = 10;
 const STEPS: u64 = 60;
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -33,15 +32,11 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
             )
         };
         match applied {
-            Ok(()) => ensure!(
-                expected,
-                "{}\nwas applied and had to be rejected",
-                context()
-            ),
+            Ok(()) => ensure!(expected, "{}\nwas applied but must be rejected", context()),
             Err(error) if error.as_rejected().is_some() => {
                 ensure!(
                     !expected,
-                    "{}\nwas rejected ({error}) and had to be applied",
+                    "{}\nwas rejected ({error}) but must be applied",
                     context()
                 );
             }
@@ -55,7 +50,8 @@ pub(super) async fn walk(store: Store, seed: u64) -> Checked {
                 model.record_usage(&deltas);
             }
         }
-        // The list has every record; the rest is asked for now and then, as most of it stays.
+        // The list contains every record; the rest is queried now and then, as most of it does not
+        // change.
         let agreed = async {
             listed_alike(&store, &model).await?;
             if random.one_in(5) || step == STEPS - 1 {
@@ -104,12 +100,12 @@ fn some_record(random: &mut Random) -> KeyRecord {
         record.owner.tenant_id = tenant(of);
         record
     };
-    mend(random, &mut record);
+    alter(random, &mut record);
     record
 }
 
-/// Other facts, those among them that decide who is active and primary.
-fn mend(random: &mut Random, record: &mut KeyRecord) {
+/// Changes the record, including the facts that determine which keys are active and primary.
+fn alter(random: &mut Random, record: &mut KeyRecord) {
     record.name = format!("name {}", random.below(1_000));
     record.created_at = at(random.below(3));
     record.expires_at = random.one_in(2).then(|| at(random.between(4, 8)));
@@ -139,14 +135,14 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
             }
             5..=6 => {
                 let mut record = some_record(random);
-                // One update of a key in a batch: a second one would not be one version higher.
+                // One update of a key per batch: a second one would have the wrong version.
                 if replaced.contains(&record.id) {
                     continue;
                 }
                 replaced.push(record.id.clone());
                 if let Some(row) = model.row(&record.id).filter(|_| !random.one_in(6)) {
                     record = row.record.clone();
-                    mend(random, &mut record);
+                    alter(random, &mut record);
                     if random.one_in(5) {
                         record.version = random.between(1, 4);
                     }
@@ -257,7 +253,7 @@ async fn listed_alike(store: &Store, model: &Model) -> Checked {
     Ok(())
 }
 
-/// Asks the store all else that the model can answer.
+/// Queries everything else that the model can answer.
 async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
     let live = model.live();
     for number in 0..DIGESTS {
@@ -286,12 +282,12 @@ async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
             let signing = states.signing_state(&id(name)).await?;
             ensure!(
                 signing.as_ref() == row.and_then(|row| row.signing.as_ref()),
-                "{name} signs with another state than was set"
+                "the signing state of {name} is not the one that was set"
             );
         }
         if let Some(counts) = store.usage() {
-            let told = counts.usage_by_hour(&id(name), at(0), at(100_000)).await?;
-            let hours: Vec<_> = told
+            let hourly = counts.usage_by_hour(&id(name), at(0), at(100_000)).await?;
+            let hours: Vec<_> = hourly
                 .hours
                 .iter()
                 .map(|hour| (hour.start, hour.count))
@@ -307,14 +303,14 @@ async fn agree(store: &Store, model: &Model, random: &mut Random) -> Checked {
     ensure_eq!(
         together.len(),
         owners.len(),
-        "how many primary keys are told"
+        "the number of primary keys in the result"
     );
-    for (owner, told) in owners.iter().zip(together) {
+    for (owner, batched) in owners.iter().zip(together) {
         let expected = model.primary(owner, at);
         ensure_eq!(
-            [store.primary(owner, at).await?, told],
+            [store.primary(owner, at).await?, batched],
             [expected.clone(), expected],
-            "the primary key of {owner:?} at {at:?}, alone and among others"
+            "the primary key of {owner:?} at {at:?}, separately and among others"
         );
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! The actix-web adapter on real sockets: what a server does with refusals, bodies, upgrades and
-//! several workers.
+//! Tests of the actix-web adapter on real sockets: refusals, bodies, upgrades and several workers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use portunus_test_support::{Fixture, scope, stranger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A server on a port of its own, stopped when the test ends.
+/// A server on its own port, stopped when the test ends.
 struct Server {
     address: SocketAddr,
     handle: ServerHandle,
@@ -41,7 +40,7 @@ impl Server {
             > + 'static,
         B: body::MessageBody + 'static,
     {
-        // What a host does that ends TLS itself: here the port's clients are as good as encrypted.
+        // Simulates a host that terminates TLS itself: clients of this port count as encrypted.
         let server = HttpServer::new(app)
             .workers(workers)
             .on_connect(|_, data| {
@@ -64,8 +63,8 @@ impl Server {
         }
     }
 
-    /// The answer to a request on a connection of its own, and whether the connection ended after
-    /// it.
+    /// Returns the response to a request on its own connection, and whether the connection was
+    /// closed afterwards.
     async fn ask(&self, head: &str) -> Answer {
         let mut connection = self.connect().await;
         connection.send(format!("{head}\r\n\r\n").as_bytes()).await;
@@ -106,7 +105,7 @@ impl Connection {
         soon(self.stream.write_all(bytes)).await.unwrap();
     }
 
-    /// Reads until this is there, and hands out everything up to its end.
+    /// Reads until this text appears, and returns everything up to its end.
     async fn until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self
@@ -132,7 +131,7 @@ impl Connection {
         self.unread.extend_from_slice(&buffer[..read]);
     }
 
-    /// The next head.
+    /// Reads the next response head.
     async fn head(&mut self) -> (u16, String) {
         let head = String::from_utf8(self.until(b"\r\n\r\n").await).unwrap();
         (head[9..12].parse().unwrap(), head)
@@ -255,7 +254,8 @@ async fn a_body_arrives_whole_after_the_key_was_looked_up() {
             .await;
         connection.send(&[b'x'; 100_000]).await;
         assert_eq!(connection.answer(false).await.text(), "100000");
-        // And announced: the body is asked for, and the answer follows on the same connection.
+        // The body is requested with `100 Continue`, and the response follows on the same
+        // connection.
         connection
             .send(format!("{post}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").as_bytes())
             .await;
@@ -280,7 +280,7 @@ async fn an_announced_body_is_refused_without_a_key() {
     connection
         .send(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         .await;
-    // The server asks for it before any middleware runs; the refusal does not wait for it.
+    // The server asks for the body before any middleware runs; the refusal does not wait for it.
     let (status, _) = connection.head().await;
     let status = if status == 100 {
         connection.answer(false).await.status
@@ -326,7 +326,7 @@ async fn a_connection_is_upgraded_with_a_key_only() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let auth = auth(&fixture).await;
-    // Sends back what it gets, as a web socket would in frames.
+    // Echoes what it receives, like a WebSocket without frames.
     let upgrade = |_: KeyPrincipal, payload: web::Payload| async {
         HttpResponse::SwitchingProtocols()
             .upgrade("websocket")
@@ -387,7 +387,7 @@ async fn a_head_request_gets_the_fields_without_the_body() {
         let answer = connection.answer(true).await;
         assert_eq!(answer.status, status);
         assert_ne!(answer.field("content-length"), Some("0"));
-        // Nothing follows but the next answer.
+        // Only the next response follows.
         connection
             .send(format!("{}\r\n\r\n", get("/", &key)).as_bytes())
             .await;
@@ -475,7 +475,7 @@ async fn a_token_of_a_megabyte_reaches_no_store() {
     });
     let mut connection = server.connect().await;
     let head = get("/", &"a".repeat(1 << 20));
-    // The server may answer, and close, before it has read everything.
+    // The server may answer and close the connection before it has read everything.
     let request = format!("{head}\r\n\r\n");
     let _ = soon(connection.stream.write_all(request.as_bytes())).await;
     let mut answer = Vec::new();
@@ -539,7 +539,7 @@ async fn middleware_further_out_sees_refusals_and_answers_preflights() {
 }
 
 #[actix_web::test]
-async fn the_server_says_who_is_at_the_other_end_and_over_what() {
+async fn the_peer_address_and_tls_version_come_from_the_server() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let builder = fixture

@@ -1,5 +1,5 @@
-//! The usual layers around ours, in the order that the documentation of `adapter::tower` gives,
-//! over a real socket: each does its work on refusals, too, and none logs a key.
+//! The usual layers around ours, in the order documented in `adapter::tower`, over a real socket:
+//! each also works on refusals, and none logs a key.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,13 +35,13 @@ struct Site {
     store: FaultyStore,
     trail: AuditTrail,
     log: MemoryAudit,
-    /// Has the scope `a`.
+    /// A key with the scope `a`.
     key: String,
-    /// Has none.
+    /// A key without scopes.
     weak: String,
 }
 
-/// The order of the documentation, outermost first.
+/// The documented order, outermost first.
 fn around(app: Router, limit: Duration) -> Router {
     let cors = CorsLayer::new()
         .allow_origin([ORIGIN.parse().unwrap()])
@@ -194,7 +194,7 @@ async fn every_refusal_carries_the_fields_of_cors_and_the_id_that_the_audit_know
 }
 
 #[tokio::test]
-async fn answers_and_refusals_are_compressed_and_keep_what_they_tell() {
+async fn answers_and_refusals_are_compressed_and_keep_their_fields() {
     let site = site(crate::wire::PATIENCE).await;
     for (key, status, told) in [
         (&site.key, 200, "ratelimit"),
@@ -214,7 +214,7 @@ async fn answers_and_refusals_are_compressed_and_keep_what_they_tell() {
 }
 
 #[tokio::test]
-async fn a_limit_of_time_outside_bounds_the_look_up_too_and_the_audit_says_abandoned() {
+async fn an_outer_timeout_also_bounds_the_lookup_and_the_audit_outcome_is_abandoned() {
     let site = site(Duration::from_secs(1)).await;
     site.store.hold(READ);
     let (reply, _) = site.ask(&site.key, &[]).await;

@@ -1,4 +1,5 @@
-//! The adapters and what usually stands around them: other layers, real clients, real sockets, telemetry.
+//! Tests of the adapters with their usual surroundings: other layers, real clients, real sockets,
+//! telemetry.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A host's own idea of a caller, made once for each request; and requirements as a layer, an
-//! extractor and a call, which say the same.
+//! A host's own principal type, mapped once per request; and requirements as a layer, an extractor
+//! and a call, which give the same answers.
 
 use std::fmt;
 use std::future::pending;
@@ -88,7 +88,7 @@ async fn door(late: bool) -> Door {
 }
 
 impl Door {
-    /// With a quota, a directory, a trail and words of its own.
+    /// With a quota, a directory, an audit trail and its own renderer.
     fn builder(&self) -> Setup {
         let limiter = LocalLimiter::builder()
             .clock(self.fixture.clock.clone())
@@ -134,7 +134,7 @@ fn behind(layer: AuthLayer) -> Router {
         .route_layer(layer)
 }
 
-/// To an inner API the outer one's key is a key in the wrong place.
+/// For an inner API, the outer API's key is unknown.
 async fn without_the_key(mut request: Request<Body>) -> Request<Body> {
     request.headers_mut().remove("authorization");
     request
@@ -200,7 +200,8 @@ async fn the_host_is_asked_once_for_each_request_that_was_let_through() {
 }
 
 #[tokio::test]
-async fn the_host_is_not_asked_about_nobody_and_what_another_layer_left_is_taken_away() {
+async fn the_mapping_is_not_called_for_anonymous_requests_and_another_layers_principal_is_removed()
+{
     let door = door(false).await;
     let asked = Arc::<AtomicUsize>::default();
     let mapped = |layer: AuthLayer, name: &'static str| {
@@ -297,7 +298,7 @@ async fn a_refusal_of_the_host_is_answered_in_its_words_with_the_quota_and_is_au
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_host_for_a_delegated_request_names_the_user_who_was_acted_for() {
+async fn a_refusal_by_the_host_of_a_delegated_request_names_the_actor() {
     let door = door(false).await;
     let layer = door
         .layer()
@@ -313,7 +314,7 @@ async fn a_refusal_of_the_host_for_a_delegated_request_names_the_user_who_was_ac
 }
 
 #[tokio::test]
-async fn a_refusal_that_the_host_keeps_and_gives_again_is_told_like_a_fresh_one() {
+async fn a_refusal_that_the_host_returns_twice_is_reported_like_a_new_one() {
     static KEPT: LazyLock<AuthError> = LazyLock::new(|| Closed.into());
     let door = door(false).await;
     let layer = door
@@ -349,7 +350,7 @@ async fn a_client_that_goes_away_while_the_host_is_asked_is_abandoned_with_its_k
 }
 
 #[tokio::test]
-async fn a_mapping_that_panics_lets_nobody_in() {
+async fn a_request_does_not_pass_if_the_mapping_panics() {
     let door = door(false).await;
     let layer = door
         .layer()
@@ -448,7 +449,7 @@ async fn a_requirement_says_the_same_as_a_layer_an_extractor_and_a_call() {
 }
 
 #[test]
-fn no_view_of_a_request_prints_what_its_fields_hold() {
+fn no_request_view_prints_field_values() {
     const SECRET: &str = "acme_live_sk_TopSecret";
     let bearer = format!("Bearer {SECRET}");
     let request = http::Request::get("/documents?key=acme_live_sk_TopSecret")

@@ -1,5 +1,5 @@
-//! The actix-web adapter inside of an application: what it puts into requests and answers, what
-//! handlers take, whom it demands of, and what the audit is told.
+//! The actix-web adapter inside an application: request and response contents, extractors,
+//! requirements and audit events.
 
 use std::cell::Cell;
 use std::fmt;
@@ -33,12 +33,12 @@ struct Door {
     fixture: Fixture,
     trail: AuditTrail,
     log: MemoryAudit,
-    /// Has the scope `a`.
+    /// A key with the scope `a`.
     key: String,
     record: Arc<KeyRecord>,
 }
 
-/// A house, once with a store that answers at once, once with one that must be awaited.
+/// Fixtures with a store that answers at once and with one that must be awaited.
 async fn door(late: bool) -> Door {
     let (fixture, log) = (Fixture::new(), MemoryAudit::new(100));
     let trail = AuditTrail::builder().sink(log.clone()).build();
@@ -80,7 +80,7 @@ impl Door {
     fn get(&self, path: &str) -> TestRequest {
         get(path).insert_header((AUTHORIZATION, format!("Bearer {}", self.key)))
     }
-    /// The events since the last time.
+    /// Returns the events since the last call.
     async fn events(&self) -> Vec<AuditEvent> {
         let before = self.log.all().len();
         self.trail.flush().await.unwrap();
@@ -162,7 +162,7 @@ async fn name(customer: Option<Caller<Customer>>) -> String {
 // ---- what handlers take ----
 
 #[actix_web::test]
-async fn a_handler_takes_the_principal_or_refuses_nobody() {
+async fn a_handler_extracts_the_principal_or_refuses_anonymous_requests() {
     let door = door(false).await;
     let auth = Auth::new(door.builder().optional().build().unwrap());
     let must = |caller: KeyPrincipal| ready(caller.key_id().to_string());
@@ -206,7 +206,7 @@ async fn a_handler_takes_the_principal_or_refuses_nobody() {
 }
 
 #[actix_web::test]
-async fn a_route_without_authentication_lets_nobody_through() {
+async fn a_requirement_without_authentication_refuses_every_request() {
     let app = App::new()
         .route("/principal", web::get().to(|_: KeyPrincipal| ready("in")))
         .route("/granted", web::get().to(|_: Granted<NeedsB>| ready("in")))
@@ -235,7 +235,7 @@ async fn a_route_without_authentication_lets_nobody_through() {
 }
 
 #[actix_web::test]
-async fn a_requirement_says_the_same_wherever_it_is_put() {
+async fn a_requirement_gives_the_same_answer_wherever_it_is_placed() {
     let door = door(false).await;
     let mixed = || Requirement::any_of([Requirement::scope(scope("b")), Requirement::user()]);
     struct Mixed;
@@ -299,7 +299,7 @@ async fn a_requirement_says_the_same_wherever_it_is_put() {
 }
 
 #[actix_web::test]
-async fn what_is_wrapped_wants_a_key_before_a_method_is_looked_at() {
+async fn the_middleware_checks_the_key_before_the_method() {
     let door = door(false).await;
     let app = App::new()
         .service(web::resource("/resource").get(whoami).wrap(door.auth()))
@@ -354,7 +354,7 @@ async fn a_workspace_is_the_one_that_the_handler_gets() {
         ("/workspaces/ws1/templates/1", Some("ws1")),
         ("/workspaces/ws2/templates/1", None),
         ("/workspaces/ws2/workspaces/ws1", None),
-        // actix-web's router reads `workspaces` here: there are two of them.
+        // actix-web's router reads `workspaces` here, where two segments have that name.
         ("/w%6Frkspaces/ws2/workspaces/ws1", None),
         ("/%77orkspaces/ws2/workspaces/ws1", None),
         ("/w%6Frkspaces/ws1/workspaces/ws2", None),
@@ -377,7 +377,7 @@ async fn a_workspace_in_a_parameter_is_the_one_that_the_handler_gets() {
         .await;
     let reaches = || require(Requirement::workspace(WorkspaceOf::parameter("ws")));
     let handler = |path: web::Path<(String, String)>| ready(path.into_inner().0);
-    // Around the resource, around the scope, and around one of both names.
+    // Around the resource, around the scope, and around one of each with the same name.
     let resource = || web::resource("/things/{id}").get(handler);
     let app = App::new()
         .service(web::scope("/in/{ws}").service(resource().wrap(reaches())))
@@ -487,7 +487,7 @@ async fn a_refusal_of_the_host_is_answered_in_its_words_with_the_quota_and_is_au
 }
 
 #[actix_web::test]
-async fn what_another_api_has_left_is_taken_away() {
+async fn another_apis_principal_is_removed() {
     let door = door(false).await;
     let other = Fixture::new();
     let inner = || {
@@ -510,7 +510,7 @@ async fn what_another_api_has_left_is_taken_away() {
                 .wrap(inner().map_principal(|_| Customer("inner".into()))),
         )
         .service(web::resource("/later").get(name).wrap(customer(inner())))
-        // To the inner API the outer one's key is a key in the wrong place.
+        // For the inner API, the outer API's key is unknown.
         .wrap_fn(|mut request, service| {
             request.headers_mut().remove("authorization");
             service.call(request)
@@ -527,7 +527,7 @@ async fn what_another_api_has_left_is_taken_away() {
         assert_eq!(
             text(outer_only).await,
             "nobody",
-            "a key of the outer API is nobody to the inner one"
+            "a key of the outer API is anonymous to the inner one"
         );
         let both = door
             .get(path)
@@ -569,7 +569,7 @@ async fn the_hosts_code_may_use_the_extensions() {
 // ---- what is kept out of logs ----
 
 #[actix_web::test]
-async fn all_lines_that_may_carry_a_key_are_marked_sensitive_for_whoever_logs_the_request() {
+async fn all_fields_that_may_contain_a_key_are_marked_sensitive() {
     let door = door(false).await;
     let auth = Auth::new(
         door.fixture
@@ -618,7 +618,7 @@ async fn all_lines_that_may_carry_a_key_are_marked_sensitive_for_whoever_logs_th
 // ---- the audit ----
 
 #[actix_web::test]
-async fn an_event_tells_the_outcome_whoever_makes_the_answer() {
+async fn an_event_records_the_outcome_whichever_layer_responds() {
     for late in [false, true] {
         let door = door(late).await;
         let call = |caller: KeyPrincipal, request: HttpRequest| {
@@ -676,7 +676,7 @@ async fn an_event_tells_the_outcome_whoever_makes_the_answer() {
 }
 
 #[actix_web::test]
-async fn an_error_of_the_service_is_passed_on_and_told_as_a_failure() {
+async fn an_error_of_the_service_is_passed_on_and_recorded_as_a_failure() {
     for late in [false, true] {
         let door = door(late).await;
         let breaks = from_fn(|_, _: actix_web::middleware::Next<body::BoxBody>| async {
@@ -700,7 +700,7 @@ async fn an_error_of_the_service_is_passed_on_and_told_as_a_failure() {
 }
 
 #[actix_web::test]
-async fn an_error_of_middleware_further_in_tells_how_the_windows_stand() {
+async fn an_error_of_inner_middleware_has_rate_limit_fields() {
     for late in [false, true] {
         let door = door(late).await;
         let breaks = from_fn(|_, _: actix_web::middleware::Next<body::BoxBody>| async {
@@ -724,7 +724,7 @@ async fn an_error_of_middleware_further_in_tells_how_the_windows_stand() {
 }
 
 #[actix_web::test]
-async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
+async fn a_dropped_request_is_recorded_as_abandoned_and_goes_no_further() {
     let door = door(false).await;
     let reached = Rc::<Cell<bool>>::default();
     let flag = Rc::clone(&reached);
@@ -756,7 +756,7 @@ async fn a_request_that_is_given_up_is_told_as_abandoned_and_goes_no_further() {
 }
 
 #[actix_web::test]
-async fn the_route_is_its_pattern_wherever_the_middleware_stands() {
+async fn the_route_is_its_pattern_wherever_the_middleware_is_placed() {
     let door = door(false).await;
     let documents = || web::resource("/documents/{id}").get(whoami);
     let app = App::new()
@@ -829,7 +829,7 @@ async fn a_request_id_is_taken_over_or_made_and_goes_along_with_request_and_answ
             assert!(!passes || text(response).await == id.as_str());
         }
     }
-    // What middleware further out has said counts more than the caller's word.
+    // Information from outer middleware takes precedence over the client's headers.
     let app = App::new()
         .route("/", web::get().to(echo))
         .wrap(door.auth())
@@ -885,7 +885,7 @@ async fn an_answer_is_counted_once() {
 
 // ---- where a request comes from, and over what ----
 
-/// The request from this address; from none that is known where there is none.
+/// A request from this address, or without a peer address.
 fn from(request: TestRequest, peer: Option<&str>) -> TestRequest {
     match peer {
         Some(peer) => request.peer_addr(SocketAddr::new(peer.parse().unwrap(), 4711)),
@@ -919,7 +919,7 @@ async fn the_peer_is_the_connections_unless_the_host_says_another() {
 }
 
 #[actix_web::test]
-async fn an_allow_list_is_met_by_the_peer_itself_in_either_notation_and_never_by_nobody() {
+async fn an_allow_list_matches_the_peer_in_either_notation_and_never_an_unknown_address() {
     for late in [false, true] {
         let door = door(late).await;
         let listed = AllowList::parse(["203.0.113.42"]).ok();
@@ -948,7 +948,7 @@ async fn an_allow_list_is_met_by_the_peer_itself_in_either_notation_and_never_by
 }
 
 #[actix_web::test]
-async fn the_version_of_tls_is_what_middleware_further_out_or_a_trusted_proxy_says() {
+async fn the_tls_version_comes_from_outer_middleware_or_a_trusted_proxy() {
     let door = door(false).await;
     let proxies: [Cidr; 1] = ["10.0.0.0/8".parse().unwrap()];
     let demanded = Transport::tls(TlsVersion::V1_3).or_proven_by(proxies, "X-TLS-Version");
@@ -990,7 +990,7 @@ async fn the_version_of_tls_is_what_middleware_further_out_or_a_trusted_proxy_sa
 }
 
 #[actix_web::test]
-async fn strangers_of_a_client_are_refused_where_there_were_too_many_and_its_key_is_not() {
+async fn after_too_many_unknown_keys_an_address_is_refused_but_its_valid_key_passes() {
     for late in [false, true] {
         let door = door(late).await;
         let three = Quotas::new([Quota::per_minute(3).unwrap()]).ok();
@@ -1040,7 +1040,7 @@ async fn words_may_be_made_of_the_request() {
                 get("/a%20b/%ff"),
                 "GET /a%20b/%ff MISSING_KEY Some(192.0.2.7)",
             ),
-            // Who the peer is, is known to the middleware that authenticates alone.
+            // Only the middleware that authenticates knows the peer.
             (door.get("/closed?x"), "GET /closed INSUFFICIENT_SCOPE None"),
         ] {
             let request = from(request, Some("192.0.2.7")).to_request();
@@ -1055,7 +1055,7 @@ async fn words_may_be_made_of_the_request() {
 }
 
 #[actix_web::test]
-async fn a_media_type_that_is_no_field_value_is_left_out_and_splits_nothing() {
+async fn an_invalid_media_type_is_omitted_and_does_not_split_the_response() {
     let door = door(false).await;
     let own =
         from_error(|_: &AuthError| ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec()));
@@ -1117,7 +1117,7 @@ async fn a_call_of_grpc_is_refused_by_trailers_only_where_that_is_declared() {
     }
 }
 
-// ---- paths (beside `a_workspace_is_the_one_that_the_handler_gets`) ----
+// ---- paths (see also `a_workspace_is_the_one_that_the_handler_gets`) ----
 
 #[actix_web::test]
 async fn a_workspace_is_found_in_a_path_that_no_pattern_names() {
@@ -1136,7 +1136,7 @@ async fn a_workspace_is_found_in_a_path_that_no_pattern_names() {
     let app = init_service(app).await;
     for (path, expected) in [
         ("/workspaces/ws1/templates", "OK"),
-        // Nothing else of the path is a reason to read it decoded.
+        // The rest of the path does not cause decoding.
         ("/a%20b/workspaces/ws1/%ff", "OK"),
         ("/workspaces/ws2/templates", "WORKSPACE_FORBIDDEN"),
         ("/workspaces/ws%31/templates", "WORKSPACE_FORBIDDEN"),

@@ -1,5 +1,5 @@
-//! The axum adapter: extractors, requirements on routes, and the router that denies by default, as
-//! a client sees them.
+//! The axum adapter as a client sees it: extractors, requirements on routes, and the
+//! deny-by-default router.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use portunus_test_support::{Fixture, format, scope, stranger};
 use tower::ServiceExt;
 use tower_http::cors::CorsLayer;
 
-/// A request as a client writes it, and what it is answered.
+/// A client's request, and its response.
 async fn ask(app: &Router, method: &str, path: &str, key: Option<&str>) -> Response<Body> {
     let mut request = Request::builder().method(method).uri(path);
     if let Some(key) = key {
@@ -131,7 +131,7 @@ async fn an_extractor_without_the_layer_is_a_refusal_and_no_server_error() {
 }
 
 #[tokio::test]
-async fn where_authentication_is_optional_a_handler_may_ask_for_nobody_or_insist() {
+async fn with_optional_authentication_a_handler_may_accept_or_refuse_anonymous_requests() {
     let fixture = Fixture::new();
     let (key, record) = fixture.issue(&[]).await;
     let renderer = from_error(|error: &AuthError| {
@@ -163,7 +163,7 @@ async fn where_authentication_is_optional_a_handler_may_ask_for_nobody_or_insist
     assert_eq!(
         status(&app, "GET", "/maybe", Some(&stranger())).await,
         401,
-        "a failing key never passes as nobody"
+        "a failing key never passes as anonymous"
     );
     let insisted = ask(&app, "GET", "/me", None).await;
     assert_eq!(insisted.status(), StatusCode::UNAUTHORIZED);
@@ -216,7 +216,7 @@ async fn a_handler_takes_the_hosts_own_caller() {
 // ---- requirements on axum's own routers ----
 
 #[tokio::test]
-async fn a_required_method_router_lets_nobody_through_to_its_fallback() {
+async fn the_fallback_of_a_required_method_router_needs_a_key() {
     let door = door().await;
     let route = routing::get(|| async { "get" })
         .fallback(|| async { "fallback" })
@@ -286,8 +286,8 @@ async fn a_required_router_keeps_unknown_paths_unknown_and_later_routes_open() {
 }
 
 #[tokio::test]
-async fn a_requirement_outside_of_the_layer_lets_nobody_through() {
-    // The layers in the wrong order: the requirement is asked before anybody is known.
+async fn a_requirement_outside_the_layer_refuses_every_request() {
+    // The layers are in the wrong order: the requirement runs before authentication.
     let door = door().await;
     let app: Router = Router::new()
         .route("/x", routing::get(|| async { "x" }))
@@ -299,7 +299,7 @@ async fn a_requirement_outside_of_the_layer_lets_nobody_through() {
 // ---- the protected router ----
 
 #[tokio::test]
-async fn a_route_asks_for_what_it_says() {
+async fn a_route_enforces_its_requirement() {
     let door = door().await;
     let app: Router = door
         .router()
@@ -416,7 +416,7 @@ async fn a_path_with_keyed_and_public_methods_asks_by_method() {
 }
 
 #[tokio::test]
-async fn a_method_without_a_handler_wants_a_key_and_is_then_405_whatever_its_scopes() {
+async fn a_method_without_a_handler_needs_a_key_and_is_then_405_with_any_scopes() {
     let door = door().await;
     let app: Router = door
         .router()
@@ -440,7 +440,7 @@ async fn a_method_without_a_handler_wants_a_key_and_is_then_405_whatever_its_sco
 }
 
 #[tokio::test]
-async fn head_asks_what_get_asks_and_answers_without_a_body() {
+async fn head_has_the_requirement_of_get_and_no_body() {
     let door = door().await;
     let app: Router = door
         .router()

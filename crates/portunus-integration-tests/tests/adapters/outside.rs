@@ -1,4 +1,4 @@
-//! What is outside of the library, in its good and its bad hours.
+//! Test doubles for external services, both available and unavailable.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use portunus::{RateLimiter, TokenVerifier};
 
 use portunus_test_support::{live, tenant, user};
 
-/// Knows `u1`, is down for `down`; all owners stand well.
+/// A directory that knows `u1` and is unavailable for `down`; all owners are in good standing.
 #[derive(Debug)]
 pub(crate) struct People;
 
@@ -44,7 +44,7 @@ impl OwnerStanding for People {
     }
 }
 
-/// Vouches for `eyJ.good`, is down for `eyJ.down`.
+/// A token verifier that accepts `eyJ.good` and is unavailable for `eyJ.down`.
 #[derive(Debug)]
 pub(crate) struct Issuer;
 
@@ -67,7 +67,7 @@ impl TokenVerifier for Issuer {
     }
 }
 
-/// A limiter that is down.
+/// A limiter that is unavailable.
 #[derive(Debug)]
 pub(crate) struct Down;
 

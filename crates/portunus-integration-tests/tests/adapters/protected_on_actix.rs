@@ -1,5 +1,5 @@
-//! The router that denies by default on actix-web: the same answers as axum's for the same routes,
-//! whatever the method, the path and the key.
+//! The deny-by-default router on actix-web: the same responses as axum's for the same routes, for
+//! every method, path and key.
 
 use actix_web::body::{MessageBody, to_bytes};
 use actix_web::dev::ServiceResponse;
@@ -41,17 +41,17 @@ impl Door {
         ProtectedRouter::new(self.auth.clone())
     }
 
-    /// Nobody, a key of nobody's, and both keys.
+    /// No key, an unknown key, and both keys.
     fn keys(&self) -> [Option<String>; 4] {
         let (with, without) = (self.with.clone(), self.without.clone());
         [None, Some(stranger()), Some(without), Some(with)]
     }
 }
 
-/// The status, the fields that both frameworks make, and the body.
+/// The status, the fields that both frameworks set, and the body.
 type Told = (u16, Vec<(String, String)>, String);
 
-/// Fields that servers add on the wire, and in-process answers have or have not.
+/// Fields that servers add on the wire, which in-process responses may lack.
 const OF_SERVERS: [&str; 2] = ["content-length", "date"];
 
 fn told(status: u16, fields: impl Iterator<Item = (String, Vec<u8>)>, body: &[u8]) -> Told {
@@ -61,7 +61,7 @@ fn told(status: u16, fields: impl Iterator<Item = (String, Vec<u8>)>, body: &[u8
         .collect();
     fields.sort();
     for (_, methods) in fields.iter_mut().filter(|(name, _)| name == "allow") {
-        // axum lists HEAD twice where both GET and HEAD have a handler.
+        // axum lists HEAD twice if both GET and HEAD have a handler.
         *methods = methods.replace("HEAD,HEAD", "HEAD");
     }
     (status, fields, String::from_utf8(body.to_vec()).unwrap())
@@ -115,7 +115,7 @@ async fn ask_axum(app: &Router, method: &str, path: &str, key: Option<&str>) -> 
     told(status, fields.into_iter(), &body)
 }
 
-/// One router of many kinds of routes, in the words that both frameworks have.
+/// A router with many kinds of routes, written in the syntax that both frameworks share.
 macro_rules! routes {
     ($framework:path, $router:expr, $nest:expr) => {{
         use $framework::{any, delete, get, head, options, patch, post, put};
@@ -224,7 +224,7 @@ async fn the_same_routes_are_answered_as_on_axum() {
 }
 
 #[actix_web::test]
-async fn a_route_asks_for_what_it_says_in_an_app_in_a_scope_and_by_configuration() {
+async fn a_route_enforces_its_requirement_in_an_app_in_a_scope_and_by_configuration() {
     let door = door().await;
     let routes = || {
         door.router()
@@ -257,7 +257,7 @@ async fn a_route_asks_for_what_it_says_in_an_app_in_a_scope_and_by_configuration
 }
 
 #[actix_web::test]
-async fn a_method_without_a_handler_wants_a_key_and_is_then_405_in_the_hosts_words() {
+async fn a_method_without_a_handler_needs_a_key_and_is_then_405_in_the_hosts_format() {
     let door = door().await;
     let routes = door
         .router()
@@ -308,7 +308,7 @@ async fn a_handler_has_the_principal_the_parameters_and_the_apps_data() {
 }
 
 #[actix_web::test]
-async fn whoever_is_more_particular_is_asked_first_whatever_the_order() {
+async fn the_more_specific_route_matches_first_in_any_order() {
     let door = door().await;
     let routes = door
         .router()
@@ -331,7 +331,7 @@ async fn whoever_is_more_particular_is_asked_first_whatever_the_order() {
     }
 }
 
-/// Whether a router with these routes is refused before it serves anything.
+/// Whether a router with these routes is rejected when it is built.
 fn clashes(router: fn(ProtectedRouter) -> ProtectedRouter, door: &Door) -> bool {
     let router = || router(door.router());
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(router)).is_err()

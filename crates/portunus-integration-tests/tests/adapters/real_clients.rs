@@ -1,5 +1,5 @@
-//! What the layers must not be in the way of: many streams on one connection, upgrades, and bodies
-//! that are still being made, either way.
+//! Features that the layers must not break: many streams on one connection, upgrades, and streamed
+//! bodies in both directions.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,11 +29,11 @@ type Parts = Arc<Mutex<Option<mpsc::Receiver<&'static str>>>>;
 
 struct Site {
     address: SocketAddr,
-    /// Has the scope `a`.
+    /// A key with the scope `a`.
     key: String,
-    /// Has none.
+    /// A key without scopes.
     weak: String,
-    /// What the handlers that stream make next.
+    /// What the streaming handlers send next.
     parts: mpsc::Sender<&'static str>,
 }
 
@@ -107,7 +107,8 @@ async fn h2(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
     let mut pings = connection.ping_pong().unwrap();
     tokio::spawn(connection);
-    // Its answer comes after the server's settings: how many streams may be open is known then.
+    // Its response comes after the server's settings, so the maximum number of streams is known
+    // then.
     soon(pings.ping(h2::Ping::opaque())).await.unwrap();
     client
 }
@@ -175,7 +176,7 @@ async fn a_stream_that_is_refused_before_its_body_leaves_the_connection_as_it_wa
         let mut client = h2(site.address).await;
         for _ in 0..20 {
             client = soon(client.ready()).await.unwrap();
-            // The body is never sent, and its end never told.
+            // The body is never sent or ended.
             let (response, _unsent) = client
                 .send_request(request("POST", "/upload", &stranger()), false)
                 .unwrap();
@@ -246,7 +247,7 @@ async fn a_websocket_opens_with_a_key_and_is_refused_before_the_upgrade_without(
     }
 }
 
-// ---- bodies in the making ----
+// ---- streamed bodies ----
 
 #[tokio::test]
 async fn each_part_of_a_streamed_answer_arrives_before_the_next_is_made() {

@@ -1,5 +1,5 @@
-//! HTTP/1.1 on the wire: who is refused is refused before a body is asked for or read, and `HEAD`
-//! answers like `GET`.
+//! HTTP/1.1 on the wire: a request is refused before its body is requested or read, and `HEAD` is
+//! answered like `GET`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tower::{Layer, service_fn};
 
 struct Site {
     address: SocketAddr,
-    /// Has the scope `a`.
+    /// A key with the scope `a`.
     key: String,
     fixture: Fixture,
 }
@@ -39,7 +39,7 @@ fn protected(auth: AuthLayer) -> Router {
         .into_router()
 }
 
-/// A service without axum's routing, which knows nothing of `HEAD`.
+/// A service without axum's routing, which does not handle `HEAD` specially.
 fn plain(auth: &AuthLayer) -> Router {
     let inner = service_fn(|request: Request<Body>| async move {
         let length = axum::body::to_bytes(request.into_body(), usize::MAX)
@@ -51,8 +51,8 @@ fn plain(auth: &AuthLayer) -> Router {
     Router::new().fallback_service(auth.layer(inner))
 }
 
-/// The same house behind a router and behind a plain service, with a store that answers at once and
-/// one that does not.
+/// The same service behind a router and alone, with a store that answers at once and one that does
+/// not.
 async fn sites() -> Vec<Site> {
     let mut sites = Vec::new();
     for (late, routed) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -77,7 +77,7 @@ async fn sites() -> Vec<Site> {
     sites
 }
 
-/// The field of a key, as a line; none where there is no key.
+/// The field line with a key; empty without a key.
 fn line(key: &str) -> String {
     if key.is_empty() {
         String::new()
@@ -87,7 +87,7 @@ fn line(key: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_expects_100_continue_gets_it_with_a_key_and_the_final_status_without() {
+async fn a_client_that_expects_100_continue_gets_it_with_a_key_and_the_final_status_without() {
     for site in sites().await {
         for key in ["", "garbage", &stranger()] {
             let mut wire = Wire::to(site.address).await;
@@ -101,7 +101,7 @@ async fn who_expects_100_continue_gets_it_with_a_key_and_the_final_status_withou
             assert!(wire.body(&reply).await.contains("code"));
             assert!(
                 wire.is_closed().await,
-                "a body that was not asked for cannot be told from a next request"
+                "an unrequested body cannot be distinguished from the next request"
             );
         }
         let mut wire = Wire::to(site.address).await;
@@ -121,7 +121,7 @@ async fn who_expects_100_continue_gets_it_with_a_key_and_the_final_status_withou
 }
 
 #[tokio::test]
-async fn a_missing_scope_is_told_before_the_body_is_asked_for() {
+async fn a_missing_scope_is_reported_before_the_body_is_requested() {
     let site = &sites().await[0];
     let mut wire = Wire::to(site.address).await;
     let fields = format!(
@@ -216,7 +216,7 @@ async fn head_is_refused_as_get_is_but_without_the_body() {
             };
             assert_eq!(same(&head), same(&get), "{path} {authorization:?}");
             assert_eq!(head.content_length(), Some(body.len()));
-            // Had there been a body, it would stand before this.
+            // A body would appear before this.
             assert_eq!(
                 wire.ask("GET /give", &[("authorization", &known)])
                     .await

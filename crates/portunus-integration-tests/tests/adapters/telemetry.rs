@@ -1,5 +1,5 @@
-//! Spans, log lines and metrics: each name and label as documented, each answer counted once, and
-//! no secret in any of them.
+//! Spans, log records and metrics: every name and label is as documented, every response is counted
+//! once, and no secret appears in them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// What was counted: name and labels, with the count, or how many times it was measured.
+/// Recorded metrics: name and labels, with the count or the number of measurements.
 fn measured<F: Future>(run: F) -> BTreeMap<String, u64> {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -75,7 +75,7 @@ fn of<'a>(all: &'a BTreeMap<String, u64>, name: &str) -> Vec<(&'a str, u64)> {
         .collect()
 }
 
-/// What is logged, down to TRACE.
+/// Everything that is logged, down to TRACE.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -313,7 +313,7 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
         ("{cache=directory,result=miss}", 3),
     ];
     assert_eq!(of(&all, "portunus_cache_total"), cache);
-    // Two users found (one in the cache), one missing, one outage; five owners stand well.
+    // Two users found (one in the cache), one missing, one outage; five owners in good standing.
     let directory = [
         ("{result=failed}", 1),
         ("{result=found}", 7),
@@ -380,7 +380,7 @@ fn nothing_is_measured_under_a_name_that_is_not_documented() {
 // ---- log lines ----
 
 #[test]
-fn what_must_be_awaited_runs_in_documented_spans() {
+fn awaited_calls_run_in_documented_spans() {
     let log = logged(async {
         let door = door(true).await;
         let builder = door
@@ -416,7 +416,7 @@ fn what_must_be_awaited_runs_in_documented_spans() {
     }
 }
 
-/// The lines about refusals, one each.
+/// The records of refusals, one each.
 fn refusals(log: &str) -> Vec<&str> {
     log.lines()
         .filter(|line| line.contains("portunus: refused"))
@@ -424,7 +424,7 @@ fn refusals(log: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
+fn a_refusal_is_one_record_and_an_outage_has_its_cause() {
     let mut id = String::new();
     let log = logged(async {
         let door = door(false).await;
@@ -467,7 +467,7 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
             "WARN",
             "code=\"DIRECTORY_UNAVAILABLE\"",
             &format!("key_id={id}"),
-            "directory of users gave no answer",
+            "user directory did not answer",
         ],
     );
     has(
@@ -475,13 +475,13 @@ fn a_refusal_is_one_line_and_an_outage_tells_its_cause() {
         &[
             "WARN",
             "code=\"STORE_UNAVAILABLE\"",
-            "key store gave no answer",
+            "key store is unavailable",
         ],
     );
 }
 
 #[test]
-fn a_refusal_by_a_route_tells_the_key_too() {
+fn a_refusal_by_a_route_also_logs_the_key_id() {
     let mut id = String::new();
     let log = logged(async {
         let door = door(false).await;
@@ -519,7 +519,7 @@ fn that_requests_have_no_client_address_is_said_once() {
 }
 
 #[test]
-fn a_refusal_of_the_host_that_has_a_cause_is_no_outage() {
+fn a_refusal_by_the_host_with_a_cause_is_not_an_outage() {
     let log = logged(async {
         let door = door(false).await;
         let layer = AuthLayer::new(door.fixture.bearer().build().unwrap());
@@ -538,7 +538,7 @@ fn a_refusal_of_the_host_that_has_a_cause_is_no_outage() {
 }
 
 #[test]
-fn an_audit_event_is_one_line_whatever_it_says() {
+fn an_audit_event_is_always_one_line() {
     let log = logged(async {
         let log = MemoryAudit::new(10);
         let trail = AuditTrail::builder()
@@ -579,7 +579,7 @@ fn an_audit_event_is_one_line_whatever_it_says() {
 
 // ---- no secret ----
 
-/// What was shown of everything, and what must not be in it.
+/// All collected output, and the secrets that must not appear in it.
 #[derive(Default)]
 struct Shown {
     text: String,
@@ -590,7 +590,7 @@ impl Shown {
     fn add(&mut self, what: &dyn std::fmt::Debug) {
         self.text += &format!("{what:?}\n{what:#?}\n");
     }
-    /// All of the key but its end, in the ways in which it may be written.
+    /// All of the key except its end, in every possible encoding.
     fn must_not_have(&mut self, key: &str, fixture: &Fixture) {
         let digest = portunus_test_support::text::hex(fixture.hasher.digest(key).to_bytes());
         let encoded = base64(key.as_bytes());
@@ -605,7 +605,7 @@ impl Shown {
     }
 }
 
-/// Presents keys in every way there is, and shows everything that can be shown.
+/// Presents keys in every way, and collects everything that can be printed.
 async fn every_path() -> Shown {
     let mut shown = Shown::default();
     for late in [false, true] {
@@ -717,7 +717,7 @@ fn no_secret_is_in_anything_that_is_shown_logged_or_measured() {
     let shown = Mutex::new(Shown::default());
     let log = Mutex::new(String::new());
     let all = measured(async {
-        // The subscriber and the recorder are of this thread.
+        // The subscriber and the recorder are local to this thread.
         let text = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

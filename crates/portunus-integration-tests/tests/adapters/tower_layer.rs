@@ -1,5 +1,5 @@
-//! The tower layer: which service is called when, which bodies it takes, what it puts into requests
-//! and answers.
+//! The tower layer: which service is called and when, supported body types, and what it adds to
+//! requests and responses.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -58,7 +58,7 @@ fn code<B>(response: &Response<B>) -> Option<ErrorCode> {
         .map(AuthError::code)
 }
 
-/// Answers with the id of whoever calls.
+/// Answers with the id of the caller's key.
 async fn whoami<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let name = request
         .extensions()
@@ -69,8 +69,8 @@ async fn whoami<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infalli
 
 // ---- readiness ----
 
-/// A service with one place: it may be called only by the very clone that was polled ready, once
-/// for each time.
+/// A service with capacity for one call: only the clone that was polled ready may be called, once
+/// per readiness.
 struct OnePlace {
     ready: bool,
     calls: Arc<AtomicUsize>,
@@ -160,7 +160,7 @@ async fn requests_that_wait_at_the_same_time_each_have_their_own_ready_service()
         waiting.push(service.ready().await.unwrap().call(bearer(&key)));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
-    // The last one first.
+    // In reverse order.
     for future in waiting.into_iter().rev() {
         assert_eq!(future.await.unwrap().status(), StatusCode::OK);
     }
@@ -244,7 +244,7 @@ async fn the_errors_of_the_service_are_its_own() {
 
 // ---- bodies ----
 
-/// A request body that can be neither cloned nor shared between threads.
+/// A request body that is neither `Clone` nor `Sync`.
 struct Unshared(Cell<u8>);
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn a_refusal_fits_the_usual_response_bodies() {
     .await;
 }
 
-/// A body that the library has never heard of, in two frames, with an error type of its own.
+/// A body type that the library does not know, with two frames and its own error type.
 #[derive(Debug)]
 struct Foreign(Vec<&'static str>);
 
@@ -338,7 +338,7 @@ async fn any_other_response_body_is_wrapped() {
 }
 
 #[test]
-fn a_wrapped_body_knows_its_size_and_its_end() {
+fn a_wrapped_body_reports_its_size_and_its_end() {
     use http_body::Body;
     let refusal = EitherBody::<Foreign>::from_rejection(Bytes::from_static(b"four"));
     assert_eq!(
@@ -355,7 +355,7 @@ fn a_wrapped_body_knows_its_size_and_its_end() {
 // ---- what is put into requests ----
 
 #[tokio::test]
-async fn the_credentials_are_marked_sensitive_for_whoever_logs_the_request() {
+async fn the_credentials_are_marked_sensitive() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&[]).await;
     let inner = service_fn(|request: Request<()>| {
@@ -437,8 +437,8 @@ async fn the_principal_and_the_hosts_own_types_are_in_the_extensions() {
 
 #[tokio::test]
 async fn a_principal_that_was_there_before_is_not_taken_for_the_layers_own() {
-    // Two APIs in one service: the outer layer knows the caller, the inner one lets nobody in
-    // particular pass.
+    // Two APIs in one service: the outer layer knows the caller, the inner one allows anonymous
+    // requests.
     let (outer, inner) = (Fixture::new(), Fixture::new());
     let (key, record) = outer.issue(&["*"]).await;
     let outer_layer = AuthLayer::new(outer.bearer().build().unwrap());
@@ -458,7 +458,7 @@ async fn a_principal_that_was_there_before_is_not_taken_for_the_layers_own() {
     assert_ne!(
         answer,
         record.id.to_string(),
-        "a key of the outer API is nobody to the inner one"
+        "a key of the outer API is anonymous to the inner one"
     );
 }
 
@@ -632,7 +632,7 @@ async fn a_key_that_was_looked_up_for_one_route_is_refused_on_another() {
 }
 
 #[tokio::test]
-async fn a_requirement_without_authentication_lets_nobody_through() {
+async fn a_requirement_without_authentication_refuses_every_request() {
     let (inner, calls) = OnePlace::new();
     for requirement in [Requirement::none(), scope("a").into()] {
         let response = require(requirement)
@@ -650,7 +650,7 @@ async fn a_requirement_without_authentication_lets_nobody_through() {
 }
 
 #[tokio::test]
-async fn a_requirement_is_not_met_by_nobody_and_answers_in_the_apis_dialect() {
+async fn a_requirement_refuses_anonymous_requests_in_the_apis_error_format() {
     let fixture = Fixture::new();
     let renderer = from_error(|error: &AuthError| {
         ErrorBody::json(format!(r#"{{"oops":"{}"}}"#, error.code()))
@@ -703,7 +703,7 @@ async fn a_closure_of_error_and_request_chooses_the_words() {
 }
 
 #[tokio::test]
-async fn a_media_type_that_is_no_field_value_is_left_out_and_splits_nothing() {
+async fn an_invalid_media_type_is_omitted_and_does_not_split_the_response() {
     let fixture = Fixture::new();
     let own = from_error(|_| ErrorBody::new("text/plain\r\nSet-Cookie: a=b", b"x".to_vec()));
     let layer = AuthLayer::new(fixture.bearer().renderer(own).build().unwrap());

@@ -1,5 +1,4 @@
-//! HTTP/1.1 by hand, over a real socket: what was sent and what came back, byte by byte, in bounded
-//! time.
+//! A minimal HTTP/1.1 client on a real socket: exact bytes sent and received, with timeouts.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,11 +16,11 @@ pub(crate) async fn serve(app: axum::Router) -> SocketAddr {
     address
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// Names in lower case, in the order of the wire.
+    /// Names in lower case, in the order on the wire.
     pub(crate) fields: Vec<(String, String)>,
 }
 
@@ -55,7 +54,7 @@ impl Wire {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
-    /// A request without a body: its first line, then its fields.
+    /// A request without a body: the request line, then its fields.
     pub(crate) async fn ask(&mut self, line: &str, fields: &[(&str, &str)]) -> Reply {
         let fields: String = fields
             .iter()
@@ -68,10 +67,10 @@ impl Wire {
         self.reply().await
     }
 
-    /// More bytes; `false` where the other end has closed.
+    /// Sends more bytes; returns `false` if the other side has closed the connection.
     async fn more(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        // A connection that is reset is closed, too.
+        // A reset connection counts as closed.
         let count = soon(self.stream.read(&mut buffer)).await.unwrap_or(0);
         self.read.extend_from_slice(&buffer[..count]);
         count > 0
@@ -95,7 +94,7 @@ impl Wire {
         }
     }
 
-    /// The next head, whatever its status: `100 Continue` is one.
+    /// Reads the next head, whatever its status; `100 Continue` is one.
     pub(crate) async fn reply(&mut self) -> Reply {
         let head = self.through(b"\r\n\r\n").await;
         let mut lines = head.trim_end().split("\r\n");
@@ -128,7 +127,7 @@ impl Wire {
             .await
     }
 
-    /// The next chunk of a chunked body; the last one is empty.
+    /// Reads the next chunk of a chunked body; the last one is empty.
     pub(crate) async fn chunk(&mut self) -> String {
         let size = self.through(b"\r\n").await;
         let text = self
@@ -137,7 +136,7 @@ impl Wire {
         text.trim_end_matches("\r\n").to_owned()
     }
 
-    /// The first bytes of a chunked body that is no text.
+    /// Reads the first bytes of a chunked binary body.
     pub(crate) async fn first_chunk_bytes(&mut self) -> Vec<u8> {
         let size = self.through(b"\r\n").await;
         let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
@@ -147,7 +146,7 @@ impl Wire {
         self.read.drain(..size).collect()
     }
 
-    /// Whether the other end closes, with nothing more to say.
+    /// Whether the other side closes the connection without sending more.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.read.is_empty() && !self.more().await
     }

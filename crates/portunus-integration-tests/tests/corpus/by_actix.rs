@@ -1,4 +1,4 @@
-//! The site on actix-web, by the router that denies by default.
+//! The test site on actix-web, with the deny-by-default router.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use portunus::{Authenticator, KeyPrincipal};
 use crate::configuration::{customer, is_mapped, serves_grpc};
 use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
-/// Serves until it is stopped: on one port HTTP/1.1, on the other HTTP/2 as well.
+/// Serves until it is stopped: HTTP/1.1 on one port, HTTP/1.1 and HTTP/2 on the other.
 pub(crate) fn start(
     authenticator: Authenticator,
     configuration: &str,
@@ -42,7 +42,7 @@ pub(crate) fn start(
                 .nest(NEST, nest)
                 .route(PERHAPS, any(perhaps).optional_key()),
         );
-        // What nobody may see too is no route of a router that denies by default.
+        // Paths that anonymous requests may use are not routes of a deny-by-default router.
         site.service(web::resource(MAYBE).to(perhaps).wrap(auth.clone()));
     };
     let server = HttpServer::new(move || App::new().configure(site.clone()))

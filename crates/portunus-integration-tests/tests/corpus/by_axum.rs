@@ -1,4 +1,4 @@
-//! The site on axum, by the router that denies by default.
+//! The test site on axum, with the deny-by-default router.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
     let site = site
         .nest(NEST, nest)
         .route(PERHAPS, any(perhaps).optional_key());
-    // What nobody may see too is no route of a router that denies by default.
+    // Paths that anonymous requests may use are not routes of a deny-by-default router.
     let site: Router = site
         .into_router()
         .route(MAYBE, routing::any(perhaps).layer(layer));

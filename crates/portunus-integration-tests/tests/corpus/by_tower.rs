@@ -1,4 +1,4 @@
-//! The site on hyper, with tower's layers alone.
+//! The test site on hyper, with only tower's layers.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -53,8 +53,8 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
     address
 }
 
-/// The layer is around everything but what is public: an unknown path wants a key before it is
-/// looked at.
+/// The layer covers everything that is not public, so an unknown path needs a key before it is
+/// routed.
 async fn site(
     request: Asked,
     layer: AuthLayer,
@@ -98,7 +98,7 @@ async fn site(
     layer.layer(inner).oneshot(request).await
 }
 
-/// Segment by segment, as it stands; `{ws}` is any that is not empty.
+/// Compares the raw path segment by segment; `{ws}` matches any segment that is not empty.
 fn demand_of(path: &str, demands: &[(String, Requirement)]) -> Option<Requirement> {
     let fits = |pattern: &str| {
         let (mut parts, mut known) = (path.split('/'), pattern.split('/'));

@@ -1,5 +1,5 @@
-//! The configurations that rows name: the five profiles, the default, and one for each thing that a
-//! host may choose.
+//! The configurations that rows name: the five profiles, the default, and one for each choice of a
+//! host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,16 +25,16 @@ use portunus_profiles::Profile;
 use crate::fixture::{Fixture, USER};
 use portunus_test_support::{Setup, format, live, scope, tenant, user};
 
-/// What the name of a configuration begins with whose host declares that it serves gRPC.
+/// The prefix of the names of configurations whose host declares that it serves gRPC.
 pub(crate) const SERVES_GRPC: &str = "grpc and ";
 
-/// The proxy that is trusted where one is.
+/// The trusted proxy, in configurations that have one.
 const PROXY: &str = "127.0.0.2/32";
 
-/// The authenticator of a configuration. Each has limits of its own.
+/// Builds the authenticator of a configuration. Each has its own limits.
 pub(crate) fn authenticator(name: &str, fixture: &Fixture) -> Authenticator {
     match name.strip_prefix(SERVES_GRPC).unwrap_or(name) {
-        // What a host gets that gives a format and a store and says nothing else.
+        // The defaults of a host that configures only a format and a store.
         "default" => Portunus::builder(format())
             .store(fixture.store.clone())
             .clock(fixture.clock.clone())
@@ -62,7 +62,7 @@ fn builder(name: &str, fixture: &Fixture) -> Setup {
     let profile = |profile: Profile| limited(Setup::of(fixture.store.clone(), profile));
     let directory = || People(Arc::clone(&fixture.directory_down));
     match name {
-        // Nothing chosen, and nothing limited.
+        // No choices and no limits.
         "neutral" | "mapped" => neutral(),
         "ways" => bare()
             .bearer([format()])
@@ -123,7 +123,7 @@ fn builder(name: &str, fixture: &Fixture) -> Setup {
         "yousign" => Setup::of(fixture.store.clone(), Profile::Yousign),
         "yousign-production" => Setup::of(fixture.store.clone(), Profile::Yousign)
             .environment(Environment::new("production").unwrap()),
-        // Behind a proxy that ends TLS and says which version it was.
+        // Behind a proxy that terminates TLS and reports the version.
         "iusign" => Setup::of(fixture.store.clone(), Profile::IuSign)
             .transport(tls())
             .owner_standing(Owners),
@@ -144,7 +144,7 @@ fn tls() -> Option<Transport> {
     Some(Transport::tls(TlsVersion::V1_3).or_proven_by([proxy()], "X-TLS-Version"))
 }
 
-/// Whether a configuration maps principals to a type of the host's own, which may refuse.
+/// Whether a configuration maps principals to a host's own type, with a mapping that may refuse.
 pub(crate) fn is_mapped(name: &str) -> bool {
     name.strip_prefix(SERVES_GRPC).unwrap_or(name) == "mapped"
 }
@@ -154,7 +154,7 @@ pub(crate) fn serves_grpc(name: &str) -> bool {
     name.starts_with(SERVES_GRPC)
 }
 
-/// The layer of a configuration, for tower and axum.
+/// Builds the layer of a configuration, for tower and axum.
 pub(crate) fn layer(name: &str, authenticator: Authenticator) -> AuthLayer {
     let layer = AuthLayer::new(authenticator);
     let layer = if serves_grpc(name) {
@@ -169,7 +169,7 @@ pub(crate) fn layer(name: &str, authenticator: Authenticator) -> AuthLayer {
     }
 }
 
-/// A host's own customer; an account that is closed is none.
+/// A host's own customer type; a closed account is refused.
 #[derive(Debug)]
 pub(crate) struct Customer;
 
@@ -183,7 +183,7 @@ pub(crate) async fn customer(principal: KeyPrincipal) -> Result<Customer, AuthEr
     }
 }
 
-/// A limiter that gives no answer while it is down.
+/// A limiter that fails while it is down.
 #[derive(Debug)]
 struct Limiter {
     local: LocalLimiter,
@@ -208,7 +208,7 @@ impl RateLimiter for Limiter {
     }
 }
 
-/// The directory: tenants `acme` and `tenant_abc123`, each with users of its own.
+/// The directory: the tenants `acme` and `tenant_abc123`, each with its own users.
 #[derive(Debug)]
 struct People(Arc<AtomicBool>);
 
@@ -260,7 +260,7 @@ fn suspended(mut user: User) -> User {
     user
 }
 
-/// How owners stand, by the name of their tenant.
+/// The standing of owners, by the name of their tenant.
 #[derive(Debug)]
 struct Owners;
 
@@ -276,7 +276,7 @@ impl OwnerStanding for Owners {
     }
 }
 
-/// An OAuth server of the host's: its tokens begin with `oauth_`.
+/// A host's OAuth server: its tokens begin with `oauth_`.
 #[derive(Debug)]
 struct Tokens {
     now: std::time::SystemTime,

@@ -1,4 +1,5 @@
-//! What all adapters share: one store with fixed keys, one clock, and what can be switched off.
+//! State shared by all adapters: one store with fixed keys, one clock, and services that can be
+//! switched off.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use portunus::testing::ManualClock;
 
 use portunus_test_support::{FIND, FaultyStore, corrupt, scope, tenant, user};
 
-/// The store, the clock, and what is down.
+/// The store, the clock, and which services are down.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixture {
     pub(crate) store: FaultyStore,
@@ -66,7 +67,7 @@ impl Fixture {
     }
 }
 
-/// Every key that is stored. Its id is `key_` and its name; what it may is in [`record`].
+/// Every stored key. Its id is `key_` plus its name; [`record`] has its permissions.
 pub(crate) const KEYS: &[&str] = &[
     "reader",
     "writer",
@@ -132,7 +133,7 @@ pub(crate) const KEYS: &[&str] = &[
     "d_expired",
 ];
 
-/// The text of a key. Names that are not stored are strangers: well-formed, and nobody's.
+/// Returns the text of a key. Names that are not stored give well-formed, unknown keys.
 pub(crate) fn key(name: &str) -> String {
     if let Some(name) = name.strip_suffix(" cut") {
         let key = key(name);
@@ -257,14 +258,14 @@ fn scopes_of(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// What the name, or what stands after its profile, takes away from a key, or gives it.
+/// Changes a key according to its name without the profile's prefix.
 fn restrict(record: &mut KeyRecord, what: &str, now: SystemTime) {
     let seconds = Duration::from_secs;
     match what {
         "revoked" => {
             record.revoked = Some(Revocation::new(now - seconds(10), Some("leaked".into())));
         }
-        // The very instant at which it no longer works.
+        // The exact time of expiry.
         "expired" => record.expires_at = Some(now),
         "tomorrow" => record.expires_at = Some(now + seconds(60)),
         "disabled" => record.enabled = false,

@@ -1,10 +1,10 @@
-//! The corpus's column for gRPC: every refusal of a `GET` or `POST`, asked as a call of a service
-//! whose host declared that it serves gRPC, is a status of trailers only, with the number that
-//! stands for the row's status, its stable code, and its challenges and fields of limits as
-//! metadata.
+//! The gRPC column of the corpus. Every refusal of a `GET` or `POST` is repeated as a call to a
+//! service whose host declared that it serves gRPC. The answer must be a trailers-only status with
+//! the number for the row's HTTP status, its stable code, and its challenges and rate limit fields
+//! as metadata.
 //!
-//! Asked over HTTP/1.1: what is refused how is decided by the request's head. `tests/grpc.rs` has
-//! clients and servers of gRPC.
+//! Sent over HTTP/1.1, because only the request's head decides how it is refused. `tests/grpc.rs`
+//! has real gRPC clients and servers.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -16,7 +16,7 @@ use crate::row::{Adapter, Row};
 use crate::run::{Store, answers};
 use crate::wire::Answer;
 
-/// The number of the status that stands for a status of HTTP, as `google/rpc/code.proto` maps them.
+/// The gRPC status number for an HTTP status, as mapped in `google/rpc/code.proto`.
 fn expected_status(http: &str) -> &'static str {
     match http {
         "400" => "3",
@@ -28,9 +28,9 @@ fn expected_status(http: &str) -> &'static str {
     }
 }
 
-/// The row as a call, and the answer in HTTP's terms; `None` where it is let through, where a
-/// server or router answers by itself, or where another method or type of body is what the row is
-/// about.
+/// Sends the row as a call and returns the answer in HTTP's terms. Returns `None` if the row
+/// passes, if a server or router answers by itself, or if the row is about another method or
+/// content type.
 fn as_call(row: &Row) -> Option<(Row, Answer)> {
     let answer = Answer::of_lines(row.answer(Adapter::Tower));
     let ours = answer
@@ -46,7 +46,7 @@ fn as_call(row: &Row) -> Option<(Row, Answer)> {
         .to_ascii_lowercase()
         .windows(13)
         .any(|at| at == b"content-type:");
-    // HTTP/1.0 has no POST without a length, and gRPC no HTTP/1.0.
+    // HTTP/1.0 has no POST without a length, and gRPC does not use HTTP/1.0.
     let other = !ours || has_type || row.answers.len() > 1 || target.ends_with(b"HTTP/1.0\r\n");
     let request = [
         b"POST ",
@@ -67,7 +67,7 @@ fn as_call(row: &Row) -> Option<(Row, Answer)> {
     })
 }
 
-/// What is wrong with the answer to a call, if something is.
+/// Describes what is wrong with the answer to a call, if anything.
 fn fault(http: &Answer, call: &Answer) -> Option<String> {
     let of = |answer: &Answer, name: &str| -> Vec<String> {
         answer
@@ -79,7 +79,7 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
     };
     let one = |name: &str| of(call, name).join(" and ");
     if call.status != "200" || !call.body.is_empty() || one("content-type") != "application/grpc" {
-        return Some("is no answer of trailers only".into());
+        return Some("is not a trailers-only response".into());
     }
     if one("grpc-status") != expected_status(&http.status) {
         return Some(format!("has grpc-status {}", one("grpc-status")));
@@ -94,7 +94,7 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
             return Some(format!("has another {same}"));
         }
     }
-    // Beside a 200 these two would mean something else.
+    // With a 200, these two fields would have another meaning.
     if !of(call, "retry-after").is_empty() || !of(call, "cache-control").is_empty() {
         return Some("has a field that is for errors of HTTP".into());
     }
@@ -118,7 +118,8 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
     if code.is_some_and(|code| !has(code)) || !has("google.rpc.ErrorInfo") {
         return Some("does not tell the stable code".into());
     }
-    // The words of the library's own dialect; others are for people who read HTTP.
+    // The message of the library's own format; other formats are for people who read HTTP
+    // responses.
     let own = problem.get("violated-policies").is_some()
         || http.body.starts_with(r#"{"type":"about:blank""#);
     let detail = problem
@@ -136,7 +137,7 @@ fn fault(http: &Answer, call: &Answer) -> Option<String> {
 async fn no_refusal_of_a_host_that_serves_no_grpc_changes_with_the_clients_content_type() {
     let calls: Vec<_> = all_rows().iter().filter_map(as_call).collect();
     for (row, _) in calls {
-        // Asked as a call all the same.
+        // It is sent as a call nevertheless.
         let fixture = row.fixture[SERVES_GRPC.len()..].to_owned();
         let row = Row { fixture, ..row };
         for (adapter, answer) in Adapter::ALL

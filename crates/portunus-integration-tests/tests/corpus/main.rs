@@ -1,6 +1,6 @@
-//! One corpus of requests and their whole answers, and every adapter: tower's layers on hyper, axum
-//! and actix-web give the same status, fields and body, on real sockets. `row.rs` says how rows are
-//! written.
+//! One corpus of requests with their complete responses, run against every adapter: tower's layers
+//! on hyper, axum and actix-web give the same status, fields and body on real sockets. The syntax
+//! of rows is documented in `row.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -22,7 +22,7 @@ use row::Row;
 
 macro_rules! files {
     ($($(#[$doc:meta])* $test:ident = $file:literal),* $(,)?) => {
-        /// Every row of every file.
+        /// All rows of all files.
         pub(crate) fn all_rows() -> Vec<Row> {
             [$(include_str!(concat!("rows/", $file))),*].into_iter().flat_map(row::parse).collect()
         }
@@ -36,27 +36,27 @@ macro_rules! files {
 }
 
 files! {
-    bearer_keys_are_answered_alike = "bearer.http",
-    other_ways_to_present_a_key_are_answered_alike = "ways.http",
-    nobody_and_foreign_tokens_are_answered_alike = "tokens.http",
-    however_a_key_stands_it_is_answered_alike = "standing.http",
-    demands_of_scopes_are_answered_alike = "scopes.http",
-    other_demands_are_answered_alike = "access.http",
-    the_clients_address_is_found_alike = "network.http",
-    other_proxies_and_connections_are_judged_alike = "proxies.http",
-    limits_are_told_alike = "limits.http",
-    other_limits_are_told_alike = "more-limits.http",
-    whoever_a_key_acts_for_is_answered_alike = "actors.http",
-    allsign_is_answered_alike = "allsign.http",
-    insigner_is_answered_alike = "insigner.http",
-    yousign_is_answered_alike = "yousign.http",
-    iusign_is_answered_alike = "iusign.http",
-    dropbox_sign_is_answered_alike = "dropbox-sign.http",
-    what_looks_like_a_call_of_grpc_is_answered_alike = "grpc.http",
-    what_routers_do_themselves_lets_nobody_in = "routers.http",
-    what_servers_do_themselves_lets_nobody_in = "bytes.http",
-    chunks_and_upgrades_let_nobody_in = "chunks.http",
-    what_is_said_over_http_2_is_answered_alike = "http2.http",
+    bearer_keys_are_answered_identically = "bearer.http",
+    other_ways_to_present_a_key_are_answered_identically = "ways.http",
+    anonymous_requests_and_external_tokens_are_answered_identically = "tokens.http",
+    every_standing_of_a_key_is_answered_identically = "standing.http",
+    scope_requirements_are_answered_identically = "scopes.http",
+    other_requirements_are_answered_identically = "access.http",
+    client_addresses_are_resolved_identically = "network.http",
+    other_proxies_and_transports_are_handled_identically = "proxies.http",
+    limits_are_reported_identically = "limits.http",
+    other_limits_are_reported_identically = "more-limits.http",
+    actors_are_answered_identically = "actors.http",
+    allsign_is_answered_identically = "allsign.http",
+    insigner_is_answered_identically = "insigner.http",
+    yousign_is_answered_identically = "yousign.http",
+    iusign_is_answered_identically = "iusign.http",
+    dropbox_sign_is_answered_identically = "dropbox-sign.http",
+    apparent_grpc_calls_are_answered_identically = "grpc.http",
+    differences_between_routers_never_let_a_request_pass = "routers.http",
+    differences_between_servers_never_let_a_request_pass = "bytes.http",
+    chunks_and_upgrades_never_let_a_request_pass = "chunks.http",
+    http_2_requests_are_answered_identically = "http2.http",
 }
 
 async fn all_pass(rows: &[Row]) {

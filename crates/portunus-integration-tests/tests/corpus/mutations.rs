@@ -1,5 +1,5 @@
-//! The corpus bites: a row whose answer is altered in one thing fails, by its name and for every
-//! adapter.
+//! Tests of the corpus itself: a row fails, with its name and for every adapter, if one part of its
+//! expected response is altered.
 
 use crate::all_rows;
 use crate::row::{Row, parse};
@@ -10,7 +10,7 @@ fn row(name: &str) -> Row {
     all_rows().into_iter().find(|row| row.name == name).unwrap()
 }
 
-/// Every way to alter an answer in one thing.
+/// Returns every way to alter one part of a response.
 fn alterations(lines: &[String]) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     let body = lines
@@ -32,7 +32,7 @@ fn alterations(lines: &[String]) -> Vec<Vec<String>> {
             format!("{}x", lines[at])
         }));
         if at > 0 && at < body {
-            // A field that is missing, of another name, or there twice.
+            // A field that is missing, has another name, or occurs twice.
             let without = lines
                 .iter()
                 .enumerate()
@@ -69,8 +69,8 @@ async fn a_row_that_is_altered_in_one_thing_fails_for_every_adapter() {
 }
 
 #[actix_web::test]
-async fn a_row_that_is_asked_for_something_else_fails() {
-    let right = row("a key is let through");
+async fn a_row_with_another_request_fails() {
+    let right = row("a valid key passes");
     let mut other_house = right.clone();
     other_house.fixture = "limited".into();
     let mut other_request = right.clone();
@@ -103,7 +103,7 @@ fn lines_of_one_field_are_compared_in_their_order_and_those_of_several_in_none()
 }
 
 #[test]
-fn a_row_is_read_as_it_is_written() {
+fn a_row_is_parsed_as_written() {
     let rows = parse(
         "for readers\n\n=== a\n# why\nin neutral\ngiven 2 x {reader} /any\ngiven clock +500ms\n\
          > POST /\\x41 HTTP/1.1\n> X: {3*a}{b64 a:}\\t\n>\n> b\n< 200\n< y: z\n<\n< body\n\

@@ -1,9 +1,9 @@
-//! Requests that nobody has thought of: rows' requests, mutated at random from a fixed seed.
-//! Whatever the answer is, it is everywhere the same.
+//! Fuzzed requests: the rows' requests, mutated at random from a fixed seed. All adapters must give
+//! the same answer.
 //!
-//! What is mutated is what both servers parse: methods, the paths that all adapters serve alike,
-//! and the values of fields without control characters. What servers and routers do themselves has
-//! rows in `routers.http` and `bytes.http`.
+//! Mutations are limited to what both servers parse: methods, the paths that all adapters serve,
+//! and field values without control characters. The behavior of servers and routers themselves is
+//! covered in `routers.http` and `bytes.http`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -63,7 +63,7 @@ const HOUSES: [&str; 8] = [
     "dropbox-sign",
 ];
 
-/// A head as lines, and whatever comes after it.
+/// A head as lines, and everything after it.
 #[derive(Clone)]
 struct Request {
     lines: Vec<Vec<u8>>,
@@ -71,7 +71,7 @@ struct Request {
 
 impl Request {
     fn of(row: &Row) -> Option<Self> {
-        // Where servers differ, the row says how.
+        // Rows state where servers differ.
         if row.is_over_http_2() || !row.reason.is_empty() {
             return None;
         }
@@ -79,8 +79,7 @@ impl Request {
             .request
             .windows(4)
             .position(|window| window == b"\r\n\r\n")?;
-        // One Host, no body and nothing else that frames a message: what is wrong with those is the
-        // servers' matter.
+        // One Host, no body and no other framing fields: servers handle errors in those themselves.
         const FRAMING: [&[u8]; 5] = [b"content-", b"transfer-", b"trailer", b"expect", b"upgrade"];
         let text = std::str::from_utf8(&row.request[..head]).ok()?;
         let lines: Vec<_> = text
@@ -92,7 +91,7 @@ impl Request {
                 .iter()
                 .any(|name| line.to_ascii_lowercase().starts_with(name))
         };
-        // Far from where a head is too large for one of them.
+        // Well below the size at which a head is too large for one of them.
         let fit = lines.len() < 50 && lines.iter().all(|line| line.len() < 6000 && !frames(line));
         let once = |of: &[u8], line: &str| {
             let mut found = lines
@@ -111,7 +110,7 @@ impl Request {
         [self.lines.join(&b"\r\n"[..]), b"\r\n\r\n".to_vec()].concat()
     }
 
-    /// One line more; not of what frames a request, of which there is one.
+    /// Adds one line, which must not be a framing field.
     fn push(&mut self, line: Vec<u8>) {
         let name = line.to_ascii_lowercase();
         if !name.starts_with(b"connection") && !name.starts_with(b"host") {
@@ -122,7 +121,7 @@ impl Request {
     fn mutate(&mut self, random: &mut Random, others: &[Self]) {
         let fields = self.lines.len() - 1;
         match random.index(8) {
-            // Another line of another row, or this one's again.
+            // A line of another row, or a repeated line of this one.
             0 => {
                 let other = random.one(others);
                 let line = random.one(&other.lines[1..]).clone();
@@ -160,7 +159,7 @@ impl Request {
                 self.lines
                     .push(format!("{}: {value}", random.one(&NAMES)).into_bytes());
             }
-            // A byte of a value becomes another that a field may have (RFC 9110 §5.5).
+            // Replaces a byte of a value by another one that is allowed in a field (RFC 9110 §5.5).
             _ => {
                 let at = 1 + random.index(fields);
                 let line = &mut self.lines[at];
@@ -190,7 +189,7 @@ impl Request {
 }
 
 #[actix_web::test]
-async fn mutated_requests_are_answered_alike() {
+async fn mutated_requests_are_answered_identically() {
     let rows = all_rows();
     let asks = |row: &Row, path: &str| {
         row.request
@@ -238,7 +237,7 @@ async fn mutated_requests_are_answered_alike() {
             servers.stop().await;
         }
     }
-    // Whatever came out, it was not one thing.
+    // The answers covered more than one outcome.
     for status in ["200", "400", "401", "403"] {
         assert!(
             statuses

@@ -1,11 +1,12 @@
-//! The one site that all adapters serve: paths, what they demand, and what their handlers answer.
+//! The site that all adapters serve: paths, requirements, and the responses of handlers.
 
 use portunus::policy::{PlanOrder, WorkspaceOf};
 use portunus::{KeyPrincipal, Principal, Requirement};
 
 use portunus_test_support::scope;
 
-/// Every keyed path, as axum and actix-web write it, with what it demands. All methods are served.
+/// Every path that needs a key, in the syntax of axum and actix-web, with its requirement. All
+/// methods are served.
 pub(crate) fn demands() -> Vec<(&'static str, Requirement)> {
     let one = |text| Requirement::scope(scope(text));
     let plans = PlanOrder::new(["free", "standard", "enterprise"]).unwrap();
@@ -58,9 +59,9 @@ fn by_parameter() -> Requirement {
     Requirement::workspace(WorkspaceOf::parameter("ws"))
 }
 
-/// Where a router of its own is nested, whose paths follow.
+/// The path of a nested router.
 pub(crate) const NEST: &str = "/nest/workspaces/{ws}";
-/// The keyed paths beneath the nest.
+/// The paths in the nested router that need a key.
 pub(crate) fn nested() -> Vec<(&'static str, Requirement)> {
     vec![
         ("/templates", after_workspaces()),
@@ -69,16 +70,16 @@ pub(crate) fn nested() -> Vec<(&'static str, Requirement)> {
     ]
 }
 
-/// Served to keys that are good, and to requests without credentials.
+/// Served for valid keys, and for requests without credentials.
 pub(crate) const PERHAPS: &str = "/perhaps";
-/// Served to `GET` alone, and to every key.
+/// Served for `GET` only, with any key.
 pub(crate) const GET_ONLY: &str = "/get";
-/// Served to everybody, and tells who it is.
+/// Public; the response describes the caller.
 pub(crate) const MAYBE: &str = "/maybe";
-/// Served without a look at any key.
+/// Public; keys are not checked.
 pub(crate) const PUBLIC: &str = "/healthz";
 
-/// The answer of every handler: who was let through.
+/// The response of every handler: the principal.
 pub(crate) fn whoami(principal: Option<&KeyPrincipal>) -> String {
     let Some(principal) = principal else {
         return "nobody".into();

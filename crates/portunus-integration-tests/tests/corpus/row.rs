@@ -1,5 +1,4 @@
-//! What a row is, and how it is written: a request as `curl -v` shows it, byte for byte, and its
-//! whole answer.
+//! A row and its syntax: a request as `curl -v` shows it, byte for byte, and its complete response.
 //!
 //! ```text
 //! === the row's name                   what comes before the first row is for readers only, and so is
@@ -21,14 +20,14 @@
 //! = what makes them equal              the setting, or that there is none
 //! ```
 //!
-//! A request line that ends with ` HTTP/2` is sent over HTTP/2: see `wire.rs`.
+//! A request line that ends with ` HTTP/2` is sent over HTTP/2; see `wire.rs`.
 
 use std::fmt::Write;
 
 use crate::fixture::key;
 use portunus_test_support::base64;
 
-/// Who answers.
+/// The adapter that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adapter {
     Tower,
@@ -39,7 +38,7 @@ pub(crate) enum Adapter {
 impl Adapter {
     pub(crate) const ALL: [Self; 3] = [Self::Tower, Self::Axum, Self::Actix];
 
-    /// The tags that an answer of this adapter may stand under.
+    /// The tags under which a row may list the answer of this adapter.
     fn tags(self) -> &'static [&'static str] {
         match self {
             Self::Tower => &["", "hyper", "tower"],
@@ -49,22 +48,23 @@ impl Adapter {
     }
 }
 
-/// What happened before the request.
+/// A step before the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Given {
-    /// `given 3 x {reader} /any`: that many requests with a key as Bearer, whatever their answers.
+    /// `given 3 x {reader} /any`: this many requests with a key as Bearer, with any responses.
     Requests(usize, String, String),
     /// `given 3 x the same`: the row's own request.
     TheSame(usize),
-    /// `given clock +60s`, `+500ms`: time went by.
+    /// `given clock +60s`, `+500ms`: time passes.
     Clock(std::time::Duration),
-    /// `given wall clock -3600s`: the time of day was set, and no time went by.
+    /// `given wall clock -3600s`: the wall clock is set, and no time passes.
     WallClock(i64),
     /// `given store down`, `store corrupt`, `limiter down`, `directory down`.
     Down(String),
-    /// `given revoked reader`: from now on it is.
+    /// `given revoked reader`: the key is revoked.
     Revoked(String),
-    /// `given from 127.0.0.2`: where the client's socket is bound. Unless said, 127.0.0.1.
+    /// `given from 127.0.0.2`: the address that the client's socket is bound to. 127.0.0.1 by
+    /// default.
     From(std::net::IpAddr),
 }
 
@@ -76,23 +76,23 @@ pub(crate) struct Row {
     pub(crate) given: Vec<Given>,
     /// The bytes of the request.
     pub(crate) request: Vec<u8>,
-    /// Answers by tag, as they are written.
+    /// Responses by tag, as written.
     pub(crate) answers: Vec<(String, Vec<String>)>,
     /// Why servers differ.
     pub(crate) reason: String,
-    /// The setting that makes them equal.
+    /// The setting that makes the servers equal.
     pub(crate) setting: String,
 }
 
 impl Row {
-    /// Whether it is sent over HTTP/2.
+    /// Whether the request is sent over HTTP/2.
     pub(crate) fn is_over_http_2(&self) -> bool {
         let mut lines = self.request.split(|&byte| byte == b'\r');
         lines.next().is_some_and(|line| line.ends_with(b" HTTP/2"))
     }
 
-    /// The lines of the answer that an adapter must give. Of several that fit, the one that says
-    /// most about whom.
+    /// The lines of the response that an adapter must give. If several tags match, the most
+    /// specific one counts.
     pub(crate) fn answer(&self, adapter: Adapter) -> &[String] {
         let fitting = adapter.tags().iter().rev();
         let found = fitting
@@ -104,7 +104,7 @@ impl Row {
     }
 }
 
-/// All rows of a file.
+/// Parses all rows of a file.
 pub(crate) fn parse(text: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut requests: Vec<Vec<&str>> = Vec::new();
@@ -180,11 +180,11 @@ fn given(text: &str) -> Given {
         }
         ["revoked", key] => Given::Revoked((*key).into()),
         ["from", ip] => Given::From(ip.parse().unwrap()),
-        _ => panic!("given what? {text:?}"),
+        _ => panic!("unknown step {text:?}"),
     }
 }
 
-/// The bytes of a request.
+/// Returns the bytes of a request.
 fn request(lines: &[&str]) -> Vec<u8> {
     let end = lines
         .iter()
@@ -212,7 +212,7 @@ fn request(lines: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes of a line with its keys, repetitions and escapes written out.
+/// Returns the bytes of a line with its keys, repetitions and escapes expanded.
 pub(crate) fn expand(line: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = line;
@@ -240,7 +240,7 @@ pub(crate) fn expand(line: &str) -> Vec<u8> {
     bytes
 }
 
-/// What stands between the first brace and the one that closes it, and what comes after.
+/// Returns the text between the first brace and its closing brace, and the rest.
 fn braces(text: &str) -> (&str, &str) {
     let mut depth = 0;
     for (at, byte) in text.bytes().enumerate() {
@@ -251,7 +251,7 @@ fn braces(text: &str) -> (&str, &str) {
             _ => {}
         }
     }
-    panic!("a brace is open: {text}")
+    panic!("unclosed brace: {text}")
 }
 
 fn placeholder(inner: &str) -> Vec<u8> {

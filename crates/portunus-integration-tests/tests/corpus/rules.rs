@@ -1,5 +1,5 @@
-//! What must hold of the table as it is written, whoever answers: an answer that is wrong
-//! everywhere alike is wrong.
+//! Rules that the rows themselves must satisfy for every adapter: a response that is wrong in the
+//! same way everywhere is still wrong.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::all_rows;
 use crate::row::{Adapter, Row};
 use crate::wire::Answer;
 
-/// The codes of calls that manage keys: no request that is only authenticated meets them.
+/// Codes of management calls, which authentication alone never returns.
 const OF_MANAGEMENT: [ErrorCode; 8] = [
     ErrorCode::CrossSite,
     ErrorCode::NotFound,
@@ -41,7 +41,7 @@ impl Answer {
     fn value(&self, name: &str) -> Option<&str> {
         self.values(name).first().copied()
     }
-    /// The status of the final answer; 0 where there is none.
+    /// The status of the final response; 0 if there is none.
     fn code(&self) -> u16 {
         self.status
             .rsplit(' ')
@@ -49,8 +49,8 @@ impl Answer {
             .and_then(|status| status.parse().ok())
             .unwrap_or(0)
     }
-    /// Whether the library made it: servers' and routers' own refusals have no body, and say
-    /// nothing of caches.
+    /// Whether the library produced the response: refusals by servers and routers have no body and
+    /// no `Cache-Control`.
     fn is_refusal_of_ours(&self) -> bool {
         self.code() >= 400 && self.value("cache-control").is_some()
     }
@@ -77,7 +77,7 @@ fn there_are_150_rows_and_more_of_every_profile_and_of_the_default() {
 fn every_row_has_a_name_of_its_own_and_differences_have_a_reason_and_a_setting() {
     let mut seen = HashSet::new();
     for row in all_rows() {
-        assert!(seen.insert(row.name.clone()), "{} stands twice", row.name);
+        assert!(seen.insert(row.name.clone()), "{} occurs twice", row.name);
         let differ = row.answers.iter().any(|(tag, _)| !tag.is_empty());
         for (said, what) in [
             (&row.reason, "why"),
@@ -202,7 +202,7 @@ fn no_error_is_kept_by_a_cache_and_no_answer_is_public() {
         for answer in answers(&row) {
             match answer.value("cache-control") {
                 Some(value) => assert!(value == "no-store" && answer.code() >= 400, "{}", row.name),
-                // Ours have a body; only those of servers and routers have none.
+                // Our responses have a body; those of servers and routers do not.
                 None => assert!(
                     answer.code() < 400 || answer.body.is_empty(),
                     "{}",
@@ -229,7 +229,7 @@ fn outages_and_limits_say_when_to_come_back_and_limits_not_too_early() {
                 "{}",
                 row.name
             );
-            // Every window that has nothing left is back by then.
+            // Every exhausted window has capacity again by then.
             let windows = answer
                 .value("ratelimit")
                 .filter(|_| answer.code() == 429)
@@ -260,7 +260,7 @@ fn fields_of_limits_come_together_and_name_the_same_windows() {
 }
 
 #[test]
-fn problems_say_the_status_that_they_have_and_a_title_for_each_type() {
+fn problems_have_their_status_and_one_title_per_type() {
     let mut titles = std::collections::HashMap::new();
     for row in all_rows() {
         for answer in answers(&row)
@@ -288,7 +288,7 @@ fn problems_say_the_status_that_they_have_and_a_title_for_each_type() {
             );
             let code: ErrorCode = problem["code"].as_str().unwrap().parse().unwrap();
             assert_eq!(code.status(), answer.code(), "{}", row.name);
-            // RFC 9457 §3.1.3, and §4.2.1: of about:blank it is the status's phrase.
+            // RFC 9457 §3.1.3 and §4.2.1: for about:blank, the title is the status phrase.
             let kind = (problem["type"].clone(), answer.code());
             let title = titles
                 .entry(kind)
@@ -299,7 +299,7 @@ fn problems_say_the_status_that_they_have_and_a_title_for_each_type() {
 }
 
 #[test]
-fn who_does_not_hold_the_secret_learns_nothing() {
+fn a_caller_without_the_secret_learns_nothing() {
     let rows = all_rows();
     let lines = |name: &str| {
         let row = rows
@@ -309,18 +309,21 @@ fn who_does_not_hold_the_secret_learns_nothing() {
         row.answer(Adapter::Tower).to_vec()
     };
     for (one, other) in [
-        ("well-formed, and nobody's", "the checksum is wrong"),
         (
-            "well-formed, and nobody's",
-            "a stranger over plain HTTP is a stranger",
+            "a well-formed key that does not exist",
+            "the checksum is wrong",
         ),
         (
-            "well-formed, and nobody's",
-            "a stranger who names somebody is a stranger",
+            "a well-formed key that does not exist",
+            "an unknown key over plain HTTP",
         ),
         (
-            "well-formed, and nobody's",
-            "the limiter is down, and the key is a stranger's",
+            "a well-formed key that does not exist",
+            "an unknown key that names a user",
+        ),
+        (
+            "a well-formed key that does not exist",
+            "the limiter is down, and the key is unknown",
         ),
         (
             "an unknown user",
@@ -328,29 +331,29 @@ fn who_does_not_hold_the_secret_learns_nothing() {
         ),
         (
             "an unknown user",
-            "a user of another tenant, by e-mail: the same bytes",
+            "a user of another tenant, by email: the same bytes",
         ),
         ("an unknown user", "a suspended user: the same bytes"),
-        ("an unknown user", "a key that may not act for anybody"),
+        ("an unknown user", "a key that must not act for users"),
         (
             "AllSign: an unknown user: the same bytes",
             "AllSign: a user of another tenant",
         ),
         (
             "AllSign: an unknown user: the same bytes",
-            "AllSign: an unknown e-mail: the same bytes",
+            "AllSign: an unknown email: the same bytes",
         ),
         (
-            "AllSign: a random part of 64 characters that nobody knows",
-            "AllSign: the last character wrong: the same bytes as an unknown key",
+            "AllSign: an unknown key with 64 random characters",
+            "AllSign: a wrong last character: the same bytes as an unknown key",
         ),
         (
             "inSigner: a key that is not found",
-            "inSigner: the last character wrong",
+            "inSigner: a wrong last character",
         ),
         (
             "the store is down: never 401",
-            "the store is down: a stranger learns nothing either",
+            "the store is down: an unknown key gets the same answer",
         ),
     ] {
         assert_eq!(lines(one), lines(other), "{one} / {other}");

@@ -1,4 +1,4 @@
-//! A row, run: three servers on one store and one clock, asked the same in the same order.
+//! Runs a row: three servers on one store and one clock get the same requests in the same order.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,20 +12,20 @@ use crate::row::{Adapter, Given, Row, expand};
 use crate::wire::{Answer, ask, ask_over_http_2};
 use crate::{by_actix, by_axum, by_tower};
 
-/// How the store answers: the two ways through every adapter.
+/// How the store answers; every adapter is tested with both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
-    /// At once.
+    /// Immediately.
     Now,
-    /// It must be awaited.
+    /// The store must be awaited.
     Late,
 }
 
-/// Three servers of one configuration.
+/// Three servers with one configuration.
 pub(crate) struct Servers {
     pub(crate) fixture: Fixture,
     at: [SocketAddr; 3],
-    /// actix-web's server serves HTTP/2 without TLS on a port of its own.
+    /// actix-web serves HTTP/2 without TLS on a separate port.
     actix_over_http_2: SocketAddr,
     actix: ServerHandle,
 }
@@ -51,7 +51,7 @@ impl Servers {
         }
     }
 
-    /// What each answers.
+    /// The response of each server.
     pub(crate) async fn ask(&self, from: IpAddr, request: &[u8]) -> [Answer; 3] {
         let [tower, axum, actix] = self.at;
         [
@@ -61,7 +61,7 @@ impl Servers {
         ]
     }
 
-    /// The same over HTTP/2.
+    /// The response of each server over HTTP/2.
     async fn ask_over_http_2(&self, from: IpAddr, request: &[u8]) -> [Answer; 3] {
         let [tower, axum, _] = self.at;
         [
@@ -76,7 +76,7 @@ impl Servers {
     }
 }
 
-/// What each adapter answers to a row's request.
+/// Returns each adapter's response to a row's request.
 pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
     let servers = Servers::start(&row.fixture, store).await;
     let from = row.given.iter().find_map(|given| {
@@ -127,7 +127,7 @@ pub(crate) async fn answers(row: &Row, store: Store) -> [Answer; 3] {
     answers
 }
 
-/// Runs a row both ways. `Err` tells every adapter's difference, by the row's name.
+/// Runs a row in both store modes. `Err` describes every adapter's difference, with the row's name.
 pub(crate) async fn run(row: &Row) -> Result<(), String> {
     let mut wrong = String::new();
     for store in [Store::Now, Store::Late] {
@@ -137,7 +137,7 @@ pub(crate) async fn run(row: &Row) -> Result<(), String> {
             if KEYS.iter().any(|name| told.contains(&key(name))) {
                 let _ = writeln!(
                     wrong,
-                    "=== {} ({adapter:?}): a key stands in the answer",
+                    "=== {} ({adapter:?}): the response contains a key",
                     row.name
                 );
             }
@@ -153,7 +153,7 @@ pub(crate) async fn run(row: &Row) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// The lines that are missing and those that are too many; `None` where an answer is as it must be.
+/// Returns the missing and the surplus lines, or `None` if a response is as expected.
 pub(crate) fn difference(expected: &Answer, got: &Answer) -> Option<String> {
     if expected == got {
         return None;

@@ -1,4 +1,4 @@
-//! A client that writes bytes and reads an answer, on a connection of its own.
+//! A client that sends raw bytes and reads a response, on its own connection.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,21 +9,21 @@ use portunus_test_support::wait::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-/// What frames and dates a message, and says nothing of the request.
+/// Fields that frame or date a message and are independent of the request.
 const NOT_COMPARED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
-/// An answer, as far as it is compared.
+/// The compared parts of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// `200`; `100, then 200` where an interim one came first; `closed` where none came.
+    /// `200`; `100, then 200` if an interim response came first; `closed` if there was none.
     pub(crate) status: String,
-    /// Names in lower case, in their order; the lines of one name in theirs.
+    /// Names in lower case, in order; lines of one name in their order.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// As it is written in a row.
+    /// A response as written in a row.
     pub(crate) fn of_lines(lines: &[String]) -> Self {
         let (status, rest) = lines.split_first().unwrap();
         let end = rest.iter().position(String::is_empty).unwrap_or(rest.len());
@@ -100,7 +100,7 @@ impl Answer {
         }
     }
 
-    /// The lines that it is compared by, as a row has them.
+    /// The lines for comparison, as in a row.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.status.clone()];
         lines.extend(
@@ -132,7 +132,7 @@ pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Ans
     let read = async {
         let mut buffer = [0; 4096];
         // A server that refuses before it has read everything resets the connection after its
-        // answer.
+        // response.
         while let Ok(length @ 1..) = reading.read(&mut buffer).await {
             answer.extend_from_slice(&buffer[..length]);
         }
@@ -142,8 +142,8 @@ pub(crate) async fn ask(server: SocketAddr, from: IpAddr, request: &[u8]) -> Ans
     Answer::of_bytes(&answer, request.starts_with(b"HEAD "))
 }
 
-/// Sends the request that these bytes of HTTP/1.1 write, over HTTP/2 and without TLS: `Host` is its
-/// authority.
+/// Sends the request that these bytes of HTTP/1.1 describe over HTTP/2 without TLS; `Host` becomes
+/// `:authority`.
 pub(crate) async fn ask_over_http_2(server: SocketAddr, from: IpAddr, request: &[u8]) -> Answer {
     let (request, body) = over_http_2(request);
     let socket = TcpSocket::new_v4().unwrap();
@@ -154,7 +154,7 @@ pub(crate) async fn ask_over_http_2(server: SocketAddr, from: IpAddr, request: &
     let mut client = soon(client.ready()).await.unwrap();
     let (answer, mut upload) = client.send_request(request, body.is_empty()).unwrap();
     if !body.is_empty() {
-        // A server that refuses need not take all of it.
+        // A server that refuses the request need not read all of the body.
         let _ = upload.send_data(body, true);
     }
     let Ok(answer) = soon(answer).await else {
@@ -162,7 +162,7 @@ pub(crate) async fn ask_over_http_2(server: SocketAddr, from: IpAddr, request: &
     };
     let (head, mut stream) = answer.into_parts();
     let mut body = Vec::new();
-    // A reset without an error after the whole answer ends it, too (RFC 9113 §8.1).
+    // A reset without an error after the complete response also ends the stream (RFC 9113 §8.1).
     while let Some(Ok(bytes)) = soon(stream.data()).await {
         let _ = stream.flow_control().release_capacity(bytes.len());
         body.extend_from_slice(&bytes);

@@ -1,5 +1,4 @@
-//! What counts as a gRPC call, that its answer is the same decision as over HTTP, and the table of
-//! methods.
+//! What counts as a gRPC call, that refusals match those over HTTP, and the table of methods.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -112,7 +111,7 @@ async fn where_grpc_is_not_declared_a_call_is_refused_as_any_request() {
 }
 
 #[tokio::test]
-async fn a_layer_that_declares_nothing_is_not_bound_by_what_one_further_out_declared() {
+async fn a_layer_that_does_not_declare_grpc_ignores_the_declaration_of_an_outer_one() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&["a"]).await;
     let layers = (
@@ -128,7 +127,7 @@ async fn a_layer_that_declares_nothing_is_not_bound_by_what_one_further_out_decl
 }
 
 #[tokio::test]
-async fn a_table_of_methods_declares_grpc_for_what_it_refuses_itself() {
+async fn a_method_table_declares_grpc_for_its_own_refusals() {
     let fixture = Fixture::new();
     let (key, _) = fixture.issue(&["a"]).await;
     let table = GrpcMethods::new().method("/a.B/C", scope("b")).build();
@@ -255,7 +254,7 @@ async fn asked(
 }
 
 #[tokio::test]
-async fn the_most_exact_entry_decides_and_what_has_none_is_refused() {
+async fn the_most_specific_entry_decides_and_methods_without_one_are_refused() {
     let fixture = Fixture::new();
     let (reader, _) = fixture.issue(&["read"]).await;
     let (deleter, _) = fixture.issue(&["delete"]).await;
@@ -323,7 +322,7 @@ async fn the_most_exact_entry_decides_and_what_has_none_is_refused() {
 }
 
 #[tokio::test]
-async fn without_authentication_the_table_opens_nothing_but_what_is_public() {
+async fn without_authentication_only_public_methods_of_the_table_pass() {
     let table = GrpcMethods::new()
         .public_service("open.Service")
         .otherwise(Requirement::none())
@@ -342,7 +341,7 @@ async fn without_authentication_the_table_opens_nothing_but_what_is_public() {
 }
 
 #[tokio::test]
-async fn a_read_only_key_calls_only_what_is_said_to_read() {
+async fn a_read_only_key_calls_only_methods_declared_as_reading() {
     let fixture = Fixture::new();
     let mut new = NewKey::new("key", Owner::tenant(portunus_test_support::tenant("acme")))
         .with_scopes([scope("a")]);
@@ -500,7 +499,7 @@ async fn extractors_refuse_calls_as_the_layers_do() {
     for (layer, expected) in [
         (Some(optional.clone().grpc()), (200, Some("16"))),
         (Some(optional), (401, None)),
-        // Nobody declared anything.
+        // Neither layer declared that it serves gRPC.
         (None, (401, None)),
     ] {
         let mut app = axum::Router::new().route(

@@ -1,5 +1,5 @@
-//! gRPC over real sockets: tonic's server behind the layers, and tonic's client, which reads what a
-//! refusal tells.
+//! gRPC over real sockets: tonic's server behind the layers, and tonic's client, which parses
+//! refusals.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -36,8 +36,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 use tower::ServiceBuilder;
 
-/// A service whose unary method answers with the id of whoever calls, refuses in the middle of its
-/// work, or hangs, and whose other method streams three answers.
+/// A service with a unary method that answers with the caller's id, refuses during its work, or
+/// hangs, and a method that streams three answers.
 #[derive(Default)]
 struct Clinic {
     called: Arc<Notify>,
@@ -176,7 +176,7 @@ fn told(answer: Result<tonic::Response<HealthCheckResponse>, Status>) -> (Code, 
 }
 
 #[tokio::test]
-async fn a_call_with_a_key_reaches_the_handler_which_knows_the_caller() {
+async fn a_call_with_a_key_reaches_the_handler_with_its_principal() {
     for late in [false, true] {
         let fixture = Fixture::new();
         let (key, record) = fixture.issue(&[]).await;
@@ -251,7 +251,7 @@ async fn every_refusal_of_a_credential_is_a_status_whose_reason_is_the_stable_co
 }
 
 #[tokio::test]
-async fn scopes_are_demanded_method_by_method_and_unlisted_methods_are_refused() {
+async fn scopes_are_required_per_method_and_unlisted_methods_are_refused() {
     let fixture = Fixture::new();
     let (watcher, _) = fixture.issue(&["health:watch"]).await;
     let (other, _) = fixture.issue(&["health:wash"]).await;
@@ -523,7 +523,7 @@ async fn a_message_arrives_as_it_was_meant_and_never_too_long() {
     }
 }
 
-/// The one event, once it is there: it may be made after the client knows.
+/// Waits for the single event, which may be recorded after the client has its response.
 async fn event(trail: &AuditTrail, log: &MemoryAudit) -> AuditEvent {
     let look = async || {
         trail.flush().await.unwrap();
@@ -582,7 +582,7 @@ async fn a_refused_call_is_audited_with_the_status_of_the_same_refusal_over_http
     );
 }
 
-/// Literal header fields without indexing (RFC 7541 §6.2.2), without Huffman.
+/// Encodes literal header fields without indexing (RFC 7541 §6.2.2) and without Huffman coding.
 fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
     fields
@@ -617,7 +617,7 @@ async fn a_refusal_is_one_frame_of_headers_that_ends_the_stream_though_the_call_
         &frame(HEADERS, END_HEADERS, 1, &call),
     ];
     socket.write_all(&opening.concat()).await.unwrap();
-    // A ping after it: what stands before the answer to that is all there is.
+    // A ping follows it: everything before the ping's answer belongs to the response.
     let mut pinged = false;
     let mut of_the_stream = Vec::new();
     let reading = async {

@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2: calls through tonic, and what refusals look like on the wire.
+//! gRPC over HTTP/2: calls through tonic, and refusals on the wire.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Who hears, and what somebody who came late hears first.
+//! The listeners of a bus, and what a new listener receives first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use portunus::store::{Invalidation, InvalidationListener};
 
 /// The listeners of a bus.
 ///
-/// One task tells them what it hears, in order. A listener that is new hears
-/// [`Invalidation::everything`] before anything else from it: a `caught_up` also speaks of what was
-/// published before the listener came.
+/// A single task forwards what it receives to them, in order. A new listener receives
+/// [`Invalidation::everything`] before anything else from the task: a `caught_up` also covers what
+/// was published before the listener subscribed.
 #[derive(Default)]
 pub(super) struct Listeners(Mutex<Vec<Listener>>);
 
@@ -33,7 +33,7 @@ impl Listeners {
         self.lock().len()
     }
 
-    /// Tells what somebody in this process published, beside what the task tells.
+    /// Forwards what this process published, in addition to what the task forwards.
     pub(super) fn published(&self, what: &Invalidation) {
         let all: Vec<_> = self
             .lock()
@@ -43,7 +43,7 @@ impl Listeners {
         all.iter().for_each(|listener| listener.invalidated(what));
     }
 
-    /// All of them, for the task; those that are new have been told of everything.
+    /// All listeners, for the task; new ones have received `everything`.
     fn all(&self) -> Vec<Arc<dyn InvalidationListener>> {
         let (mut all, mut new) = (Vec::new(), Vec::new());
         self.lock()
@@ -62,14 +62,14 @@ impl Listeners {
         all
     }
 
-    /// Tells what the task heard.
+    /// Forwards what the task received.
     pub(super) fn invalidated(&self, what: &Invalidation) {
         self.all()
             .iter()
             .for_each(|listener| listener.invalidated(what));
     }
 
-    /// Tells that the task has heard everything that was published this long ago.
+    /// Reports that the task has received everything that was published up to this long ago.
     pub(super) fn caught_up(&self, age: Duration) {
         self.all()
             .iter()

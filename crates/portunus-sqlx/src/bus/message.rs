@@ -1,30 +1,31 @@
-//! What is said on PostgreSQL's channel, and remembered in SQLite's table of recent changes. Anybody
-//! who may connect to the database can say anything there:
-//! what is not understood counts as a change of everything, as the message of a newer version
-//! would, and a heartbeat counts where it was sent.
+//! The messages on PostgreSQL's channel and in SQLite's table of recent changes. Any client that
+//! can connect to the database can send anything there: an unknown message, such as one from a
+//! newer version, counts as a change of everything, and a heartbeat counts only on the node that
+//! sent it.
 
 use portunus::key::KeyId;
 use portunus::store::Invalidation;
 
-/// The channel.
+/// The name of the channel.
 pub(crate) const CHANNEL: &str = "portunus_changes";
-/// PostgreSQL takes payloads of less than 8000 bytes.
+/// PostgreSQL accepts payloads of less than 8000 bytes.
 const MOST_BYTES: usize = 7_900;
 
 const BEAT: &str = "beat ";
 const CHANGED: &str = "changed ";
 
-/// Something said.
+/// A decoded message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Changed(Invalidation),
-    /// A heartbeat of some node: its id, and what tells this beat from others.
+    /// A heartbeat of a node: the id of the node, and a mark that distinguishes this heartbeat from
+    /// others.
     Beat(u64, u64),
-    /// A heartbeat that no node sends.
+    /// A malformed heartbeat.
     NoBeat,
 }
 
-/// A change as a payload: ids of keys and fingerprints, or, where these are too many, everything.
+/// The payload of a change: ids of keys and fingerprints, or everything if these are too many.
 pub(crate) fn changed(what: &Invalidation) -> String {
     let keys: Vec<&str> = what.keys.iter().map(KeyId::as_str).collect();
     let payload = format!(
@@ -38,12 +39,12 @@ pub(crate) fn changed(what: &Invalidation) -> String {
     }
 }
 
-/// A heartbeat as a payload.
+/// The payload of a heartbeat.
 pub(super) fn beat(node: u64, mark: u64) -> String {
     format!("{BEAT}{node:016x} {mark:016x}")
 }
 
-/// What a payload says.
+/// Decodes a payload.
 pub(super) fn read(payload: &str) -> Message {
     if let Some(beat) = payload.strip_prefix(BEAT) {
         return read_beat(beat).unwrap_or(Message::NoBeat);
@@ -62,7 +63,7 @@ fn read_beat(text: &str) -> Option<Message> {
     Some(Message::Beat(number(node)?, number(mark)?))
 }
 
-/// The two lists, and nothing beside them.
+/// Decodes exactly the two lists.
 fn read_changed(json: &str) -> Option<Invalidation> {
     let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
     let list = |name: &str| all.get(name)?.as_array();
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_changes_everything_and_is_no_heartbeat() {
+    fn unknown_messages_change_everything_and_are_not_heartbeats() {
         let whole = changed(&keys(2));
         let cut = (0..whole.len()).map(|end| whole[..end].to_owned());
         let odd = [

@@ -1,10 +1,10 @@
-//! How the nodes on one database hear of each other's changes: notifications of PostgreSQL, a
-//! counter and the latest changes in SQLite.
+//! How the nodes that share a database learn of each other's changes: notifications on PostgreSQL,
+//! a counter and the latest changes on SQLite.
 
 mod listeners;
 #[cfg_attr(
     not(feature = "postgres"),
-    allow(dead_code, reason = "heartbeats are PostgreSQL's")
+    allow(dead_code, reason = "only PostgreSQL has heartbeats")
 )]
 pub(crate) mod message;
 #[cfg(feature = "postgres")]
@@ -17,7 +17,7 @@ pub use postgres::PostgresBus;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteWatch;
 
-/// A task that ends when this is dropped.
+/// A task that is aborted when this is dropped.
 #[derive(Debug)]
 struct Task(tokio::task::JoinHandle<()>);
 

@@ -1,9 +1,9 @@
 //! A bus over `LISTEN` and `NOTIFY`.
 //!
-//! PostgreSQL delivers notifications in the order in which their transactions were committed. So a
-//! heartbeat that comes back proves that whatever was acknowledged before it was sent has been
-//! heard. Each carries a number that nobody can guess: one that somebody else says, before or
-//! again, proves nothing and is passed over.
+//! PostgreSQL delivers notifications in the order in which their transactions were committed. A
+//! heartbeat that comes back therefore proves that everything acknowledged before it was sent has
+//! been received. Each carries an unpredictable number: one that another client sends, in advance
+//! or again, proves nothing and is ignored.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,40 +33,40 @@ use crate::{PostgresStore, address};
 
 /// How often a heartbeat is sent.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
-/// After this many heartbeats that did not come back, connections are made anew.
+/// After this many heartbeats that did not come back, the connections are replaced.
 const MOST_WAITING: usize = 4;
-/// The longest that sending a heartbeat may take.
+/// The longest time that sending a heartbeat may take.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
-/// A bus that lost so many pairs of connections because no heartbeat came back hears nothing: two
-/// seconds and a little. They are counted, so that a process that stands still for a while is not
-/// taken for deaf.
+/// After losing this many pairs of connections because no heartbeat came back, a bus is considered
+/// unable to listen: a little more than two seconds. Heartbeats are counted, rather than timed, so
+/// that a process that was suspended is not misjudged.
 const MOST_DEAF: usize = 2;
-/// The longest that a bus may take until it is known whether it hears what it says.
+/// The longest time that the check of a bus may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait before connecting again: at first, and at most.
+/// The pauses before reconnecting: the first one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Tells every node on a database which keys changed, by PostgreSQL's notifications. Cloning shares
-/// it.
+/// Notifies every node on a database of changes to keys, by PostgreSQL's notifications. Clones
+/// share the task.
 ///
 /// Every [`PostgresStore`] notifies in the transaction of the write itself: no write is
-/// acknowledged, nor seen by anybody, of which the notification is not under way, and a write that
-/// is rolled back tells nothing. So [`publish`](InvalidationBus::publish) is needed only by a host
-/// that changes keys without this crate. Notifications hold ids of keys and 64-bit fingerprints,
-/// never digests; anybody who may connect to the database can read them, and can make nodes forget
-/// what they have cached, but not make them keep it.
+/// acknowledged, or visible to others, before its notification is on its way, and a write that is
+/// rolled back sends none. [`publish`](InvalidationBus::publish) is therefore needed only by a host
+/// that changes keys without this crate. Notifications contain ids of keys and 64-bit fingerprints,
+/// never digests. Any client that can connect to the database can read them, and can make nodes
+/// discard cached entries, but not keep them.
 ///
-/// A task of its own listens on one connection and sends a heartbeat every 250 milliseconds on
-/// another; both are beside the store's pool. Where four heartbeats in a row do not come back, or a
-/// connection fails, both are made anew, after 50 milliseconds at first and a second at most, and
-/// listeners hear [`Invalidation::everything`]. A listener that is new hears that first, too.
+/// A background task listens on one connection and sends a heartbeat every 250 milliseconds on
+/// another; neither belongs to the store's pool. If four heartbeats in a row do not come back, or a
+/// connection fails, both are replaced, after 50 milliseconds at first and at most a second, and
+/// listeners receive [`Invalidation::everything`]. A new listener receives that first, too.
 ///
-/// The connection that listens must lead to the primary server itself: through a pooler that gives
-/// each transaction another connection (PgBouncer's `transaction` mode), no heartbeat comes back;
-/// see [`PostgresStore::bus_on`] and [`check`](Self::check). Heartbeats are sent the way that writes
-/// go, so that those that come back prove that writes are heard. Nodes
-/// that run a version of this crate without a bus do not notify: update all of them before caches
-/// rely on it.
+/// The listening connection must lead to the primary server itself: through a pooler that assigns a
+/// different server connection to each transaction (PgBouncer's `transaction` mode), no heartbeat
+/// comes back; see [`PostgresStore::bus_on`] and [`check`](Self::check). Heartbeats take the same
+/// path as writes, so that a returned heartbeat proves that writes are received. Nodes with a
+/// version of this crate that has no bus do not notify: update all of them before caches rely on
+/// it.
 ///
 /// The task ends when the bus and all its clones are dropped.
 #[derive(Clone)]
@@ -77,12 +77,12 @@ pub struct PostgresBus {
     _task: Arc<Task>,
 }
 
-/// Whether a bus hears what it says.
+/// Whether a bus receives its own heartbeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hearing {
-    /// It connects, or does so again.
+    /// Connecting, or reconnecting.
     NotYet,
-    /// It cannot connect.
+    /// Connecting failed.
     Cannot(String),
     /// No heartbeat comes back.
     Nothing,
@@ -93,20 +93,21 @@ impl PostgresStore {
     /// Starts a bus on this database.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Panics outside of a Tokio runtime.
     #[must_use]
     pub fn bus(&self) -> PostgresBus {
         self.start_bus(None)
     }
 
-    /// Starts a bus that listens at an address of its own, for a store behind a pooler
-    /// ([`behind_pooler`](Self::behind_pooler)): that of the same database on the server itself.
+    /// Starts a bus that listens at its own address, for a store behind a pooler
+    /// ([`behind_pooler`](Self::behind_pooler)): the address of the same database on the server
+    /// itself.
     ///
     /// # Errors
-    /// An address that cannot be read. Whether it is the right one [`PostgresBus::check`] says.
+    /// The address is invalid. Whether it is the right one is reported by [`PostgresBus::check`].
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Panics outside of a Tokio runtime.
     pub fn bus_on(&self, address: &str) -> Result<PostgresBus, OpenError> {
         let options = address::read(address)?;
         address::warn_of_clear_text(&options);
@@ -131,13 +132,13 @@ impl PostgresStore {
 }
 
 impl PostgresBus {
-    /// Waits until this bus hears what its store writes, or eight heartbeats did not come back, which
-    /// takes two seconds and a little; ten seconds at most. To be called at the start: later, the
-    /// cache notices by itself when nothing is heard.
+    /// Waits until this bus receives the heartbeats that it sends as its store writes, or eight
+    /// heartbeats did not come back, which takes a little more than two seconds; ten seconds at
+    /// most. Call it at startup: later, the cache itself notices that nothing is received.
     ///
     /// # Errors
-    /// The cause, where it cannot connect; else that nothing is heard: the address is that of a
-    /// pooler, or of another database.
+    /// The cause if the bus cannot connect; otherwise an error that nothing is received: the
+    /// address is that of a pooler, or of another database.
     pub async fn check(&self) -> Result<(), OpenError> {
         let mut hearing = self.hearing.clone();
         let is_known = |hearing: &Hearing| *hearing != Hearing::NotYet;
@@ -146,21 +147,22 @@ impl PostgresBus {
         let cause = match now {
             Some(Hearing::Does) => return Ok(()),
             Some(Hearing::Cannot(cause)) => format!("the bus cannot connect: {cause}"),
-            _ => "the bus heard nothing of what the store says: it must listen on the same \
-                  database, at the server's own address and not at a pooler's"
+            _ => "the bus received nothing that the store sent: it must listen on the same \
+                  database, at the server's own address rather than a pooler's"
                 .to_owned(),
         };
         Err(OpenError::Unavailable { cause })
     }
 }
 
-/// Where a bus listens, if elsewhere than where it speaks, which is where its store writes.
+/// The address where a bus listens, if it differs from the one where it sends, which is where its
+/// store writes.
 struct Places {
     speak: PgConnectOptions,
     listen: Option<PgConnectOptions>,
 }
 
-/// Tells other nodes, in a transaction.
+/// Notifies other nodes, in a transaction.
 struct Publish(String);
 
 #[async_trait]
@@ -179,12 +181,12 @@ impl InvalidationBus for PostgresBus {
         self.listeners.subscribe(listener);
     }
 
-    /// Its store notifies in the transaction of each write.
+    /// The store notifies in the transaction of each write.
     fn store_publishes(&self) -> bool {
         true
     }
 
-    /// The listeners of this bus are told at once, those of others by a notification.
+    /// Notifies the listeners of this bus at once, and those of others by a notification.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
         if what.is_empty() {
             return Ok(());
@@ -202,21 +204,21 @@ impl fmt::Debug for PostgresBus {
     }
 }
 
-/// Listens, again and again.
+/// Listens, and reconnects after a failure.
 async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<Hearing>) {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
     let mut deaf = 0;
     loop {
         let heartbeats = Heartbeats::new();
-        // Nobody hears `caught_up` until it works again.
+        // No listener receives `caught_up` until the connection is restored.
         match connect(&places).await {
             Ok(Some((listener, sender))) => {
-                // From here on everything is heard; what was said before is not.
+                // From here on everything is received; what was sent before is not.
                 listeners.invalidated(&Invalidation::everything());
-                // Why it ends changes nothing.
+                // Why it ends makes no difference.
                 let _ = tokio::select! {
-                    ended = hear(listener, &listeners, &heartbeats, &hearing) => ended,
+                    ended = receive(listener, &listeners, &heartbeats, &hearing) => ended,
                     ended = send(sender, &heartbeats) => ended,
                 };
                 deaf = if heartbeats.all_wait() { deaf + 1 } else { 0 };
@@ -242,13 +244,13 @@ async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<H
     }
 }
 
-/// A connection that listens, and one to send on. `None` where listening would go through a pooler
-/// in transaction mode: there it would be some connection of the pool that listens from then on, and
-/// whoever is given that one next hears what it did not ask for.
+/// A connection that listens, and one to send on. `None` if listening would go through a pooler in
+/// transaction mode: an arbitrary connection of the pooler would then listen, and its next client
+/// would receive notifications that it did not request.
 async fn connect(places: &Places) -> Result<Option<(PgListener, PgConnection)>, Fault> {
     let sender = lease::connect(&places.speak).await?;
     let options = places.listen.as_ref().unwrap_or(&places.speak);
-    // A pool would try again until its time is up, and then not say why.
+    // A pool would retry until its timeout, and then not report the cause.
     let connection = lease::connect(options).await?;
     if !lease::keeps_its_server(connection, options).await? {
         return Ok(None);
@@ -269,9 +271,9 @@ async fn connect(places: &Places) -> Result<Option<(PgListener, PgConnection)>, 
     Ok(Some((listener, sender)))
 }
 
-/// Hears until the connection is lost. One that is only silent is left to the system, which gives
-/// it up in time.
-async fn hear(
+/// Forwards notifications until the connection is lost. A connection that is only silent is left to
+/// the operating system, which closes it eventually.
+async fn receive(
     mut listener: PgListener,
     listeners: &Listeners,
     heartbeats: &Heartbeats,
@@ -290,7 +292,7 @@ async fn hear(
             }
             Message::Beat(..) | Message::NoBeat => {}
         }
-        // However much is said, heartbeats are sent beside it.
+        // Heartbeats are sent even under a flood of notifications.
         tokio::task::consume_budget().await;
     }
     Err(lost().into())
@@ -302,11 +304,12 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Counted, and not measured: where this process was stopped, the server is not to blame.
+        // Counted, not timed: if this process was suspended, the server is not at fault.
         if heartbeats.waiting() >= MOST_WAITING {
             return Err(lost().into());
         }
-        // Of hexadecimal digits, and in one message: through a pooler, two may go to two connections.
+        // Hexadecimal digits only, and a single message: through a pooler, two may use two
+        // connections.
         let beat = message::beat(heartbeats.node, heartbeats.next());
         let notify = AssertSqlSafe(format!("{UNLISTEN}NOTIFY {CHANNEL}, '{beat}'"));
         let sent = timeout(SEND_LIMIT, sqlx::raw_sql(notify).execute(&mut sender)).await;
@@ -316,19 +319,19 @@ async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), F
 
 /// The heartbeats on one pair of connections.
 struct Heartbeats {
-    /// Whose they are.
+    /// The id of this node.
     node: u64,
-    /// One that does not stand still while the machine sleeps.
+    /// This clock does not stop while the machine sleeps.
     clock: SystemClock,
     beats: Mutex<Beats>,
 }
 
 struct Beats {
-    /// Keyed by the system's randomness: what it makes of a count is known to nobody before it is
-    /// sent.
+    /// Keyed by the operating system's randomness: the mark for a count is unpredictable before it
+    /// is sent.
     marks: RandomState,
     count: u64,
-    /// Those that have not come back, and when each was sent.
+    /// Heartbeats that have not come back, and when each was sent.
     waiting: VecDeque<(u64, Duration)>,
     came_back: bool,
 }
@@ -356,7 +359,7 @@ impl Heartbeats {
         self.clock.monotonic()
     }
 
-    /// A heartbeat that is sent now.
+    /// The mark of a heartbeat that is sent now.
     fn next(&self) -> u64 {
         let mut beats = self.lock();
         beats.count += 1;
@@ -365,8 +368,8 @@ impl Heartbeats {
         mark
     }
 
-    /// One that comes back: when it was sent, if it was and has not come back before. With it,
-    /// those before it are done.
+    /// When a returned heartbeat was sent, if it was sent here and has not come back before.
+    /// Earlier ones are then no longer awaited.
     fn back(&self, mark: u64) -> Option<Duration> {
         let mut beats = self.lock();
         let place = beats
@@ -381,17 +384,17 @@ impl Heartbeats {
             .map(|(_, sent)| sent)
     }
 
-    /// How many have not come back.
+    /// The number of heartbeats that have not come back.
     fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
 
-    /// Whether as many wait as may, and none came back.
+    /// Whether as many heartbeats are awaited as allowed, and none came back.
     fn all_wait(&self) -> bool {
         self.waiting() >= MOST_WAITING && !self.came_back()
     }
 
-    /// Whether any came back.
+    /// Whether any heartbeat came back.
     fn came_back(&self) -> bool {
         self.lock().came_back
     }
@@ -407,10 +410,7 @@ mod tests {
         assert_ne!(ours.node, theirs.node);
         let (first, second) = (ours.next(), ours.next());
         let other = theirs.next();
-        assert!(
-            first != second && first != other,
-            "nobody can tell the next one"
-        );
+        assert!(first != second && first != other, "marks are unpredictable");
         assert!(ours.back(other).is_none() && ours.back(0).is_none());
         let sent = ours.lock().waiting[1].1;
         assert_eq!(ours.back(second), Some(sent));

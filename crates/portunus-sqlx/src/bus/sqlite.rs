@@ -1,10 +1,10 @@
-//! A bus for the processes that use one SQLite file: each looks whether another one has written.
+//! A bus for the processes that use one SQLite file: each polls for writes of the others.
 //!
-//! SQLite tells cheaply whether the file changed (`PRAGMA data_version`). Where it did, a counter
-//! tells whether keys did, which every write of a [`SqliteStore`] raises in its transaction; usage
-//! and events do not. The file remembers what the last thousand changes were, each under its number,
-//! so that a reader knows whether one is missing: because there were more, or because a version of
-//! this crate counted it that remembers none.
+//! SQLite reports cheaply whether the file changed (`PRAGMA data_version`). If it did, a counter
+//! shows whether keys changed: every write of keys by a [`SqliteStore`] raises it in its
+//! transaction; usage and events do not. The file records the last thousand changes, each under its
+//! number, so that a reader detects a missing one: because there were more, or because an older
+//! version of this crate counted a change without recording it.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -24,28 +24,29 @@ use crate::SqliteStore;
 use crate::bus::message::{self, Message};
 use crate::sql::{CHANGES, DATA_VERSION, RECENT_CHANGES, REMEMBERED_CHANGES};
 
-/// How often the file is looked at.
+/// How often the file is polled.
 const EVERY: Duration = Duration::from_millis(50);
-/// A look that takes longer says nothing.
+/// The time limit of a poll, beyond which it proves nothing.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// How long a look waits for a lock.
+/// How long a poll waits for a lock.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Tells the processes of one machine, and the stores of one process, that keys in their SQLite
-/// file changed. Cloning shares it.
+/// Notifies the processes of one machine, and the stores of one process, of changes to keys in
+/// their SQLite file. Clones share the task.
 ///
-/// A task of its own looks at the file every 50 milliseconds, on a connection of its own. Where any
-/// store on the file has changed keys, listeners hear which; writes of usage and events are passed
-/// over. They hear [`Invalidation::everything`] where more than 1024 writes happened since the look
-/// before, where one changed more keys than the file remembers of it (some hundred), and where a
-/// version of this crate wrote that remembers nothing. Each look that succeeds is a
-/// [`caught_up`](InvalidationListener::caught_up) of the time when it began; one that fails or
-/// takes longer than a second is none, the connection is made anew, and listeners hear `everything`
-/// before the next `caught_up`. What this process [publishes](InvalidationBus::publish) its
-/// listeners hear at once. A listener that is new hears `everything` first.
+/// A background task polls the file every 50 milliseconds, on its own connection. If any store on
+/// the file has changed keys, listeners receive which; writes of usage and events are ignored. They
+/// receive [`Invalidation::everything`] if more than 1024 writes happened since the last poll, if
+/// one write changed more keys than the file records for it (some hundred), and if a version of
+/// this crate wrote that records nothing. Each successful poll is a
+/// [`caught_up`](InvalidationListener::caught_up) as of the time when it began. A poll that fails
+/// or takes longer than a second is not; the connection is then replaced, and listeners receive
+/// `everything` before the next `caught_up`. What this process
+/// [publishes](InvalidationBus::publish) reaches its own listeners at once. A new listener receives
+/// `everything` first.
 ///
-/// The file must not be replaced by another one while it is open, and [`SqliteStore::migrate`] must
-/// have been called.
+/// The file must not be replaced while it is open, and [`SqliteStore::migrate`] must have been
+/// called.
 ///
 /// The task ends when the watch and all its clones are dropped.
 #[derive(Clone)]
@@ -55,19 +56,19 @@ pub struct SqliteWatch {
 }
 
 impl SqliteStore {
-    /// Starts to watch the file of this store, every 50 milliseconds.
+    /// Starts to watch the file of this store, polling every 50 milliseconds.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Panics outside of a Tokio runtime.
     #[must_use]
     pub fn watch(&self) -> SqliteWatch {
         self.watch_every(EVERY)
     }
 
-    /// Starts to watch the file of this store at intervals of at least a millisecond.
+    /// Starts to watch the file of this store, polling at an interval of at least a millisecond.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Panics outside of a Tokio runtime.
     #[must_use]
     pub fn watch_every(&self, every: Duration) -> SqliteWatch {
         let listeners = Arc::<Listeners>::default();
@@ -108,24 +109,24 @@ impl fmt::Debug for SqliteWatch {
     }
 }
 
-/// A connection, and what was seen on it.
+/// A connection and the state that was last seen on it.
 struct View {
     connection: SqliteConnection,
-    /// Means something only on its own connection.
+    /// Only comparable with values from the same connection.
     version: i64,
     counter: i64,
 }
 
 async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<Listeners>) {
     let mut view = None;
-    // One that does not stand still while the machine sleeps.
+    // This clock does not stop while the machine sleeps.
     let clock = SystemClock::default();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let began = clock.monotonic();
-        // One that failed is not used again.
+        // A connection that failed is not used again.
         if let Ok(Ok((seen, changed))) = timeout(LOOK_LIMIT, look(view.take(), &options)).await {
             if !changed.is_empty() {
                 listeners.invalidated(&changed);
@@ -136,7 +137,7 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
     }
 }
 
-/// Looks once; says what changed, or may have.
+/// Polls once; returns what changed, or may have.
 async fn look(
     view: Option<View>,
     options: &SqliteConnectOptions,
@@ -149,8 +150,8 @@ async fn look(
         }) => (connection, Some((version, counter))),
         None => (SqliteConnection::connect_with(options).await?, None),
     };
-    // The version first: what is written between the two is seen in the counter now, and in the
-    // version the next time.
+    // The version first: a write between the two queries shows in the counter now, and in the
+    // version at the next poll.
     let version = sqlx::query_scalar(DATA_VERSION)
         .fetch_one(&mut connection)
         .await?;
@@ -174,8 +175,8 @@ async fn look(
     Ok((view, changed))
 }
 
-/// What changed between two values of the counter. Where a change is not remembered, also because
-/// others have taken its slot meanwhile, that is everything.
+/// What changed between two values of the counter, or everything if a change is not recorded, also
+/// because its slot was reused meanwhile.
 async fn missed(
     connection: &mut SqliteConnection,
     seen: i64,

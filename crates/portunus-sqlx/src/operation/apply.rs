@@ -1,8 +1,8 @@
-//! A batch of changes under conditions, in a transaction in which nobody else changes what they are
-//! about.
+//! A batch of conditional changes, in a transaction that excludes concurrent changes of the
+//! affected keys.
 //!
-//! The order of everything is that of the store in memory: conditions on what was before, changes,
-//! conditions on what is after; the first that does not hold is the one that is told.
+//! The order is the same as in the in-memory store: conditions on the state before, changes,
+//! conditions on the state after; the first one that fails is reported.
 
 use std::collections::BTreeSet;
 
@@ -20,15 +20,15 @@ use crate::time;
 use crate::value::{Session, Value};
 use crate::write_queue::Lane;
 
-/// The kinds of names that are held, in the order in which they are.
+/// The kinds of names that are locked, in the order in which they are locked.
 const KEYS: i64 = 0;
 pub(super) const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
 pub(super) const EVENTS: i64 = 3;
 pub(super) const USAGE: i64 = 4;
 
-/// The most hours of use that are deleted with their key, as many as there are in a year: the others
-/// are seen by nobody any more, and go when they are old.
+/// The largest number of usage hours that are deleted with their key, as many as a year has: the
+/// rest is no longer visible, and is deleted when it is old.
 const MOST_HOURS: i64 = 366 * 24;
 
 /// Applies a batch.
@@ -68,7 +68,7 @@ impl Operation for Apply<'_> {
 }
 
 impl Apply<'_> {
-    /// A tenant whose keys it is about, where it says so.
+    /// The tenant of a key in the batch, if the batch states it.
     fn tenant(&self) -> Option<&TenantId> {
         let changed = self.0.changes().iter().find_map(|change| match change {
             Change::Insert { record, .. } | Change::Replace(record) => {
@@ -87,9 +87,9 @@ impl Apply<'_> {
         })
     }
 
-    /// Holds every key and every new digest that the batch names, and the tenant of every owner
-    /// whose keys it asks about or changes. A new digest of a key changes nothing that an owner is
-    /// asked about, so that many keys of one tenant may move to a new scheme at once.
+    /// Locks every key and every new digest that the batch names, and the tenant of every owner
+    /// whose keys it queries or changes. A new digest of a key does not affect the owner's other
+    /// keys, so that many keys of one tenant can be rehashed at the same time.
     async fn hold(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let Some(hold) = session.dialect().hold else {
             return Ok(());
@@ -113,7 +113,7 @@ impl Apply<'_> {
                         keys.insert(name(digest));
                     }
                     keys.insert(record.id.as_str().to_owned());
-                    // Of another tenant than this one, a stored record is not replaced.
+                    // A stored record of another tenant than this one is never replaced.
                     tenants.insert(record.owner.tenant_id.as_str().to_owned());
                 }
                 Change::Rehash { id, to, .. } => {
@@ -143,8 +143,8 @@ impl Apply<'_> {
         };
         session.change(hold, vec![json(keys), KEYS.into()]).await?;
         for id in deleted {
-            // Nobody else inserts or deletes this id any more, and the tenant of a key never
-            // changes.
+            // From here on, no other transaction inserts or deletes this id, and the tenant of a
+            // key never changes.
             for row in session
                 .rows(sql::TENANT_OF, vec![id.as_str().into()])
                 .await?
@@ -159,7 +159,7 @@ impl Apply<'_> {
     }
 }
 
-/// Tells those who may have cached what changed, in the same transaction.
+/// Announces a change to those who may have cached the data, in the same transaction.
 pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
     if what.is_empty() {
         return Ok(());
@@ -182,7 +182,7 @@ pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Resu
     Ok(())
 }
 
-/// The name of a digest, which is no id: ids have no spaces.
+/// The lock name of a digest, which cannot be an id: ids contain no spaces.
 fn name(digest: &KeyDigest) -> String {
     let hex: String = digest
         .to_bytes()
@@ -197,7 +197,7 @@ fn tenant(owner: &OwnerRef) -> Result<&str, Refusal> {
     Ok(tenant.as_str())
 }
 
-/// Whose keys an owner's are; `None` for a kind of owner that is not known here.
+/// The tenant of an owner; `None` for an unknown kind of owner.
 fn of(owner: &OwnerRef) -> Option<&TenantId> {
     match owner {
         OwnerRef::Tenant(tenant) | OwnerRef::TenantItself(tenant) | OwnerRef::User(tenant, _) => {
@@ -207,7 +207,7 @@ fn of(owner: &OwnerRef) -> Option<&TenantId> {
     }
 }
 
-/// The record of a key that must be there.
+/// The record of a key that must exist.
 pub(super) async fn live(session: &mut dyn Session, id: &KeyId) -> Result<KeyRecord, Fault> {
     let rows = session.rows(sql::RECORD, vec![id.as_str().into()]).await?;
     match rows.into_iter().next() {
@@ -309,7 +309,7 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
             set_primary(session, owner, Some(key)).await
         }
         Change::PinPrimary { owner, at } => match (Primary { owner, at: *at }).run(session).await {
-            // A key that cannot be read keeps no other one from being ended.
+            // An unreadable key does not prevent another one from being revoked or replaced.
             Err(Fault::Corrupt(_)) => Ok(()),
             primary => set_primary(session, owner, primary?.as_ref()).await,
         },
@@ -326,7 +326,7 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
     }
 }
 
-/// A change that touched no row was about no key.
+/// An error if a change affected no row: the key does not exist.
 pub(super) fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
     if rows == 0 {
         Err(Rejected::Missing(id.clone()).into())
@@ -361,7 +361,7 @@ async fn insert(
     }
 }
 
-/// Makes a digest known for good.
+/// Records a digest permanently.
 async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Result<(), Fault> {
     let values = vec![
         digest.to_bytes().to_vec().into(),
@@ -392,7 +392,7 @@ async fn rehash(
         .next()
         .ok_or_else(missing)?
         .of(TABLE, id.as_str());
-    // First whether somebody else was quicker.
+    // First, whether a concurrent rehash was faster.
     if digest(&mut row)? != *from {
         return Err(missing());
     }

@@ -1,6 +1,6 @@
-//! Judges pages of much data under every combination of filters: together they hold what they must,
-//! in its order, and each looks at no more rows than it may. All keys of one tenant were made in one
-//! millisecond, and so were all events.
+//! Checks pages of large data sets under every combination of filters: together they contain every
+//! match, in order, and each examines a bounded number of rows. All keys of one tenant were created
+//! in the same millisecond, and so were all events.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -23,20 +23,20 @@ use portunus::store::{Change, Cursor, ListQuery, WriteBatch};
 use super::{Apply, Events, List, Operation, RecordEvents};
 use crate::value::Session;
 
-/// How often each template is copied.
+/// The number of copies of each template.
 const COPIES: u32 = 500;
-/// How many keys one tenant has, and how many events there are.
+/// The number of templates of keys of one tenant, and of templates of events.
 const TEMPLATES: u32 = 24;
-/// How many a page holds.
+/// The page size.
 const LIMIT: usize = 60;
 
-/// A connection that knows what statements look at.
+/// A connection that measures the rows that statements examine.
 #[async_trait]
 trait Watched: Session {
-    /// Runs a script of the test's own.
+    /// Runs a script of the test.
     async fn prepare(&mut self, sql: String);
 
-    /// Asserts that what was looked at since this was called last is no more than a page may.
+    /// Asserts that the rows examined since the last call are within the bound of a page.
     fn assert_bounded(&mut self, what: &dyn std::fmt::Debug);
 }
 
@@ -56,7 +56,7 @@ fn tenant(name: &str) -> TenantId {
     TenantId::new(name).unwrap()
 }
 
-/// What a database says that copies rows, by whether it is SQLite.
+/// The expressions with which a database copies rows.
 fn copies(is_sqlite: bool) -> (&'static str, &'static str, String) {
     let (digest, hex) = if is_sqlite {
         ("randomblob(32)", "printf('%024x', n)")
@@ -73,7 +73,8 @@ fn copies(is_sqlite: bool) -> (&'static str, &'static str, String) {
     (digest, hex, numbers)
 }
 
-/// Keys of two tenants: one made all of its keys at once, the other one by one, before and after.
+/// Creates the keys of two tenants: one created all of its keys at the same time, the other one by
+/// one, before and after.
 async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
     let mut batch = WriteBatch::new();
     for number in 0..TEMPLATES + 4 {
@@ -107,7 +108,7 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
     let others = "version, kind, environment, tenant_id, user_id, description, masked, not_before, \
         expires_at, enabled, revoked_at, may_be_primary";
     let made = "CASE WHEN tenant_id = 'other' THEN 750 + n ELSE 1000 END";
-    // In no order of theirs.
+    // Their ids are in no particular order.
     session
         .prepare(format!(
             "INSERT INTO portunus_keys (id, family, name, scheme, digest, created_at, record, {others}) \
@@ -123,7 +124,7 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
     session.prepare(used.into()).await;
 }
 
-/// Events of which most are alike in each respect.
+/// Creates events most of which are alike in each respect.
 async fn fill_events(session: &mut impl Watched, is_sqlite: bool) {
     let events: Vec<_> = (0..TEMPLATES)
         .map(|number| {
@@ -171,7 +172,7 @@ async fn fill_events(session: &mut impl Watched, is_sqlite: bool) {
         .await;
 }
 
-/// Every combination of what a list filters by.
+/// Every combination of the filters of a list.
 fn lists() -> Vec<ListQuery> {
     let mut queries = Vec::new();
     let statuses = [
@@ -199,7 +200,7 @@ fn lists() -> Vec<ListQuery> {
     queries
 }
 
-/// Every combination of what events are filtered by: of what most have, and of what few have.
+/// Every combination of the filters of events, with frequent and with rare values.
 fn event_queries() -> Vec<EventQuery> {
     let mut queries = Vec::new();
     for outcome in [None, Some(AuditOutcome::Ok), Some(AuditOutcome::Failed)] {
@@ -253,12 +254,12 @@ async fn all_events(session: &mut impl Watched) -> Vec<AuditEvent> {
     }
 }
 
-/// Where pages start that are judged. A page depends on its start alone: where each one holds what
-/// stands between its start and its end, all of them together lose nothing and have nothing twice.
+/// The starts of the pages to check. A page depends on its start alone: if each one contains
+/// exactly the matches between its start and its end, no key is missing or duplicated overall.
 fn starts(number: usize, of: usize, is_slow: bool) -> Vec<usize> {
     let (middle, late) = (number * 7_919 % of, of - 1 - number * 131 % 900);
     match number % 4 {
-        // Few of the slow ones from where they must look at the most.
+        // Only a few of the slow queries, from where they examine the most rows.
         _ if is_slow && !number.is_multiple_of(24) => vec![late],
         0 => vec![0, middle],
         1 => vec![0, late],
@@ -267,8 +268,8 @@ fn starts(number: usize, of: usize, is_slow: bool) -> Vec<usize> {
     }
 }
 
-/// Asserts that a page that starts after so many holds all that it must up to its end, and that it
-/// ends early only where it has looked at much.
+/// Asserts that a page that starts after this many items contains every match up to its end, and
+/// that it ends early only after it examined many rows.
 fn judge<T: PartialEq>(
     what: &dyn std::fmt::Debug,
     found: &[T],
@@ -278,10 +279,10 @@ fn judge<T: PartialEq>(
     let (found_of, expected_of) = (found.len(), expected.len());
     assert!(found == expected, "{found_of} of {expected_of}: {what:?}");
     let is_full = found_of == LIMIT;
-    // The last few are left out where they are of one instant.
+    // The last few may be left out if they were created at one instant.
     let has_looked = end.is_none_or(|end| end >= 8_000);
     assert!(is_full || has_looked, "ends early, after {end:?}: {what:?}");
-    assert_ne!(end, Some(0), "goes on where it started: {what:?}");
+    assert_ne!(end, Some(0), "continues where it started: {what:?}");
 }
 
 async fn every_page_is_bounded_and_none_is_lost(session: &mut impl Watched) {
@@ -315,11 +316,11 @@ async fn every_page_is_bounded_and_none_is_lost(session: &mut impl Watched) {
 
     let started = Instant::now();
     let whole = all_events(session).await;
-    // The last place, and one less for each event before.
+    // The last place, and one less for each earlier event.
     let count = usize::try_from((COPIES + 1) * TEMPLATES).unwrap();
     assert_eq!(whole.len(), count);
     for (number, mut query) in event_queries().into_iter().enumerate() {
-        // One each: there are many.
+        // One start each, since there are many queries.
         let starts = starts(number / 3, count, false);
         for start in starts.into_iter().cycle().skip(number).take(1) {
             let before = start.checked_sub(1).map(|last| count - last);

@@ -1,9 +1,9 @@
-//! Events: kept in the order in which they were given, and read from the last.
+//! Audit events: stored in the given order, and read from the last one.
 //!
-//! An event is kept whole, as JSON, with the facts beside it that are asked about; whoever reads it
-//! compares the two. The names of those who took part stand in a table of their own, all in lower
-//! case and cut where they are long, so that it finds too much rather than too little:
-//! [`EventQuery::selects`] has the last word, as it has about workspaces.
+//! An event is stored whole, as JSON, with the facts that queries need in columns beside it; the
+//! two are compared when it is read. The names of the participants are in a separate table, in
+//! lower case and truncated, so that the database finds too much rather than too little:
+//! [`EventQuery::selects`] makes the final decision, also about workspaces.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -18,19 +18,19 @@ use crate::sql::events::OLDEST;
 use crate::time;
 use crate::value::{Row, Session, Value};
 
-/// The table, for errors.
+/// The table name, for errors.
 const TABLE: &str = "portunus_events";
-/// The most events that one statement keeps.
+/// The largest number of events that one statement stores.
 const MOST_EVENTS: usize = 512;
-/// The most rows that one statement reads.
+/// The largest number of rows that one statement reads.
 const MOST_ROWS: usize = 500;
-/// The most events that one transaction forgets.
+/// The largest number of events that one transaction deletes.
 const MOST_FORGOTTEN: i64 = 2_000;
-/// The most characters of a name that are compared in the database: an index takes no more than
-/// some kilobytes.
+/// The largest number of characters of a name that are compared in the database: an index entry is
+/// limited to some kilobytes.
 const MOST_CHARACTERS: usize = 200;
 
-/// A name as it is kept beside events.
+/// A name as it is stored beside events.
 fn who(name: &str) -> String {
     text(&name.chars().take(MOST_CHARACTERS).collect::<String>()).to_ascii_lowercase()
 }
@@ -52,7 +52,7 @@ fn millis(at: SystemTime) -> i64 {
     time::floor(at).clamp(0, time::max_millis())
 }
 
-/// The columns of an event but for the JSON, in the order in which they are read.
+/// The columns of an event except the JSON, in the order in which they are read.
 fn columns(event: &AuditEvent) -> [(&'static str, Value); 6] {
     [
         ("id", event.id.to_string().into()),
@@ -89,7 +89,7 @@ fn as_json(number: usize, event: &AuditEvent) -> Result<serde_json::Value, Refus
     }))
 }
 
-/// Keeps events.
+/// Stores events.
 pub(crate) struct RecordEvents<'a>(pub(crate) &'a [AuditEvent]);
 
 #[async_trait]
@@ -99,7 +99,8 @@ impl Operation for RecordEvents<'_> {
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let dialect = session.dialect();
         if let Some(hold) = dialect.hold {
-            // One after the other, so that places are in the order in which they can be read.
+            // One statement after the other, so that places are in the order in which they become
+            // visible.
             session
                 .change(
                     hold,
@@ -125,7 +126,7 @@ impl Operation for RecordEvents<'_> {
     }
 }
 
-/// One page of events.
+/// Reads a page of events.
 pub(crate) struct Events<'a>(pub(crate) &'a EventQuery);
 
 #[async_trait]
@@ -159,14 +160,16 @@ impl Operation for Events<'_> {
                 place = here;
                 let is_shown = match &event {
                     Ok(event) => query.selects(event),
-                    // Of a row that may be another tenant's this one must not hear.
+                    // A query for one tenant must not reveal a row that may belong to another
+                    // tenant.
                     Err(what) => query.tenant.is_none() || !record::may_be_foreign(what),
                 };
                 if !is_shown {
                     continue;
                 }
                 if page.items.len() + page.corrupt.len() == limit {
-                    // The place of the last one shown: what comes after it was kept before it.
+                    // The place of the last event on the page: everything after it was stored
+                    // earlier.
                     page.next = Some(shown.unsigned_abs());
                     return Ok(page);
                 }
@@ -188,7 +191,7 @@ impl Operation for Events<'_> {
 }
 
 impl Events<'_> {
-    /// The values of both statements: the events before a place, so many.
+    /// The values of both statements: this many events before a place.
     fn values(&self, place: i64, rows: usize) -> Vec<Value> {
         let query = self.0;
         let key = query.key_id.as_ref().map(|key| key.as_str().to_owned());
@@ -204,7 +207,7 @@ impl Events<'_> {
     }
 }
 
-/// A row as its place and its event, or as what of it cannot be read.
+/// A row as its place and its event, or a description of what cannot be read.
 fn event(row: Row) -> Result<(i64, Result<AuditEvent, String>), Fault> {
     let mut row = row.of(TABLE, "?");
     let place = row.int("place")?;
@@ -216,7 +219,7 @@ fn event(row: Row) -> Result<(i64, Result<AuditEvent, String>), Fault> {
     }
 }
 
-/// The rest of a row as an event.
+/// Decodes the rest of a row as an event.
 fn readable(mut row: Row) -> Result<AuditEvent, Fault> {
     let mut stored = Vec::new();
     for name in ["id", "at", "action", "outcome", "tenant_id", "key_id"] {
@@ -237,8 +240,8 @@ fn readable(mut row: Row) -> Result<AuditEvent, Fault> {
     }
 }
 
-/// Forgets some of the events before an instant, the oldest first; says how many, and whether there
-/// may be more.
+/// Deletes some of the events before an instant, oldest first; returns the number, and whether
+/// there may be more.
 pub(crate) struct ForgetEvents(pub(crate) SystemTime);
 
 #[async_trait]
@@ -272,5 +275,5 @@ impl Operation for ForgetEvents {
     }
 }
 
-/// How long other writers are left alone between two transactions that forget.
+/// The pause for other writers between two transactions that delete.
 pub(crate) const FORGET_PAUSE: Duration = Duration::from_millis(5);

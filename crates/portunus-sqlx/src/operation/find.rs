@@ -1,4 +1,4 @@
-//! Look-ups of one key: by digest, by id, and its signing state.
+//! Lookups of one key: by digest, by id, and its signing state.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::share::Purpose;
 use crate::sql;
 use crate::value::{Row, Session, Value};
 
-/// How many digests one statement compares.
+/// The number of digests that one statement compares.
 const DIGESTS: usize = 8;
 
-/// The key under one of these digests.
+/// Finds the key with one of these digests.
 pub(crate) struct Find<'a>(pub(crate) &'a [KeyDigest]);
 
 impl Find<'_> {
-    /// More digests than one statement takes need a snapshot, so that a key that moves from one to
-    /// another is not missed.
+    /// More digests than one statement takes need a snapshot, so that a key that is rehashed from
+    /// one to another is not missed.
     pub(crate) fn fits_one_statement(&self) -> bool {
         self.0.len() <= DIGESTS
     }
@@ -62,7 +62,7 @@ impl Operation for Find<'_> {
                 }
             }
         }
-        // What was one key's digest is no other key's.
+        // A digest that one key had before is never another key's.
         let is_both = |(digest, _): &&(KeyDigest, Row)| others.iter().any(|of| of.0 == *digest);
         if let Some((_, row)) = keys.iter().find(is_both) {
             return Err(row.corrupt("id"));
@@ -81,7 +81,7 @@ impl Operation for Find<'_> {
     }
 }
 
-/// The tenant in a row about a digest that is no key's any more.
+/// The tenant in a row about a digest that no key has any more.
 fn tenant(row: &mut Row) -> Result<Option<TenantId>, Fault> {
     for column in ["id", "family", "version", "kind", "environment"] {
         row.value(column)?;
@@ -102,7 +102,7 @@ pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
     Ok(KeyDigest::new(scheme, bytes))
 }
 
-/// One record: for writes too, so that it waits for no reads of management.
+/// Reads one record: writes need it too, so it does not wait for management reads.
 pub(crate) struct Get<'a>(pub(crate) &'a KeyId);
 
 #[async_trait]
@@ -118,7 +118,7 @@ impl Operation for Get<'_> {
     }
 }
 
-/// What a key signs events with.
+/// Reads the signing state of a key.
 pub(crate) struct SigningOf<'a>(pub(crate) &'a KeyId);
 
 #[async_trait]

@@ -1,9 +1,9 @@
 //! One spelling for each user whose id is a UUID, in records that were written before ids were
 //! lower-cased.
 //!
-//! One transaction moves one spelling of one owner: its records, and its primary key. The tenant is
-//! held meanwhile, as by every other write of records and primary keys, so that whoever changes one
-//! of the records at the same time finds another version and starts anew from the new owner.
+//! One transaction moves one spelling of one owner: its records, and its primary key. It locks the
+//! tenant, as every other write of records and primary keys does, so that a concurrent write of one
+//! of the records finds another version and retries with the new owner.
 
 use std::cmp::Reverse;
 use std::time::SystemTime;
@@ -21,10 +21,10 @@ use crate::record::{self, TABLE};
 use crate::sql;
 use crate::value::{Row, Session, Value};
 
-/// The most owners that one statement reads.
+/// The largest number of owners that one statement reads.
 const MOST_OWNERS: i64 = 1000;
 
-/// The users who own keys, the next ones after a place.
+/// Reads the next users that own keys, after a position.
 pub(crate) struct Owners<'a>(pub(crate) Option<&'a (TenantId, UserId)>);
 
 #[async_trait]
@@ -49,16 +49,16 @@ impl Operation for Owners<'_> {
     }
 }
 
-/// Whether an id has the one spelling already.
+/// Whether an id already has the canonical spelling.
 pub(crate) fn is_folded(id: &UserId) -> bool {
     UserIds::Uuid.canonical(id.clone()) == *id
 }
 
-/// Gives the keys of one spelling of a user to the one spelling; says how many they were.
+/// Gives the keys of one spelling of a user to the canonical one; returns the number of keys.
 pub(crate) struct FoldOwner<'a> {
     pub(crate) tenant: &'a TenantId,
     pub(crate) user: &'a UserId,
-    /// When: decides which primary keys still are.
+    /// The instant at which keys can still be primary.
     pub(crate) at: SystemTime,
 }
 
@@ -102,8 +102,8 @@ impl Operation for FoldOwner<'_> {
 }
 
 impl FoldOwner<'_> {
-    /// Of the primary keys of two owners, the one that was made later; of two of one instant, the
-    /// one that lists show first.
+    /// Of the primary keys of two owners, the one created later; if both were created at the same
+    /// instant, the first one in list order.
     async fn newer_primary(
         &self,
         session: &mut dyn Session,

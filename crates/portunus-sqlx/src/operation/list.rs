@@ -1,9 +1,9 @@
 //! Pages of records.
 //!
-//! The database filters by everything but workspaces, and may let through too much;
-//! [`ListQuery::selects`] has the last word. However much that leaves out, one page looks at
-//! [`ListQuery::MOST_SCANNED`] rows at most: where a filter could leave out many, the index is asked
-//! first where that many rows end, and the statement that filters stays before that place.
+//! The database evaluates all filters except workspaces, and may return too much;
+//! [`ListQuery::selects`] makes the final decision. However much that rejects, one page examines at
+//! most [`ListQuery::MOST_SCANNED`] rows: if a filter could reject many, the index is first asked
+//! where that many rows end, and the filtering statement stays before that position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,25 +20,25 @@ use crate::sql::keys::Lane;
 use crate::time;
 use crate::value::{Row, Session, Value};
 
-/// The most rows that one statement reads.
+/// The largest number of rows that one statement reads.
 const MOST_ROWS: usize = 500;
-/// How many keys of one instant are looked at at once: nearly always there are fewer.
+/// The number of keys of one instant that are examined at a time: nearly always there are fewer.
 const MOST_AT_ONCE: usize = 1_000;
-/// After every id.
+/// Sorts after every id.
 const LAST_ID: &str = "\u{10FFFF}";
 
-/// One page.
+/// Reads one page.
 pub(crate) struct List<'a>(pub(crate) &'a ListQuery);
 
-/// Rows that stand next to each other in the index.
+/// Rows that are adjacent in the index.
 enum Strip {
-    /// Those made at one instant, with ids after one and up to another.
+    /// Created at one instant, with ids after one and up to another.
     At(i64, String, String),
-    /// Those made before one instant and after another.
+    /// Created before one instant and after another.
     Before(i64, i64),
 }
 
-/// A place in the order of the list: milliseconds and id.
+/// A position in the order of the list: milliseconds and id.
 type Place = (i64, String);
 
 #[async_trait]
@@ -70,7 +70,7 @@ impl Operation for List<'_> {
             }
             if !is_last {
                 let (at, id) = page.place.clone();
-                // Rows that are left out for what is wrong with them count, too.
+                // Rows that are rejected because they are corrupt count, too.
                 if is_exact
                     && scanned >= ListQuery::MOST_SCANNED
                     && let Some(end) = cursor(at, &id)
@@ -92,10 +92,11 @@ impl Operation for List<'_> {
 }
 
 impl List<'_> {
-    /// Where to start; a place between two milliseconds is before everything of the earlier one.
+    /// The start of the page; a position between two milliseconds is before all keys of the earlier
+    /// one.
     fn start(&self) -> (Option<Place>, i64) {
         let Some(after) = &self.0.after else {
-            // A row may say any time, and is named then.
+            // A corrupt row may contain any time, and is then reported.
             return (Some((i64::MAX, String::new())), i64::MAX);
         };
         let (at, next) = (time::floor(after.created_at), time::ceil(after.created_at));
@@ -114,8 +115,8 @@ impl List<'_> {
         at.into_iter().chain([older]).collect()
     }
 
-    /// As much of the rest of the list as may be looked at, and where that ends; `None` where it is
-    /// all of it.
+    /// As much of the rest of the list as may be examined, and where that ends; `None` if it is all
+    /// of it.
     async fn bounded(
         &self,
         session: &mut dyn Session,
@@ -156,13 +157,13 @@ impl List<'_> {
                 strips.push(Strip::At(at, String::new(), id));
                 end
             }
-            // No key can stand there: up to all that were made at that time.
+            // No key can have this position: end before all keys that were created at that time.
             None => before_all_of(at).ok_or_else(|| row.corrupt("created_at"))?,
         };
         Ok((strips, Some(end)))
     }
 
-    /// The values of every statement but for those that delimit a strip.
+    /// The values of every statement except those that delimit a strip.
     fn first_values(&self, rows: usize) -> Vec<Value> {
         let query = self.0;
         let text = query.text.as_deref().filter(|text| !text.is_empty());
@@ -192,7 +193,7 @@ impl List<'_> {
         values
     }
 
-    /// For the place of the last of so many rows.
+    /// The values for the position of the last of this many rows.
     fn place_values(&self, rows: usize, at: i64, after: Option<Value>) -> Vec<Value> {
         let mut values = self.first_values(rows - 1);
         values.push(at.into());
@@ -206,7 +207,7 @@ struct Filling<'a> {
     query: &'a ListQuery,
     limit: usize,
     page: Page,
-    /// The place of the last row that was read.
+    /// The position of the last row that was read.
     place: Place,
     has_left_out: bool,
 }
@@ -222,7 +223,7 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Takes a row in; true where there was no room for it any more.
+    /// Adds a row; true if the page was already full.
     fn is_full_with(&mut self, mut row: Row) -> Result<bool, Fault> {
         let place = place(&row);
         let read = match record::read(&mut row) {
@@ -236,7 +237,7 @@ impl<'a> Filling<'a> {
         if read.is_some() && shown >= self.limit && self.page.next.is_some() {
             return Ok(true);
         }
-        // Without its place, nobody can go on after it.
+        // Without its position, the next page could not continue after it.
         self.place = place.ok_or_else(|| row.corrupt("id"))?;
         match read {
             Some(Ok(key)) => self.page.items.push(Arc::new(key)),
@@ -253,13 +254,13 @@ impl<'a> Filling<'a> {
         Ok(false)
     }
 
-    /// Whether a row may be another tenant's, of which this one must not hear.
+    /// Whether a row may belong to another tenant and must not be revealed to this one.
     fn is_foreign(&self, what: &str) -> bool {
         self.query.tenant.is_some() && record::may_be_foreign(what)
     }
 
-    /// How many rows to read next: one more than there is room for, or many where most may be left
-    /// out.
+    /// The number of rows to read next: one more than the page can take, or many if most may be
+    /// rejected.
     fn rows(&self) -> usize {
         let shown = self.page.items.len() + self.page.corrupt.len();
         if self.has_left_out {
@@ -270,7 +271,7 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// The place of a row by its columns, whatever else is in it.
+/// The position of a row by its columns, whatever else it contains.
 fn place(row: &Row) -> Option<Place> {
     match (row.peek(0), row.peek(10)) {
         (Some(Value::Text(Some(id))), Some(Value::Int(Some(at)))) => Some((*at, id.clone())),
@@ -278,13 +279,13 @@ fn place(row: &Row) -> Option<Place> {
     }
 }
 
-/// A place as it is told; `None` where no key can stand there.
+/// A position as a cursor; `None` if no key can have it.
 fn cursor(at: i64, id: &str) -> Option<Cursor> {
     let at = time::from_millis(at).filter(|at| time::cut(*at) == Some(*at))?;
     Some(Cursor::new(at, KeyId::new(id).ok()?))
 }
 
-/// The place before all keys of an instant.
+/// The position before all keys of an instant.
 fn before_all_of(at: i64) -> Option<Cursor> {
     let mut before = cursor(at, "-")?;
     before.created_at += Duration::from_nanos(1);

@@ -1,9 +1,9 @@
-//! The schema, in numbered steps: 1 is keys, digests, primary keys and usage; 2 is audit events
-//! and, on SQLite, the counter of changes; 3 is whose deleted keys were and, on SQLite, what the
-//! latest changes were.
+//! The schema, in numbered steps: 1 has keys, digests, primary keys and usage; 2 has audit events
+//! and, on SQLite, the counter of changes; 3 has the tenants of deleted keys and, on SQLite, the
+//! content of the latest changes.
 //!
-//! A step that is recorded is never changed. Each says which the oldest schema is that a program
-//! must know to use it, so that a program that is one step behind goes on where that does no harm.
+//! A released step is never changed. Each states the oldest schema that a program must know to use
+//! it, so that a program that is one step behind continues to work where that is harmless.
 
 use async_trait::async_trait;
 
@@ -13,33 +13,33 @@ use crate::share::Purpose;
 use crate::sql;
 use crate::value::{Row, Session};
 
-/// One step.
+/// A step of the schema.
 pub(crate) struct Migration {
     pub(crate) script: &'static str,
-    /// A program must know this schema at least.
+    /// The oldest schema that a program must know.
     pub(crate) oldest: i64,
 }
 
 /// From this step on, the table of steps has the column `oldest`.
 const FIRST_WITH_OLDEST: i64 = 3;
 
-/// The schema that a database has; all 0 where it has none.
+/// The schema of a database; all 0 if it has none.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) version: i64,
     oldest: i64,
-    /// Why the role may not read which one that is.
+    /// Why the role cannot read the version of the schema.
     hidden: Option<String>,
 }
 
 impl Found {
-    /// The schema that this crate makes.
+    /// The schema that this crate creates.
     pub(crate) fn known(session: &dyn Session) -> i64 {
         i64::try_from(session.dialect().migrations.len()).unwrap_or(i64::MAX)
     }
 
-    /// Whether this crate may use the database, and whether its schema is to be brought up to date
-    /// first.
+    /// Whether the schema must be brought up to date; an error if this crate must not use the
+    /// database.
     pub(crate) fn is_behind(&self, known: i64) -> Result<bool, OpenError> {
         if let Some(cause) = &self.hidden {
             return Err(OpenError::Schema {
@@ -59,7 +59,7 @@ impl Found {
     }
 }
 
-/// Reads which schema a database has, and which one this crate makes. Writes nothing.
+/// Reads the schema of a database, and the one that this crate creates. Writes nothing.
 pub(crate) struct Inspect;
 
 #[async_trait]
@@ -92,14 +92,14 @@ async fn found(session: &mut dyn Session) -> Result<Found, Fault> {
     Ok(found)
 }
 
-/// The number that a statement without values answers, 0 where there is none.
+/// The number that a statement without values returns, or 0 if it returns none.
 async fn number(session: &mut dyn Session, sql: &'static str) -> Result<i64, Fault> {
     let mut rows = session.rows(sql, Vec::new()).await?.into_iter();
     let read = |row: Row| row.of("portunus_schema", "newest").maybe_int("version");
     Ok(rows.next().map(read).transpose()?.flatten().unwrap_or(0))
 }
 
-/// Brings the schema up to date, in a transaction. Does nothing where that was done meanwhile.
+/// Brings the schema up to date, in a transaction. Does nothing if that was done meanwhile.
 pub(crate) struct Migrate;
 
 #[async_trait]
@@ -134,7 +134,8 @@ impl Operation for Migrate {
     }
 }
 
-/// Waits until nobody else changes the schema, to the end of the transaction.
+/// Waits until no other transaction changes the schema, and excludes others until the end of this
+/// one.
 async fn hold(session: &mut dyn Session) -> Result<(), Fault> {
     if let Some(hold) = session.dialect().hold {
         let values = vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()];

@@ -1,5 +1,5 @@
-//! What a store does, once for both databases: each operation runs on a connection that its store
-//! chose.
+//! The operations of a store, written once for both databases: each runs on a connection that its
+//! store selected.
 
 mod apply;
 #[cfg(test)]
@@ -28,22 +28,21 @@ use crate::share::Purpose;
 use crate::value::Session;
 use crate::write_queue::Lane;
 
-/// Something to do on a connection; when it writes, in a transaction that the store commits
-/// afterwards.
+/// An operation on a connection; if it writes, in a transaction that the store commits afterwards.
 #[async_trait]
 pub(crate) trait Operation: Send + Sync {
-    /// What comes of it.
+    /// The result of the operation.
     type Answer: Send;
 
-    /// What it is for where it reads: management reads have but a part of the connections.
+    /// The purpose of a read: management reads share only a part of the connections.
     const PURPOSE: Purpose = Purpose::Management;
 
-    /// Where it waits for its turn to write.
+    /// The class and the tenant of a write.
     fn lane(&self) -> Lane {
         Lane::default()
     }
 
-    /// Does it. It may be done again, on another connection, where the first was lost or the
-    /// transaction given up.
+    /// Runs the operation. It may run again, on another connection, if the first one was lost or
+    /// the transaction was aborted.
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault>;
 }

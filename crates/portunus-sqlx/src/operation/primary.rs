@@ -1,4 +1,5 @@
-//! The primary key of an owner: the one that was set, if it still can be, else the newest that can.
+//! The primary key of an owner: the one that was set if it still can be primary, otherwise the
+//! newest that can.
 
 use std::time::SystemTime;
 
@@ -14,7 +15,7 @@ use crate::sql;
 use crate::time;
 use crate::value::{Session, Value};
 
-/// Whose primary key, and when.
+/// Reads the primary key of an owner at an instant.
 pub(crate) struct Primary<'a> {
     pub(crate) owner: &'a OwnerRef,
     pub(crate) at: SystemTime,
@@ -23,7 +24,7 @@ pub(crate) struct Primary<'a> {
 #[async_trait]
 impl Operation for Primary<'_> {
     type Answer = Option<KeyId>;
-    // Writes ask for it, and so does whoever signs events.
+    // Writes need it, and so does signing events.
     const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
@@ -43,7 +44,7 @@ impl Operation for Primary<'_> {
             row.rename(TABLE, "of a primary key");
             rows.push((row.int("place")?, row));
         }
-        // Where the one that was set still can be, it does not matter what the newest is.
+        // If the key that was set still can be primary, the newest key does not matter.
         rows.sort_by_key(|(place, _)| *place);
         for (place, mut row) in rows {
             let record = record::read(&mut row)?;
@@ -59,7 +60,8 @@ impl Operation for Primary<'_> {
     }
 }
 
-/// The primary keys of several owners, in their order; none where a record cannot be read.
+/// Reads the primary keys of several owners, in their order; none for an owner whose record cannot
+/// be read.
 pub(crate) struct Primaries<'a> {
     pub(crate) owners: &'a [OwnerRef],
     pub(crate) at: SystemTime,
@@ -75,7 +77,7 @@ impl Operation for Primaries<'_> {
             let (tenant, user) = match owner {
                 OwnerRef::TenantItself(tenant) => (tenant, None),
                 OwnerRef::User(tenant, user) => (tenant, Some(user.as_str())),
-                // Lists do not ask for others.
+                // Lists ask for no other kinds.
                 owner => {
                     let at = self.at;
                     primaries.push(match (Primary { owner, at }).run(session).await {
@@ -97,7 +99,7 @@ impl Operation for Primaries<'_> {
             time::floor(self.at).into(),
             KeyKind::AccessToken.as_str().into(),
         ];
-        // What was set comes before what is newest, also where it cannot be read.
+        // A key that was set precedes the newest key, also if it cannot be read.
         let mut rows = Vec::new();
         for mut row in session.rows(session.dialect().primaries, values).await? {
             row.rename(TABLE, "of a primary key");
@@ -123,7 +125,7 @@ impl Operation for Primaries<'_> {
     }
 }
 
-/// An owner as columns: its kind, the tenant, and the user or an empty text.
+/// The columns of an owner: its kind, the tenant, and the user or an empty string.
 pub(super) fn columns(owner: &OwnerRef) -> Result<[Value; 3], Refusal> {
     match owner {
         OwnerRef::Tenant(tenant) => Ok(["tenant".into(), tenant.as_str().into(), "".into()]),

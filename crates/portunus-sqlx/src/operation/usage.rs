@@ -1,7 +1,8 @@
-//! Usage: totals, and counts by hour. It is kept apart from records, so that counting changes no
-//! version.
+//! Usage: totals, and counts by hour. It is stored separately from records, so that counting does
+//! not change versions.
 //!
-//! Counts that no longer fit 63 bits stay at the largest number, which is told as [`u64::MAX`].
+//! Counts that no longer fit in 63 bits stay at the largest number, which is reported as
+//! [`u64::MAX`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,17 +21,17 @@ use crate::value::{Row, Session};
 
 /// The table of totals, for errors.
 const TABLE: &str = "portunus_usage";
-/// The most keys that one statement counts for, or tells of.
+/// The largest number of keys in one statement.
 const MOST_KEYS: usize = 1000;
-/// The most hours of keys that one transaction forgets.
+/// The largest number of hours, of all keys, that one transaction deletes.
 const MOST_FORGOTTEN: i64 = 2_000;
 
-/// Adds what was counted.
+/// Adds counted usage.
 pub(crate) struct RecordUsage<'a>(pub(crate) &'a [UsageDelta]);
 
 impl RecordUsage<'_> {
-    /// The deltas in rounds in which no key stands twice: the first of each key, the second of
-    /// each, and so on.
+    /// The deltas in rounds in which no key occurs twice: the first delta of each key, the second
+    /// of each, and so on.
     fn rounds(&self) -> Vec<Vec<&UsageDelta>> {
         let mut seen: HashMap<&KeyId, usize> = HashMap::new();
         let mut rounds: Vec<Vec<&UsageDelta>> = Vec::new();
@@ -43,8 +44,7 @@ impl RecordUsage<'_> {
             *round += 1;
         }
         for round in &mut rounds {
-            // In one order everywhere, so that two nodes that count the same keys never wait for
-            // each other.
+            // The same order everywhere, so that two nodes that count the same keys never deadlock.
             round.sort_by(|one, other| one.id.cmp(&other.id));
         }
         rounds
@@ -84,7 +84,7 @@ impl Operation for RecordUsage<'_> {
     }
 }
 
-/// The totals of some keys, in their order.
+/// Reads the totals of some keys, in their order.
 pub(crate) struct UsageOf<'a>(pub(crate) &'a [KeyId]);
 
 #[async_trait]
@@ -111,7 +111,7 @@ impl Operation for UsageOf<'_> {
     }
 }
 
-/// The totals of one key: whoever has changed it waits for no lists.
+/// Reads the totals of one key, without waiting for lists.
 pub(crate) struct UsageOfOne<'a>(pub(crate) UsageOf<'a>);
 
 #[async_trait]
@@ -148,7 +148,7 @@ fn count(row: &Row, uses: i64) -> Result<u64, Fault> {
     }
 }
 
-/// How often a key was used, by hour, and the hours that cannot be read.
+/// Reads the number of uses of a key by hour, and the hours that cannot be read.
 pub(crate) struct UsageByHour<'a> {
     pub(crate) id: &'a KeyId,
     pub(crate) from: SystemTime,
@@ -186,7 +186,7 @@ fn hour(row: &mut Row) -> Result<HourOfUse, Fault> {
     Ok(HourOfUse::new(start, count(row, uses)?))
 }
 
-/// Forgets some of the hours that ended before an instant, the oldest first; says how many, and
+/// Deletes some of the hours that ended before an instant, oldest first; returns the number, and
 /// whether there may be more.
 pub(crate) struct ForgetUsage(pub(crate) SystemTime);
 
@@ -196,7 +196,7 @@ impl Operation for ForgetUsage {
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         if let Some(hold) = session.dialect().hold {
-            // One after the other: none is shown rows that another is about to delete.
+            // One statement after the other: none sees rows that another is about to delete.
             session
                 .change(hold, vec!["[\"usage\"]".into(), super::apply::USAGE.into()])
                 .await?;

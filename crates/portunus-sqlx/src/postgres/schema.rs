@@ -1,5 +1,5 @@
-//! Making the schema, which may take any time: on connections beside the pool, and with the server's
-//! own limits of time.
+//! Schema migration, which has no time limit: it uses connections outside of the pool, with the
+//! server's own timeouts.
 
 use std::time::Duration;
 
@@ -15,12 +15,14 @@ use crate::sql;
 use crate::store::Database;
 use crate::value::Session;
 
-/// How often a change of the schema, which may take long, looks whether its server is still there.
+/// The interval at which a migration, which may take long, checks whether its server is still
+/// available.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
-/// How often a node asks for its turn to make indexes, and whether another one made them.
+/// The interval at which a node tries to take its turn to create indexes, and checks whether
+/// another node created them.
 const TURN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Begins a change of the schema, which may take longer than any write.
+/// Begins a migration, which may take longer than any write.
 const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; UNLISTEN *; \
      SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
      SET LOCAL idle_in_transaction_session_timeout = 0";
@@ -42,10 +44,10 @@ impl Postgres {
         Ok(false)
     }
 
-    /// Makes the indexes that are missing, beside whatever else is going on: lists are read without
-    /// them too, but slowly. A role that may not make them leaves them to another.
+    /// Creates the missing indexes concurrently with other operations: lists work without them, but
+    /// are slow. A role that lacks the privilege leaves them to another.
     pub(super) async fn make_indexes_in_turn(&self) -> Result<(), Fault> {
-        // One node at a time: an index that is being made looks like one that failed.
+        // One node at a time: an index that is being created looks like one that failed.
         let mut beside = self.beside().await?;
         while self.is_index_missing().await? {
             let mut turn = beside.begin_with(BEGIN_MIGRATION).await?;
@@ -69,7 +71,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Makes an index, in no transaction.
+    /// Creates an index, outside of a transaction.
     async fn make_index(
         &self,
         connection: &mut PgConnection,
@@ -87,7 +89,7 @@ impl Postgres {
         self.on(connection).script(make).await
     }
 
-    /// A connection that is none of the pool's, with the server's own limits of time.
+    /// A connection outside of the pool, with the server's own timeouts.
     async fn beside(&self) -> Result<PgConnection, Fault> {
         lease::connect(&self.pool.connect_options()).await
     }
@@ -100,7 +102,7 @@ impl Postgres {
         }
     }
 
-    /// What comes of a piece of work that may take any time, while the server takes connections.
+    /// The result of work without a time limit, for as long as the server accepts connections.
     pub(super) async fn looked_after<T>(
         &self,
         work: impl Future<Output = Result<T, Fault>>,
@@ -126,8 +128,8 @@ impl Postgres {
     }
 }
 
-/// Whether the server may be asked for keys, and the role may read all that is asked for. Otherwise
-/// each request would find it out.
+/// Checks that the server is not a replica and that the role can read every table. Otherwise each
+/// request would fail.
 pub(super) struct IsUsable;
 
 #[async_trait]
@@ -147,13 +149,13 @@ impl Operation for IsUsable {
             if !reads {
                 return Err(Refusal::NoRight(table).into());
             }
-            tracing::warn!(table, "the database's role may not write this table");
+            tracing::warn!(table, "the database role cannot write this table");
         }
         Ok(())
     }
 }
 
-/// Whether there is an index of this name, and whether it can be used.
+/// Whether an index of this name exists, and whether it can be used.
 struct IndexState(&'static str);
 
 #[async_trait]
@@ -169,7 +171,7 @@ impl Operation for IndexState {
     }
 }
 
-/// Whether it is this node's turn to make indexes.
+/// Takes this node's turn to create indexes, if it is free.
 struct TakeTurn;
 
 #[async_trait]

@@ -25,7 +25,7 @@ CREATE INDEX portunus_keys_by_age ON portunus_keys (created_at DESC, id);
 CREATE INDEX portunus_keys_of_tenant ON portunus_keys (tenant_id, created_at DESC, id);
 CREATE INDEX portunus_keys_of_user ON portunus_keys (tenant_id, user_id, created_at DESC, id);
 
--- Every digest that any key ever had, with the key: what keeps digests and ids known after a key was deleted.
+-- Every digest that any key ever had, with the key: digests and ids stay reserved after a key is deleted.
 CREATE TABLE portunus_digests (
     digest         BYTEA            NOT NULL,
     scheme         TEXT COLLATE "C" NOT NULL,
@@ -34,7 +34,7 @@ CREATE TABLE portunus_digests (
 );
 CREATE INDEX portunus_digests_of_key ON portunus_digests (key_id);
 
--- owner_user is empty where the owner is no user.
+-- owner_user is empty if the owner is not a user.
 CREATE TABLE portunus_primaries (
     owner_kind     TEXT COLLATE "C" NOT NULL,
     owner_tenant   TEXT COLLATE "C" NOT NULL,

@@ -1,17 +1,17 @@
 //! The statements about events.
 //!
-//! A page is read from the one index that leaves the least: of the key, of whom took part, of the
-//! tenant, and of outcomes and actions where these are rare. Whatever else is asked for is compared
-//! row by row.
+//! A page is read from the single most selective index: by key, by participant, by tenant, or by
+//! outcomes and actions where these are rare. All other filters are evaluated row by row.
 
 use portunus::audit::{Action, AuditOutcome, EventQuery};
 
-/// The events among which a page looks for its own, in the order of one index.
+/// The events among which a page searches, in the order of one index.
 ///
-/// In both statements `$1` is the place before which they stand, `$2` the outcome, `$3` the action,
-/// `$4` the tenant and `$5` the key, or the name of who took part; `$6` is how many rows.
+/// In both statements `$1` is the exclusive upper bound of the place, `$2` the outcome, `$3` the
+/// action, `$4` the tenant and `$5` the key, or the name of a participant; `$6` is the number of
+/// rows.
 pub(crate) struct Lane {
-    /// The place of the event that comes `$6` events after the next one.
+    /// The place of the event that is `$6` events after the next one.
     pub(crate) far: &'static str,
     /// The next events, down to the place `$7`.
     pub(crate) page: &'static str,
@@ -58,7 +58,7 @@ macro_rules! lane {
     };
 }
 
-/// Which events a lane has.
+/// The filter of a lane.
 #[derive(Clone, Copy)]
 enum Of {
     All,
@@ -123,7 +123,7 @@ impl Lanes {
         self.0.iter().flat_map(|lane| [lane.far, lane.page])
     }
 
-    /// The lane that leaves the least to look through, and whether all of it is asked for.
+    /// The most selective lane, and whether every event in it matches the query.
     pub(crate) fn of(&self, query: &EventQuery) -> (&Lane, bool) {
         let outcome = query.outcome.filter(|outcome| *outcome != AuditOutcome::Ok);
         let action = query.action.filter(|action| *action != Action::Request);
@@ -160,21 +160,21 @@ impl Lanes {
     }
 }
 
-/// The places of the oldest events before `$1`, at most `$2`.
+/// The places of at most `$2` events, the oldest ones before `$1`.
 pub(crate) const OLDEST: &str =
     "SELECT place FROM portunus_events WHERE at < $1 ORDER BY at LIMIT $2";
 
-/// The statements about events that the two databases spell differently.
+/// The statements about events that differ between the two databases.
 pub(crate) struct Events {
     pub(crate) lanes: Lanes,
-    /// Keeps the events of a JSON array `$1` of objects, in its order, but for those that are kept
-    /// already.
+    /// Inserts the events of a JSON array `$1` of objects, in its order, except those that are
+    /// already stored.
     pub(crate) insert: &'static str,
-    /// Keeps who took part in them.
+    /// Inserts the participants of those events.
     pub(crate) insert_parties: &'static str,
     /// Deletes the events at the places of the JSON array `$1`.
     pub(crate) delete: &'static str,
-    /// Deletes who took part in them.
+    /// Deletes the participants of those events.
     pub(crate) delete_parties: &'static str,
 }
 

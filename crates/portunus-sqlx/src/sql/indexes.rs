@@ -1,14 +1,14 @@
-//! The indexes of PostgreSQL that are made beside whatever else is going on, and at once where there
-//! is nothing yet. SQLite's stand in its schema.
+//! The PostgreSQL indexes that are created concurrently with other operations, or at once on empty
+//! tables. SQLite's are part of its schema.
 
 macro_rules! indexes {
     ($($name:literal on $what:expr,)*) => {
-        /// By name, with the statement that makes it.
+        /// By name, with the statement that creates it.
         pub(super) const POSTGRES: &[(&str, &str)] = &[
             $(($name, concat!("CREATE INDEX CONCURRENTLY IF NOT EXISTS ", $name, " ON ", $what)),)*
         ];
 
-        /// All of them in a transaction, on tables without rows.
+        /// Creates all of them in a transaction, on tables without rows.
         pub(crate) const AT_ONCE: &str = concat!(
             $("CREATE INDEX IF NOT EXISTS ", $name, " ON ", $what, ";",)*
         );
@@ -19,9 +19,9 @@ indexes! {
     "portunus_keys_of_environment" on
         "portunus_keys (tenant_id, environment, created_at DESC, id)",
     "portunus_keys_of_family" on "portunus_keys (tenant_id, family, created_at DESC, id)",
-    // What cannot be read must not keep an index from being made, as a cast to JSON would. A quote
-    // in a text has a backslash, and members of that name in the metadata come after the plan: where
-    // a record has none, this finds too much rather than too little.
+    // An unreadable record must not prevent the index from being created, as a cast to JSON would.
+    // A quote in a string is escaped by a backslash, and members of that name in the metadata come
+    // after the plan: for a record without a plan, this matches too much rather than too little.
     "portunus_keys_of_plan" on
         "portunus_keys (tenant_id, (substring(record from '\"plan\":\"([^\"]*)\"')), created_at DESC, id) \
          WHERE substring(record from '\"plan\":\"([^\"]*)\"') IS NOT NULL",

@@ -1,29 +1,30 @@
 //! The statements about lists of keys: pages, and the primary keys of a page's owners.
 //!
-//! A page is read from one index, in its order: that of one [`Lane`]. So that a page costs no more
-//! than it may, whatever a filter lets through, its rows are read in strips that the index itself
-//! delimits: the rest of one instant, and what is older.
+//! A page is read from one index, in its order: that of one [`Lane`]. To bound the cost of a page,
+//! whatever share of the rows a filter matches, its rows are read in strips that the index itself
+//! delimits: the rest of one instant, and everything older.
 
 use portunus::key::KeyStatus;
 use portunus::store::ListQuery;
 
-/// The keys among which a list looks for its own, in the order of one index.
+/// The keys among which a list searches, in the order of one index.
 ///
-/// In every statement `$1` is the environment, `$2` the state at `$3`, `$4` a text in lower case and
-/// `$5` the tenant, each absent where it does not matter; `$6` is how many rows.
+/// In every statement `$1` is the environment, `$2` the state at `$3`, `$4` a lower-case string and
+/// `$5` the tenant, each NULL if it does not matter; `$6` is the number of rows.
 pub(crate) struct Lane {
-    /// The id of the key that comes `$6` keys after the next one, of those made at `$7` with an id
-    /// after `$8`.
+    /// The id of the key that is `$6` keys after the next one, among those created at `$7` with an
+    /// id after `$8`.
     pub(crate) far_at: &'static str,
-    /// The place of the key that comes `$6` keys after the next one, of those made before `$7`.
+    /// The position of the key that is `$6` keys after the next one, among those created before
+    /// `$7`.
     pub(crate) far_before: &'static str,
-    /// The next keys that were made at `$7`, with an id after `$8` and up to `$9`.
+    /// The next keys that were created at `$7`, with an id after `$8` and up to `$9`.
     pub(crate) at: &'static str,
-    /// The next keys that were made before `$7` and after `$8`.
+    /// The next keys that were created before `$7` and after `$8`.
     pub(crate) before: &'static str,
 }
 
-/// What a key must be to be listed.
+/// The filter of a list.
 macro_rules! filtered {
     ($position:literal) => {
         concat!(
@@ -138,7 +139,7 @@ pub(crate) static SQLITE: Lanes = lanes!("instr", indexed_by);
 pub(crate) static POSTGRES: Lanes = lanes!("strpos", of_its_own);
 
 impl Lanes {
-    /// The lane that leaves the least to look through, and whether all of it is in the list.
+    /// The most selective lane, and whether every key in it is in the list.
     pub(crate) fn of(&self, query: &ListQuery) -> (&Lane, bool) {
         let (status, environment) = (query.status, query.environment.is_some());
         let (lane, is_exact) = match (query.tenant.is_some(), status) {
@@ -174,7 +175,7 @@ impl Lanes {
     }
 }
 
-/// The columns of a record where other tables are joined.
+/// The columns of a record in a join with other tables.
 macro_rules! of_keys {
     () => {
         "portunus_keys.id, family, version, kind, environment, tenant_id, user_id, name, \
@@ -183,9 +184,9 @@ macro_rules! of_keys {
     };
 }
 
-/// The primary keys that were set (place 0), and the newest keys that can be (place 1), of the
-/// owners of a JSON array `$1` of objects with number, tenant and user, which is absent where a
-/// tenant itself is the owner; at `$2`, of any kind but `$3`.
+/// The primary keys that were set (place 0), and the newest keys that can be primary (place 1), of
+/// the owners of a JSON array `$1` of objects with number, tenant and user, which is absent if the
+/// tenant itself is the owner; at `$2`, of any kind except `$3`.
 macro_rules! primaries {
     ($from:literal, $number:literal, $tenant:literal, $user:literal) => {
         concat!(

@@ -1,4 +1,5 @@
-//! The statements. Every value is bound; no text of a caller ever becomes part of a statement.
+//! The SQL statements. Every value is bound; no string from a caller ever becomes part of a
+//! statement.
 
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
 macro_rules! record_columns {
@@ -8,7 +9,7 @@ macro_rules! record_columns {
     };
 }
 
-/// SQLite without statistics cannot tell which index leaves less.
+/// Without statistics, SQLite cannot tell which index is the most selective.
 #[cfg(feature = "sqlite")]
 macro_rules! indexed_by {
     ($index:literal) => {
@@ -16,7 +17,7 @@ macro_rules! indexed_by {
     };
 }
 
-/// PostgreSQL decides by its statistics.
+/// PostgreSQL decides based on its statistics.
 #[cfg(feature = "postgres")]
 macro_rules! of_its_own {
     ($index:literal) => {
@@ -40,11 +41,12 @@ use crate::operation::Migration;
 #[cfg(debug_assertions)]
 pub(crate) use registry::is_known;
 
-/// A statement in three forms: about the keys of a tenant, of the tenant itself, of a user.
+/// A statement in three forms: for all keys of a tenant, for those of the tenant itself, and for
+/// those of a user.
 pub(crate) struct PerOwner([&'static str; 3]);
 
 impl PerOwner {
-    /// The form for an owner; `None` for a kind of owner that is not known here.
+    /// The form for an owner; `None` for an unknown kind of owner.
     pub(crate) fn of(&self, owner: &OwnerRef) -> Option<&'static str> {
         match owner {
             OwnerRef::Tenant(_) => Some(self.0[0]),
@@ -55,7 +57,7 @@ impl PerOwner {
     }
 }
 
-/// `$1` is the tenant and `$2` the user, or an empty text.
+/// `$1` is the tenant and `$2` the user, or an empty string.
 macro_rules! per_owner {
     ($before:expr, $after:expr) => {
         PerOwner([
@@ -70,16 +72,16 @@ macro_rules! per_owner {
     };
 }
 
-/// What counts as active at `$3`; `$4` is the kind of key that never does.
+/// The condition for active keys at `$3`; `$4` is the kind of key that never counts as active.
 macro_rules! counts_as_active {
     () => {
         " AND kind <> $4 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)"
     };
 }
 
-/// The keys with these digests (0), and those of the digests that deleted keys had (1), with the
-/// tenant where it is known, and that other keys had before (2). Schemes are compared by whoever
-/// asks, who then also sees those he does not know.
+/// The keys with these digests (0), and the ids of the keys with which a digest was associated
+/// before: deleted keys (1), with their tenant if it is known, and keys that have another digest
+/// now (2). The caller compares the schemes, so that it also notices unknown ones.
 macro_rules! find {
     ($is_asked_for:literal) => {
         concat!(
@@ -101,21 +103,21 @@ macro_rules! find {
     };
 }
 
-/// Of one digest, which most look-ups have. PostgreSQL reads a table of some thousand rows from end to
-/// end rather than look for eight of them in its index.
+/// A lookup of a single digest, which is the most frequent case. For eight digests, PostgreSQL
+/// prefers a sequential scan of a table of some thousand rows to its index.
 pub(crate) const FIND_ONE: &str = find!("= $1");
-/// Of eight digests.
+/// A lookup of up to eight digests.
 pub(crate) const FIND: &str = find!("IN ($1, $2, $3, $4, $5, $6, $7, $8)");
 
-/// One record.
+/// Selects one record.
 pub(crate) const RECORD: &str = concat!(
     "SELECT ",
     record_columns!(),
     " FROM portunus_keys WHERE id = $1"
 );
 
-/// The primary key that was set (place 0) and the newest key that can be (place 1). `$5` is the
-/// kind of owner.
+/// The primary key that was set (place 0) and the newest key that can be primary (place 1). `$5` is
+/// the kind of owner.
 pub(crate) const PRIMARY: PerOwner = per_owner!(
     concat!(
         "SELECT CAST(0 AS BIGINT) AS place, the_set.* FROM (SELECT ",
@@ -132,19 +134,19 @@ pub(crate) const PRIMARY: PerOwner = per_owner!(
     )
 );
 
-/// The next `$3` users, by tenant and id, who own keys, after the place `$1`, `$2`.
+/// The next `$3` users that own keys, by tenant and id, after the position `$1`, `$2`.
 pub(crate) const OWNERS: &str = "SELECT DISTINCT tenant_id, user_id FROM portunus_keys \
      WHERE user_id IS NOT NULL AND (tenant_id, user_id) > ($1, $2) \
      ORDER BY tenant_id, user_id LIMIT $3";
 
-/// All records of user `$2` of tenant `$1`, the newest first.
+/// All records of user `$2` of tenant `$1`, newest first.
 pub(crate) const RECORDS_OF_USER: &str = concat!(
     "SELECT ",
     record_columns!(),
     " FROM portunus_keys WHERE tenant_id = $1 AND user_id = $2 ORDER BY created_at DESC, id"
 );
 
-/// How many keys of an owner count as active.
+/// The number of an owner's active keys.
 pub(crate) const COUNT_ACTIVE: PerOwner = per_owner!(
     "SELECT count(*) FROM portunus_keys WHERE ",
     counts_as_active!()
@@ -181,7 +183,7 @@ pub(crate) const KNOW_DELETED: &str = "INSERT INTO portunus_deleted (key_id, ten
      SELECT id, tenant_id FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
-/// Deletes hours of the key `$1`, the oldest first, at most `$2`.
+/// Deletes at most `$2` hours of the key `$1`, oldest first.
 pub(crate) const DELETE_USAGE_BY_HOUR: &str = "DELETE FROM portunus_usage_by_hour \
      WHERE key_id = $1 AND start IN (SELECT start FROM portunus_usage_by_hour \
      WHERE key_id = $1 ORDER BY start LIMIT $2)";
@@ -193,7 +195,7 @@ pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
 pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries \
      WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
 
-/// The counts of the keys of a JSON array `$1` of ids, in no order.
+/// The counts of the keys of a JSON array `$1` of ids, in no particular order.
 macro_rules! usage_of {
     ($from:literal, $id:literal) => {
         concat!(
@@ -208,12 +210,12 @@ macro_rules! usage_of {
 pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses \
      FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
      WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
-/// Forgets hours that began before `$1`, the oldest first, at most `$2` of all keys together.
+/// Deletes at most `$2` hours that began before `$1`, of all keys together, oldest first.
 pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour \
      WHERE (key_id, start) IN (SELECT key_id, start FROM portunus_usage_by_hour \
      WHERE start < $1 ORDER BY start LIMIT $2)";
 
-/// The sum of what is stored and what is new, which stays at the largest number.
+/// The sum of the stored and the new value, capped at the largest number.
 macro_rules! added_up {
     ($table:literal) => {
         concat!(
@@ -226,8 +228,8 @@ macro_rules! added_up {
     };
 }
 
-/// Usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id stands twice in
-/// it.
+/// Adds usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id occurs twice
+/// in it.
 macro_rules! add_usage {
     ($from:literal, $id:literal, $uses:literal, $at:literal, $ip:literal) => {
         concat!(
@@ -268,22 +270,22 @@ macro_rules! add_usage_by_hour {
     };
 }
 
-/// Tells the listeners of channel `portunus_changes` of payload `$1`, when the transaction is
-/// committed.
+/// Sends the payload `$1` to the listeners of channel `portunus_changes` when the transaction
+/// commits.
 #[cfg(feature = "postgres")]
 pub(crate) const NOTIFY: &str = "SELECT pg_notify('portunus_changes', $1)";
 
 /// The newest step of the schema.
 pub(crate) const NEWEST_STEP: &str = "SELECT MAX(version) FROM portunus_schema";
-/// The schema that a program must know at least.
+/// The oldest schema that a program must know.
 pub(crate) const OLDEST_PROGRAM: &str =
     "SELECT MAX(COALESCE(oldest, version)) FROM portunus_schema";
-/// Notes a step, before the table has the column `oldest`.
+/// Records a step, before the table has the column `oldest`.
 pub(crate) const NOTE_EARLY_STEP: &str = "INSERT INTO portunus_schema (version) VALUES ($1)";
-/// Notes a step.
+/// Records a step.
 pub(crate) const NOTE_STEP: &str = "INSERT INTO portunus_schema (version, oldest) VALUES ($1, $2)";
 
-/// Whether the index `$1` can be used; no row where there is none.
+/// Whether the index `$1` can be used; no row if it does not exist.
 #[cfg(feature = "postgres")]
 pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
      FROM pg_index WHERE indexrelid = to_regclass($1)";
@@ -291,7 +293,7 @@ pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIG
 /// Whether the server is a replica.
 #[cfg(feature = "postgres")]
 pub(crate) const IS_REPLICA: &str = "SELECT CAST(CAST(pg_is_in_recovery() AS INT) AS BIGINT)";
-/// The tables that the role may not read or not write, and whether it may read them.
+/// The tables on which the role lacks SELECT or INSERT, and whether it has SELECT.
 #[cfg(feature = "postgres")]
 pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      CAST(CAST(has_table_privilege(oid, 'SELECT') AS INT) AS BIGINT) FROM pg_class WHERE oid IN \
@@ -301,9 +303,8 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      to_regclass('portunus_event_parties')) AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
-/// Takes the turn to make indexes, to the end of the transaction, where nobody has it. It waits for
-/// nobody: who makes an index waits for every statement that began before, that of a waiter among
-/// them.
+/// Takes the turn to create indexes until the end of the transaction, if it is free. It does not
+/// wait: creating an index waits for every statement that began before, including a waiting one.
 #[cfg(feature = "postgres")]
 pub(crate) const TAKE_TURN: &str =
     "SELECT CAST(CAST(pg_try_advisory_xact_lock(8101251880330302464) AS INT) AS BIGINT)";
@@ -312,69 +313,69 @@ pub(crate) const TAKE_TURN: &str =
 #[cfg(feature = "sqlite")]
 const COUNT_CHANGE: &str = "INSERT INTO portunus_changes (only, counter) VALUES (1, 1) \
      ON CONFLICT (only) DO UPDATE SET counter = counter + 1";
-/// Remembers what the change was that was counted last: `$1`, in the slot of one that is long gone.
+/// Records the content of the last counted change, `$1`, in the slot of a much older one.
 #[cfg(feature = "sqlite")]
 const REMEMBER_CHANGE: &str = "INSERT INTO portunus_recent_changes (slot, counter, what) \
      SELECT counter % 1024, counter, $1 FROM portunus_changes WHERE only = 1 \
      ON CONFLICT (slot) DO UPDATE SET counter = excluded.counter, what = excluded.what";
-/// How many changes are remembered.
+/// The number of changes that are remembered.
 #[cfg(feature = "sqlite")]
 pub(crate) const REMEMBERED_CHANGES: i64 = 1024;
-/// What changed after the change `$1`, up to `$2`, as far as it is remembered.
+/// The content of the changes after number `$1` up to number `$2`, as far as it is remembered.
 #[cfg(feature = "sqlite")]
 pub(crate) const RECENT_CHANGES: &str = "WITH RECURSIVE missed (counter) AS \
      (SELECT $1 + 1 UNION ALL SELECT counter + 1 FROM missed WHERE counter < $2) \
      SELECT what FROM missed JOIN portunus_recent_changes AS recent \
      ON recent.slot = missed.counter % 1024 AND recent.counter = missed.counter";
-/// How many changes of keys were counted.
+/// The number of counted changes of keys.
 #[cfg(feature = "sqlite")]
 pub(crate) const CHANGES: &str =
     "SELECT COALESCE(MAX(counter), 0) FROM portunus_changes WHERE only = 1";
-/// The file of the database; empty where it has none.
+/// The file of the database; empty if it has none.
 #[cfg(feature = "sqlite")]
 pub(crate) const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
-/// Fails where the file may only be read.
+/// Fails if the file is read-only.
 #[cfg(feature = "sqlite")]
 pub(crate) const CHANGE_NOTHING: &str = "DELETE FROM portunus_schema WHERE version < 0";
-/// What differs when another connection has written.
+/// Differs after another connection has written.
 #[cfg(feature = "sqlite")]
 pub(crate) const DATA_VERSION: &str = "PRAGMA data_version";
 
-/// How a write says that it changes what others may have cached.
+/// How a write announces a change of data that others may have cached.
 #[derive(Clone, Copy)]
 pub(crate) enum Tell {
-    /// By a statement without values that counts it, and one that takes what changed.
+    /// With a statement without values that counts the change, and one that records it.
     #[cfg(feature = "sqlite")]
     Count(&'static str, &'static str),
-    /// By a statement that takes what changed.
+    /// With a statement that takes the change.
     #[cfg(feature = "postgres")]
     Notify(&'static str),
 }
 
-/// The statements that the two databases spell differently.
+/// The statements that differ between the two databases.
 pub(crate) struct Dialect {
     pub(crate) keys: &'static keys::Lanes,
-    /// The primary keys of several owners.
+    /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
     pub(crate) usage_of: &'static str,
     pub(crate) add_usage: &'static str,
     pub(crate) add_usage_by_hour: &'static str,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
-    /// them to the end of this one; `$2` says which kind of names. Absent where a transaction that
-    /// writes is the only one anyway.
+    /// them until the end of this one; `$2` is the kind of names. `None` if there is only one
+    /// writing transaction at a time anyway.
     pub(crate) hold: Option<&'static str>,
     pub(crate) events: &'static events::Events,
     pub(crate) tell: Tell,
     /// The schema, step by step.
     pub(crate) migrations: &'static [Migration],
-    /// Indexes that are made one by one beside whatever else is going on, by name.
+    /// Indexes that are created one by one, concurrently with other operations, by name.
     #[cfg(feature = "postgres")]
     pub(crate) indexes: &'static [(&'static str, &'static str)],
-    /// Makes those indexes where there are no rows yet.
+    /// Creates those indexes on tables without rows.
     pub(crate) indexes_at_once: Option<&'static str>,
-    /// Makes the table of steps, where there is none.
+    /// Creates the table of steps if it does not exist.
     pub(crate) version_table: &'static str,
-    /// How many tables of steps there are.
+    /// Counts the tables of steps.
     pub(crate) has_schema: &'static str,
 }
 
@@ -439,9 +440,9 @@ pub(crate) static POSTGRES: Dialect = Dialect {
         "delta.uses"
     ),
     hold: Some(
-        // A thousand locks of each kind at most, whatever the size of a batch: unrelated names that
-        // meet wait in vain, and nothing else happens. In order, so that two transactions never
-        // wait for each other.
+        // At most a thousand locks of each kind, whatever the size of a batch: unrelated names that
+        // share a lock only wait unnecessarily. They are taken in order, so that transactions never
+        // deadlock.
         "SELECT pg_advisory_xact_lock(slot) FROM (SELECT DISTINCT \
          8101251880330297344 + $2 * 1024 + (hashtextextended(name, 0) & 1023) AS slot \
          FROM json_array_elements_text($1::json) AS names (name) ORDER BY slot) AS slots",

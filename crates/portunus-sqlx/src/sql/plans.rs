@@ -1,4 +1,4 @@
-//! Judges how the databases run every statement: none may read a table from end to end.
+//! Checks the query plan of every statement: none may scan a whole table.
 
 #![allow(clippy::unwrap_used)]
 
@@ -33,7 +33,7 @@ mod sqlite {
         connection
     }
 
-    /// How SQLite runs a statement, step by step.
+    /// SQLite's plan for a statement, step by step.
     async fn plan(connection: &mut SqliteConnection, sql: &str) -> Vec<String> {
         let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
             .fetch_all(connection)
@@ -42,8 +42,8 @@ mod sqlite {
         rows.iter().map(|row| row.get("detail")).collect()
     }
 
-    /// Whether a step reads all of a table, or of an index. What a JSON array holds is no table, nor
-    /// are the rows of a part of the statement.
+    /// Whether a step scans a whole table or index. The elements of a JSON array are not a table,
+    /// nor are the rows of a subquery.
     fn is_scan(step: &str) -> bool {
         step.contains("SCAN")
             && !step.contains("VIRTUAL TABLE")
@@ -78,7 +78,7 @@ mod sqlite {
         }
     }
 
-    /// The index that each of these statements reads in its order.
+    /// Asserts that each of these statements reads the given index in its order.
     async fn assert_read_from(
         connection: &mut SqliteConnection,
         statements: impl IntoIterator<Item = (&'static str, &'static str)>,
@@ -235,7 +235,7 @@ mod postgres {
     use super::super::POSTGRES;
     use super::{parameters, statements};
 
-    /// The steps of a plan that read all of a table, or of an index.
+    /// Collects the steps of a plan that scan a whole table or index.
     fn scans(plan: &Value, found: &mut Vec<String>) {
         let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
         let node = text("Node Type");
@@ -252,7 +252,7 @@ mod postgres {
         }
     }
 
-    /// How PostgreSQL runs a statement whatever its values are.
+    /// PostgreSQL's generic plan for a statement.
     async fn plan(connection: &mut PgConnection, sql: &str) -> Value {
         let mut types = vec!["unknown"; parameters(sql)];
         let listed = |list: &[&str]| match list {
@@ -265,7 +265,7 @@ mod postgres {
             let Err(error) = prepare.execute(&mut *connection).await else {
                 break;
             };
-            // Whatever the server cannot tell from the statement alone is a text.
+            // The type of a parameter that the server cannot infer from the statement is text.
             let error = error.to_string();
             let number = error.rsplit_once("data type of parameter $");
             let number = number.unwrap_or_else(|| panic!("{sql}: {error}")).1;
@@ -291,8 +291,8 @@ mod postgres {
         let address = server.address("postgres");
         crate::PostgresStore::connect(&address).await.unwrap();
         let mut connection = PgConnection::connect(&address).await.unwrap();
-        // Tables without rows are cheapest to read whole, so that joins by hash and merge would be
-        // preferred: whether there is an index for a join is asked.
+        // An empty table is cheapest to scan as a whole, so that hash and merge joins would be
+        // preferred: the question is whether there is an index for a join.
         let settings = "SET enable_seqscan = off; SET enable_hashjoin = off; \
              SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
         sqlx::raw_sql(settings)

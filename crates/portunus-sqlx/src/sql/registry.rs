@@ -1,12 +1,12 @@
-//! Every statement there is: what the plans of all of them are judged by.
+//! The list of all statements, whose query plans the tests check.
 //!
-//! A statement that is not on these lists cannot be run where debug assertions are on, and so fails
-//! the first test that needs it.
+//! With debug assertions enabled, a statement that is not listed cannot be run, and so fails the
+//! first test that needs it.
 
 use super::*;
 
-/// The statements that a request, an act of management or a periodic task may cause, but for those
-/// of buses.
+/// The statements that a request, a management operation or a periodic job may run, except those of
+/// buses.
 pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     let mut all = vec![
         FIND_ONE,
@@ -82,7 +82,7 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
     all.into_iter()
 }
 
-/// Whether a statement is on these lists.
+/// Whether a statement is listed.
 #[cfg(debug_assertions)]
 pub(crate) fn is_known(dialect: &'static Dialect, sql: &'static str) -> bool {
     use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! The file of a database: how it is made, and what the system says about one that SQLite cannot
-//! use. SQLite itself only says "unable to open database file".
+//! The file of a database: how it is created, and the operating system's reason where SQLite cannot
+//! use it. SQLite itself only reports "unable to open database file".
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -7,18 +7,18 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// As much as SQLite's shared memory takes, which it opens a database with, and a page of the log.
+/// The size of SQLite's shared memory, with which it opens a database, plus a page of the log.
 const ROOM: usize = 64 << 10;
 
-/// The most links to a file that are followed.
+/// The largest number of links that are followed to a file.
 const MOST_LINKS: usize = 40;
 
-/// Files that could be opened here although SQLite could not use them. They stay open, one for each
-/// path: closing one takes all locks away that this process has on the file, those of another store
-/// among them.
+/// Files that could be opened here although SQLite could not use them. One handle for each path
+/// stays open: closing it would release all locks that this process holds on the file, including
+/// those of another store.
 static STAY_OPEN: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
 
-/// Whether SQLite takes this for no file, but for a database in memory or a temporary one.
+/// Whether SQLite treats this name as an in-memory or temporary database.
 pub(super) fn is_none(path: &Path) -> bool {
     let name = path.to_string_lossy();
     let is_uri = name.starts_with("file:");
@@ -27,8 +27,9 @@ pub(super) fn is_none(path: &Path) -> bool {
         || is_uri && (name.contains(":memory:") || name.contains("mode=memory"))
 }
 
-/// Makes a file that only its owner may read, where there is none: it will hold what signs events.
-/// SQLite gives its other files the same rights. What cannot be made is told when it is opened.
+/// Creates a file, accessible only to its owner, if it does not exist: it will contain signing
+/// states. SQLite gives its other files the same permissions. A failure is reported when the file
+/// is opened.
 pub(super) fn make_private(path: &Path) {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -39,14 +40,14 @@ pub(super) fn make_private(path: &Path) {
         let Some(path) = next.filter(|path| options.open(path).is_err()) else {
             return;
         };
-        // SQLite makes the file that a link leads to, which may be none yet.
+        // SQLite creates the target of a link, which may not exist yet.
         let target = fs::read_link(&path).ok();
         next = target.map(|target| path.parent().map_or(target.clone(), |at| at.join(target)));
     }
 }
 
-/// The file that SQLite would make for a name: none where it takes no such name, and none where a
-/// URI says that it must be there.
+/// The file that SQLite would create for a name, or `None` if SQLite rejects the name or a URI
+/// requires that the file exists.
 fn named(path: &Path) -> Option<PathBuf> {
     let name = path.to_str()?;
     let Some(uri) = name.strip_prefix("file:") else {
@@ -75,14 +76,15 @@ fn named(path: &Path) -> Option<PathBuf> {
     Some(String::from_utf8(bytes).ok()?.into())
 }
 
-/// Why the system would not let SQLite use this file, as far as that can be found out afterwards.
+/// Why the operating system does not let SQLite use this file, as far as it can be determined
+/// afterwards.
 pub(super) fn obstacle(path: &Path) -> Option<String> {
     if path.to_string_lossy().starts_with("file:") {
         return None;
     }
     if let Err(error) = open(path) {
         let is_missing = error.kind() == ErrorKind::NotFound;
-        // Where the file may not be made either, that is why.
+        // If the file cannot be created either, that is the reason.
         let error = (is_missing.then(|| room_beside(path).err()).flatten()).unwrap_or(error);
         return Some(error.to_string());
     }
@@ -91,11 +93,11 @@ pub(super) fn obstacle(path: &Path) -> Option<String> {
         if let Err(error) = open(&beside)
             && error.kind() != ErrorKind::NotFound
         {
-            return Some(format!("its file {ending}: {error}"));
+            return Some(format!("its {ending} file: {error}"));
         }
     }
     let error = room_beside(path).err()?;
-    Some(format!("a file beside it: {error}"))
+    Some(format!("a file in the same directory: {error}"))
 }
 
 fn open(path: &Path) -> io::Result<()> {
@@ -107,7 +109,7 @@ fn open(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file can be made beside it and written.
+/// Whether a file can be created and written in the same directory.
 fn room_beside(path: &Path) -> io::Result<()> {
     let probe = beside(path, &format!("-probe-{}", std::process::id()));
     let mut file = OpenOptions::new()

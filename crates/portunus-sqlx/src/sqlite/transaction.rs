@@ -1,10 +1,10 @@
-//! One operation in one transaction, on a connection of a pool.
+//! A single operation in a single transaction, on a connection of a pool.
 //!
-//! Not by sqlx's own transactions: after a full disk or an I/O error SQLite gives a transaction up
-//! by itself, the ROLLBACK that follows fails, and sqlx counts one transaction too many on that
-//! connection for good, which then begins none any more. Here a connection goes back to its pool
-//! only where it is known to be in no transaction. Every other one is closed, also where the future
-//! is dropped half-way.
+//! sqlx's own transactions are not used: after a full disk or an I/O error SQLite rolls a
+//! transaction back by itself, the following ROLLBACK fails, and sqlx then counts one transaction
+//! too many on that connection permanently, so that it never begins one again. Here, a connection
+//! returns to its pool only if it is known not to be in a transaction. Any other is closed, also if
+//! the future is dropped midway.
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
@@ -13,14 +13,13 @@ use crate::fault::Fault;
 use crate::operation::Operation;
 use crate::value::Session;
 
-/// From its first statement on the only writer: a transaction that only becomes one later may have
-/// to be given up.
+/// The only writer from its first statement on: a transaction that becomes a writer later may have
+/// to be aborted.
 pub(super) const WRITE: &str = "BEGIN IMMEDIATE";
-/// Everything that is read in it was true at one moment.
+/// All reads in it see one snapshot.
 pub(super) const SNAPSHOT: &str = "BEGIN";
 
-/// A connection of which nobody knows what it is in the middle of: it is closed when this is
-/// dropped.
+/// A connection in an unknown state, which is closed when this is dropped.
 struct Unsettled(Option<PoolConnection<Sqlite>>);
 
 impl Drop for Unsettled {
@@ -44,7 +43,7 @@ pub(super) async fn run<O: Operation>(
     let done = run_on(connection, begin, operation).await;
     let is_settled = match &done {
         Ok(_) => true,
-        // It fails where there is nothing to roll back: then the connection is replaced.
+        // ROLLBACK fails if no transaction is open: the connection is then replaced.
         Err(_) => connection.script("ROLLBACK").await.is_ok(),
     };
     if is_settled {

@@ -1,4 +1,4 @@
-//! Reads of management beside look-ups: whatever they filter by, none keeps a look-up waiting.
+//! Management reads concurrent with lookups: whatever they filter by, none delays a lookup.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -9,22 +9,22 @@ use portunus::key::{KeyStatus, WorkspaceId};
 
 use super::*;
 
-/// How much there is, and how much is asked.
+/// The size of the data and of the load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) events: u32,
     pub(crate) keys: u32,
-    pub(crate) look_ups: u32,
-    /// From the beginning of one look-up to that of the next.
+    pub(crate) lookups: u32,
+    /// The interval between the starts of two lookups.
     pub(crate) every: Duration,
     pub(crate) readers: u32,
 }
 
-/// What came of it.
+/// The results of a measurement.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    /// How long look-ups took, the slowest first.
-    pub(crate) look_ups: Vec<Duration>,
+    /// The durations of the lookups, slowest first.
+    pub(crate) lookups: Vec<Duration>,
     pub(crate) reads: u64,
     pub(crate) slowest_read: Duration,
 }
@@ -42,7 +42,7 @@ fn workspace(name: &str) -> WorkspaceId {
     WorkspaceId::new(name).unwrap()
 }
 
-/// Writes one key and one event, and clones them in the database.
+/// Writes one key and one event, and copies them in the database.
 pub(crate) async fn fill<H: Home>(home: &H, store: &H::Store, size: Size) {
     let template = insert(digest_of_key(0), record("template"));
     store.apply(&batch([template])).await.unwrap();
@@ -103,7 +103,7 @@ pub(crate) async fn fill<H: Home>(home: &H, store: &H::Store, size: Size) {
     }
 }
 
-/// Lists of which most let nothing through.
+/// Lists of which most match nothing.
 fn lists() -> Vec<ListQuery> {
     let query = |change: &dyn Fn(&mut ListQuery)| {
         let mut query = ListQuery::new(at(1_000_000));
@@ -155,7 +155,7 @@ fn event_queries() -> Vec<EventQuery> {
     ]
 }
 
-/// Looks keys up that nobody remembers, while management reads again and again.
+/// Looks up uncached keys while management reads are repeated.
 pub(crate) async fn measure<H: Home>(store: &H::Store, size: Size) -> Figures {
     let (is_done, reads) = (
         Arc::new(AtomicBool::new(false)),
@@ -170,7 +170,7 @@ pub(crate) async fn measure<H: Home>(store: &H::Store, size: Size) -> Figures {
             let mut turn = reader as usize;
             while !is_done.load(Ordering::SeqCst) {
                 let started = Instant::now();
-                // Who finds no place in time is told so, and asks again.
+                // A read that gets no permit in time is rejected, and is repeated.
                 if turn.is_multiple_of(2) {
                     let _ = store.list(&lists[turn / 2 % lists.len()]).await;
                 } else {
@@ -183,28 +183,28 @@ pub(crate) async fn measure<H: Home>(store: &H::Store, size: Size) -> Figures {
             slowest
         });
     }
-    let mut look_ups = Vec::new();
+    let mut lookups = Vec::new();
     let mut ticks = tokio::time::interval(size.every.max(Duration::from_nanos(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for number in 0..size.look_ups {
+    for number in 0..size.lookups {
         ticks.tick().await;
         let key = 1 + number.wrapping_mul(2_654_435_761) % size.keys;
         let started = Instant::now();
         let found = store.find(&[digest_of_key(key)]).await.unwrap();
-        look_ups.push(started.elapsed());
+        lookups.push(started.elapsed());
         assert_eq!(found.unwrap().record().id, id(&format!("key{key}")));
     }
     is_done.store(true, Ordering::SeqCst);
-    look_ups.sort_by(|one, other| other.cmp(one));
+    lookups.sort_by(|one, other| other.cmp(one));
     let slowest = tasks.join_all().await.into_iter().max();
     Figures {
-        look_ups,
+        lookups,
         reads: reads.load(Ordering::SeqCst),
         slowest_read: slowest.unwrap_or_default(),
     }
 }
 
-pub(crate) async fn look_ups_go_on_beside_reads_of_management_that_stop_after_ten_thousand_rows<
+pub(crate) async fn lookups_continue_during_management_reads_that_stop_after_ten_thousand_rows<
     H: Home,
 >(
     home: &H,
@@ -212,17 +212,17 @@ pub(crate) async fn look_ups_go_on_beside_reads_of_management_that_stop_after_te
     let size = Size {
         events: 20_000,
         keys: 12_000,
-        look_ups: 60,
+        lookups: 60,
         every: Duration::ZERO,
         readers: 4,
     };
     let store = home.open().await;
     fill(home, &store, size).await;
     let figures = measure::<H>(&store, size).await;
-    assert_eq!(figures.look_ups.len(), 60);
+    assert_eq!(figures.lookups.len(), 60);
     assert!(figures.reads > 0, "{figures:?}");
 
-    // Each page stops after ten thousand rows, with a place to go on from.
+    // Each page stops after ten thousand rows, with a position to continue from.
     for (text, expected) in [("nothing has this", vec![]), ("key11999", vec!["key11999"])] {
         let mut query = lists().remove(0);
         query.text = Some(text.into());
@@ -257,7 +257,7 @@ pub(crate) async fn look_ups_go_on_beside_reads_of_management_that_stop_after_te
         }
         assert!((3..=4).contains(&pages), "{pages} pages of 20 001 events");
     }
-    // So does one of rows that are left out because they may be another tenant's.
+    // The same applies to rows that are omitted because they may belong to another tenant.
     home.execute("UPDATE portunus_keys SET tenant_id = 'foreign'".into())
         .await;
     let mut query = ListQuery::new(at(1_000_000));

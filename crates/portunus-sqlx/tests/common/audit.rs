@@ -1,4 +1,4 @@
-//! Events beside the keys: what is kept, in which order, and what a page of them holds.
+//! Events beside the keys: which are stored, in which order, and what a page of them contains.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,7 +164,7 @@ pub(crate) async fn random_pages_agree_with_the_log_in_memory<H: Home>(home: &H)
     }
 }
 
-pub(crate) async fn an_event_given_twice_is_kept_once<H: Home>(home: &H) {
+pub(crate) async fn an_event_recorded_twice_is_stored_once<H: Home>(home: &H) {
     let audit = H::audit(&home.open().await);
     let mut other = event(1);
     other.detail = Some("the same id".into());
@@ -178,7 +178,7 @@ pub(crate) async fn an_event_given_twice_is_kept_once<H: Home>(home: &H) {
         pages(&audit, EventQuery::new()).await,
         [[event(3), event(2), event(1)]]
     );
-    // Many at once, who give the same again.
+    // Many concurrent writers of the same events.
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let audit = H::audit(&home.open().await);
@@ -196,7 +196,7 @@ pub(crate) async fn an_event_given_twice_is_kept_once<H: Home>(home: &H) {
     assert_eq!(ids(&audit, EventQuery::new()).await, expected);
 }
 
-pub(crate) async fn a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly<
+pub(crate) async fn a_large_batch_is_stored_in_order_and_its_rare_events_are_found_quickly<
     H: Home,
 >(
     home: &H,
@@ -295,7 +295,7 @@ pub(crate) async fn names_of_any_kind_are_found_as_they_are_written<H: Home>(hom
     );
 }
 
-pub(crate) async fn old_events_are_forgotten_and_no_place_is_given_again<H: Home>(home: &H) {
+pub(crate) async fn old_events_are_deleted_and_no_place_is_reused<H: Home>(home: &H) {
     let audit = H::audit(&home.open().await);
     let mut events: Vec<AuditEvent> = (0..5_000).map(event).collect();
     for event in &mut events {
@@ -315,7 +315,7 @@ pub(crate) async fn old_events_are_forgotten_and_no_place_is_given_again<H: Home
     let mut first = EventQuery::new();
     first.limit = 1;
     let place = audit.events(&first).await.unwrap().next.unwrap();
-    // An event of the same millisecond stays, one of a moment before goes.
+    // An event of the same millisecond is kept, one of a moment before is deleted.
     assert_eq!(H::forget(&audit, at(1_000 + 4_999)).await.unwrap(), 99);
     assert_eq!(H::forget(&audit, at(1_000_000)).await.unwrap(), 1);
     assert_eq!(
@@ -365,22 +365,20 @@ pub(crate) async fn pages_hold_every_event_once_while_others_are_written<H: Home
         query.limit = 40;
         let seen = ids(&audit, query).await;
         let unique: std::collections::BTreeSet<_> = seen.iter().collect();
-        assert_eq!(unique.len(), seen.len(), "an event stands on two pages");
+        assert_eq!(unique.len(), seen.len(), "an event is on two pages");
         assert!(
             acknowledged.iter().all(|id| unique.contains(id)),
             "an event that was acknowledged is missing"
         );
-        // What was seen once stays in its order, and new events come before it only.
-        assert!(seen.ends_with(&seen_before), "an event came late");
+        // What was seen once stays in order, and new events come only before it.
+        assert!(seen.ends_with(&seen_before), "an event appeared late");
         seen_before = seen;
     }
     done.store(true, Ordering::Relaxed);
     writers.join_all().await;
 }
 
-pub(crate) async fn a_filter_that_lets_nothing_through_gives_short_pages_that_go_on<H: Home>(
-    home: &H,
-) {
+pub(crate) async fn a_filter_without_matches_gives_short_pages_that_continue<H: Home>(home: &H) {
     let audit = H::audit(&home.open().await);
     let mut events: Vec<AuditEvent> = (0..11_000).map(event).collect();
     for event in &mut events[20..] {
@@ -393,12 +391,12 @@ pub(crate) async fn a_filter_that_lets_nothing_through_gives_short_pages_that_go
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [0, 20]);
 }
 
-pub(crate) async fn an_event_that_cannot_be_read_is_named_and_not_a_gap<H: Home>(home: &H) {
+pub(crate) async fn an_unreadable_event_is_reported_rather_than_omitted<H: Home>(home: &H) {
     let audit = H::audit(&home.open().await);
     let mut whole = event(1);
     whole.tenant_id = Some(tenant("acme"));
     whole.key_id = Some(id("key1"));
-    whole.detail = Some("a detail that nobody needs to see".into());
+    whole.detail = Some("a confidential detail".into());
     audit
         .record(&[event(0), whole.clone(), event(2)])
         .await
@@ -439,7 +437,7 @@ pub(crate) async fn an_event_that_cannot_be_read_is_named_and_not_a_gap<H: Home>
                 && !corrupt.contains("detail"),
             "{corrupt}"
         );
-        assert_eq!(page.items.len(), 2, "the others are shown");
+        assert_eq!(page.items.len(), 2, "the others are listed");
         for (of, named) in [("other", 0), ("acme", usize::from(name != "tenant_id"))] {
             let mut query = EventQuery::new();
             query.tenant = Some(tenant(of));
@@ -465,11 +463,11 @@ pub(crate) async fn an_event_that_cannot_be_read_is_named_and_not_a_gap<H: Home>
     column("id", "'x1'").await;
     let page = audit.events(&EventQuery::new()).await.unwrap();
     assert_eq!((page.items.len(), page.corrupt.len()), (2, 1));
-    // What cannot be read can still be forgotten.
+    // Unreadable events can still be deleted.
     assert_eq!(H::forget(&audit, at(1_000_000)).await.unwrap(), 3);
     home.execute("DROP TABLE portunus_events".into()).await;
     let error = audit.record(&[event(7)]).await.unwrap_err();
-    assert_eq!(error.to_string(), "the audit log gave no answer");
+    assert_eq!(error.to_string(), "the audit log is unavailable");
     audit.events(&EventQuery::new()).await.unwrap_err();
     H::forget(&audit, at(1)).await.unwrap_err();
 }

@@ -1,4 +1,4 @@
-//! What the trait promises about look-ups and batches.
+//! The promises of the trait about lookups and batches.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use portunus::store::{Change, Condition, KeyStore, OwnerRef, Rejected, WriteBatc
 
 use super::*;
 
-pub(crate) async fn a_key_is_found_by_its_digest_and_scheme_and_by_nothing_else(home: &impl Home) {
+pub(crate) async fn a_key_is_found_only_by_its_digest_and_scheme(home: &impl Home) {
     let store = with_a(home).await;
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     assert_eq!(found(&store, peppered(1)).await, None, "another scheme");
@@ -53,7 +53,7 @@ pub(crate) async fn one_trip_finds_a_key_under_any_of_its_candidates(home: &impl
         assert_eq!(
             (*found.digest(), &found.record().id),
             (digest(1), &id("a")),
-            "and says under which"
+            "and returns the matching digest"
         );
     }
     assert!(store.find(&[]).await.unwrap().is_none());
@@ -83,7 +83,7 @@ pub(crate) async fn more_candidates_than_a_statement_takes_are_all_tried(home: &
     assert!(store.find(&candidates[..38]).await.unwrap().is_none());
 }
 
-/// A record in which nothing is as it starts.
+/// A record all of whose fields differ from their initial values.
 pub(crate) fn full_record(name: &str) -> KeyRecord {
     let mut record = record(name);
     record.owner = Owner::user(tenant("acme"), user("u1")).with_email("u1@example.com");
@@ -110,7 +110,7 @@ pub(crate) fn full_record(name: &str) -> KeyRecord {
     record
 }
 
-pub(crate) async fn what_was_written_is_what_is_read(home: &impl Home) {
+pub(crate) async fn records_are_read_as_written(home: &impl Home) {
     let store = home.open().await;
     for (number, record) in (0..).zip([full_record("full"), record("plain")]) {
         store
@@ -141,10 +141,10 @@ pub(crate) async fn what_was_written_is_what_is_read(home: &impl Home) {
         .unwrap();
     changed.version = 2;
     assert_eq!(get(&store, "plain").await, changed);
-    assert!(store.get(&id("nobody")).await.unwrap().is_none());
+    assert!(store.get(&id("unknown")).await.unwrap().is_none());
 }
 
-pub(crate) async fn a_revoked_key_is_found_and_says_so(home: &impl Home) {
+pub(crate) async fn a_revoked_key_is_found_with_its_revocation(home: &impl Home) {
     let store = with_a(home).await;
     let mut revoked = record("a");
     revoked.revoked = Some(Revocation::new(at(1_000), None));
@@ -201,7 +201,7 @@ pub(crate) async fn a_batch_whose_condition_fails_changes_nothing(home: &impl Ho
             assert_eq!(found(&store, digest(unknown)).await, None);
         }
     }
-    // Neither ids nor digests are burnt.
+    // Neither ids nor digests are reserved.
     let again =
         [("b", 2), ("c", 4), ("d", 3)].map(|(name, number)| insert(digest(number), record(name)));
     store.apply(&batch(again)).await.unwrap();
@@ -241,7 +241,7 @@ pub(crate) async fn a_batch_that_fails_in_its_last_change_changes_nothing(home: 
         .unwrap();
 }
 
-pub(crate) async fn an_empty_batch_does_nothing_and_still_checks_its_conditions(home: &impl Home) {
+pub(crate) async fn an_empty_batch_changes_nothing_but_checks_its_conditions(home: &impl Home) {
     let store = with_a(home).await;
     store.apply(&WriteBatch::new()).await.unwrap();
     assert_eq!(
@@ -257,7 +257,7 @@ pub(crate) async fn an_empty_batch_does_nothing_and_still_checks_its_conditions(
     );
 }
 
-pub(crate) async fn the_first_condition_that_fails_is_told_and_quotas_come_last(home: &impl Home) {
+pub(crate) async fn the_first_failing_condition_is_reported_and_quotas_come_last(home: &impl Home) {
     let store = with_a(home).await;
     let version = Condition::Version {
         id: id("a"),
@@ -295,7 +295,7 @@ pub(crate) async fn the_first_condition_that_fails_is_told_and_quotas_come_last(
     );
 }
 
-pub(crate) async fn an_update_of_what_has_changed_since_is_rejected(home: &impl Home) {
+pub(crate) async fn an_update_of_a_stale_version_is_rejected(home: &impl Home) {
     let store = with_a(home).await;
     let mut winner = record("a");
     winner.name = "first".into();
@@ -346,9 +346,7 @@ pub(crate) async fn an_owner_and_a_family_never_change(home: &impl Home) {
     );
 }
 
-pub(crate) async fn a_deleted_key_is_gone_and_its_id_and_digests_are_known_for_good(
-    home: &impl Home,
-) {
+pub(crate) async fn a_deleted_key_is_gone_and_its_id_and_digests_stay_reserved(home: &impl Home) {
     let store = with_a(home).await;
     store
         .apply(&batch([rehash("a", digest(1), peppered(1))]))
@@ -553,7 +551,7 @@ pub(crate) async fn the_primary_key_is_the_one_that_was_set_else_the_newest(home
     assert_eq!(primary(acme_itself(), 99).await.as_deref(), Some("c"));
 }
 
-pub(crate) async fn a_pinned_primary_key_stays_when_a_newer_one_comes(home: &impl Home) {
+pub(crate) async fn a_pinned_primary_key_stays_when_a_newer_one_is_added(home: &impl Home) {
     let store = with_a(home).await;
     let pin = || Change::PinPrimary {
         owner: acme(),
@@ -729,7 +727,7 @@ pub(crate) async fn times_are_kept_to_the_millisecond_and_never_widen_a_key(home
     );
 }
 
-pub(crate) async fn a_time_that_cannot_be_kept_is_refused(home: &impl Home) {
+pub(crate) async fn a_time_that_cannot_be_stored_is_rejected(home: &impl Home) {
     let store = home.open().await;
     let mut record = record("a");
     record.created_at = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
@@ -750,7 +748,7 @@ pub(crate) async fn a_time_that_cannot_be_kept_is_refused(home: &impl Home) {
     assert!(all(&store).await.is_empty());
 }
 
-pub(crate) async fn texts_of_any_kind_are_kept(home: &impl Home) {
+pub(crate) async fn strings_of_any_kind_are_stored(home: &impl Home) {
     let store = home.open().await;
     let mut record = record("it's;--\\%_$1?");
     record.name = "NUL \0, quote ' and \" and `, ; -- \\ \u{1f511} \u{202e} $1 ?1 :a @b".into();
@@ -804,7 +802,7 @@ pub(crate) async fn two_stores_on_one_database_see_each_others_writes_at_once(ho
     }
 }
 
-pub(crate) async fn everything_is_there_after_it_was_closed_and_opened_again(home: &impl Home) {
+pub(crate) async fn everything_survives_closing_and_reopening(home: &impl Home) {
     let store = with_a(home).await;
     let set = Change::SetPrimary {
         owner: acme(),
@@ -849,7 +847,7 @@ pub(crate) async fn everything_is_there_after_it_was_closed_and_opened_again(hom
     );
 }
 
-pub(crate) async fn the_schema_is_made_once_however_many_make_it(home: &impl Home) {
+pub(crate) async fn the_schema_is_created_once_by_concurrent_stores(home: &impl Home) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..6 {
         let home = home.clone();

@@ -1,29 +1,29 @@
-//! Rows that somebody has changed behind the store's back: what cannot be read is told, never taken
-//! for something else.
+//! Rows that were changed behind the store's back: unreadable data is reported, never
+//! misinterpreted.
 
 use portunus::store::UsageDelta;
 
 use super::contract::full_record;
 use super::*;
 
-/// Everything that reads the key `full`, as text: an error, or what it found.
+/// Every read of the key `full`, as text: an error, or what it found.
 async fn read(store: &impl KeyStore) -> Vec<String> {
-    let told = |name: &str, result: Result<bool, StoreError>| match result {
+    let reported = |name: &str, result: Result<bool, StoreError>| match result {
         Ok(found) => format!("{name} found it: {found}"),
         Err(error) => error.to_string(),
     };
     let mut query = ListQuery::new(at(1_000));
     query.text = None;
     vec![
-        told(
+        reported(
             "find",
             store.find(&[digest(1)]).await.map(|found| found.is_some()),
         ),
-        told(
+        reported(
             "get",
             store.get(&id("full")).await.map(|found| found.is_some()),
         ),
-        // A list names it and goes on.
+        // A list reports it and continues.
         match store.list(&query).await {
             Ok(page) if page.items.is_empty() && page.corrupt.len() == 1 => {
                 format!("a stored key cannot be read: {}", page.corrupt[0])
@@ -34,17 +34,17 @@ async fn read(store: &impl KeyStore) -> Vec<String> {
     ]
 }
 
-fn assert_corrupt(told: &[String], column: &str) {
-    for told in told {
-        let names_it =
-            told.starts_with("a stored key cannot be read: portunus_") && told.contains("row \"");
+fn assert_corrupt(reported: &[String], column: &str) {
+    for reported in reported {
+        let names_it = reported.starts_with("a stored key cannot be read: portunus_")
+            && reported.contains("row \"");
         assert!(
-            names_it && told.ends_with(&format!("column {column}")),
-            "column {column}: {told}"
+            names_it && reported.ends_with(&format!("column {column}")),
+            "column {column}: {reported}"
         );
         assert!(
-            !told.contains(&hex(&digest(1).to_bytes()[4..10])),
-            "a digest is told: {told}"
+            !reported.contains(&hex(&digest(1).to_bytes()[4..10])),
+            "a digest is reported: {reported}"
         );
     }
 }
@@ -124,20 +124,20 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
         ))
     };
     for field in whole.keys() {
-        // Who came before and after may be left out: it grants nothing.
+        // The predecessor and successor may be missing: they grant nothing.
         if ["predecessor", "successor", "origin"].contains(&field.as_str()) {
             continue;
         }
         let mut changed = whole.clone();
         changed.remove(field);
         write(serde_json::to_string(&changed).unwrap()).await;
-        let told = read(&store).await;
+        let reported = read(&store).await;
         let column = if field == "description" {
             "description"
         } else {
             "record"
         };
-        assert_corrupt(&told, column);
+        assert_corrupt(&reported, column);
         for wrong in [
             serde_json::json!(-1),
             serde_json::json!([[]]),
@@ -169,7 +169,9 @@ pub(crate) async fn no_part_of_a_record_can_be_lost_unnoticed(home: &impl Home) 
     assert_eq!(get(&store, "full").await, full_record("full"));
 }
 
-pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column(home: &impl Home) {
+pub(crate) async fn broken_schemes_states_and_usage_are_reported_with_row_and_column(
+    home: &impl Home,
+) {
     let store = home_with_full(home).await;
     let sign = Change::SetSigning {
         id: id("full"),
@@ -222,19 +224,24 @@ pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column
         assert_eq!(used(&store, &both[0]).await, Usage::default());
         assert!(
             store.find(&[digest(1)]).await.unwrap().is_some(),
-            "usage is no part of a look-up"
+            "usage is not part of a lookup"
         );
         home.execute(format!("UPDATE portunus_usage SET {column} = {back}"))
             .await;
     }
     let full = id("full");
     let unreadable = async || {
-        let told = store
+        let reported = store
             .usage_by_hour(&full, at(0), at(100_000))
             .await
             .unwrap();
-        assert_eq!((told.hours.len(), told.corrupt.len()), (0, 1), "{told:?}");
-        told.corrupt
+        assert_eq!(
+            (reported.hours.len(), reported.corrupt.len()),
+            (0, 1),
+            "{reported:?}"
+        );
+        reported
+            .corrupt
             .into_iter()
             .map(|row| StoreError::corrupt(row).to_string())
             .collect::<Vec<_>>()
@@ -252,14 +259,14 @@ pub(crate) async fn broken_schemes_states_and_usage_are_told_with_row_and_column
         .await
         .unwrap_err();
     assert_corrupt(&[error.to_string()], "digest");
-    // What cannot be read can still be deleted.
+    // An unreadable row can still be deleted.
     store
         .apply(&batch([Change::Delete(id("full"))]))
         .await
         .unwrap();
 }
 
-pub(crate) async fn a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own(home: &impl Home) {
+pub(crate) async fn a_corrupt_row_is_named_only_to_its_own_tenant(home: &impl Home) {
     let store = home_with_full(home).await;
     let mut others = record("others");
     others.owner.tenant_id = tenant("other");
@@ -299,7 +306,7 @@ pub(crate) async fn a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own(h
                     let page = store.list(&query).await.unwrap();
                     (items, corrupt) = (items + page.items.len(), corrupt + page.corrupt.len());
                     pages += 1;
-                    assert!(pages < 5, "there is no end of pages");
+                    assert!(pages < 5, "the pages do not end");
                     let Some(next) = page.next else { break };
                     query.after = Some(next);
                 }

@@ -1,12 +1,12 @@
-//! Many writers at once, on two stores of one database: whoever loses is told so, and nothing is
-//! half done.
+//! Many concurrent writers on two stores of one database: each one that loses is rejected, and
+//! nothing is partially applied.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// Runs as many tasks at once, by turns on two stores; how each ended.
+/// Runs tasks concurrently, alternating between two stores; returns how each ended.
 async fn crowd<H: Home, F>(
     home: &H,
     count: u32,
@@ -21,7 +21,7 @@ where
         let task = task(stores[(number % 2) as usize].clone(), number);
         tasks.spawn(async move { (number, task.await) });
     }
-    let told = |done: Result<(), StoreError>| {
+    let ended = |done: Result<(), StoreError>| {
         done.map_err(|error| {
             error
                 .as_rejected()
@@ -31,14 +31,14 @@ where
     };
     let mut done = tasks.join_all().await;
     done.sort_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, done)| told(done)).collect()
+    done.into_iter().map(|(_, done)| ended(done)).collect()
 }
 
 fn winners(done: &[Result<(), Rejected>]) -> usize {
     done.iter().filter(|done| done.is_ok()).count()
 }
 
-pub(crate) async fn of_200_keys_at_once_a_quota_of_4_lets_4_in(home: &impl Home) {
+pub(crate) async fn a_quota_of_4_admits_4_of_200_concurrent_keys(home: &impl Home) {
     let done = crowd(home, 200, |store, number| async move {
         let insert = insert(digest(number), record(&format!("key{number}")));
         store.apply(&batch([insert]).require(at_most(4))).await
@@ -57,7 +57,7 @@ pub(crate) async fn of_200_keys_at_once_a_quota_of_4_lets_4_in(home: &impl Home)
     assert_eq!(all(&home.open().await).await.len(), 4);
 }
 
-pub(crate) async fn of_50_updates_at_one_version_one_succeeds(home: &impl Home) {
+pub(crate) async fn one_of_50_updates_of_one_version_succeeds(home: &impl Home) {
     let store = with_a(home).await;
     for round in 1..=3 {
         let done = crowd(home, 50, |store, number| async move {
@@ -77,7 +77,7 @@ pub(crate) async fn of_50_updates_at_one_version_one_succeeds(home: &impl Home) 
     }
 }
 
-pub(crate) async fn of_many_who_make_another_key_primary_one_succeeds(home: &impl Home) {
+pub(crate) async fn one_of_many_concurrent_changes_of_a_primary_key_succeeds(home: &impl Home) {
     let store = with_a(home).await;
     let keys = (0..30).map(|number| insert(digest(100 + number), record(&format!("key{number}"))));
     let set_a = Change::SetPrimary {
@@ -115,9 +115,9 @@ pub(crate) async fn pinned_while_keys_are_revoked_there_is_always_one_primary(ho
     });
     store.apply(&batch(keys)).await.unwrap();
     let (watcher, over) = (home.open().await, Arc::new(AtomicBool::new(false)));
-    let told = Arc::clone(&over);
+    let ended = Arc::clone(&over);
     let watching = tokio::spawn(async move {
-        while !told.load(Ordering::Relaxed) {
+        while !ended.load(Ordering::Relaxed) {
             let primary = watcher.primary(&acme(), at(1_000)).await.unwrap();
             assert!(primary.is_some(), "key00 is never revoked");
         }
@@ -147,9 +147,9 @@ pub(crate) async fn a_key_that_moves_between_digests_is_found_at_every_moment(ho
     let store = with_a(home).await;
     let digests: Vec<_> = (1..=40).map(digest).collect();
     let (reader, over) = (home.open().await, Arc::new(AtomicBool::new(false)));
-    let (told, candidates) = (Arc::clone(&over), digests.clone());
+    let (ended, candidates) = (Arc::clone(&over), digests.clone());
     let reading = tokio::spawn(async move {
-        while !told.load(Ordering::Relaxed) {
+        while !ended.load(Ordering::Relaxed) {
             assert!(reader.find(&candidates).await.unwrap().is_some());
         }
     });
@@ -165,7 +165,7 @@ pub(crate) async fn a_key_that_moves_between_digests_is_found_at_every_moment(ho
 }
 
 pub(crate) async fn one_id_or_digest_inserted_by_many_is_inserted_once(home: &impl Home) {
-    // Each into a tenant of its own, so that nothing but the id or the digest is common.
+    // Each in its own tenant, so that only the id or the digest is shared.
     let of = |name: String, number: u32| {
         let mut record = record(&name);
         record.owner = Owner::tenant(tenant(&format!("tenant{number}")));
@@ -206,7 +206,9 @@ pub(crate) async fn one_id_or_digest_inserted_by_many_is_inserted_once(home: &im
     );
 }
 
-pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home: &impl Home) {
+pub(crate) async fn batches_with_the_same_keys_in_different_orders_do_not_deadlock(
+    home: &impl Home,
+) {
     let store = home.open().await;
     let of = |number: u32| {
         let mut record = record(&format!("key{number}"));
@@ -225,7 +227,7 @@ pub(crate) async fn batches_that_name_the_same_keys_in_other_orders_all_end(home
             state: Some(signing(1)),
         };
         // New digests too, in both orders: where two transactions insert the same one, the second
-        // waits.
+        // one waits.
         let fresh = order.iter().map(|key| {
             let mut record = record(&format!("fresh{number}-{key}"));
             record.owner = Owner::tenant(tenant(&format!("fresh{number}")));

@@ -1,4 +1,4 @@
-//! What a thief of the database finds: no key, in no spelling.
+//! What an attacker finds in a stolen database: no key, in any encoding.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -9,7 +9,7 @@ use portunus_test_support::Setup;
 
 use super::*;
 
-pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
+pub(crate) async fn no_dump_contains_a_key<H: Home>(home: &H) {
     let store = home.open().await;
     let format = KeyFormat::builder("acme_")
         .environment("live", live())
@@ -45,8 +45,8 @@ pub(crate) async fn no_dump_holds_a_key<H: Home>(home: &H) {
         assert_eq!(random.len(), 32);
         assert!(!holds(random.as_bytes()) && !holds(&random.as_bytes()[..20]));
         for shift in 0..3 {
-            // Wherever the key starts in a longer text that was encoded, its middle reads like one
-            // of these.
+            // Wherever the key starts in a longer string that was encoded, its middle looks like
+            // one of these.
             for encoded in [
                 STANDARD_NO_PAD.encode(&random[shift..]),
                 URL_SAFE_NO_PAD.encode(&random[shift..]),

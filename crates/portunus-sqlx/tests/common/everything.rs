@@ -1,4 +1,4 @@
-//! Whatever a store on PostgreSQL does, once.
+//! Every operation of a store on PostgreSQL, once.
 
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditReader, AuditSink, EventQuery};
 use portunus::events::SigningStore;
@@ -11,7 +11,7 @@ use super::{
     acme, all, at, batch, digest, found, get, id, insert, peppered, record, rehash, signing,
 };
 
-/// Whatever a store does.
+/// Runs every operation of a store.
 pub(crate) async fn everything(store: &PostgresStore, round: u32) {
     let (name, first) = (format!("key{round}"), round * 1_000);
     store

@@ -1,4 +1,4 @@
-//! One spelling for each user whose id is a UUID, in records from before ids were lower-cased.
+//! One spelling for each user whose id is a UUID, in records written before ids were lower-cased.
 
 use portunus::actor::UserIds;
 use portunus::key::{Alphabet, KeyFormat};
@@ -90,12 +90,12 @@ pub(crate) async fn each_user_gets_one_spelling_and_nothing_else_changes(home: &
     assert_eq!(home.text(rows).await, "0");
 }
 
-/// Folds; how many records changed.
+/// Folds; returns how many records changed.
 async fn fold<H: Home>(_: &H, store: &H::Store) -> u64 {
     H::fold(store).await.unwrap()
 }
 
-pub(crate) async fn of_two_primary_keys_the_newer_one_stays(home: &impl Home) {
+pub(crate) async fn the_newer_of_two_primary_keys_is_kept(home: &impl Home) {
     for (round, (upper, lower, newer)) in [
         (1_000, 1_001, "b"),
         (1_001, 1_000, "a"),
@@ -111,7 +111,7 @@ pub(crate) async fn of_two_primary_keys_the_newer_one_stays(home: &impl Home) {
         for (at, key, text, made) in [(1, "a", UPPER, upper), (2, "b", LOWER, lower)] {
             kept(&store, number(at), owned(&name(key), &user_of(text), made)).await;
         }
-        // Newer than either, and never primary: nobody made it so.
+        // Newer than either, but never primary, since it was not set.
         kept(&store, number(3), owned(&name("c"), &user_of(UPPER), 1_002)).await;
         assert_eq!(fold(home, &store).await, 2);
         assert_eq!(
@@ -123,7 +123,7 @@ pub(crate) async fn of_two_primary_keys_the_newer_one_stays(home: &impl Home) {
     }
 }
 
-pub(crate) async fn a_primary_key_that_has_ended_gives_way_to_one_that_works(home: &impl Home) {
+pub(crate) async fn an_ended_primary_key_is_replaced_by_a_valid_one(home: &impl Home) {
     let store = home.open().await;
     kept(&store, 1, owned("works", LOWER, 1_000)).await;
     kept(&store, 2, owned("ended", UPPER, 1_001)).await;
@@ -177,7 +177,7 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
             .user_ids(ids)
             .manager()
     };
-    // Nodes of before and of now.
+    // Nodes of the previous and of the current version.
     let (before, now) = (manager(UserIds::Any), manager(UserIds::Uuid));
     let mut keys = Vec::new();
     for _ in 0..6 {
@@ -223,9 +223,7 @@ pub(crate) async fn keys_that_are_managed_meanwhile_end_up_with_one_owner(home: 
     assert!(primary(&store, LOWER).await.is_some());
 }
 
-pub(crate) async fn a_record_that_cannot_be_read_is_told_and_the_rest_goes_on_the_next_time(
-    home: &impl Home,
-) {
+pub(crate) async fn an_unreadable_record_is_reported_and_the_next_run_continues(home: &impl Home) {
     let store = home.open().await;
     for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
         let text = format!("{number:08X}{}", &UPPER[8..]);
@@ -236,10 +234,14 @@ pub(crate) async fn a_record_that_cannot_be_read_is_told_and_the_rest_goes_on_th
     let error = home_error(home, &store).await;
     assert!(error.contains("\"b\""), "{error}");
     assert_eq!(home.execute(spoil("b")).await, 1);
-    assert_eq!(fold(home, &store).await, 2, "the first was done");
+    assert_eq!(
+        fold(home, &store).await,
+        2,
+        "the first one was already folded"
+    );
 }
 
-/// What folding is refused with, and why.
+/// The error of folding, with its cause.
 async fn home_error<H: Home>(_: &H, store: &H::Store) -> String {
     let error = H::fold(store).await.unwrap_err();
     format!(

@@ -19,7 +19,7 @@ async fn pages(store: &impl KeyStore, mut query: ListQuery) -> Vec<Vec<String>> 
 
 pub(crate) async fn a_list_is_newest_first_and_then_by_id(home: &impl Home) {
     let store = home.open().await;
-    // By bytes, wherever the database thinks that letters belong.
+    // By bytes, whatever the database's collation is.
     for (number, (name, made)) in
         (0..).zip([("b", 5), ("a", 5), ("B", 5), ("c", 9), ("_", 5), ("d", 1)])
     {
@@ -41,7 +41,7 @@ pub(crate) async fn a_list_is_newest_first_and_then_by_id(home: &impl Home) {
                 .all(|page| !page.is_empty() && page.len() <= limit),
             "{pages:?}"
         );
-        assert_eq!(pages.concat(), order, "{limit} a page");
+        assert_eq!(pages.concat(), order, "{limit} per page");
         assert_eq!(
             pages.len(),
             order.len().div_ceil(limit),
@@ -57,7 +57,7 @@ pub(crate) async fn a_list_is_newest_first_and_then_by_id(home: &impl Home) {
     );
 }
 
-pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &impl Home) {
+pub(crate) async fn pages_hold_every_key_once_while_others_are_added_and_deleted(home: &impl Home) {
     let store = home.open().await;
     let changes = (0..60_u32).map(|number| {
         let mut record = record(&format!("old{number:02}"));
@@ -90,7 +90,7 @@ pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &im
         let all = seen.len();
         seen.sort();
         seen.dedup();
-        assert_eq!(seen.len(), all, "none twice");
+        assert_eq!(seen.len(), all, "no duplicates");
         assert_eq!(
             seen.iter().filter(|name| name.starts_with("old")).count(),
             60,
@@ -100,7 +100,7 @@ pub(crate) async fn pages_hold_every_key_once_while_others_come_and_go(home: &im
     writing.await.unwrap();
 }
 
-/// Five keys that differ in what lists filter by.
+/// Five keys that differ in the fields that lists filter by.
 async fn five<H: Home>(home: &H) -> H::Store {
     let store = home.open().await;
     let mut a = record("a");
@@ -178,7 +178,7 @@ pub(crate) async fn a_list_is_filtered_by_tenant_status_environment_and_text(hom
     }
 }
 
-pub(crate) async fn the_characters_of_patterns_mean_themselves(home: &impl Home) {
+pub(crate) async fn pattern_characters_are_literal(home: &impl Home) {
     let store = home.open().await;
     let names = ["100%", "a_b", "aXb", "back\\slash", "[abc]", "a*b?", "É"];
     for (number, name) in (0..).zip(names) {
@@ -311,7 +311,7 @@ pub(crate) async fn keys_of_one_millisecond_are_paged_in_the_order_of_their_byte
     let mut random = Random(5);
     let mut changes = Vec::new();
     for number in 0..300_u32 {
-        // Letters that languages, case or numbers would put into another order.
+        // Letters that a locale, ignoring case, or comparing numbers would sort differently.
         let first = random.pick(&["-", "_", "A", "a", "B", "b", "Z", "z", "0", "9", "10"]);
         let mut record = record(&format!("{first}{}k{number}", random.pick(&["", "-", "_"])));
         let nanos = if random.one_in(8) {
@@ -329,8 +329,8 @@ pub(crate) async fn keys_of_one_millisecond_are_paged_in_the_order_of_their_byte
     assert_paged_by_bytes(&store).await;
 }
 
-/// Asserts that pages of any size hold every key once, the newest first and then by the bytes of
-/// their ids, and go on after any of them.
+/// Asserts that pages of any size hold every key once, newest first and then by the bytes of their
+/// ids, and can be continued after any of them.
 async fn assert_paged_by_bytes(store: &impl KeyStore) {
     let mut query = ListQuery::new(at(5_000));
     query.limit = 500;
@@ -345,7 +345,7 @@ async fn assert_paged_by_bytes(store: &impl KeyStore) {
     for limit in [1, 7, 50, 299, 300] {
         query.limit = limit;
         let pages = pages(store, query.clone()).await;
-        assert_eq!(pages.concat(), expected, "{limit} a page");
+        assert_eq!(pages.concat(), expected, "{limit} per page");
         assert_eq!(pages.len(), 300_usize.div_ceil(limit));
     }
     query.limit = 2;

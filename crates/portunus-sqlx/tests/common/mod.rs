@@ -1,5 +1,5 @@
-//! What the tests share: keys made by hand, and homes, which are databases that stores can be
-//! opened on again and again.
+//! Shared test support: keys made by hand, and homes, which are databases on which stores can be
+//! opened repeatedly.
 
 #![allow(
     dead_code,
@@ -51,27 +51,27 @@ use portunus_test_support::wait::{eventually_async, until_async};
 pub(crate) use portunus_test_support::{live, tenant, test, used, user};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-/// A database.
-/// A store with all that can stand beside its keys.
+/// A store with everything that can belong to its keys.
 pub(crate) trait WholeStore: KeyStore + UsageStore + SigningStore {}
 
 impl<S: KeyStore + UsageStore + SigningStore> WholeStore for S {}
 
+/// A database.
 pub(crate) trait Home: Clone + Send + Sync + 'static {
     type Store: WholeStore + Clone;
     type Audit: AuditSink + AuditReader + Clone;
     type Raw: Send;
 
-    /// The events beside the keys of a store.
+    /// The events in the database of a store.
     fn audit(store: &Self::Store) -> Self::Audit;
 
-    /// Forgets old events.
+    /// Deletes old events.
     fn forget(
         audit: &Self::Audit,
         before: SystemTime,
     ) -> impl Future<Output = Result<u64, AuditError>> + Send;
 
-    /// Opens a store on it, with connections of its own, and brings its schema up to date.
+    /// Opens a store on it, with its own connections, and brings its schema up to date.
     fn open(&self) -> impl Future<Output = Self::Store> + Send;
 
     /// Gives each user one spelling.
@@ -80,36 +80,36 @@ pub(crate) trait Home: Clone + Send + Sync + 'static {
     /// Closes a store.
     fn close(&self, store: Self::Store) -> impl Future<Output = ()> + Send;
 
-    /// Brings the schema up to date; the error as text.
+    /// Brings the schema up to date; returns the error as text.
     fn migrate(&self) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// Runs a statement behind the store's back; returns how many rows it touched.
+    /// Runs a statement behind the store's back; returns the number of affected rows.
     fn execute(&self, sql: String) -> impl Future<Output = u64> + Send;
 
-    /// The text that a query gives.
+    /// The text that a query returns.
     fn text(&self, sql: &'static str) -> impl Future<Output = String> + Send;
 
-    /// How bytes are written in a statement.
+    /// The literal of bytes in a statement.
     fn bytes(&self, bytes: &[u8]) -> String;
 
-    /// A home of the same kind, with nothing in it.
+    /// An empty home of the same kind.
     #[must_use]
     fn another(&self) -> Self;
 
-    /// A connection that no store has.
+    /// A connection that belongs to no store.
     fn raw(&self) -> impl Future<Output = Self::Raw> + Send;
 
-    /// How many rows a query gives on it.
+    /// How many rows a query returns on it.
     fn rows(raw: &mut Self::Raw, sql: &str) -> impl Future<Output = usize> + Send;
 
-    /// Puts what an earlier schema wrote in place, see [`written`].
+    /// Installs the data that an earlier schema wrote, see [`written`].
     fn written(&self, schema: u32) -> impl Future<Output = ()> + Send;
 
-    /// Everything that the database holds, as it lies on the disk or in a backup.
+    /// Everything that the database contains, as on disk or in a backup.
     fn dump(&self) -> impl Future<Output = Vec<u8>> + Send;
 }
 
-/// A SQLite file in a folder of its own.
+/// A SQLite file in its own folder.
 #[derive(Clone)]
 pub(crate) struct SqliteHome(std::sync::Arc<tempfile::TempDir>);
 
@@ -228,7 +228,7 @@ impl PostgresHome {
         }
     }
 
-    /// A connection that no store has.
+    /// A connection that belongs to no store.
     pub(crate) async fn connection(&self) -> sqlx::PgConnection {
         sqlx::PgConnection::connect(&self.server.address(&self.name))
             .await
@@ -384,7 +384,7 @@ pub(crate) fn signing(number: u8) -> SigningState {
     SigningState::from_bytes(&bytes).unwrap()
 }
 
-/// A condition that is never met.
+/// A condition that never holds.
 pub(crate) fn never() -> Condition {
     Condition::Version {
         id: id("nobody"),
@@ -426,7 +426,7 @@ pub(crate) async fn get(store: &impl KeyStore, name: &str) -> KeyRecord {
     (*store.get(&id(name)).await.unwrap().unwrap()).clone()
 }
 
-/// The database of a home with the key `a` under digest 1.
+/// A store on a home with the key `a` under digest 1.
 pub(crate) async fn with_a<H: Home>(home: &H) -> H::Store {
     let store = home.open().await;
     store
@@ -439,7 +439,7 @@ pub(crate) async fn with_a<H: Home>(home: &H) -> H::Store {
 pub(crate) fn assert_unavailable(error: &StoreError) {
     assert_eq!(
         error.to_string(),
-        "the key store gave no answer",
+        "the key store is unavailable",
         "{error:?}"
     );
 }
@@ -448,87 +448,87 @@ pub(crate) fn assert_unavailable(error: &StoreError) {
 macro_rules! every_case {
     ($run:ident) => {
         $run! {
-            contract::a_key_is_found_by_its_digest_and_scheme_and_by_nothing_else
+            contract::a_key_is_found_only_by_its_digest_and_scheme
             contract::one_trip_finds_a_key_under_any_of_its_candidates
             contract::more_candidates_than_a_statement_takes_are_all_tried
-            contract::what_was_written_is_what_is_read
-            contract::a_revoked_key_is_found_and_says_so
+            contract::records_are_read_as_written
+            contract::a_revoked_key_is_found_with_its_revocation
             contract::a_batch_whose_condition_fails_changes_nothing
             contract::a_batch_that_fails_in_its_last_change_changes_nothing
-            contract::an_empty_batch_does_nothing_and_still_checks_its_conditions
-            contract::the_first_condition_that_fails_is_told_and_quotas_come_last
-            contract::an_update_of_what_has_changed_since_is_rejected
+            contract::an_empty_batch_changes_nothing_but_checks_its_conditions
+            contract::the_first_failing_condition_is_reported_and_quotas_come_last
+            contract::an_update_of_a_stale_version_is_rejected
             contract::an_owner_and_a_family_never_change
-            contract::a_deleted_key_is_gone_and_its_id_and_digests_are_known_for_good
+            contract::a_deleted_key_is_gone_and_its_id_and_digests_stay_reserved
             contract::a_rehashed_key_is_found_under_its_new_digest_only_and_has_no_new_version
             contract::a_rehash_from_or_onto_another_digest_is_rejected
             contract::the_primary_key_is_the_one_that_was_set_else_the_newest
-            contract::a_pinned_primary_key_stays_when_a_newer_one_comes
+            contract::a_pinned_primary_key_stays_when_a_newer_one_is_added
             contract::a_key_of_another_owner_cannot_be_primary
             contract::quotas_count_the_keys_of_their_owner_that_are_active
             contract::a_signing_state_is_kept_replaced_and_gone_with_its_key
             contract::times_are_kept_to_the_millisecond_and_never_widen_a_key
-            contract::a_time_that_cannot_be_kept_is_refused
-            contract::texts_of_any_kind_are_kept
+            contract::a_time_that_cannot_be_stored_is_rejected
+            contract::strings_of_any_kind_are_stored
             contract::two_stores_on_one_database_see_each_others_writes_at_once
-            contract::everything_is_there_after_it_was_closed_and_opened_again
-            contract::the_schema_is_made_once_however_many_make_it
+            contract::everything_survives_closing_and_reopening
+            contract::the_schema_is_created_once_by_concurrent_stores
             contract::a_newer_schema_is_refused
             contract::a_store_shows_no_secret
             lists::a_list_is_newest_first_and_then_by_id
-            lists::pages_hold_every_key_once_while_others_come_and_go
+            lists::pages_hold_every_key_once_while_others_are_added_and_deleted
             lists::a_list_is_filtered_by_tenant_status_environment_and_text
-            lists::the_characters_of_patterns_mean_themselves
+            lists::pattern_characters_are_literal
             lists::a_list_within_workspaces_fills_its_pages
             lists::every_filter_agrees_with_the_definition
             lists::keys_of_one_millisecond_are_paged_in_the_order_of_their_bytes
-            primaries::the_primary_keys_of_many_owners_are_those_that_each_has
-            primaries::a_key_that_cannot_be_read_keeps_no_other_one_from_being_ended
+            primaries::the_primary_keys_of_many_owners_match_those_of_each
+            primaries::an_unreadable_key_does_not_prevent_ending_another
             primaries::a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_was_set
-            usage::usage_adds_up_and_its_time_never_moves_back
-            usage::usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept
-            usage::usage_outlives_an_update_and_is_no_new_version
-            usage::hours_add_up_and_are_forgotten
-            usage::a_large_batch_of_usage_is_kept_whole
-            usage::very_many_hours_are_forgotten_step_by_step
-            usage::the_hours_of_a_deleted_key_are_gone
-            crowd::of_200_keys_at_once_a_quota_of_4_lets_4_in
-            crowd::of_50_updates_at_one_version_one_succeeds
-            crowd::of_many_who_make_another_key_primary_one_succeeds
+            usage::usage_accumulates_and_its_time_never_decreases
+            usage::usage_of_deleted_keys_is_ignored_and_that_of_others_recorded
+            usage::usage_survives_an_update_and_does_not_change_versions
+            usage::hours_accumulate_and_are_deleted
+            usage::a_large_batch_of_usage_is_recorded_completely
+            usage::very_many_hours_are_deleted_in_steps
+            usage::the_hours_of_a_deleted_key_are_deleted
+            crowd::a_quota_of_4_admits_4_of_200_concurrent_keys
+            crowd::one_of_50_updates_of_one_version_succeeds
+            crowd::one_of_many_concurrent_changes_of_a_primary_key_succeeds
             crowd::pinned_while_keys_are_revoked_there_is_always_one_primary
             crowd::a_key_that_moves_between_digests_is_found_at_every_moment
             crowd::one_id_or_digest_inserted_by_many_is_inserted_once
-            crowd::batches_that_name_the_same_keys_in_other_orders_all_end
+            crowd::batches_with_the_same_keys_in_different_orders_do_not_deadlock
             fold::each_user_gets_one_spelling_and_nothing_else_changes
-            fold::of_two_primary_keys_the_newer_one_stays
-            fold::a_primary_key_that_has_ended_gives_way_to_one_that_works
+            fold::the_newer_of_two_primary_keys_is_kept
+            fold::an_ended_primary_key_is_replaced_by_a_valid_one
             fold::more_owners_than_a_page_are_all_folded
             fold::folding_again_or_twice_at_once_changes_nothing_more
             fold::keys_that_are_managed_meanwhile_end_up_with_one_owner
-            fold::a_record_that_cannot_be_read_is_told_and_the_rest_goes_on_the_next_time
+            fold::an_unreadable_record_is_reported_and_the_next_run_continues
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
-            corrupt::broken_schemes_states_and_usage_are_told_with_row_and_column
-            unread_counts::counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from_being_ended
-            corrupt::a_row_is_named_to_a_tenant_only_where_it_is_surely_its_own
+            corrupt::broken_schemes_states_and_usage_are_reported_with_row_and_column
+            unread_counts::unreadable_counts_prevent_neither_lists_nor_ending_a_key
+            corrupt::a_corrupt_row_is_named_only_to_its_own_tenant
             audit::random_pages_agree_with_the_log_in_memory
-            audit::an_event_given_twice_is_kept_once
-            audit::a_large_batch_is_kept_in_its_order_and_its_rare_events_are_found_quickly
+            audit::an_event_recorded_twice_is_stored_once
+            audit::a_large_batch_is_stored_in_order_and_its_rare_events_are_found_quickly
             audit::names_of_any_kind_are_found_as_they_are_written
-            audit::old_events_are_forgotten_and_no_place_is_given_again
+            audit::old_events_are_deleted_and_no_place_is_reused
             audit::pages_hold_every_event_once_while_others_are_written
-            audit::a_filter_that_lets_nothing_through_gives_short_pages_that_go_on
-            audit::an_event_that_cannot_be_read_is_named_and_not_a_gap
-            written::what_every_earlier_schema_wrote_is_there_after_it_was_brought_up_to_date
-            written::an_earlier_schema_is_brought_up_to_date_once_however_many_do_it
-            written::the_look_ups_of_the_version_before_go_on_while_a_big_table_is_brought_up_to_date
-            written::a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant
-            written::a_schema_of_a_later_version_is_used_where_that_allows_it
+            audit::a_filter_without_matches_gives_short_pages_that_continue
+            audit::an_unreadable_event_is_reported_rather_than_omitted
+            written::data_of_every_earlier_schema_survives_migration
+            written::an_earlier_schema_is_migrated_once_by_concurrent_nodes
+            written::lookups_of_the_previous_version_continue_during_migration
+            written::a_previous_node_continues_and_its_deletions_apply_to_every_tenant
+            written::a_compatible_later_schema_is_accepted
             newer::a_record_of_a_newer_version_is_refused_and_can_only_be_ended
-            newer::what_ends_a_record_of_a_newer_version_changes_no_byte_that_is_not_known_here
-            admin_reads::look_ups_go_on_beside_reads_of_management_that_stop_after_ten_thousand_rows
-            dump::no_dump_holds_a_key
-            model::random_batches_do_what_the_store_in_memory_does
+            newer::ending_a_record_of_a_newer_version_changes_no_unknown_byte
+            admin_reads::lookups_continue_during_management_reads_that_stop_after_ten_thousand_rows
+            dump::no_dump_contains_a_key
+            model::random_batches_match_the_in_memory_store
         }
     };
 }

@@ -1,4 +1,4 @@
-//! Random batches, on a database and on the store in memory: the same results and the same reads.
+//! Random batches, on a database and on the in-memory store: the same results and the same reads.
 
 use portunus::store::{MemoryStore, UsageDelta};
 
@@ -34,7 +34,7 @@ fn some_time(random: &mut Random) -> SystemTime {
     at(random.below(6)) + Duration::from_nanos(random.below(3) * 500_000)
 }
 
-/// The owner of each id is the same nearly always, so that updates have a chance.
+/// The owner of each id is almost always the same, so that updates can succeed.
 fn some_record(random: &mut Random) -> KeyRecord {
     let place = usize::try_from(random.below(IDS.len() as u64)).unwrap();
     let owner = match if random.one_in(8) { place + 1 } else { place } % 4 {
@@ -66,7 +66,7 @@ fn some_record(random: &mut Random) -> KeyRecord {
     record
 }
 
-/// A batch, with knowledge of what is stored, so that about half of them succeed.
+/// A batch based on the stored state, so that about half of them succeed.
 async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
     let owners = owners();
     let mut batch = WriteBatch::new();
@@ -74,7 +74,7 @@ async fn some_batch(random: &mut Random, model: &MemoryStore) -> WriteBatch {
         let name = random.pick(&IDS);
         batch = match random.below(10) {
             0..3 => {
-                // Now and then a fresh id, since those of the deleted are gone for good.
+                // Occasionally a fresh id, since ids of deleted keys are reserved permanently.
                 let mut record = some_record(random);
                 if random.one_in(2) {
                     record.id = id(&format!("{}{}", record.id, random.below(40)));
@@ -189,7 +189,7 @@ async fn agree(store: &impl WholeStore, model: &MemoryStore, random: &mut Random
     }
 }
 
-pub(crate) async fn random_batches_do_what_the_store_in_memory_does(home: &impl Home) {
+pub(crate) async fn random_batches_match_the_in_memory_store(home: &impl Home) {
     let (store, model) = (home.open().await, MemoryStore::new());
     let mut random = Random(2_026);
     let mut applied = 0;

@@ -1,4 +1,4 @@
-//! Records that a newer version wrote.
+//! Records written by a newer version.
 
 use portunus::authenticator::Attempt;
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, KeyStatus};
@@ -9,10 +9,10 @@ use portunus_test_support::Setup;
 
 use super::*;
 
-/// A restriction of a newer version, in a spelling that no writer here would choose.
+/// A restriction of a newer version, in a spelling that no writer here would produce.
 const UNKNOWN: &str = r#""understands" : 3, "geo":[ "CH",1.0e5 ,31.245270191439438123, 123456789012345678901234567890, {"x":  "\u00f6","x":null}],"#;
 
-/// Makes a stored record one of a newer version.
+/// Turns a stored record into one of a newer version.
 async fn from_the_future(home: &impl Home, id: &KeyId) {
     let unknown = UNKNOWN.replace('\'', "''");
     let changed = home
@@ -57,7 +57,7 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
         ask(&key).await.unwrap();
         from_the_future(home, &id).await;
 
-        // It is there, and never used.
+        // It exists, and is never used.
         assert_eq!(ask(&key).await, Err((ErrorCode::StoreUnavailable, 503)));
         let listed = manager.get(&id).await.unwrap();
         assert_eq!(listed.record.status(manager.now()), KeyStatus::Unreadable);
@@ -70,7 +70,7 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
         only.status = Some(KeyStatus::Active);
         assert_eq!(manager.list(only).await.unwrap().items.len(), 0);
 
-        // What might weaken it is refused, with the number.
+        // A change that might weaken it is rejected, with the version number.
         let mut rename = KeyChange::default();
         rename.name = Some("other".into());
         let mut disable_and_rename = rename.clone();
@@ -95,9 +95,9 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
                 "{error:?}"
             );
             assert_eq!(error.code(), ErrorCode::Conflict);
-            assert!(error.to_string().contains("understand 3"), "{error}");
+            assert!(error.to_string().contains("requires format 3"), "{error}");
         }
-        // What ends it is not.
+        // A change that ends it is accepted.
         let expected = match end {
             "revoke" => {
                 manager.revoke(&id, Some("leaked")).await.unwrap();
@@ -125,11 +125,7 @@ pub(crate) async fn a_record_of_a_newer_version_is_refused_and_can_only_be_ended
     }
 }
 
-pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_is_not_known_here<
-    H: Home,
->(
-    home: &H,
-) {
+pub(crate) async fn ending_a_record_of_a_newer_version_changes_no_unknown_byte<H: Home>(home: &H) {
     let store = home.open().await;
     let user = UserId::new("7D444840-9DC0-11D1-B245-5FFDCE74FAD2").unwrap();
     let mut mine = record("a");
@@ -147,7 +143,7 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
     store.apply(&WriteBatch::new().update(ended)).await.unwrap();
     let after = home.text("SELECT record FROM portunus_keys").await;
     let nothing = r#""revoked":null"#;
-    // In which order the two parts of a time are written depends on features of serde_json.
+    // The order in which the two parts of a time are written depends on features of serde_json.
     let time = r#""at":{"nanos_since_epoch":0,"secs_since_epoch":2000}"#;
     let other = r#""at":{"secs_since_epoch":2000,"nanos_since_epoch":0}"#;
     let after = after.replace(other, time);
@@ -164,7 +160,7 @@ pub(crate) async fn what_ends_a_record_of_a_newer_version_changes_no_byte_that_i
     );
     assert_eq!(after, expected);
 
-    // One spelling for its user changes the user, and nothing else.
+    // Folding changes the user, and nothing else.
     assert_eq!(H::fold(&store).await.unwrap(), 1);
     let folded = home.text("SELECT record FROM portunus_keys").await;
     let unknown = &UNKNOWN[UNKNOWN.find('[').unwrap()..];

@@ -1,4 +1,4 @@
-//! The primary keys of many owners, asked for at once and one by one.
+//! The primary keys of many owners, read together and separately.
 
 use portunus::clock::SystemClock;
 use portunus::manage::{KeyManager, NewKey};
@@ -9,7 +9,7 @@ use super::*;
 
 const TENANTS: [&str; 3] = ["acme", "other", "third"];
 
-/// Every owner that there is, and some that own nothing.
+/// Every owner with keys, and some without.
 fn owners() -> Vec<OwnerRef> {
     let users = |name: &'static str| {
         (0..30).map(move |number| OwnerRef::User(tenant(name), user(&format!("u{number}"))))
@@ -23,12 +23,12 @@ fn owners() -> Vec<OwnerRef> {
     let mut owners: Vec<_> = TENANTS.into_iter().flat_map(users).collect();
     owners.extend(TENANTS.into_iter().flat_map(tenants));
     owners.extend(tenants("nobody"));
-    // One that stands twice.
+    // One owner occurs twice.
     owners.push(owners[0].clone());
     owners
 }
 
-/// Keys of all kinds, of which many were primary and cannot be any more.
+/// Keys of all kinds, many of which were primary and no longer can be.
 fn batches() -> Vec<WriteBatch> {
     let mut random = Random(3);
     let mut records = Vec::new();
@@ -81,7 +81,7 @@ fn batches() -> Vec<WriteBatch> {
     batches
 }
 
-/// What each owner's primary key is, asked for one by one.
+/// Each owner's primary key, read separately.
 async fn one_by_one(store: &impl KeyStore, at: SystemTime) -> Vec<Option<KeyId>> {
     let mut primaries = Vec::new();
     for owner in owners() {
@@ -93,7 +93,7 @@ async fn one_by_one(store: &impl KeyStore, at: SystemTime) -> Vec<Option<KeyId>>
     primaries
 }
 
-pub(crate) async fn the_primary_keys_of_many_owners_are_those_that_each_has(home: &impl Home) {
+pub(crate) async fn the_primary_keys_of_many_owners_match_those_of_each(home: &impl Home) {
     let (store, memory) = (home.open().await, MemoryStore::new());
     let cached = Cache::new()
         .bus(LocalBus::new())
@@ -117,8 +117,8 @@ pub(crate) async fn the_primary_keys_of_many_owners_are_those_that_each_has(home
     }
     assert_eq!(store.primaries(&[], at(0)).await.unwrap(), []);
 
-    // Records that cannot be read, or say something else than the columns beside them: of keys that
-    // were made primary, and of those that are newest.
+    // Records that cannot be read, or contradict the columns beside them: of keys that were set as
+    // primary, and of the newest keys.
     let now = at(950);
     let whole = store.primaries(&owners(), now).await.unwrap();
     let harm = [
@@ -170,7 +170,7 @@ pub(crate) async fn a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_
     assert_eq!(primary, Some(id("a")));
     let primaries = store.primaries(&[acme_itself()], now).await.unwrap();
     assert_eq!(primaries, [Some(id("a"))]);
-    // The other way round nobody knows which it is.
+    // Conversely, the primary key cannot be determined.
     home.execute("UPDATE portunus_keys SET record = '{' WHERE id = 'a'".into())
         .await;
     let error = store.primary(&acme_itself(), now).await.unwrap_err();
@@ -179,9 +179,7 @@ pub(crate) async fn a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_
     assert_eq!(primaries, [None]);
 }
 
-pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ended(
-    home: &impl Home,
-) {
+pub(crate) async fn an_unreadable_key_does_not_prevent_ending_another(home: &impl Home) {
     let store = home.open().await;
     let manager = Setup::on(store.clone()).bearer([portunus_test_support::format()]);
     let manager = manager.environments([live()]).manager();
@@ -192,7 +190,7 @@ pub(crate) async fn a_key_that_cannot_be_read_keeps_no_other_one_from_being_ende
         keys.push(manager.issue(new).await.unwrap().record.id.clone());
     }
     let spoil = |id: &KeyId| format!("UPDATE portunus_keys SET record = '{{' WHERE id = '{id}'");
-    // The one that is set, and then also one that could take the place of another.
+    // The one that is set, and then also one that could replace another.
     manager.make_primary(&keys[0]).await.unwrap();
     home.execute(spoil(&keys[0])).await;
     manager.revoke(&keys[1], None).await.unwrap();

@@ -1,4 +1,4 @@
-//! A listener that keeps what it hears, and when.
+//! A listener that records what it receives, and when.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -8,33 +8,33 @@ use portunus::store::{Invalidation, InvalidationBus, InvalidationListener};
 use super::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     Changed(Invalidation),
     All(Duration),
 }
 
-/// What was heard so far.
+/// Everything received so far.
 #[derive(Debug, Default)]
-pub(crate) struct RecordingListener(Mutex<Vec<(Instant, Heard)>>);
+pub(crate) struct RecordingListener(Mutex<Vec<(Instant, Received)>>);
 
 impl InvalidationListener for RecordingListener {
     fn invalidated(&self, what: &Invalidation) {
         self.0
             .lock()
             .unwrap()
-            .push((Instant::now(), Heard::Changed(what.clone())));
+            .push((Instant::now(), Received::Changed(what.clone())));
     }
 
     fn caught_up(&self, age: Duration) {
         self.0
             .lock()
             .unwrap()
-            .push((Instant::now(), Heard::All(age)));
+            .push((Instant::now(), Received::All(age)));
     }
 }
 
 impl RecordingListener {
-    /// One that listens to a bus.
+    /// Subscribes a listener to a bus.
     pub(crate) fn on(bus: &impl InvalidationBus) -> Arc<Self> {
         let listener = Arc::new(Self::default());
         let weak = Arc::downgrade(&listener);
@@ -42,7 +42,7 @@ impl RecordingListener {
         listener
     }
 
-    /// One that listens, and has heard that it hears everything.
+    /// Subscribes a listener, and waits until it has caught up.
     pub(crate) async fn awake_on(bus: &impl InvalidationBus) -> Arc<Self> {
         let listener = Self::on(bus);
         listener.wait_for_proof().await;
@@ -54,48 +54,48 @@ impl RecordingListener {
         self.0.lock().unwrap().clear();
     }
 
-    pub(crate) fn all(&self) -> Vec<(Instant, Heard)> {
+    pub(crate) fn all(&self) -> Vec<(Instant, Received)> {
         self.0.lock().unwrap().clone()
     }
 
-    /// What changed, as it was told.
+    /// The received changes.
     pub(crate) fn changes(&self) -> Vec<Invalidation> {
-        let changed = |(_, heard)| match heard {
-            Heard::Changed(what) => Some(what),
-            Heard::All(_) => None,
+        let changed = |(_, received)| match received {
+            Received::Changed(what) => Some(what),
+            Received::All(_) => None,
         };
         self.all().into_iter().filter_map(changed).collect()
     }
 
-    /// Up to when everything has been heard: the latest that was told.
+    /// The latest moment that `caught_up` covers.
     pub(crate) fn proven(&self) -> Option<Instant> {
-        let proven = |(at, heard)| match heard {
-            Heard::All(age) => Instant::checked_sub(&at, age),
-            Heard::Changed(_) => None,
+        let proven = |(at, received)| match received {
+            Received::All(age) => Instant::checked_sub(&at, age),
+            Received::Changed(_) => None,
         };
         self.all().into_iter().filter_map(proven).max()
     }
 
-    /// Waits until what was heard fulfils a condition; returns when that was heard.
+    /// Waits until the received entries meet a condition; returns when that happened.
     pub(crate) async fn wait_until(
         &self,
         what: &str,
-        is_enough: impl Fn(&Heard) -> bool,
+        is_enough: impl Fn(&Received) -> bool,
     ) -> Instant {
         let look = async || {
             let all = self.all();
-            let heard = all.iter().find(|(_, heard)| is_enough(heard));
-            heard.map(|(at, _)| *at)
+            let received = all.iter().find(|(_, received)| is_enough(received));
+            received.map(|(at, _)| *at)
         };
         eventually_async(look)
             .await
-            .unwrap_or_else(|| panic!("{what} was not heard: {:?}", self.all()))
+            .unwrap_or_else(|| panic!("{what} was not received: {:?}", self.all()))
     }
 
     pub(crate) async fn wait_for_everything(&self) -> Instant {
         self.wait_until(
             "everything",
-            |heard| matches!(heard, Heard::Changed(what) if what.everything),
+            |received| matches!(received, Received::Changed(what) if what.everything),
         )
         .await
     }
@@ -104,12 +104,12 @@ impl RecordingListener {
         let id = id(name);
         self.wait_until(
             name,
-            |heard| matches!(heard, Heard::Changed(what) if what.keys.contains(&id)),
+            |received| matches!(received, Received::Changed(what) if what.keys.contains(&id)),
         )
         .await
     }
 
-    /// Waits until everything that was published before this moment is known to have been heard.
+    /// Waits until `caught_up` covers everything published before this moment.
     pub(crate) async fn wait_for_proof(&self) {
         let now = Instant::now();
         let look = async || self.proven().filter(|proven| *proven >= now);
@@ -117,24 +117,26 @@ impl RecordingListener {
         assert!(proven.is_some(), "no proof: {:?}", self.all());
     }
 
-    /// Of what was heard since it was cleared, everything comes before the first proof.
+    /// Of the entries since the last `clear`, `everything` comes before the first `caught_up`.
     pub(crate) fn assert_everything_first(&self) {
         let all = self.all();
         let first = all
             .iter()
-            .position(|(_, heard)| matches!(heard, Heard::All(_)))
+            .position(|(_, entry)| matches!(entry, Received::All(_)))
             .unwrap();
         let everything =
-            |(_, heard): &(_, Heard)| matches!(heard, Heard::Changed(what) if what.everything);
+            |(_, it): &(_, Received)| matches!(it, Received::Changed(what) if what.everything);
         assert!(all[..first].iter().any(everything), "{all:?}");
     }
 
-    /// Nothing was said to be heard that was not: every write, by when it was acknowledged, was
-    /// heard before a later moment was proven.
+    /// Asserts that `caught_up` was never wrong: every write was received before a moment later
+    /// than its acknowledgement was covered.
     pub(crate) fn assert_no_false_proof(&self, writes: &[(String, Instant)]) {
         let all = self.all();
-        for (place, (at, heard)) in all.iter().enumerate() {
-            let Heard::All(age) = heard else { continue };
+        for (place, (at, received)) in all.iter().enumerate() {
+            let Received::All(age) = received else {
+                continue;
+            };
             let Some(proven) = at.checked_sub(*age) else {
                 continue;
             };
@@ -142,13 +144,13 @@ impl RecordingListener {
                 .iter()
                 .filter(|(_, acknowledged)| *acknowledged < proven)
             {
-                let tells = |(_, heard): &(_, Heard)| match heard {
-                    Heard::Changed(what) => what.everything || what.keys.contains(&id(name)),
-                    Heard::All(_) => false,
+                let covers_it = |(_, received): &(_, Received)| match received {
+                    Received::Changed(what) => what.everything || what.keys.contains(&id(name)),
+                    Received::All(_) => false,
                 };
                 assert!(
-                    all[..place].iter().any(tells),
-                    "{name} was not heard before it was said to be"
+                    all[..place].iter().any(covers_it),
+                    "{name} was not received before caught_up covered it"
                 );
             }
         }

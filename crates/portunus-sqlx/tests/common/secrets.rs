@@ -1,5 +1,5 @@
-//! A secret that is stored under several digests, behind caches on several nodes that hear of
-//! changes by the database alone.
+//! A secret that is stored under several digests, with caches on several nodes that learn of
+//! changes only through the database.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use portunus::store::{Cache, CachedStore, InvalidationBus, StoredKey};
 use super::recording_listener::RecordingListener;
 use super::*;
 
-/// Longer than any test waits: what is seen before was heard.
+/// Longer than any test waits: changes seen earlier came from the bus.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// The digests of a secret, the newest scheme first, as different from others' as digests are.
+/// The digests of a secret, newest scheme first, as random as real digests.
 fn secret(number: u32) -> [KeyDigest; 3] {
     let of = |scheme| {
         let text = format!("{scheme} {number}");
@@ -30,7 +30,7 @@ fn under(digest: KeyDigest, name: &str) -> Change {
     insert(digest, record(name))
 }
 
-fn told(found: Option<Arc<StoredKey>>) -> Option<(String, bool)> {
+fn seen_as(found: Option<Arc<StoredKey>>) -> Option<(String, bool)> {
     let stored = found?;
     let record = stored.record();
     Some((record.id.to_string(), record.revoked.is_none()))
@@ -42,7 +42,7 @@ struct Node<S> {
     listener: Arc<RecordingListener>,
 }
 
-/// The node that writes answers so at once, and the other one as soon as it has heard.
+/// The writing node answers correctly at once, and the other one as soon as it has been notified.
 async fn answer<S>(
     nodes: &[Node<S>; 2],
     asked: &[KeyDigest],
@@ -51,30 +51,29 @@ async fn answer<S>(
 ) {
     let expected = expected.map(|(name, stands)| (name.to_owned(), stands));
     let [here, there] = nodes;
-    let found = told(here.cache.find(asked).await.unwrap());
+    let found = seen_as(here.cache.find(asked).await.unwrap());
     assert_eq!(found, expected, "on the same node, {what}");
     let is_so = async || {
-        let found = told(there.cache.find(asked).await.unwrap());
+        let found = seen_as(there.cache.find(asked).await.unwrap());
         (found == expected).then_some(())
     };
     let seen = eventually_async(is_so).await;
-    assert!(seen.is_some(), "never on the other node: {what}");
-    // And both remember it when all of that was heard, so that the next change has something to end.
+    assert!(seen.is_some(), "not on the other node: {what}");
+    // Both cache it once they have caught up, so that the next change has an entry to invalidate.
     tokio::join!(
         here.listener.wait_for_proof(),
         there.listener.wait_for_proof()
     );
     for node in nodes {
         node.cache.find(asked).await.unwrap();
-        assert!(node.cache.find_now(asked).is_some(), "forgotten, {what}");
+        assert!(node.cache.find_now(asked).is_some(), "not cached, {what}");
     }
 }
 
-/// Two nodes on one database, each with a store and a bus: whichever key of a remembered secret is
-/// imported, revoked, deleted or given another digest, both answer as the store does.
-pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache<S, B>(
-    nodes: [(S, B); 2],
-) where
+/// Two nodes on one database, each with a store and a bus: whichever key of a cached secret is
+/// imported, revoked, deleted or rehashed, both answer as the store does.
+pub(crate) async fn changes_to_any_key_of_a_secret_reach_every_cache<S, B>(nodes: [(S, B); 2])
+where
     S: KeyStore + Clone,
     B: InvalidationBus,
 {
@@ -109,16 +108,16 @@ pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cac
     make(under(asked[0], "newest")).await;
     answer(&nodes, &asked, Some(("newest", true)), "imported newer").await;
     make(under(asked[1], "middle")).await;
-    // Whether each has seen the third one or not.
+    // Whether or not each has seen the third one.
     revoke("middle").await;
     let revoked = Some(("middle", false));
-    answer(&nodes, &asked, revoked, "imported beside it, and revoked").await;
+    answer(&nodes, &asked, revoked, "imported in addition, and revoked").await;
     revoke("newest").await;
     answer(&nodes, &asked, Some(("newest", false)), "revoked itself").await;
     make(Change::Delete(id("oldest"))).await;
     answer(&nodes, &asked, None, "an older one deleted").await;
 
-    // Imported, revoked and deleted one after the other, each of them seen.
+    // Imported, revoked and deleted in sequence, each of which is seen.
     let asked = secret(2);
     make(under(asked[0], "first")).await;
     answer(&nodes, &asked, Some(("first", true)), "the first").await;
@@ -132,7 +131,13 @@ pub(crate) async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cac
     make(rehash("second", elsewhere, asked[1])).await;
     answer(&nodes, &asked, Some(("second", false)), "second is back").await;
     make(rehash("second", asked[1], secret(3)[1])).await;
-    answer(&nodes, &asked, Some(("first", true)), "second gone again").await;
+    answer(
+        &nodes,
+        &asked,
+        Some(("first", true)),
+        "second deleted again",
+    )
+    .await;
     make(Change::Delete(id("second"))).await;
     answer(
         &nodes,

@@ -1,4 +1,4 @@
-//! Counts that somebody has changed behind the store's back, as management meets them.
+//! Counts that were changed behind the store's back, as seen by management.
 
 use portunus::manage::{ManageError, NewKey};
 use portunus::store::UsageDelta;
@@ -6,9 +6,7 @@ use portunus_test_support::Setup;
 
 use super::*;
 
-pub(crate) async fn counts_that_cannot_be_read_stop_no_list_and_keep_no_key_from_being_ended(
-    home: &impl Home,
-) {
+pub(crate) async fn unreadable_counts_prevent_neither_lists_nor_ending_a_key(home: &impl Home) {
     let store = home.open().await;
     let manager = portunus_test_support::Setup::on(store.clone())
         .bearer([portunus_test_support::format()])

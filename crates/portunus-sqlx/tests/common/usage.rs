@@ -18,7 +18,7 @@ async fn usage(store: &impl WholeStore, name: &str) -> Usage {
     used(store, &id(name)).await
 }
 
-pub(crate) async fn usage_adds_up_and_its_time_never_moves_back(home: &impl Home) {
+pub(crate) async fn usage_accumulates_and_its_time_never_decreases(home: &impl Home) {
     let store = with_a(home).await;
     assert_eq!(usage(&store, "a").await, Usage::default());
     store.record_usage(&[]).await.unwrap();
@@ -44,7 +44,7 @@ pub(crate) async fn usage_adds_up_and_its_time_never_moves_back(home: &impl Home
     assert_eq!(
         (now.count, now.last_used_at, now.last_ip),
         (7, Some(at(6_000)), ip(1)),
-        "one after the other"
+        "in sequence"
     );
     let six = Some("2001:db8::1".parse().unwrap());
     store
@@ -63,9 +63,7 @@ pub(crate) async fn usage_adds_up_and_its_time_never_moves_back(home: &impl Home
     assert_eq!(several, [Usage::default(), now], "of several keys");
 }
 
-pub(crate) async fn usage_of_keys_that_are_gone_is_skipped_and_that_of_others_kept(
-    home: &impl Home,
-) {
+pub(crate) async fn usage_of_deleted_keys_is_ignored_and_that_of_others_recorded(home: &impl Home) {
     let store = with_a(home).await;
     store
         .apply(&batch([
@@ -91,7 +89,7 @@ pub(crate) async fn usage_of_keys_that_are_gone_is_skipped_and_that_of_others_ke
     }
 }
 
-pub(crate) async fn usage_outlives_an_update_and_is_no_new_version(home: &impl Home) {
+pub(crate) async fn usage_survives_an_update_and_does_not_change_versions(home: &impl Home) {
     let store = with_a(home).await;
     store
         .record_usage(&[use_of("a", 7, 5_000, None)])
@@ -109,7 +107,7 @@ pub(crate) async fn usage_outlives_an_update_and_is_no_new_version(home: &impl H
     assert_eq!((usage(&store, "a").await.count, listed.version), (7, 2));
 }
 
-pub(crate) async fn hours_add_up_and_are_forgotten(home: &impl Home) {
+pub(crate) async fn hours_accumulate_and_are_deleted(home: &impl Home) {
     let store = with_a(home).await;
     let hour = |number: u64, count| HourOfUse::new(at(number * 3_600), count);
     let uses = [
@@ -165,10 +163,10 @@ pub(crate) async fn hours_add_up_and_are_forgotten(home: &impl Home) {
     );
     assert_eq!(store.forget_usage_before(at(21_601)).await.unwrap(), 2);
     assert_eq!(between(0, 100_000).await, every[3..]);
-    assert_eq!(usage(&store, "a").await.count, u64::MAX, "totals stay");
+    assert_eq!(usage(&store, "a").await.count, u64::MAX, "totals are kept");
 }
 
-/// Hours of the key `a` from the second of all times on, one use each.
+/// Hours of the key `a` from the earliest time on, with one use each.
 async fn many_hours(home: &impl Home, count: u32) {
     let sql = format!(
         "INSERT INTO portunus_usage_by_hour (key_id, start, uses) \
@@ -180,11 +178,11 @@ async fn many_hours(home: &impl Home, count: u32) {
 
 const COUNT_HOURS: &str = "SELECT CAST(COUNT(*) AS TEXT) FROM portunus_usage_by_hour";
 
-pub(crate) async fn very_many_hours_are_forgotten_step_by_step(home: &impl Home) {
+pub(crate) async fn very_many_hours_are_deleted_in_steps(home: &impl Home) {
     let store = with_a(home).await;
     many_hours(home, 5_000).await;
     let until = at(4_001 * 3_600 + 1);
-    // One that is given up keeps what it has done.
+    // An aborted deletion keeps its progress.
     let mut left = 5_000;
     for limit in (0..).map(Duration::from_millis) {
         let _ = tokio::time::timeout(limit, store.forget_usage_before(until)).await;
@@ -199,7 +197,7 @@ pub(crate) async fn very_many_hours_are_forgotten_step_by_step(home: &impl Home)
         }
     }
     let forgotten = store.forget_usage_before(until).await.unwrap();
-    // The step that was given up may have been done meanwhile.
+    // The aborted step may have been applied meanwhile.
     let gone = u64::from(left) - 1_000;
     assert!(
         forgotten == gone || forgotten + 2_000 == gone,
@@ -216,7 +214,7 @@ pub(crate) async fn very_many_hours_are_forgotten_step_by_step(home: &impl Home)
     assert_eq!(sum, 1_000, "none is counted twice");
 }
 
-pub(crate) async fn the_hours_of_a_deleted_key_are_gone(home: &impl Home) {
+pub(crate) async fn the_hours_of_a_deleted_key_are_deleted(home: &impl Home) {
     let store = with_a(home).await;
     many_hours(home, 8_000).await;
     store
@@ -238,7 +236,7 @@ pub(crate) async fn the_hours_of_a_deleted_key_are_gone(home: &impl Home) {
     assert_eq!(home.text(COUNT_HOURS).await, "1");
 }
 
-pub(crate) async fn a_large_batch_of_usage_is_kept_whole(home: &impl Home) {
+pub(crate) async fn a_large_batch_of_usage_is_recorded_completely(home: &impl Home) {
     let store = home.open().await;
     let names: Vec<String> = (0..1_500).map(|number| format!("key{number:04}")).collect();
     for (part, names) in (0_u32..).zip(names.chunks(100)) {

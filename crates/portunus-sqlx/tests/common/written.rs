@@ -1,9 +1,9 @@
-//! Databases that earlier versions wrote, with keys in every state: `tests/written` has a SQLite
-//! file and a dump of PostgreSQL by each earlier schema.
+//! Databases written by earlier versions, with keys in every state: `tests/written` has a SQLite
+//! file and a PostgreSQL dump for each earlier schema.
 //!
-//! They were made by [`write`] on the version in question, the dumps by `pg_dump --inserts
-//! --no-owner` without what only psql understands. Whoever makes a new schema adds files of the one
-//! before it first, and leaves those that are there alone.
+//! They were created by [`write`] on the version in question, the dumps by `pg_dump --inserts
+//! --no-owner` without the commands that only psql understands. Before a new schema is introduced,
+//! add files of the previous one, and leave the existing ones unchanged.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -16,26 +16,22 @@ use portunus_test_support::wait::PATIENCE;
 
 use super::*;
 
-/// The newest schema of which there are files.
+/// The newest schema for which there are files.
 pub(crate) const LATEST: u32 = 2;
 
-/// What a schema wrote.
+/// The file that a schema wrote.
 pub(crate) fn file(schema: u32, kind: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/written");
     folder.join(format!("{schema}.{kind}"))
 }
 
-pub(crate) async fn what_every_earlier_schema_wrote_is_there_after_it_was_brought_up_to_date<
-    H: Home,
->(
-    home: &H,
-) {
+pub(crate) async fn data_of_every_earlier_schema_survives_migration<H: Home>(home: &H) {
     for schema in 1..=LATEST {
         let home = home.another();
         home.written(schema).await;
         let store = home.open().await;
         expect(&store).await;
-        // Whose the deleted key was is not known any more: it counts for everybody.
+        // The tenant of the deleted key is unknown: its deletion applies to every tenant.
         let again = Change::Insert {
             digest: peppered(6),
             record: Box::new(owned("again", "other", None)),
@@ -46,16 +42,14 @@ pub(crate) async fn what_every_earlier_schema_wrote_is_there_after_it_was_brough
         let events = H::audit(&store).events(&EventQuery::new()).await.unwrap();
         let expected = if schema < 2 { 0 } else { 2 };
         assert_eq!(events.items.len(), expected, "schema {schema}");
-        // Once more changes nothing.
+        // Repeating it changes nothing.
         home.migrate().await.unwrap();
         assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
     }
 }
 
-/// Many nodes are updated at once: what one of them waits for must not wait for the others.
-pub(crate) async fn an_earlier_schema_is_brought_up_to_date_once_however_many_do_it(
-    home: &impl Home,
-) {
+/// Many nodes are updated at once: none must wait for another in a cycle.
+pub(crate) async fn an_earlier_schema_is_migrated_once_by_concurrent_nodes(home: &impl Home) {
     for schema in 1..=LATEST {
         let home = home.another();
         home.written(schema).await;
@@ -65,15 +59,15 @@ pub(crate) async fn an_earlier_schema_is_brought_up_to_date_once_however_many_do
             tasks.spawn(async move { home.migrate().await });
         }
         let done = tokio::time::timeout(PATIENCE, tasks.join_all()).await;
-        for done in done.expect("they wait for each other") {
+        for done in done.expect("they are deadlocked") {
             done.unwrap();
         }
         expect(&home.open().await).await;
     }
 }
 
-/// What the version before looks keys up with.
-fn old_look_up(bytes: &str) -> String {
+/// The lookup statement of the previous version.
+fn old_lookup(bytes: &str) -> String {
     format!(
         "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, record FROM portunus_keys \
          WHERE digest IN ({bytes}) \
@@ -83,11 +77,7 @@ fn old_look_up(bytes: &str) -> String {
     )
 }
 
-pub(crate) async fn the_look_ups_of_the_version_before_go_on_while_a_big_table_is_brought_up_to_date<
-    H: Home,
->(
-    home: &H,
-) {
+pub(crate) async fn lookups_of_the_previous_version_continue_during_migration<H: Home>(home: &H) {
     const KEYS: u32 = 50_000;
     home.written(LATEST).await;
     let columns = "family, version, kind, environment, tenant_id, user_id, name, description, \
@@ -110,17 +100,17 @@ pub(crate) async fn the_look_ups_of_the_version_before_go_on_while_a_big_table_i
     let is_done = std::sync::Arc::new(AtomicBool::new(false));
     let looking = tokio::spawn({
         let (home, is_done) = (home.clone(), std::sync::Arc::clone(&is_done));
-        let look_up = old_look_up(&home.bytes(&digest(1).to_bytes()));
+        let lookup = old_lookup(&home.bytes(&digest(1).to_bytes()));
         async move {
             let (mut longest, mut count) = (Duration::ZERO, 0_u32);
             let mut connection = home.raw().await;
             loop {
-                // One that begins after the end says nothing.
+                // A lookup that starts after the end proves nothing.
                 if is_done.load(Ordering::SeqCst) {
                     return (longest, count);
                 }
                 let started = Instant::now();
-                assert_eq!(H::rows(&mut connection, &look_up).await, 1);
+                assert_eq!(H::rows(&mut connection, &lookup).await, 1);
                 longest = longest.max(started.elapsed());
                 count += 1;
             }
@@ -131,23 +121,21 @@ pub(crate) async fn the_look_ups_of_the_version_before_go_on_while_a_big_table_i
     let took = started.elapsed();
     is_done.store(true, Ordering::SeqCst);
     let (longest, count) = looking.await.unwrap();
-    println!("{KEYS} keys in {took:?}: {count} look-ups, the longest {longest:?}");
-    assert!(count > 0, "no look-up went on meanwhile");
+    println!("{KEYS} keys in {took:?}: {count} lookups, the longest {longest:?}");
+    assert!(count > 0, "no lookup completed meanwhile");
     assert!(
         longest < Duration::from_secs(1),
-        "a look-up took {longest:?}"
+        "a lookup took {longest:?}"
     );
     assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
 }
 
-pub(crate) async fn a_node_of_the_version_before_may_go_on_and_what_it_deletes_counts_for_every_tenant<
-    H: Home,
->(
+pub(crate) async fn a_previous_node_continues_and_its_deletions_apply_to_every_tenant<H: Home>(
     home: &H,
 ) {
     home.written(LATEST).await;
     let store = home.open().await;
-    // What the version before does when it deletes a key, and when it makes one.
+    // The statements with which the previous version deletes and inserts a key.
     home.execute("DELETE FROM portunus_keys WHERE id = 'k_revoked'".into())
         .await;
     let foreign = Change::Insert {
@@ -173,15 +161,15 @@ pub(crate) async fn a_node_of_the_version_before_may_go_on_and_what_it_deletes_c
     ))
     .await;
     assert_eq!(found(&store, digest(77)).await, Some(id("older")));
-    // A node of this version that starts while they are there.
+    // A node of this version that starts while they run.
     let other = home.open().await;
     assert_eq!(found(&other, digest(77)).await, Some(id("older")));
 }
 
-pub(crate) async fn a_schema_of_a_later_version_is_used_where_that_allows_it(home: &impl Home) {
+pub(crate) async fn a_compatible_later_schema_is_accepted(home: &impl Home) {
     let store = home.open().await;
     write(&store).await;
-    // Two versions later: what they add disturbs nobody here.
+    // Two versions later, with additions that affect nothing here.
     home.execute("ALTER TABLE portunus_keys ADD COLUMN region TEXT".into())
         .await;
     home.execute("CREATE TABLE portunus_plans (name TEXT NOT NULL PRIMARY KEY)".into())
@@ -208,11 +196,11 @@ pub(crate) async fn a_schema_of_a_later_version_is_used_where_that_allows_it(hom
     for part in ["schema 1003", "knows", "1002", "update the program"] {
         assert!(error.contains(part), "{error}");
     }
-    // Those that run go on: only a start is refused.
+    // Running nodes continue: only starting is refused.
     assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
 }
 
-/// When the keys are as [`expect`] says.
+/// The instant at which keys are as [`expect`] states.
 pub(crate) fn now() -> SystemTime {
     at(100_000)
 }
@@ -226,7 +214,7 @@ fn owned(name: &str, tenant_id: &str, by: Option<&str>) -> KeyRecord {
     record
 }
 
-/// A record with every restriction that there is.
+/// A record with every kind of restriction.
 fn narrow(name: &str) -> KeyRecord {
     let mut record = record(name);
     let json = serde_json::json!({
@@ -245,7 +233,7 @@ fn narrow(name: &str) -> KeyRecord {
     record
 }
 
-/// Keys in every state, as a host's manager would have made them.
+/// Keys in every state, as created by a host's manager.
 pub(crate) async fn write(store: &impl WholeStore) {
     let changed = |name: &str, change: &dyn Fn(&mut KeyRecord)| {
         let mut record = record(name);
@@ -343,7 +331,7 @@ pub(crate) async fn write(store: &impl WholeStore) {
         .unwrap();
 }
 
-/// That everything is as [`write`] left it.
+/// Asserts that everything is as [`write`] left it.
 pub(crate) async fn expect(store: &impl WholeStore) {
     for (number, name, status) in [
         (1, "k_active", KeyStatus::Active),

@@ -1,4 +1,4 @@
-//! Addresses of databases: what is told of one that is wrong, and where they lead.
+//! Addresses of databases: what is reported about an invalid one, and where they lead.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +6,7 @@ use portunus_sqlx::PostgresStore;
 use portunus_test_support::postgres::free_port;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What was logged.
+/// The logged text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -30,7 +30,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
-    /// Everything that is logged on this thread until the guard is dropped.
+    /// Captures everything that is logged on this thread until the guard is dropped.
     fn begin(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
@@ -45,7 +45,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn nothing_is_told_of_an_address_that_cannot_be_read() {
+async fn no_part_of_an_invalid_address_is_reported() {
     let log = Log::default();
     let logging = log.begin();
     for address in [
@@ -73,33 +73,29 @@ async fn nothing_is_told_of_an_address_that_cannot_be_read() {
             PostgresStore::behind_pooler(address).await,
         ] {
             let error = opened.unwrap_err();
-            let told = format!("{error} {error:?}");
+            let text = format!("{error} {error:?}");
             assert!(
-                !told.contains("hunter2") && !told.contains("user:h"),
-                "{address}: {told}"
+                !text.contains("hunter2") && !text.contains("user:h"),
+                "{address}: {text}"
             );
             assert!(
-                told.contains("postgres://USER:PASSWORD@HOST"),
-                "{address}: {told}"
+                text.contains("postgres://USER:PASSWORD@HOST"),
+                "{address}: {text}"
             );
         }
     }
-    // A parameter that is not known, which goes nowhere.
+    // An unknown parameter, which is dropped.
     let port = free_port();
     let odd = format!("postgres://user@127.0.0.1:{port}/db?passwrod=hunter2&sslmode=disable");
     let error = PostgresStore::connect(&odd).await.unwrap_err().to_string();
     assert!(error.contains("Connection refused"), "{error}");
     drop(logging);
-    assert!(
-        log.text().contains("parameters that are not known"),
-        "{}",
-        log.text()
-    );
+    assert!(log.text().contains("unknown parameters"), "{}", log.text());
     assert!(!log.text().contains("hunter2"), "{}", log.text());
 }
 
 #[tokio::test]
-async fn one_warning_comes_before_digests_go_beyond_the_machine_in_clear_text() {
+async fn one_warning_is_logged_before_digests_are_sent_unencrypted() {
     for (address, warnings) in [
         ("postgres://u:hunter2@db.example/x", 1),
         ("postgres://u:hunter2@db.example/x?sslmode=prefer", 1),

@@ -1,4 +1,4 @@
-//! Stores and buses on databases pass the suites that portunus has for every implementation.
+//! Stores and buses on databases pass the conformance suites.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -19,12 +19,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::{Mutex, RwLock};
 
-/// Suites for stores run one after the other, as two that wait for one disk could wait longer than
-/// a check may take. Those for buses, which mostly wait for a clock, run side by side.
+/// Store suites run one after the other, since two that share one disk could exceed the time limit
+/// of a check. Bus suites, which mostly wait for a clock, run concurrently.
 static TURN: RwLock<()> = RwLock::const_new(());
 
-/// Runs the suite for stores, and says how long it took.
-pub(crate) async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
+/// Runs the store suite, and prints how long it took.
+pub(crate) async fn passes_the_store_suite<S: KeyStore, Fut: Future<Output = S>>(
     what: &str,
     make: impl Fn() -> Fut,
 ) {
@@ -35,8 +35,8 @@ pub(crate) async fn keeps_its_promises<S: KeyStore, Fut: Future<Output = S>>(
     outcome.unwrap();
 }
 
-/// Runs the suite for buses, and says how long it took.
-pub(crate) async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
+/// Runs the bus suite, and prints how long it took.
+pub(crate) async fn passes_the_bus_suite<Fut: Future<Output = BusNodes>>(
     what: &str,
     make: impl Fn() -> Fut,
 ) {
@@ -47,7 +47,7 @@ pub(crate) async fn tells_what_it_promises<Fut: Future<Output = BusNodes>>(
     outcome.unwrap();
 }
 
-/// A store without the keys that are in it.
+/// The store without its keys.
 async fn emptied<S: KeyStore + UsageStore>(store: S) -> S {
     let keys = store.list(&ListQuery::new(written::now())).await.unwrap();
     let mut batch = WriteBatch::new();
@@ -70,7 +70,7 @@ fn cached(store: impl KeyStore) -> CachedStore {
 struct Files {
     folder: tempfile::TempDir,
     count: AtomicU32,
-    /// The schemas from which a database was made that is copied.
+    /// The schemas for which a template database was created.
     is_made: Mutex<Vec<u32>>,
 }
 
@@ -90,7 +90,7 @@ impl Files {
         ))
     }
 
-    /// A store on a file that an earlier schema wrote, and that was brought up to date.
+    /// A store on a file that an earlier schema wrote, and that was migrated.
     async fn store(&self) -> SqliteStore {
         let path = self.path();
         let schema = 1 + self.count.load(Ordering::Relaxed) % written::LATEST;
@@ -128,13 +128,12 @@ impl Databases {
         }
     }
 
-    /// A new database: what is said in one is not heard in another.
+    /// A new database: notifications in one are not received in another.
     fn home(&self) -> PostgresHome {
         PostgresHome::new(&self.server)
     }
 
-    /// A store on a copy of a database that an earlier schema wrote, and that was brought up to
-    /// date.
+    /// A store on a copy of a database that an earlier schema wrote, and that was migrated.
     async fn store(&self) -> PostgresStore {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let schema = 1 + number % written::LATEST;
@@ -160,34 +159,34 @@ impl Databases {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_store_in_a_file_keeps_what_a_store_promises() {
+async fn a_store_in_a_file_passes() {
     let files = Files::new();
-    keeps_its_promises("SqliteStore", || files.store()).await;
+    passes_the_store_suite("SqliteStore", || files.store()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_store_on_a_server_keeps_what_a_store_promises() {
+async fn a_store_on_a_server_passes() {
     let databases = Databases::new();
-    keeps_its_promises("PostgresStore", || databases.store()).await;
+    passes_the_store_suite("PostgresStore", || databases.store()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_cache_keeps_what_the_store_behind_it_promises() {
-    keeps_its_promises("CachedStore of MemoryStore", || async {
+async fn a_cache_in_front_of_a_store_passes() {
+    passes_the_store_suite("CachedStore of MemoryStore", || async {
         cached(MemoryStore::new())
     })
     .await;
     let files = Files::new();
-    keeps_its_promises("CachedStore of SqliteStore", || async {
+    passes_the_store_suite("CachedStore of SqliteStore", || async {
         cached(files.store().await)
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn notifications_of_a_server_keep_what_a_bus_promises() {
+async fn the_notification_bus_passes() {
     let databases = Databases::new();
-    tells_what_it_promises("PostgresBus", || async {
+    passes_the_bus_suite("PostgresBus", || async {
         let home = databases.home();
         let near = home.open().await;
         let proxy = Arc::new(Proxy::before(home.server.socket()));
@@ -211,9 +210,9 @@ async fn notifications_of_a_server_keep_what_a_bus_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn looks_at_a_file_keep_what_a_bus_promises() {
+async fn the_file_watch_passes() {
     let files = Files::new();
-    tells_what_it_promises("SqliteWatch", || async {
+    passes_the_bus_suite("SqliteWatch", || async {
         let path = files.path();
         let [here, there] = [
             SqliteStore::open(&path).await.unwrap(),
@@ -224,11 +223,11 @@ async fn looks_at_a_file_keep_what_a_bus_promises() {
     .await;
 }
 
-/// Without a write-ahead log, as a host's own pool may be, a writer can keep readers out.
+/// Without a write-ahead log, as on a host's own pool, a writer can block readers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn looks_at_a_file_that_is_locked_at_times_keep_it_too() {
+async fn the_file_watch_passes_while_the_file_is_locked_at_times() {
     let files = Files::new();
-    tells_what_it_promises("SqliteWatch, locked at times", || async {
+    passes_the_bus_suite("SqliteWatch, locked at times", || async {
         let options = SqliteConnectOptions::new()
             .filename(files.path())
             .create_if_missing(true);

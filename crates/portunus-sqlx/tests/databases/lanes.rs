@@ -13,7 +13,7 @@ use portunus::store::{Change, KeyStore, UsageDelta, WriteBatch};
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::tenant;
 
-/// The tenant that keeps everybody busy.
+/// The tenant that keeps the queue busy.
 const BUSY: &str = "busy";
 
 fn of_busy(name: &str) -> KeyRecord {
@@ -35,7 +35,7 @@ fn revoked(mut record: KeyRecord) -> WriteBatch {
     WriteBatch::new().update(record)
 }
 
-/// Lets tasks run until all that can be done without a database is.
+/// Lets tasks run until each waits for the database.
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -51,7 +51,8 @@ impl Order {
     }
 }
 
-/// Writes of all kinds that cannot narrow, or are another tenant's, each in a task of its own.
+/// Starts writes of all kinds that cannot narrow, or belong to another tenant, each in its own
+/// task.
 async fn crowd<H: Home>(store: &H::Store, order: &Order) -> Vec<tokio::task::JoinHandle<()>> {
     let mut tasks = Vec::new();
     for number in 0..50_u32 {
@@ -87,7 +88,7 @@ async fn crowd<H: Home>(store: &H::Store, order: &Order) -> Vec<tokio::task::Joi
     tasks
 }
 
-/// Keys of the busy tenant.
+/// Inserts keys of the busy tenant.
 async fn busy_keys<S: KeyStore>(store: &S) {
     let keys =
         (0..50).map(|number| insert(digest(500 + number), of_busy(&format!("busy{number}"))));
@@ -106,7 +107,7 @@ async fn on_sqlite_a_revocation_waits_for_the_write_in_progress_and_its_turn_amo
         ]))
         .await
         .unwrap();
-    // Another process holds the file, until all of them wait.
+    // Another process holds the file until all of them wait.
     let mut other = home.connection().await;
     sqlx::raw_sql("BEGIN IMMEDIATE")
         .execute(&mut other)
@@ -140,7 +141,7 @@ async fn on_sqlite_a_revocation_waits_for_the_write_in_progress_and_its_turn_amo
     println!("{} writes in {:?}", order.len(), freed.elapsed());
     for name in ["revoke", "delete", "disable"] {
         let place = order.iter().position(|done| done == name).unwrap();
-        // The one in progress, and the busy tenant's turns.
+        // The write in progress, and the busy tenant's turns.
         assert!(place <= 6, "{name} was number {place}: {:?}", &order[..10]);
     }
     let last = order.iter().rposition(|done| done == "busy").unwrap();
@@ -149,7 +150,7 @@ async fn on_sqlite_a_revocation_waits_for_the_write_in_progress_and_its_turn_amo
         .skip(1)
         .position(|done| done == "audit")
         .unwrap();
-    assert!(last < first + 2, "all that narrows goes before audit");
+    assert!(last < first + 2, "narrowing writes precede audit");
 }
 
 #[tokio::test]
@@ -158,7 +159,7 @@ async fn on_postgres_neither_slow_writes_nor_a_slow_tenant_hold_all_turns() {
     let home = PostgresHome::new(&server);
     let store = with_a(&home).await;
     busy_keys(&store).await;
-    // Audit batches wait for each other, and writes about one tenant as well: here for this.
+    // Audit batches wait for each other, as do writes for one tenant: here for this lock.
     let hold = "SELECT pg_advisory_xact_lock(8101251880330297344 + kind * 1024 \
          + (hashtextextended(name, 0) & 1023)) \
          FROM (VALUES (3, 'events'), (1, 'busy')) AS held (kind, name)";

@@ -1,4 +1,4 @@
-//! The example of a look-up over a host's own table.
+//! The example of a lookup over a host's own table.
 
 use portunus::key::{Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyHasher, KeyId};
 use portunus::testing::TestRequest;
@@ -10,7 +10,7 @@ use sqlx::SqlitePool;
 mod example;
 
 #[tokio::test]
-async fn a_look_up_over_a_table_of_the_host_authenticates() {
+async fn a_lookup_over_the_hosts_own_table_authenticates() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("sqlite:{}/accounts.db?mode=rwc", folder.path().display());
     let pool = SqlitePool::connect(&address).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_look_up_over_a_table_of_the_host_authenticates() {
         .unwrap();
     let accounts = example::Accounts(pool.clone());
 
-    // Whole digests, under the table's scheme.
+    // Complete digests, under the table's scheme.
     let peppered = KeyDigest::new(DigestScheme::HmacSha256 { pepper: 1 }, digest.to_bytes());
     assert!(accounts.find(&[peppered]).await.unwrap().is_none());
     assert!(accounts.find(&[]).await.unwrap().is_none());
@@ -47,16 +47,16 @@ async fn a_look_up_over_a_table_of_the_host_authenticates() {
 
     let change = async |sql| sqlx::query(sql).execute(&pool).await.unwrap();
     change("UPDATE accounts SET name = 'no tenant'").await;
-    assert_eq!(refused(&request).await, None, "remembered for a moment");
+    assert_eq!(refused(&request).await, None, "cached for a moment");
     keys.forget(&id("globex"));
     let unavailable = Some(ErrorCode::StoreUnavailable);
-    assert_eq!(refused(&request).await, unavailable, "not to be read");
+    assert_eq!(refused(&request).await, unavailable, "unreadable");
     change("UPDATE accounts SET name = 'globex', active = FALSE").await;
     assert_eq!(refused(&request).await, Some(ErrorCode::InvalidKey));
-    // Nothing can be managed there, and the error says why.
+    // Keys cannot be managed there, and the error says why.
     let error = keys.manager().get(&id("globex")).await.unwrap_err();
     assert!(
-        format!("{error:?}").contains("only looks keys up"),
+        format!("{error:?}").contains("only looks up keys"),
         "{error:?}"
     );
     change("DROP TABLE accounts").await;

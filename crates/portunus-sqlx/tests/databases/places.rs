@@ -1,5 +1,5 @@
-//! Reads of management that take their time: look-ups go on beside them, who finds no place is told
-//! so, and a place comes back with the end of its statement.
+//! Slow management reads: lookups continue, a read that gets no permit is rejected, and a permit is
+//! returned when its statement ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,14 +20,14 @@ use portunus_test_support::postgres::Postgres;
 use portunus_test_support::wait::eventually_async;
 use sqlx::sqlite::SqliteConnectOptions;
 
-/// How long a read of management waits for a place.
+/// How long a management read waits for a permit.
 const PLACE: Duration = Duration::from_secs(5);
 /// How long it may take, once it has one.
 const READ: Duration = Duration::from_secs(10);
-/// What a busy machine may need in addition.
+/// An allowance for a busy machine.
 const SLACK: Duration = Duration::from_millis(1_500);
 
-/// Asserts that an error is one of a database that gives no answer, which HTTP calls 503, and why.
+/// Asserts that an error is one of an unavailable database, which is a 503 in HTTP, and its cause.
 fn assert_says(error: &StoreError, why: &str) {
     assert_unavailable(error);
     let source = std::error::Error::source(error).unwrap().to_string();
@@ -39,8 +39,8 @@ async fn until_running(count: usize, running: &impl AsyncFn() -> usize) {
     assert!(so.await.is_some(), "never {count} at once");
 }
 
-/// Looks the key `a` up again and again, 20 times at once; how long the slowest took.
-async fn look_ups<S: KeyStore + Clone + 'static>(store: S) -> ! {
+/// Looks up the key `a` repeatedly, with 20 concurrent lookups; each must be fast.
+async fn lookups<S: KeyStore + Clone + 'static>(store: S) -> ! {
     loop {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..20 {
@@ -49,7 +49,7 @@ async fn look_ups<S: KeyStore + Clone + 'static>(store: S) -> ! {
                 let asked = Instant::now();
                 assert_eq!(found(&store, digest(1)).await, Some(id("a")));
                 let took = asked.elapsed();
-                assert!(took < Duration::from_secs(1), "a look-up took {took:?}");
+                assert!(took < Duration::from_secs(1), "a lookup took {took:?}");
             });
         }
         tasks.join_all().await;
@@ -57,9 +57,9 @@ async fn look_ups<S: KeyStore + Clone + 'static>(store: S) -> ! {
     }
 }
 
-/// Takes both places by a slow list each, of which one is given up and one takes too long.
-/// `running` says how many such statements there are, `ends_at_once` whether one ends as soon as
-/// nobody waits for it.
+/// Takes both permits with a slow list each, of which one is aborted and one exceeds its limit.
+/// `running` returns the number of such statements, `ends_at_once` whether one ends as soon as it
+/// is abandoned.
 async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     store: S,
     audit: impl AuditReader + Clone,
@@ -72,9 +72,9 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     let too_long = tokio::spawn(read(reading, slow.clone()));
     let given_up = tokio::spawn(read(store.clone(), slow.clone()));
     until_running(2, &running).await;
-    let looking_up = tokio::spawn(look_ups(store.clone()));
+    let looking_up = tokio::spawn(lookups(store.clone()));
 
-    // Whoever ends or changes a key waits for none of them.
+    // Operations that end or change a key wait for none of them.
     let format = portunus_test_support::format();
     let manager = Setup::on(store.clone())
         .bearer([format])
@@ -90,7 +90,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     manager.disable(&issued[0]).await.unwrap();
     manager.rotate(&issued[1], None).await.unwrap();
     manager.delete(&issued[2]).await.unwrap();
-    // Again, as whoever did not hear of the first time does.
+    // Repeated, as after a lost answer.
     for _ in 0..2 {
         manager.revoke(&issued[3], None).await.unwrap();
     }
@@ -98,7 +98,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     store.usage_of(&issued[..1]).await.unwrap();
     assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
 
-    // Whoever else reads for management waits in order, and is told so.
+    // Other management reads wait in order, and are rejected in time.
     let asked = Instant::now();
     let (plain, events) = (ListQuery::new(at(1_000)), EventQuery::new());
     let a = id("a");
@@ -111,7 +111,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     );
     let took = asked.elapsed();
     assert!(PLACE <= took && took < PLACE + SLACK, "{took:?}");
-    let no_place = "other reads of management took longer than 5s";
+    let no_place = "waited longer than 5s for other management reads";
     for error in [listed.err(), of_both.err(), used.err()] {
         assert_says(&error.unwrap(), no_place);
     }
@@ -119,7 +119,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, no_place);
 
-    // Nobody waits for one of them any more.
+    // One of them is abandoned.
     given_up.abort();
     assert!(given_up.await.unwrap_err().is_cancelled());
     let gone = Instant::now();
@@ -127,7 +127,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
         until_running(1, &running).await;
         store.list(&plain).await.unwrap();
         let took = gone.elapsed();
-        assert!(took < SLACK, "a place came back after {took:?}");
+        assert!(took < SLACK, "a permit was returned after {took:?}");
     }
     let error = too_long.await.unwrap().unwrap_err();
     let took = started.elapsed();
@@ -135,9 +135,9 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
     assert!(READ <= took && took < READ + SLACK, "{took:?}");
     until_running(0, &running).await;
     let took = started.elapsed();
-    assert!(took < READ + SLACK, "statements went on for {took:?}");
+    assert!(took < READ + SLACK, "statements ran for {took:?}");
 
-    // Both places, and more reads than there are.
+    // Both permits are available, for more reads than there are permits.
     let asked = Instant::now();
     for _ in 0..3 {
         let (one, two, three) =
@@ -147,7 +147,7 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
         three.unwrap();
     }
     assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
-    assert!(!looking_up.is_finished(), "look-ups went on");
+    assert!(!looking_up.is_finished(), "lookups continued");
     looking_up.abort();
     assert!(looking_up.await.unwrap_err().is_cancelled());
     let write = batch([insert(digest(900_001), record("after"))]);
@@ -155,11 +155,11 @@ async fn places_come_back<S: KeyStore + UsageStore + Clone + 'static>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn look_ups_pass_while_slow_statements_of_postgresql_have_all_places() {
+async fn lookups_succeed_while_slow_postgresql_statements_hold_all_permits() {
     let server = Arc::new(Postgres::start());
     let home = PostgresHome::new(&server);
     with_a(&home).await;
-    // A function of a list sleeps.
+    // A function that is called by a list sleeps.
     let name = &home.name;
     server.sql(
         name,
@@ -179,23 +179,23 @@ async fn look_ups_pass_while_slow_statements_of_postgresql_have_all_places() {
     places_come_back(store.clone(), store.audit(), &slow, running, false).await;
 }
 
-/// When each connection, which has a thread of its own, last compared an environment.
+/// When each connection, which has its own thread, last compared an environment.
 type Compared = Arc<Mutex<HashMap<ThreadId, Instant>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn look_ups_pass_while_slow_statements_of_sqlite_have_all_places() {
+async fn lookups_succeed_while_slow_sqlite_statements_hold_all_permits() {
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     let size = admin_reads::Size {
         events: 1,
         keys: 8_000,
-        look_ups: 0,
+        lookups: 0,
         every: Duration::ZERO,
         readers: 0,
     };
     admin_reads::fill(&home, &store, size).await;
     home.close(store).await;
-    // Environments are compared slowly.
+    // Comparing environments is slow.
     let mut raw = home.connection().await;
     let change = "PRAGMA writable_schema = ON; \
         UPDATE sqlite_schema SET sql = replace(sql, 'environment    TEXT', \

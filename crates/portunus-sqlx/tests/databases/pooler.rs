@@ -1,5 +1,5 @@
-//! PostgreSQL behind a PgBouncer in transaction mode: the same promises, and nothing that is left
-//! to other clients of the pooler.
+//! PostgreSQL behind a PgBouncer in transaction mode: the same promises, and nothing is left behind
+//! for other clients of the pooler.
 
 use portunus::store::KeyLookup;
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::conformance::{keeps_its_promises, tells_what_it_promises};
+use super::conformance::{passes_the_bus_suite, passes_the_store_suite};
 use crate::common::everything::everything;
 use crate::common::recording_listener::RecordingListener;
 use crate::common::{
@@ -24,7 +24,7 @@ use portunus_test_support::wait::eventually_async;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};
 
-/// A server whose databases are made without waiting for the disk.
+/// A server whose databases do not wait for the disk.
 fn quick_server() -> Arc<Postgres> {
     let server = Arc::new(Postgres::start());
     server.sql("postgres", "ALTER SYSTEM SET fsync = off");
@@ -32,7 +32,7 @@ fn quick_server() -> Arc<Postgres> {
     server
 }
 
-/// The same and a pooler before it, which gives back what was not used for a moment.
+/// The same with a pooler in front of it, which closes connections that were idle for a moment.
 fn pooled(more: &str) -> (Arc<Postgres>, PgBouncer) {
     let server = quick_server();
     let pooler = PgBouncer::with(&server, &format!("server_idle_timeout = 2\n{more}"));
@@ -46,16 +46,16 @@ async fn through(pooler: &PgBouncer, home: &PostgresHome) -> PostgresStore {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_store_behind_a_pooler_keeps_what_a_store_promises() {
+async fn a_store_behind_a_pooler_passes() {
     let (server, pooler) = pooled("");
-    keeps_its_promises("PostgresStore behind PgBouncer", || async {
+    passes_the_store_suite("PostgresStore behind PgBouncer", || async {
         through(&pooler, &PostgresHome::new(&server)).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_a_secret_behind_a_pooler_is_seen_by_every_cache() {
+async fn changes_to_a_secret_behind_a_pooler_reach_every_cache() {
     let (server, pooler) = pooled("");
     let home = PostgresHome::new(&server);
     let direct = server.address(&home.name);
@@ -64,13 +64,13 @@ async fn whatever_happens_to_a_secret_behind_a_pooler_is_seen_by_every_cache() {
         let bus = store.bus_on(&direct).unwrap();
         (store, bus)
     });
-    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
+    secrets::changes_to_any_key_of_a_secret_reach_every_cache(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_bus_beside_a_pooler_keeps_what_a_bus_promises() {
+async fn a_bus_that_bypasses_a_pooler_passes() {
     let (server, pooler) = pooled("");
-    tells_what_it_promises("PostgresBus beside PgBouncer", || async {
+    passes_the_bus_suite("PostgresBus bypassing PgBouncer", || async {
         let home = PostgresHome::new(&server);
         let [here, there] = [through(&pooler, &home).await, through(&pooler, &home).await];
         let direct = server.address(&home.name);
@@ -85,7 +85,7 @@ async fn a_bus_beside_a_pooler_keeps_what_a_bus_promises() {
     .await;
 }
 
-/// What a client sees of the connection of the server that it has.
+/// The settings that a client sees on its server connection.
 async fn settings(client: &mut PgConnection) -> BTreeSet<String> {
     let asked = "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('statement_timeout', \
         'lock_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit', \
@@ -99,13 +99,13 @@ async fn settings(client: &mut PgConnection) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_clients_of_a_pooler_find_connections_as_the_server_makes_them() {
+async fn other_clients_of_a_pooler_get_unmodified_connections() {
     let (server, pooler) = pooled("default_pool_size = 4");
     let home = PostgresHome::new(&server);
     let expected = settings(&mut home.connection().await).await;
     let expected: BTreeSet<_> = expected
         .into_iter()
-        // What this test's own direct connection asks for.
+        // The setting that this test's own direct connection requests.
         .map(|setting| setting.replace("extra_float_digits=2", "extra_float_digits=1"))
         .collect();
     let store = through(&pooler, &home).await;
@@ -113,7 +113,7 @@ async fn other_clients_of_a_pooler_find_connections_as_the_server_makes_them() {
     bus.check().await.unwrap();
     for round in 0..20 {
         everything(&store, round).await;
-        // Also where nobody waits for the end.
+        // Also for an abandoned operation.
         let (store, more) = (store.clone(), 100 + round);
         tokio::time::timeout(Duration::from_micros(u64::from(round) * 150), async move {
             everything(&store, more).await;
@@ -137,7 +137,7 @@ async fn other_clients_of_a_pooler_find_connections_as_the_server_makes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_at_once_share_few_connections_of_the_server() {
+async fn many_operations_share_few_server_connections() {
     let (server, pooler) = pooled("default_pool_size = 3");
     let home = PostgresHome::new(&server);
     let [one, other] = [through(&pooler, &home).await, through(&pooler, &home).await];
@@ -170,7 +170,7 @@ async fn many_at_once_share_few_connections_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_of_time_hold_behind_a_pooler() {
+async fn time_limits_hold_behind_a_pooler() {
     let (server, pooler) = pooled("");
     let home = PostgresHome::new(&server);
     with_a(&home).await;
@@ -196,7 +196,7 @@ async fn limits_of_time_hold_behind_a_pooler() {
         "{:?}",
         asked.elapsed()
     );
-    // The server gave them up, too.
+    // The server aborted them, too.
     let waiting =
         "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     let none = eventually_async(async || (home.text(waiting).await == "0").then_some(()));
@@ -210,7 +210,7 @@ async fn limits_of_time_hold_behind_a_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_loses_its_server_or_falls_silent_costs_no_more_than_a_limit() {
+async fn a_pooler_that_loses_its_server_or_hangs_costs_at_most_a_time_limit() {
     let (server, pooler) = pooled("server_login_retry = 1");
     let home = PostgresHome::new(&server);
     with_a(&home).await;
@@ -263,12 +263,12 @@ async fn a_pooler_that_loses_its_server_or_falls_silent_costs_no_more_than_a_lim
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_nobody_told_of_is_refused_at_the_start() {
+async fn an_undeclared_pooler_is_rejected_at_startup() {
     let server = quick_server();
     let home = PostgresHome::new(&server);
-    let told = "ignore_startup_parameters = extra_float_digits";
-    let single = format!("{told}\ndefault_pool_size = 1");
-    for more in ["", told, &single] {
+    let ignored = "ignore_startup_parameters = extra_float_digits";
+    let single = format!("{ignored}\ndefault_pool_size = 1");
+    for more in ["", ignored, &single] {
         let pooler = PgBouncer::with(&server, more);
         let error = PostgresStore::connect(&pooler.address(&home.name))
             .await
@@ -277,7 +277,7 @@ async fn a_pooler_that_nobody_told_of_is_refused_at_the_start() {
         assert!(error.to_string().contains("behind_pooler"), "{error}");
         through(&pooler, &home).await;
     }
-    // A pooler that gives each client a connection of its own is as good as the server.
+    // A pooler that gives each client its own connection is equivalent to the server.
     let session = "pool_mode = session\nignore_startup_parameters = extra_float_digits";
     let pooler = PgBouncer::with(&server, session);
     let store = PostgresStore::connect(&pooler.address(&home.name))
@@ -288,7 +288,7 @@ async fn a_pooler_that_nobody_told_of_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bus_that_hears_nothing_of_its_store_says_so() {
+async fn a_bus_that_receives_nothing_from_its_store_reports_it() {
     let (server, pooler) = pooled("ignore_startup_parameters = extra_float_digits");
     let (home, other) = (PostgresHome::new(&server), PostgresHome::new(&server));
     let store = through(&pooler, &home).await;
@@ -307,7 +307,7 @@ async fn a_bus_that_hears_nothing_of_its_store_says_so() {
             asked.elapsed()
         );
         assert!(
-            error.contains("heard nothing") && error.contains("pooler"),
+            error.contains("received nothing") && error.contains("pooler"),
             "{what}: {error}"
         );
         assert_eq!(listener.proven(), None, "{what}");
@@ -329,16 +329,16 @@ async fn a_bus_that_hears_nothing_of_its_store_says_so() {
     bus.check().await.unwrap();
 }
 
-/// A client that listens through a pooler leaves a connection of the server that listens. Whoever is
-/// given that one next must neither fail nor take what was done for undone.
+/// A client that listens through a pooler leaves a server connection listening. Its next client
+/// must neither fail nor take an applied change for a failed one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_of_a_pooler_that_another_client_left_listening_do_no_harm() {
+async fn pooler_connections_left_listening_by_another_client_are_harmless() {
     let (server, pooler) = pooled("default_pool_size = 2");
     let home = PostgresHome::new(&server);
     let address = pooler.address(&home.name);
     let listen = async || {
         let mut clients = Vec::new();
-        // Each transaction holds a connection of its own: both of the pool listen.
+        // Each transaction holds its own connection: both of the pool listen.
         for _ in 0..2 {
             let options = address.parse::<PgConnectOptions>().unwrap();
             let options = options.extra_float_digits(None);
@@ -364,7 +364,7 @@ async fn connections_of_a_pooler_that_another_client_left_listening_do_no_harm()
         let error = PostgresStore::connect(&address).await.unwrap_err();
         assert!(error.to_string().contains("pooler"), "{error}");
     }
-    // Whoever cannot hear through a pooler leaves nothing there.
+    // A bus that cannot listen through a pooler leaves nothing there.
     let deaf = store.bus_on(&address).unwrap();
     assert!(deaf.check().await.is_err());
     let mut client = home.connection().await;

@@ -1,4 +1,4 @@
-//! The promises of a store, kept by PostgreSQL: one server for all cases, a database for each.
+//! The promises of a store, on PostgreSQL: one server for all cases, a database for each.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +28,7 @@ macro_rules! one_after_the_other {
                 }
             )*
             drop(server);
-            assert!(failed.is_empty(), "cases that failed, see above: {failed:#?}");
+            assert!(failed.is_empty(), "failed cases, see above: {failed:#?}");
         }
     };
 }

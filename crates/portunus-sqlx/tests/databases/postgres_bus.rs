@@ -1,12 +1,12 @@
-//! What nodes on one PostgreSQL hear of each other, also while connections fail and others speak on
-//! the channel.
+//! What nodes on one PostgreSQL receive from each other, also while connections fail and other
+//! clients use the channel.
 
 use portunus::store::UsageStore;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::recording_listener::{Heard, RecordingListener};
+use crate::common::recording_listener::{Received, RecordingListener};
 use crate::common::{
     Home, PostgresHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected,
     secrets, signing, with_a,
@@ -20,18 +20,18 @@ use portunus_test_support::wait::eventually_async;
 use sqlx::postgres::PgListener;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_hear_each_other() {
+async fn nodes_receive_each_others_changes() {
     let server = Arc::new(Postgres::start());
-    every_write_is_heard_on_the_other_node_soon(&PostgresHome::new(&server)).await;
-    whatever_happens_to_a_secret_is_seen_by_every_cache(&PostgresHome::new(&server)).await;
-    what_is_rolled_back_or_not_cached_is_not_told(&PostgresHome::new(&server)).await;
-    what_does_not_fit_a_message_is_everything(&PostgresHome::new(&server)).await;
-    what_a_host_publishes_is_heard_by_all(&PostgresHome::new(&server)).await;
-    a_new_listener_hears_everything_first_and_a_dropped_one_nothing(&PostgresHome::new(&server))
+    every_write_reaches_the_other_node_soon(&PostgresHome::new(&server)).await;
+    changes_to_a_secret_reach_every_cache(&PostgresHome::new(&server)).await;
+    rolled_back_and_uncached_changes_are_not_published(&PostgresHome::new(&server)).await;
+    a_change_too_large_for_a_message_becomes_everything(&PostgresHome::new(&server)).await;
+    a_hosts_publication_reaches_all(&PostgresHome::new(&server)).await;
+    a_new_listener_receives_everything_first_and_a_dropped_one_nothing(&PostgresHome::new(&server))
         .await;
     a_bus_that_is_dropped_leaves_no_connection(&PostgresHome::new(&server)).await;
-    what_others_say_on_the_channel_proves_nothing(&PostgresHome::new(&server)).await;
-    connections_that_fall_silent_or_are_cut_are_made_anew(&PostgresHome::new(&server)).await;
+    messages_of_other_clients_prove_nothing(&PostgresHome::new(&server)).await;
+    silent_or_broken_connections_are_replaced(&PostgresHome::new(&server)).await;
     a_server_that_is_stopped_proves_nothing(&PostgresHome::new(&server)).await;
 }
 
@@ -49,10 +49,10 @@ async fn revise(store: &PostgresStore, times: u64) -> Vec<(String, Instant)> {
     written
 }
 
-async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
+async fn every_write_reaches_the_other_node_soon(home: &PostgresHome) {
     let (here, there) = (home.open().await, home.open().await);
     let buses = [here.bus(), there.bus()];
-    let ears = [
+    let listeners = [
         RecordingListener::awake_on(&buses[0]).await,
         RecordingListener::awake_on(&buses[1]).await,
     ];
@@ -68,10 +68,12 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
             if !expected.keys.is_empty() {
                 written.push((name.clone(), acknowledged));
             }
-            let heard = ears[1]
-                .wait_until(&name, |heard| *heard == Heard::Changed(expected.clone()))
+            let received = listeners[1]
+                .wait_until(&name, |received| {
+                    *received == Received::Changed(expected.clone())
+                })
                 .await;
-            latencies.push(heard.saturating_duration_since(acknowledged));
+            latencies.push(received.saturating_duration_since(acknowledged));
         }
     }
     latencies.sort();
@@ -80,10 +82,10 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
         latencies[latencies.len() * 99 / 100],
     );
     println!(
-        "200 writes were heard on the other node {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
+        "200 writes reached the other node {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
     );
     assert!(p99 <= Duration::from_secs(1), "{p99:?}");
-    for listener in &ears {
+    for listener in &listeners {
         listener.wait_for_proof().await;
         assert_eq!(
             listener.changes().len(),
@@ -94,16 +96,16 @@ async fn every_write_is_heard_on_the_other_node_soon(home: &PostgresHome) {
     }
 }
 
-async fn whatever_happens_to_a_secret_is_seen_by_every_cache(home: &PostgresHome) {
+async fn changes_to_a_secret_reach_every_cache(home: &PostgresHome) {
     let (here, there) = (home.open().await, home.open().await);
     let nodes = [here, there].map(|store| {
         let bus = store.bus();
         (store, bus)
     });
-    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
+    secrets::changes_to_any_key_of_a_secret_reach_every_cache(nodes).await;
 }
 
-async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
+async fn rolled_back_and_uncached_changes_are_not_published(home: &PostgresHome) {
     let store = with_a(home).await;
     let bus = store.bus();
     let listener = RecordingListener::awake_on(&bus).await;
@@ -164,7 +166,7 @@ async fn what_is_rolled_back_or_not_cached_is_not_told(home: &PostgresHome) {
     }
 }
 
-async fn what_does_not_fit_a_message_is_everything(home: &PostgresHome) {
+async fn a_change_too_large_for_a_message_becomes_everything(home: &PostgresHome) {
     let store = home.open().await;
     let bus = store.bus();
     let listener = RecordingListener::awake_on(&bus).await;
@@ -184,23 +186,23 @@ async fn what_does_not_fit_a_message_is_everything(home: &PostgresHome) {
     }
 }
 
-async fn what_a_host_publishes_is_heard_by_all(home: &PostgresHome) {
+async fn a_hosts_publication_reaches_all(home: &PostgresHome) {
     let (here, there) = (home.open().await, home.open().await);
     let buses = [here.bus(), there.bus()];
-    let ears = [
+    let listeners = [
         RecordingListener::awake_on(&buses[0]).await,
         RecordingListener::awake_on(&buses[1]).await,
     ];
     let what = Invalidation::of(&batch([Change::Delete(id("a\"\\'b"))]));
     buses[0].publish(&what).await.unwrap();
     assert_eq!(
-        ears[0].changes().first(),
+        listeners[0].changes().first(),
         Some(&what),
         "at once on the node that published it"
     );
     buses[0].publish(&Invalidation::default()).await.unwrap();
-    ears[1].wait_for_proof().await;
-    assert_eq!(ears[1].changes(), [what]);
+    listeners[1].wait_for_proof().await;
+    assert_eq!(listeners[1].changes(), [what]);
     here.close().await;
     let error = buses[0]
         .publish(&Invalidation::everything())
@@ -208,11 +210,11 @@ async fn what_a_host_publishes_is_heard_by_all(home: &PostgresHome) {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "other nodes could not be told of a change"
+        "failed to publish a change to other nodes"
     );
 }
 
-async fn a_new_listener_hears_everything_first_and_a_dropped_one_nothing(home: &PostgresHome) {
+async fn a_new_listener_receives_everything_first_and_a_dropped_one_nothing(home: &PostgresHome) {
     let store = with_a(home).await;
     let bus = store.bus();
     let first = RecordingListener::awake_on(&bus).await;
@@ -239,13 +241,13 @@ async fn a_bus_that_is_dropped_leaves_no_connection(home: &PostgresHome) {
     drop(bus);
     let gone = async || (count().await.parse::<u32>().unwrap() == with - 2).then_some(());
     let gone = eventually_async(gone).await;
-    gone.expect("two connections stay");
+    gone.expect("two connections remain");
     listener.clear();
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(listener.all(), []);
 }
 
-async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
+async fn messages_of_other_clients_prove_nothing(home: &PostgresHome) {
     let store = with_a(home).await;
     let mut spy = PgListener::connect(&home.server.address(&home.name))
         .await
@@ -286,7 +288,7 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
             .and_then(|beat| beat.split_once(' '))
         {
             beats += 1;
-            // The same again, the next in order, of another node, in other letters.
+            // The same mark again, the next one, another node's, and other letters.
             let number = u64::from_str_radix(mark, 16).unwrap();
             let next = format!("beat {node} {:016x}", number.wrapping_add(1));
             let zero = format!("beat {node} {:016x}", 0);
@@ -313,9 +315,9 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
     let proofs = listener
         .all()
         .iter()
-        .filter(|(_, heard)| matches!(heard, Heard::All(_)))
+        .filter(|(_, received)| matches!(received, Received::All(_)))
         .count();
-    // One or two more may have come meanwhile.
+    // One or two more may have arrived meanwhile.
     assert!(
         (7..=beats + 3).contains(&proofs),
         "{proofs} proofs of {beats} heartbeats"
@@ -331,13 +333,13 @@ async fn what_others_say_on_the_channel_proves_nothing(home: &PostgresHome) {
     listener.wait_for_key("a").await;
 }
 
-/// A store whose connections lead through a network that fails.
+/// A store whose connections use an unreliable network.
 async fn behind(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
     let address = proxy.address(&home.name);
     PostgresStore::connect(&address).await.unwrap()
 }
 
-async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHome) {
+async fn silent_or_broken_connections_are_replaced(home: &PostgresHome) {
     let store = with_a(home).await;
     let proxy = Proxy::before(home.server.socket());
     let far = behind(&proxy, home).await;
@@ -366,7 +368,7 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
         listener.wait_for_proof().await;
         listener.assert_no_false_proof(&written);
     }
-    // Silent for longer: no word all the while, however often it is tried.
+    // Silent for longer: no message meanwhile, however often it reconnects.
     proxy.fail(Failing::Silent, Which::All);
     let silent = Instant::now();
     written.extend(revise(&store, 5).await);
@@ -380,7 +382,7 @@ async fn connections_that_fall_silent_or_are_cut_are_made_anew(home: &PostgresHo
     listener.wait_for_proof().await;
     listener.assert_everything_first();
     listener.assert_no_false_proof(&written);
-    // Cut again and again: it comes back each time.
+    // Cut repeatedly: it recovers each time.
     for _ in 0..5 {
         proxy.fail_present(Failing::Reset, Which::All);
         listener.clear();
@@ -406,7 +408,7 @@ async fn a_server_that_is_stopped_proves_nothing(home: &PostgresHome) {
     let running = Instant::now();
     listener.wait_for_proof().await;
     println!(
-        "a server that came back was heard after {:?}",
+        "a recovered server was received after {:?}",
         running.elapsed()
     );
     listener.assert_everything_first();

@@ -1,5 +1,5 @@
-//! PostgreSQL out of order: no connection left, a server that is gone, a lock that is not given
-//! back, a crash.
+//! PostgreSQL failures: an exhausted pool, a server that is gone, a lock that is never released, a
+//! crash.
 
 use portunus::store::KeyLookup;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use portunus_test_support::postgres::Postgres;
 use portunus_test_support::wait::{eventually_async, until_async};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_of_a_server_are_told_and_end_with_their_cause() {
+async fn server_faults_are_reported_and_end_with_their_cause() {
     let server = Arc::new(Postgres::start());
     no_connection_left(&PostgresHome::new(&server)).await;
-    a_lock_that_is_not_given_back(&PostgresHome::new(&server)).await;
+    a_lock_that_is_never_released(&PostgresHome::new(&server)).await;
     a_stalled_server(&PostgresHome::new(&server)).await;
     a_database_that_acknowledges_too_early(&PostgresHome::new(&server)).await;
     no_schema(&PostgresHome::new(&server)).await;
@@ -70,7 +70,7 @@ async fn no_connection_left(home: &PostgresHome) {
         (count.await != "0").then_some(())
     };
     let waiting = eventually_async(waiting).await;
-    waiting.expect("a writer that waits for the lock");
+    waiting.expect("a writer waiting for the lock");
     assert_eq!(found(&store, digest(1)).await, Some(id("a")));
     sqlx::raw_sql("ROLLBACK")
         .execute(&mut blocker)
@@ -81,7 +81,7 @@ async fn no_connection_left(home: &PostgresHome) {
     }
 }
 
-async fn a_lock_that_is_not_given_back(home: &PostgresHome) {
+async fn a_lock_that_is_never_released(home: &PostgresHome) {
     with_a(home).await;
     let options: sqlx::postgres::PgConnectOptions =
         home.server.address(&home.name).parse().unwrap();
@@ -104,7 +104,11 @@ async fn a_lock_that_is_not_given_back(home: &PostgresHome) {
         .execute(&mut blocker)
         .await
         .unwrap();
-    assert_eq!(get(&store, "a").await.version, 1, "nothing of it was kept");
+    assert_eq!(
+        get(&store, "a").await.version,
+        1,
+        "no part of it was applied"
+    );
     store
         .apply(&WriteBatch::new().update(record("a")))
         .await
@@ -121,7 +125,7 @@ async fn a_stalled_server(home: &PostgresHome) {
         .execute(&mut blocker)
         .await
         .unwrap();
-    // A pool without any limits of its own: the store's limit is what ends the wait.
+    // A pool without its own limits: the store's limit ends the wait.
     let started = Instant::now();
     assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
     assert!(
@@ -138,7 +142,7 @@ async fn a_stalled_server(home: &PostgresHome) {
 
 async fn a_database_that_acknowledges_too_early(home: &PostgresHome) {
     let store = with_a(home).await;
-    // The trigger notes what was set when a write was made.
+    // The trigger records the setting at the time of a write.
     home.execute(format!(
         "ALTER DATABASE {} SET synchronous_commit = off",
         home.name
@@ -196,7 +200,7 @@ async fn a_stopped_server(home: &PostgresHome) {
         Some(id("a")),
         "the same store, with new connections"
     );
-    // Connections that were used a moment ago, and are gone: a look-up takes another.
+    // Connections that were used a moment ago, and are broken: a lookup uses another one.
     for _ in 0..3 {
         let lookups = (0..8).map(|_| {
             let store = store.clone();
@@ -218,8 +222,8 @@ async fn a_stopped_server(home: &PostgresHome) {
 const ROUNDS: u32 = 20;
 const WRITERS: u32 = 6;
 
-/// Writers revoke one key after the other while the server is killed: what was acknowledged is
-/// there afterwards, and what was not is there whole or not at all.
+/// Writers revoke keys in sequence while the server is killed: afterwards, acknowledged writes
+/// exist, and each other write exists completely or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
     let server = Arc::new(Postgres::start());
@@ -275,8 +279,8 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
                 acknowledged
             });
         }
-        // Not after a time, which a busy machine may need to begin, but after a number; and then at
-        // any moment.
+        // After a number of writes, rather than a time, which a busy machine may need to start;
+        // then at any moment.
         let enough = || revoked_so_far.load(Ordering::Relaxed) >= 6 + round;
         until_async("the writers get on", enough).await;
         server.crash();

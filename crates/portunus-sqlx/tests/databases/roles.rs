@@ -8,7 +8,7 @@ use portunus::store::KeyStore;
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::postgres::Postgres;
 
-/// Lets the role `clerk` read and write the rows of a database, and no more.
+/// Grants the role `clerk` reading and writing the rows of a database, and nothing else.
 fn grant(home: &PostgresHome) {
     let grants = "GRANT USAGE ON SCHEMA public TO clerk; \
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk";
@@ -28,7 +28,7 @@ async fn as_clerk(home: &PostgresHome) -> Result<PostgresStore, OpenError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_only_read_and_write_rows_does_whatever_a_store_does() {
+async fn a_role_that_can_only_read_and_write_rows_suffices() {
     let server = with_clerk();
     let home = PostgresHome::new(&server);
     PostgresStore::connect(&server.address(&home.name))
@@ -43,7 +43,7 @@ async fn a_role_that_may_only_read_and_write_rows_does_whatever_a_store_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_a_role_cannot_finish_or_read_is_told_at_the_start() {
+async fn a_schema_that_a_role_cannot_finish_or_read_is_reported_at_startup() {
     let server = with_clerk();
     let unmade = PostgresHome::new(&server);
     let hidden = PostgresHome::new(&server);
@@ -70,8 +70,8 @@ async fn a_schema_that_a_role_cannot_finish_or_read_is_told_at_the_start() {
     );
     for (what, home, version) in [
         ("no schema", &unmade, 0),
-        ("one that it may not read", &hidden, 0),
-        ("one that it may not use", &foreign, 0),
+        ("one that it cannot read", &hidden, 0),
+        ("one that it cannot use", &foreign, 0),
         ("an old one", &behind, 1),
     ] {
         let before = server.dump(&home.name).len();
@@ -81,13 +81,13 @@ async fn a_schema_that_a_role_cannot_finish_or_read_is_told_at_the_start() {
             panic!("{what}: {text}")
         };
         assert_eq!(found, version, "{what}: {text}");
-        let told = [
+        let known = [
             "permission denied",
             "must be owner",
             "no schema has been selected",
         ];
-        let is_told = told.iter().any(|told| cause.contains(told));
-        assert!(is_told && text.contains(&cause), "{what}: {text}");
+        let is_reported = known.iter().any(|known| cause.contains(known));
+        assert!(is_reported && text.contains(&cause), "{what}: {text}");
         assert!(!text.contains('\n'), "{what}: {text}");
         assert_eq!(
             server.dump(&home.name).len(),
@@ -98,7 +98,7 @@ async fn a_schema_that_a_role_cannot_finish_or_read_is_told_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_lost_its_rights_later_gets_no_answer_and_says_why() {
+async fn a_role_that_lost_its_privileges_is_reported_with_the_cause() {
     let server = with_clerk();
     let home = PostgresHome::new(&server);
     PostgresStore::connect(&server.address(&home.name))
@@ -122,7 +122,7 @@ async fn a_role_that_lost_its_rights_later_gets_no_answer_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_a_role_may_not_read_is_told_at_the_start() {
+async fn a_table_that_a_role_cannot_read_is_reported_at_startup() {
     let server = with_clerk();
     let home = PostgresHome::new(&server);
     let address = server.address(&home.name);
@@ -138,12 +138,12 @@ async fn a_table_that_a_role_may_not_read_is_told_at_the_start() {
         server.sql(&home.name, &format!("REVOKE SELECT ON {table} FROM clerk"));
         let error = as_clerk(&home).await.unwrap_err().to_string();
         assert!(
-            error.contains(&format!("may not read the table {table}")),
+            error.contains(&format!("cannot read the table {table}")),
             "{error}"
         );
         grant(&home);
     }
-    // Who only looks keys up need not write.
+    // A role that only looks up keys need not write.
     server.sql(
         &home.name,
         "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM clerk",
@@ -153,7 +153,7 @@ async fn a_table_that_a_role_may_not_read_is_told_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_is_refused_at_the_start() {
+async fn a_replica_is_rejected_at_startup() {
     let server = Arc::new(Postgres::start());
     let (home, empty) = (PostgresHome::new(&server), PostgresHome::new(&server));
     let address = server.address(&home.name);

@@ -1,5 +1,6 @@
-//! A server that falls silent, without a reset, that refuses connections, or whose callers go away
-//! in the middle of a statement: nobody waits for longer than a limit, and all is well soon after.
+//! A server that becomes silent, without a reset, that refuses connections, or whose callers
+//! disconnect in the middle of a statement: no operation waits for longer than its limit, and the
+//! store recovers soon after.
 
 use portunus::store::KeyLookup;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,17 +16,17 @@ use portunus_test_support::postgres::{Postgres, free_port};
 use portunus_test_support::proxy::{Failing, Proxy, Which};
 use portunus_test_support::wait::eventually_async;
 
-/// The longest that a look-up takes, with some time for a busy machine.
-const LOOK_UP: Duration = Duration::from_millis(3_700);
-/// The same of a write.
+/// The longest time that a lookup takes, with an allowance for a busy machine.
+const LOOKUP: Duration = Duration::from_millis(3_700);
+/// The same for a write.
 const WRITE: Duration = Duration::from_millis(10_700);
-/// Within this, a server that came back is used again.
+/// The time within which a recovered server is used again.
 const BACK: Duration = Duration::from_secs(5);
 
-/// What becomes of a network that was silent, and its name.
+/// How a silent network recovers, and its name.
 type Heal = (&'static str, fn(&Proxy));
 
-/// A store on the far side of a network, whose ten connections were all used a moment ago.
+/// A store behind a network, whose ten connections were all used a moment ago.
 async fn far(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
     let store = PostgresStore::connect(&proxy.address(&home.name))
         .await
@@ -34,7 +35,8 @@ async fn far(proxy: &Proxy, home: &PostgresHome) -> PostgresStore {
     store
 }
 
-/// Looks the key `a` up so many times at once; how long the longest took, and how many succeeded.
+/// Looks up the key `a` with this many concurrent lookups; returns the longest duration, and how
+/// many succeeded.
 async fn busy(store: &PostgresStore, count: usize) -> (Duration, usize) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..count {
@@ -57,12 +59,12 @@ async fn busy(store: &PostgresStore, count: usize) -> (Duration, usize) {
     )
 }
 
-/// Asserts that look-ups and writes succeed from within five seconds on, each within its limit.
+/// Asserts that lookups and writes succeed within five seconds, each within its limit.
 async fn assert_back(store: &PostgresStore, what: &str) {
     let back = Instant::now();
     loop {
         let (longest, found) = busy(store, 12).await;
-        assert!(longest < LOOK_UP, "{what}: {longest:?}");
+        assert!(longest < LOOKUP, "{what}: {longest:?}");
         if found == 12 {
             break;
         }
@@ -72,7 +74,7 @@ async fn assert_back(store: &PostgresStore, what: &str) {
             back.elapsed()
         );
     }
-    println!("{what}: look-ups after {:?}", back.elapsed());
+    println!("{what}: lookups after {:?}", back.elapsed());
     let revised = eventually_async(async || {
         let current = store.get(&id("a")).await.ok()??;
         let update = WriteBatch::new().update((*current).clone());
@@ -88,7 +90,7 @@ async fn assert_back(store: &PostgresStore, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_server_costs_nobody_more_than_a_limit_and_is_used_again_soon() {
+async fn a_silent_server_costs_at_most_a_time_limit_and_is_used_again_soon() {
     let server = Arc::new(Postgres::start());
     let home = PostgresHome::new(&server);
     with_a(&home).await;
@@ -107,7 +109,7 @@ async fn a_silent_server_costs_nobody_more_than_a_limit_and_is_used_again_soon()
         assert_eq!(busy(&store, 10).await.1, 10, "{what}");
         proxy.fail(Failing::Silent, Which::All);
         let writer = store.clone();
-        // Once: it takes as long as a write may.
+        // Only once: it takes as long as a write may.
         let writers = if what == heals[0].0 { 8 } else { 0 };
         let writers: Vec<_> = (0..writers)
             .map(|number| {
@@ -123,7 +125,7 @@ async fn a_silent_server_costs_nobody_more_than_a_limit_and_is_used_again_soon()
         for _ in 0..2 {
             let (longest, found) = busy(&store, 25).await;
             assert_eq!(found, 0, "{what}");
-            assert!(longest < LOOK_UP, "{what}: {longest:?}");
+            assert!(longest < LOOKUP, "{what}: {longest:?}");
         }
         let mut longest = Duration::ZERO;
         for writer in writers {
@@ -136,8 +138,7 @@ async fn a_silent_server_costs_nobody_more_than_a_limit_and_is_used_again_soon()
     }
 }
 
-/// Connections that are given back are asked whether they work, so that many wait for an answer at
-/// every moment.
+/// Returned connections are tested, so that many wait for an answer at every moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_falls_silent_under_load_leaves_no_connection_waiting() {
     let server = Arc::new(Postgres::start());
@@ -156,7 +157,7 @@ async fn a_server_that_falls_silent_under_load_leaves_no_connection_waiting() {
                 }
             });
         }
-        // At any moment of it.
+        // At any moment of the load.
         tokio::time::sleep(Duration::from_millis(200 + round * 33)).await;
         proxy.fail(Failing::Silent, Which::All);
         tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -183,7 +184,7 @@ async fn connections_of_which_one_was_dead_are_tried_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_connection_is_told_at_once_with_its_cause() {
+async fn a_refused_connection_is_reported_at_once_with_its_cause() {
     let nobody = format!(
         "postgres://tester@127.0.0.1:{}/keys?sslmode=disable",
         free_port()
@@ -203,7 +204,7 @@ async fn a_refused_connection_is_told_at_once_with_its_cause() {
             asked.elapsed()
         );
     }
-    // One that takes connections and says nothing.
+    // A server that accepts connections and does not answer.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
     let asked = Instant::now();
@@ -223,7 +224,7 @@ async fn a_refused_connection_is_told_at_once_with_its_cause() {
     let home = PostgresHome::new(&server);
     let store = with_a(&home).await;
     server.stop();
-    // The first ones find what is left of the connections.
+    // The first ones find the remaining connections.
     for _ in 0..3 {
         let asked = Instant::now();
         let error = store.find(&[digest(1)]).await.unwrap_err();
@@ -252,9 +253,9 @@ async fn a_refused_connection_is_told_at_once_with_its_cause() {
     assert_back(&store, "started again").await;
 }
 
-/// The server is there, and takes no more connections of this role.
+/// The server is available, but accepts no more connections of this role.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_no_more_connections_says_so_at_once_where_there_are_none() {
+async fn an_exhausted_server_is_reported_at_once_if_no_connection_is_left() {
     let server = Arc::new(Postgres::start());
     let home = PostgresHome::new(&server);
     with_a(&home).await;
@@ -268,7 +269,7 @@ async fn a_server_that_takes_no_more_connections_says_so_at_once_where_there_are
     let address = server.address_for("clerk", &home.name);
     let store = PostgresStore::connect(&address).await.unwrap();
     assert_eq!(busy(&store, 1).await.1, 1);
-    // Who has one waits for it, however many ask.
+    // While there is a connection, all operations wait for it.
     limit(1);
     assert_eq!(busy(&store, 200).await.1, 200);
     limit(0);
@@ -296,7 +297,7 @@ async fn a_server_that_takes_no_more_connections_says_so_at_once_where_there_are
         .to_string();
     assert!(error.contains("too many connections"), "{error}");
     limit(-1);
-    assert_back(&store, "connections are taken again").await;
+    assert_back(&store, "connections are accepted again").await;
 }
 
 /// How many sessions of the server are in a transaction.
@@ -306,7 +307,7 @@ const IN_TRANSACTION: &str = "SELECT CAST(COUNT(*) AS TEXT) FROM pg_stat_activit
 
 async fn assert_no_transaction(home: &PostgresHome, what: &str) {
     let none = eventually_async(async || (home.text(IN_TRANSACTION).await == "0").then_some(()));
-    assert!(none.await.is_some(), "{what}: a transaction is left");
+    assert!(none.await.is_some(), "{what}: a transaction is still open");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -321,7 +322,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_and_no_bad_connection() {
     let many: Vec<_> = (1..30).map(digest).collect();
     for round in 0..4 {
         assert_eq!(found(&store, digest(1)).await, Some(id("a")));
-        // What begins a transaction is on its way when the caller goes away.
+        // The statement that begins a transaction is in flight when the caller disconnects.
         proxy.fail(Failing::Silent, Which::All);
         let (asking, many) = (store.clone(), many.clone());
         let asked = tokio::spawn(async move {
@@ -336,7 +337,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_and_no_bad_connection() {
         assert!(asked.await.unwrap_err().is_cancelled());
         proxy.heal();
         assert_no_transaction(&home, "before the first statement").await;
-        // Nothing is read from the past.
+        // No read is stale.
         let current = get(&store, "a").await;
         home.open()
             .await

@@ -1,4 +1,4 @@
-//! The promises of a store, kept by SQLite.
+//! The promises of a store, on SQLite.
 
 use crate::common::{SqliteHome, every_case};
 

@@ -1,4 +1,4 @@
-//! Which keys the caches on one SQLite file forget, and when they forget all.
+//! Which keys the caches on one SQLite file discard, and when they discard everything.
 
 use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
@@ -16,12 +16,12 @@ use portunus_sqlx::SqliteStore;
 use portunus_test_support::wait::until_async;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 
-/// The digest of a key, as different from others as digests are.
+/// The digest of a key, as random as a real one.
 fn of(number: u32) -> KeyDigest {
     KeyHasher::sha256().digest(&number.to_string())
 }
 
-/// Keys `a`, `b` and `c` under the digests of 1, 2 and 3.
+/// Keys `a`, `b` and `c` with the digests 1, 2 and 3.
 async fn three_keys(home: &SqliteHome) -> SqliteStore {
     let store = home.open().await;
     let keys = (1..)
@@ -36,7 +36,7 @@ fn remembers(cache: &CachedStore, digest: KeyDigest) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other() {
+async fn a_write_of_another_store_evicts_only_its_own_key() {
     let home = SqliteHome::new();
     let (here, there) = (three_keys(&home).await, home.open().await);
     let watch = here.watch();
@@ -48,7 +48,7 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
     revoked.revoked = Some(Revocation::new(at(2_000), None));
     let writes = [
         (of(1), WriteBatch::new().update(revoked)),
-        // An entry under the old digest is not wrong, but must not be made anew again and again.
+        // An entry under the old digest is not wrong, but must not be reloaded again and again.
         (of(2), batch([rehash("b", of(2), peppered(2))])),
         (of(3), batch([Change::Delete(id("c"))])),
         (of(4), batch([insert(of(4), record("d"))])),
@@ -68,21 +68,21 @@ async fn a_write_of_another_store_takes_its_own_key_out_of_a_cache_and_no_other(
             .filter(|known| !remembers(&cache, *known))
             .collect();
         assert!(forgotten.contains(&changed), "{write:?}");
-        // Two of some thousand may share a place.
+        // Two of some thousand may share a slot.
         assert!(forgotten.len() <= 2, "{forgotten:?}");
     }
     assert!(listener.changes().iter().all(|what| !what.everything));
 }
 
 #[tokio::test]
-async fn whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache_on_a_file() {
+async fn changes_to_any_key_of_a_secret_reach_every_cache_on_a_file() {
     let home = SqliteHome::new();
     let (here, there) = (home.open().await, home.open().await);
     let nodes = [here, there].map(|store| {
         let watch = store.watch();
         (store, watch)
     });
-    secrets::whatever_happens_to_any_key_of_a_secret_is_seen_by_every_cache(nodes).await;
+    secrets::changes_to_any_key_of_a_secret_reach_every_cache(nodes).await;
 }
 
 #[tokio::test]
@@ -97,14 +97,14 @@ async fn a_version_that_only_counts_makes_caches_forget_everything() {
         listener.wait_for_proof().await;
         assert_eq!(listener.changes(), [Invalidation::everything()], "{raised}");
         listener.clear();
-        // What this version writes next is remembered again.
+        // What this version writes next is recorded again.
         let revised = WriteBatch::new().update(get(&store, "b").await);
         store.apply(&revised).await.unwrap();
         listener.wait_for_proof().await;
         assert_eq!(listener.changes(), [Invalidation::of(&revised)]);
         listener.clear();
     }
-    // One that counts between two that are remembered, and a counter that goes back.
+    // A counted change between two recorded ones, and a counter that decreases.
     home.execute(
         "UPDATE portunus_changes SET counter = counter - 1; \
          DELETE FROM portunus_recent_changes WHERE counter % 2 = 0"
@@ -116,7 +116,7 @@ async fn a_version_that_only_counts_makes_caches_forget_everything() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_is_neither_told_nor_takes_a_place() {
+async fn a_rolled_back_change_is_neither_published_nor_recorded() {
     let home = SqliteHome::new();
     let store = three_keys(&home).await;
     let watch = store.watch();
@@ -147,7 +147,7 @@ async fn more_writes_than_the_file_remembers_make_caches_forget_everything() {
     for (writes, is_everything) in [(1_000, false), (1_024, false), (1_025, true), (3, false)] {
         let listener = RecordingListener::awake_on(&watch).await;
         let home = home.clone();
-        // The watch is a task of this thread, which cannot look meanwhile.
+        // The watch is a task of this thread, which cannot poll meanwhile.
         let written = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let write = async {
@@ -163,10 +163,14 @@ async fn more_writes_than_the_file_remembers_make_caches_forget_everything() {
         written.join().unwrap();
         listener.wait_for_proof().await;
         let changes = listener.changes();
-        let told: usize = changes.iter().map(|what| what.keys.len()).sum();
+        let reported: usize = changes.iter().map(|what| what.keys.len()).sum();
         let everything = changes.iter().any(|what| what.everything);
         let expected = if is_everything { 0 } else { writes };
-        assert_eq!((everything, told), (is_everything, expected), "{writes}");
+        assert_eq!(
+            (everything, reported),
+            (is_everything, expected),
+            "{writes}"
+        );
     }
     let rows = home
         .text("SELECT CAST(COUNT(*) AS TEXT) FROM portunus_recent_changes")
@@ -188,7 +192,7 @@ async fn a_batch_of_very_many_keys_makes_caches_forget_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_writes_at_once_each_is_told_by_its_key() {
+async fn many_concurrent_writes_are_each_published_by_key() {
     const KEYS: u32 = 120;
     let home = SqliteHome::new();
     let stores = [home.open().await, home.open().await];
@@ -215,6 +219,6 @@ async fn of_many_writes_at_once_each_is_told_by_its_key() {
     listener.wait_for_proof().await;
     let changes = listener.changes();
     assert!(changes.iter().all(|what| !what.everything));
-    let told: BTreeSet<_> = changes.into_iter().flat_map(|what| what.keys).collect();
-    assert_eq!(told, names.iter().map(|name| id(name)).collect());
+    let reported: BTreeSet<_> = changes.into_iter().flat_map(|what| what.keys).collect();
+    assert_eq!(reported, names.iter().map(|name| id(name)).collect());
 }

@@ -1,5 +1,5 @@
-//! SQLite on a disk where the log can grow and the file itself cannot, and on one that can only be
-//! read for a while: what was acknowledged stays, reads go on, and all works again soon.
+//! SQLite on a disk where the log can grow but the file cannot, and on one that is read-only for a
+//! while: acknowledged writes are kept, reads continue, and everything works again soon.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,9 +13,9 @@ use portunus_sqlx::SqliteStore;
 use portunus_test_support::disk::Disk;
 use sqlx::{Connection, Row, SqliteConnection};
 
-/// After so much in its log, SQLite brings it into the file.
+/// The size of the log after which SQLite writes it back to the file.
 const CHECKPOINT: u64 = 1_000 * 4_096;
-/// Within this all works again.
+/// The time within which everything works again.
 const BACK: Duration = Duration::from_secs(1);
 
 fn size(path: &Path) -> u64 {
@@ -23,7 +23,7 @@ fn size(path: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_fails_loses_nothing_and_is_made_up_for() {
+async fn a_failed_checkpoint_loses_nothing_and_is_retried() {
     let disk = Disk::limited();
     let mut other = Other::on(&disk);
     let (file, log) = (disk.path().join("keys.db"), disk.path().join("keys.db-wal"));
@@ -34,7 +34,7 @@ async fn a_checkpoint_that_fails_loses_nothing_and_is_made_up_for() {
         bulks += 1;
         assert!(bulks < 20);
     }
-    // The log may become as large as the file is.
+    // The log may become as large as the file.
     let before = size(&file);
     disk.limit_files(other.pid(), before);
     let issued = other.issue_until_full(0);
@@ -46,14 +46,14 @@ async fn a_checkpoint_that_fails_loses_nothing_and_is_made_up_for() {
         assert_eq!(other.tell("find", name), "working");
     }
     assert_ne!(other.tell("revoke", &issued[0]), "done");
-    disk.make_room(other.pid());
+    disk.free_space(other.pid());
     let room = Instant::now();
     assert_eq!(other.tell("revoke", &issued[0]), "done");
     assert_eq!(other.tell("find", &issued[0]), "revoked");
     assert_eq!(other.tell("issue", "fresh"), "done");
     assert!(room.elapsed() < BACK, "{:?}", room.elapsed());
-    assert!(size(&file) > before, "the checkpoint was made up for");
-    // In the middle of the next one that fails.
+    assert!(size(&file) > before, "the checkpoint was retried");
+    // In the middle of the next failing one.
     disk.limit_files(other.pid(), size(&file));
     let more = other.issue_until_full(1);
     assert!(more.len() > 20, "{}", more.len());
@@ -74,10 +74,10 @@ async fn a_checkpoint_that_fails_loses_nothing_and_is_made_up_for() {
     assert_eq!(checked.await.unwrap().get::<String, _>(0), "ok");
 }
 
-/// A file system that becomes read-only keeps nobody from reading what is open. What is opened
-/// meanwhile can only be read, also afterwards.
+/// A file system that becomes read-only does not prevent reads of open files. Connections opened
+/// meanwhile remain read-only afterwards.
 #[tokio::test]
-async fn a_file_that_may_only_be_read_for_a_while_is_written_again_soon_after() {
+async fn a_file_that_was_read_only_for_a_while_becomes_writable_again() {
     let disk = Disk::limited();
     let mut other = Other::of_nobody(&disk);
     assert_eq!(other.tell("issue", "mine"), "done");
@@ -92,14 +92,14 @@ async fn a_file_that_may_only_be_read_for_a_while_is_written_again_soon_after() 
     };
     for round in 0..3 {
         mode(0o555, 0o444);
-        // Every connection that writes fails, and is opened again.
+        // Every connection that writes fails, and is replaced.
         disk.limit_files(other.pid(), 0);
         for number in 0..6 {
             let name = format!("refused{round}-{number}");
             assert_ne!(other.tell("issue", &name), "done");
             assert_eq!(other.tell("find", "mine"), "working");
         }
-        disk.make_room(other.pid());
+        disk.free_space(other.pid());
         for number in 0..6 {
             for what in ["issue", "revoke", "use"] {
                 let name = match what {

@@ -1,4 +1,5 @@
-//! SQLite on a disk that is full for a while, and files that the system does not let it use.
+//! SQLite on a disk that is full for a while, and files that the operating system does not let it
+//! use.
 
 use portunus::store::KeyLookup;
 use portunus::store::UsageStore;
@@ -17,7 +18,7 @@ use portunus_test_support::disk::Disk;
 use sqlx::sqlite::SqliteConnectOptions;
 
 const FILE: &str = "PORTUNUS_SQLX_FILE_ON_A_SMALL_DISK";
-/// A user without any rights, and how a program runs as that one.
+/// A user without any permissions.
 const NOBODY: u32 = 65_534;
 const AS_NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
@@ -30,9 +31,9 @@ fn revoked(mut record: portunus::key::KeyRecord) -> WriteBatch {
     WriteBatch::new().update(record)
 }
 
-/// Not a test: what runs in a process of its own, which can be limited.
+/// Not a test: runs in its own process, whose resources can be limited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_does_what_it_is_told() {
+async fn a_process_that_follows_commands() {
     let Ok(path) = std::env::var(FILE) else {
         return;
     };
@@ -51,7 +52,7 @@ async fn a_process_that_does_what_it_is_told() {
                 record.description = Some("x".repeat(2_000));
                 said(store.apply(&batch([insert(digest, record)])).await)
             }
-            // Many with much in them, at once.
+            // Many large records at once.
             "bulk" => {
                 let large = |number: u32| {
                     let mut record = record(&format!("{name}{number}"));
@@ -71,7 +72,7 @@ async fn a_process_that_does_what_it_is_told() {
                 let delta = UsageDelta::new(id(name), 1, at(7_200), None);
                 said(store.record_usage(&[delta]).await)
             }
-            // Begun, and given up after a while.
+            // Started, and aborted after a while.
             "forsake" => {
                 let write = batch([insert(digest, record(name))]);
                 let write = store.apply(&write);
@@ -79,7 +80,7 @@ async fn a_process_that_does_what_it_is_told() {
                 let _ = tokio::time::timeout(limit, write).await;
                 "done".to_owned()
             }
-            // More than one statement takes: read in a transaction.
+            // More digests than one statement takes: read in a transaction.
             "find" => {
                 let mut digests: Vec<_> = (0..9).map(crate::common::digest).collect();
                 digests.insert(0, digest);
@@ -101,7 +102,7 @@ async fn a_process_that_does_what_it_is_told() {
 /// Such a process.
 pub(crate) struct Other {
     child: Child,
-    told: ChildStdin,
+    commands: ChildStdin,
     lines: Lines<BufReader<ChildStderr>>,
 }
 
@@ -110,9 +111,9 @@ impl Other {
         Self::run(disk, disk.command(std::env::current_exe().unwrap()))
     }
 
-    /// As a user without any rights, whose folder this is from now on.
+    /// As a user without any permissions, who owns this folder from now on.
     pub(crate) fn of_nobody(disk: &Disk) -> Self {
-        // Where the file may only be read by its owner, so may the program.
+        // Where only its owner may read the file, the same applies to the program.
         let program = disk.path().join("program");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         if !is_root() {
@@ -128,7 +129,7 @@ impl Other {
         let mut child = command
             .args([
                 "--exact",
-                "sqlite_disk::a_process_that_does_what_it_is_told",
+                "sqlite_disk::a_process_that_follows_commands",
                 "--nocapture",
             ])
             .env(FILE, disk.path().join("keys.db"))
@@ -138,7 +139,7 @@ impl Other {
             .spawn()
             .expect("setpriv of the package util-linux");
         Self {
-            told: child.stdin.take().unwrap(),
+            commands: child.stdin.take().unwrap(),
             lines: BufReader::new(child.stderr.take().unwrap()).lines(),
             child,
         }
@@ -154,7 +155,7 @@ impl Other {
     }
 
     pub(crate) fn tell(&mut self, what: &str, name: &str) -> String {
-        writeln!(self.told, "{what} {name}").unwrap();
+        writeln!(self.commands, "{what} {name}").unwrap();
         let mut seen = Vec::new();
         for line in self.lines.by_ref() {
             let line = line.unwrap();
@@ -166,7 +167,7 @@ impl Other {
         panic!("it ended: {seen:#?}")
     }
 
-    /// Issues keys until that fails; those that were acknowledged.
+    /// Issues keys until that fails; returns the acknowledged ones.
     pub(crate) fn issue_until_full(&mut self, round: usize) -> Vec<String> {
         let mut issued = Vec::new();
         for number in 0..10_000 {
@@ -182,12 +183,12 @@ impl Other {
                 }
             }
         }
-        panic!("it never got full")
+        panic!("the disk never got full")
     }
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_and_nothing_else_and_is_forgotten_when_there_is_room() {
+async fn a_full_disk_rejects_only_writes_until_there_is_space() {
     for disk in Disk::all(4_096) {
         let mut other = Other::on(&disk);
         // By name, whether the key was revoked.
@@ -218,7 +219,7 @@ async fn a_full_disk_refuses_writes_and_nothing_else_and_is_forgotten_when_there
                 };
                 assert_eq!(other.tell("find", &mine), state);
             }
-            disk.make_room(other.pid());
+            disk.free_space(other.pid());
             let room = Instant::now();
             assert_eq!(other.tell("revoke", &mine), "done");
             assert_eq!(other.tell("find", &mine), "revoked");
@@ -245,7 +246,7 @@ async fn a_full_disk_refuses_writes_and_nothing_else_and_is_forgotten_when_there
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_is_given_up_anywhere_leaves_a_connection_that_works() {
+async fn an_abandoned_write_leaves_a_usable_connection() {
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     for number in 0_u32..150 {
@@ -279,7 +280,7 @@ async fn refusal(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn what_the_system_has_against_a_file_is_told() {
+async fn the_operating_systems_reason_is_reported() {
     let home = SqliteHome::new();
     let folder = home.path().parent().unwrap().to_owned();
     let error = refusal(&folder.join("missing/keys.db")).await;
@@ -296,7 +297,7 @@ async fn what_the_system_has_against_a_file_is_told() {
         .to_string();
     assert!(error.contains("No such file or directory"), "{error}");
     let left = fs::read_dir(&folder).unwrap().count();
-    assert_eq!(left, 1, "nothing is left beside the text");
+    assert_eq!(left, 1, "nothing is left except the text");
 }
 
 /// Not a test: opens a file as another user.
@@ -313,9 +314,9 @@ async fn a_process_that_opens_a_file() {
     }
 }
 
-/// What a user without any rights is told.
+/// The error for a user without any permissions.
 fn opened_by_nobody(path: &Path) -> String {
-    // Where the file may only be read by its owner, so may the program.
+    // Where only its owner may read the file, the same applies to the program.
     let program = path.parent().unwrap().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = if is_root() {
@@ -335,12 +336,12 @@ fn opened_by_nobody(path: &Path) -> String {
         .output()
         .expect("setpriv of the package util-linux");
     let output = String::from_utf8(output.stderr).unwrap();
-    let told = output.lines().find_map(|line| line.strip_prefix("opened "));
-    told.unwrap_or_else(|| panic!("{output}")).to_owned()
+    let error = output.lines().find_map(|line| line.strip_prefix("opened "));
+    error.unwrap_or_else(|| panic!("{output}")).to_owned()
 }
 
 #[tokio::test]
-async fn a_file_that_belongs_to_somebody_else_or_may_only_be_read_is_refused_with_the_cause() {
+async fn a_foreign_or_read_only_file_is_rejected_with_the_cause() {
     use std::os::unix::fs::PermissionsExt;
     let home = SqliteHome::new();
     let mode = |path: &Path, mode| {
@@ -348,22 +349,22 @@ async fn a_file_that_belongs_to_somebody_else_or_may_only_be_read_is_refused_wit
     };
     let folder = home.path().parent().unwrap().to_owned();
     home.close(with_a(&home).await).await;
-    // In a folder that anybody may write, where SQLite could make its other files.
+    // In a world-writable folder, where SQLite could create its other files.
     mode(&folder, 0o777);
-    for (rights, what) in [(0o000, "somebody else's"), (0o444, "read-only")] {
+    for (rights, what) in [(0o000, "another user's"), (0o444, "read-only")] {
         mode(&home.path(), rights);
-        let told = opened_by_nobody(&home.path());
-        assert!(told.contains("Permission denied"), "{what}: {told}");
+        let error = opened_by_nobody(&home.path());
+        assert!(error.contains("Permission denied"), "{what}: {error}");
     }
-    // A folder in which nothing may be made.
+    // A folder in which nothing may be created.
     mode(&folder, 0o555);
-    let told = opened_by_nobody(&folder.join("new.db"));
-    assert!(told.contains("Permission denied"), "{told}");
+    let error = opened_by_nobody(&folder.join("new.db"));
+    assert!(error.contains("Permission denied"), "{error}");
     mode(&folder, 0o755);
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_at_the_start_is_told() {
+async fn a_full_disk_at_startup_is_reported() {
     let Some(disk) = Disk::mounted(256) else {
         return;
     };
@@ -373,7 +374,7 @@ async fn a_disk_that_is_full_at_the_start_is_told() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_process_locks_is_told_after_a_while() {
+async fn a_file_that_another_process_locks_is_reported_after_a_while() {
     let home = SqliteHome::new();
     let mut other = home.connection().await;
     sqlx::raw_sql("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; CREATE TABLE t (x)")
@@ -386,16 +387,16 @@ async fn a_file_that_another_process_locks_is_told_after_a_while() {
     let error = SqliteStore::open_with(options.clone()).await.unwrap_err();
     assert!(matches!(error, OpenError::Schema { .. }), "{error:?}");
     let error = error.to_string();
-    assert!(error.contains("another process has it"), "{error}");
+    assert!(error.contains("another process holds it"), "{error}");
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     let store = SqliteStore::open_with(options).await.unwrap();
     assert!(store.find(&[digest(1)]).await.unwrap().is_none());
 }
 
-/// It will hold what signs events: also where SQLite finds it by a link or by a URI.
+/// It will contain signing states: also if SQLite finds it by a link or by a URI.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_is_made_for_its_owner_alone_however_it_is_named() {
+async fn a_file_is_created_for_its_owner_only_however_it_is_named() {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! SQLite out of order: no connection left, a file that another process holds, a full disk, a file
-//! that is none.
+//! SQLite failures: an exhausted pool, a file that another process holds, a full disk, a file that
+//! is not a database.
 
 use portunus::store::KeyLookup;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ fn options(home: &SqliteHome) -> SqliteConnectOptions {
 }
 
 #[tokio::test]
-async fn an_exhausted_pool_is_no_answer_until_a_connection_comes_back() {
+async fn an_exhausted_pool_is_unavailable_until_a_connection_is_returned() {
     let home = SqliteHome::new();
     with_a(&home).await;
     let pool = SqlitePoolOptions::new()
@@ -40,7 +40,7 @@ async fn an_exhausted_pool_is_no_answer_until_a_connection_comes_back() {
 }
 
 #[tokio::test]
-async fn a_file_that_somebody_else_writes_is_no_answer_after_the_busy_timeout() {
+async fn a_file_written_by_another_process_is_unavailable_after_the_busy_timeout() {
     let home = SqliteHome::new();
     with_a(&home).await;
     let store = SqliteStore::open_with(options(&home).busy_timeout(Duration::from_millis(300)))
@@ -76,7 +76,7 @@ async fn a_file_that_somebody_else_writes_is_no_answer_after_the_busy_timeout() 
 }
 
 #[tokio::test]
-async fn a_full_disk_is_no_answer_and_leaves_what_was_there() {
+async fn a_full_disk_is_unavailable_and_keeps_existing_data() {
     let home = SqliteHome::new();
     home.close(with_a(&home).await).await;
     let pages: u32 = home
@@ -103,7 +103,7 @@ async fn a_full_disk_is_no_answer_and_leaves_what_was_there() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_or_is_no_database_is_refused_with_its_cause() {
+async fn a_file_that_cannot_be_opened_or_is_not_a_database_is_rejected_with_its_cause() {
     let nowhere = SqliteStore::open("/nowhere/at/all/keys.db").await;
     let error = nowhere.unwrap_err().to_string();
     assert!(error.contains("unable to open database file"), "{error}");
@@ -119,7 +119,7 @@ async fn a_file_that_cannot_be_opened_or_is_no_database_is_refused_with_its_caus
 }
 
 #[tokio::test]
-async fn a_pool_on_a_file_without_a_schema_gives_no_answer() {
+async fn a_pool_on_a_file_without_a_schema_is_unavailable() {
     let home = SqliteHome::new();
     drop(home.connection().await);
     let address = format!("sqlite://{}", home.path().display());
@@ -143,7 +143,7 @@ async fn a_file_is_opened_with_a_write_ahead_log() {
 const FILE: &str = "PORTUNUS_SQLX_TEST_FILE";
 const ROUNDS: usize = 20;
 
-/// Not a test: what the next one runs in a process of its own, and kills.
+/// Not a test: the next test runs this in its own process, and kills it.
 #[tokio::test]
 async fn a_process_that_revokes_until_it_is_killed() {
     let Ok(path) = std::env::var(FILE) else {
@@ -168,7 +168,7 @@ async fn a_process_that_revokes_until_it_is_killed() {
             .apply(&WriteBatch::new().update(revoked).change(pin))
             .await
             .unwrap();
-        // One write each, so that a line is there whole or not at all.
+        // A single write each, so that a line is written completely or not at all.
         std::io::Write::write_all(
             &mut std::io::stderr(),
             format!("revoked {name}\n").as_bytes(),
@@ -199,8 +199,8 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
             .map(Result::unwrap);
         let mut done: Vec<String> = Vec::new();
         let mut take = |line: String| done.extend(line.strip_prefix("revoked ").map(str::to_owned));
-        // Not after a time, which a busy machine may need to begin, but after a number; and then at
-        // any moment.
+        // After a number of lines, rather than a time, which a busy machine may need to start; then
+        // at any moment.
         lines.by_ref().take(3 + round % 7).for_each(&mut take);
         child.kill().unwrap();
         lines.for_each(&mut take);

@@ -1,11 +1,11 @@
-//! What the processes and stores on one SQLite file hear of each other.
+//! What the processes and stores on one SQLite file receive from each other.
 
 use portunus::store::UsageStore;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::recording_listener::{Heard, RecordingListener};
+use crate::common::recording_listener::{Received, RecordingListener};
 use crate::common::{
     Home, SqliteHome, acme, at, batch, digest, id, insert, never, record, rehash, rejected, with_a,
 };
@@ -25,21 +25,21 @@ async fn revise(store: &SqliteStore) -> Instant {
 }
 
 #[tokio::test]
-async fn stores_on_one_file_hear_each_other_within_two_looks() {
+async fn stores_on_one_file_receive_changes_within_two_polls() {
     let home = SqliteHome::new();
     let (here, there) = (with_a(&home).await, home.open().await);
     let watches = [here.watch(), there.watch()];
-    let ears = [
+    let listeners = [
         RecordingListener::awake_on(&watches[0]).await,
         RecordingListener::awake_on(&watches[1]).await,
     ];
     let (mut latencies, mut written) = (Vec::new(), Vec::new());
     for round in 0..50_u64 {
         let writer = if round % 2 == 0 { &here } else { &there };
-        ears.iter().for_each(|listener| listener.clear());
+        listeners.iter().for_each(|listener| listener.clear());
         let acknowledged = revise(writer).await;
         written.push(("a".to_owned(), acknowledged));
-        for listener in &ears {
+        for listener in &listeners {
             latencies.push(
                 listener
                     .wait_for_key("a")
@@ -59,14 +59,14 @@ async fn stores_on_one_file_hear_each_other_within_two_looks() {
         latencies[latencies.len() * 99 / 100],
     );
     println!(
-        "100 times a write was heard {p50:?} (p50) and {p99:?} (p99) after it was acknowledged"
+        "100 writes were received {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
     );
     assert!(p99 <= Duration::from_secs(1), "{p99:?}");
     assert!(p50 <= Duration::from_millis(100), "{p50:?}");
 }
 
 #[tokio::test]
-async fn what_changes_no_key_is_not_told() {
+async fn writes_that_change_no_key_are_not_published() {
     let home = SqliteHome::new();
     let (here, there) = (with_a(&home).await, home.open().await);
     let watch = there.watch();
@@ -120,7 +120,7 @@ async fn what_changes_no_key_is_not_told() {
 }
 
 #[tokio::test]
-async fn what_is_published_is_heard_at_once_and_a_new_listener_hears_everything_first() {
+async fn publications_arrive_at_once_and_a_new_listener_receives_everything_first() {
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     let watch = store.watch_every(Duration::ZERO);
@@ -150,7 +150,7 @@ async fn what_is_published_is_heard_at_once_and_a_new_listener_hears_everything_
 #[tokio::test]
 async fn a_file_that_is_locked_for_long_proves_nothing_meanwhile() {
     let home = SqliteHome::new();
-    // Without a write-ahead log, as a host's own pool may be, a writer can keep readers out.
+    // Without a write-ahead log, as on a host's own pool, a writer can block readers.
     let options = SqliteConnectOptions::new()
         .filename(home.path())
         .create_if_missing(true);
@@ -205,9 +205,9 @@ async fn a_file_without_a_schema_proves_nothing() {
 
 const FILE: &str = "PORTUNUS_SQLX_WATCHED_FILE";
 
-/// Not a test: what the next one runs in a process of its own.
+/// Not a test: the next test runs this in its own process.
 #[tokio::test]
-async fn a_process_that_revises_a_key_whenever_it_is_told_to() {
+async fn a_process_that_revises_a_key_on_command() {
     let Ok(path) = std::env::var(FILE) else {
         return;
     };
@@ -220,7 +220,7 @@ async fn a_process_that_revises_a_key_whenever_it_is_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_of_another_process_is_heard() {
+async fn a_write_of_another_process_is_received() {
     let home = SqliteHome::new();
     let store = with_a(&home).await;
     let watch = store.watch();
@@ -228,7 +228,7 @@ async fn a_write_of_another_process_is_heard() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "sqlite_watch::a_process_that_revises_a_key_whenever_it_is_told_to",
+            "sqlite_watch::a_process_that_revises_a_key_on_command",
             "--nocapture",
         ])
         .env(FILE, home.path())
@@ -237,14 +237,14 @@ async fn a_write_of_another_process_is_heard() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = child.stdin.take().unwrap();
+    let mut commands = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap())
         .lines()
         .map(Result::unwrap);
     let mut latencies = Vec::new();
     for _ in 0..20 {
         listener.clear();
-        told.write_all(b"\n").unwrap();
+        commands.write_all(b"\n").unwrap();
         assert!(
             lines.any(|line| line == "revised"),
             "the other process ended"
@@ -261,15 +261,15 @@ async fn a_write_of_another_process_is_heard() {
         let changes = listener
             .all()
             .into_iter()
-            .filter(|(_, heard)| matches!(heard, Heard::Changed(_)))
+            .filter(|(_, received)| matches!(received, Received::Changed(_)))
             .count();
         assert_eq!(changes, 1);
     }
-    drop(told);
+    drop(commands);
     child.wait().unwrap();
     latencies.sort();
     println!(
-        "20 writes of another process were heard after {:?} (p50), {:?} (longest)",
+        "20 writes of another process were received after {:?} (p50), {:?} (longest)",
         latencies[10], latencies[19]
     );
     assert!(latencies[19] <= Duration::from_secs(1));

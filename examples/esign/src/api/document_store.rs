@@ -1,4 +1,4 @@
-//! What the demo's customers keep: lists in memory, apart by tenant and environment.
+//! The demo's documents: lists in memory, separated by tenant and environment.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,26 +7,26 @@ use portunus::key::{Environment, TenantId};
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Principal};
 use serde_json::{Map, Value};
 
-/// No list grows longer.
-const MOST: usize = 1000;
+/// The maximum length of a list.
+const MAX_DOCUMENTS: usize = 1000;
 
-type Shelf = (TenantId, Environment, String);
-type Thing = Map<String, Value>;
+type ListKey = (TenantId, Environment, String);
+type Document = Map<String, Value>;
 
 /// All lists.
 #[derive(Debug, Default)]
 pub(crate) struct DocumentStore {
-    room: Mutex<Room>,
+    lists: Mutex<Lists>,
 }
 
 #[derive(Debug, Default)]
-struct Room {
-    /// How many things were ever made: the number of the newest.
-    made: u64,
-    shelves: HashMap<Shelf, Vec<Thing>>,
+struct Lists {
+    /// How many documents have been created; the number of the newest one.
+    created: u64,
+    by_key: HashMap<ListKey, Vec<Document>>,
 }
 
-fn shelf(caller: &KeyPrincipal, kind: &str) -> Shelf {
+fn list_key(caller: &KeyPrincipal, kind: &str) -> ListKey {
     (
         caller.owner().tenant_id.clone(),
         caller.environment().clone(),
@@ -34,19 +34,20 @@ fn shelf(caller: &KeyPrincipal, kind: &str) -> Shelf {
     )
 }
 
-fn has_id(thing: &Thing, id: &str) -> bool {
-    thing.get("id").and_then(Value::as_str) == Some(id)
+fn has_id(document: &Document, id: &str) -> bool {
+    document.get("id").and_then(Value::as_str) == Some(id)
 }
 
 impl DocumentStore {
-    fn locked(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn all(&self, caller: &KeyPrincipal, kind: &str) -> Vec<Value> {
-        let room = self.locked();
-        room.shelves
-            .get(&shelf(caller, kind))
+        let lists = self.locked();
+        lists
+            .by_key
+            .get(&list_key(caller, kind))
             .into_iter()
             .flatten()
             .cloned()
@@ -58,26 +59,26 @@ impl DocumentStore {
         &self,
         caller: &KeyPrincipal,
         kind: &str,
-        mut thing: Thing,
+        mut document: Document,
     ) -> Result<Value, AuthError> {
-        let mut room = self.locked();
-        room.made += 1;
+        let mut lists = self.locked();
+        lists.created += 1;
         let name = kind
             .rsplit('/')
             .next()
             .unwrap_or(kind)
             .trim_end_matches('s');
-        let id = format!("{name}_{}", room.made);
-        let list = room.shelves.entry(shelf(caller, kind)).or_default();
-        if list.len() == MOST {
+        let id = format!("{name}_{}", lists.created);
+        let list = lists.by_key.entry(list_key(caller, kind)).or_default();
+        if list.len() == MAX_DOCUMENTS {
             return Err(AuthError::with_detail(
                 ErrorCode::Conflict,
-                "This demo keeps no more of these",
+                "The demo stores at most 1000 of these",
             ));
         }
-        thing.insert("id".into(), id.into());
-        list.push(thing.clone());
-        Ok(Value::Object(thing))
+        document.insert("id".into(), id.into());
+        list.push(document.clone());
+        Ok(Value::Object(document))
     }
 
     pub(crate) fn one(
@@ -86,11 +87,11 @@ impl DocumentStore {
         kind: &str,
         id: &str,
     ) -> Result<Value, AuthError> {
-        let room = self.locked();
-        let found = room
-            .shelves
-            .get(&shelf(caller, kind))
-            .and_then(|list| list.iter().find(|thing| has_id(thing, id)));
+        let lists = self.locked();
+        let found = lists
+            .by_key
+            .get(&list_key(caller, kind))
+            .and_then(|list| list.iter().find(|document| has_id(document, id)));
         found
             .cloned()
             .map(Value::Object)
@@ -102,14 +103,14 @@ impl DocumentStore {
         caller: &KeyPrincipal,
         kind: &str,
         id: &str,
-        facts: Thing,
+        changes: Document,
     ) -> Result<Value, AuthError> {
-        let mut room = self.locked();
-        let list = room.shelves.get_mut(&shelf(caller, kind));
-        let found = list.and_then(|list| list.iter_mut().find(|thing| has_id(thing, id)));
-        let thing = found.ok_or_else(|| AuthError::new(ErrorCode::NotFound))?;
-        thing.extend(facts.into_iter().filter(|(name, _)| name != "id"));
-        Ok(Value::Object(thing.clone()))
+        let mut lists = self.locked();
+        let list = lists.by_key.get_mut(&list_key(caller, kind));
+        let found = list.and_then(|list| list.iter_mut().find(|document| has_id(document, id)));
+        let document = found.ok_or_else(|| AuthError::new(ErrorCode::NotFound))?;
+        document.extend(changes.into_iter().filter(|(name, _)| name != "id"));
+        Ok(Value::Object(document.clone()))
     }
 
     pub(crate) fn remove(
@@ -118,11 +119,11 @@ impl DocumentStore {
         kind: &str,
         id: &str,
     ) -> Result<(), AuthError> {
-        let mut room = self.locked();
-        let list = room.shelves.get_mut(&shelf(caller, kind));
+        let mut lists = self.locked();
+        let list = lists.by_key.get_mut(&list_key(caller, kind));
         let removed = list.is_some_and(|list| {
             let before = list.len();
-            list.retain(|thing| !has_id(thing, id));
+            list.retain(|document| !has_id(document, id));
             list.len() < before
         });
         if removed {

@@ -50,7 +50,7 @@ fn account(call: &Call) -> Outcome {
 }
 
 fn page(call: &Call, name: &str) -> Outcome {
-    let items = call.app.shelves.all(&call.caller, name);
+    let items = call.app.documents.all(&call.caller, name);
     let info = json!({ "page": 1, "num_pages": 1, "num_results": items.len(), "page_size": 20 });
     Ok(Reply::Ok(json!({ "list_info": info, name: items })))
 }
@@ -75,7 +75,7 @@ async fn send(call: Call) -> Outcome {
     let facts = facts.as_object().cloned().unwrap_or_default();
     let mut made = call
         .app
-        .shelves
+        .documents
         .add(&call.caller, "signature_requests", facts)?;
     let id = made.get("id").cloned().unwrap_or_default();
     if let Some(facts) = made.as_object_mut() {
@@ -84,13 +84,13 @@ async fn send(call: Call) -> Outcome {
     Ok(Reply::Ok(json!({ "signature_request": made })))
 }
 
-/// An event of now for the caller's account, signed with its primary key.
+/// Returns an event for the caller's account, signed with its primary key at the current time.
 async fn event(call: Call) -> Outcome {
     let asked = call.object()?;
     let Some(Value::String(kind)) = asked.get("event_type") else {
         return Err(AuthError::with_detail(
             ErrorCode::InvalidBody,
-            "event_type: a string",
+            "event_type: must be a string",
         ));
     };
     let event = call
@@ -110,7 +110,8 @@ async fn event(call: Call) -> Outcome {
     Ok(Reply::Ok(json!({ "event": event })))
 }
 
-/// The body's fields, whichever way the official clients send them; files are looked past.
+/// Reads the body's fields in any of the encodings that the official clients use. Files are
+/// ignored.
 async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
     let unreadable =
         || AuthError::with_detail(ErrorCode::InvalidRequest, "The body cannot be read");

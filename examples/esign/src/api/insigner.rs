@@ -85,7 +85,7 @@ fn send(call: &Call) -> Outcome {
         .cloned()
         .unwrap_or_default();
     call.app
-        .shelves
+        .documents
         .change(&call.caller, "documents", call.id(), sent)
         .map(Reply::Ok)
 }

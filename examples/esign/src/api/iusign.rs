@@ -1,4 +1,4 @@
-//! IUSign: envelopes under `/v1`, from plan `standard` on.
+//! IUSign: envelopes under `/v1`, for plan `standard` and higher.
 
 use portunus::Requirement;
 use serde_json::json;
@@ -25,7 +25,9 @@ pub(super) fn routes(standard: &Requirement) -> Vec<Route> {
 }
 
 fn document(call: &Call) -> Outcome {
-    call.app.shelves.one(&call.caller, "envelopes", call.id())?;
+    call.app
+        .documents
+        .one(&call.caller, "envelopes", call.id())?;
     Ok(Reply::Ok(
         json!({ "envelope_id": call.id(), "media_type": "application/pdf", "pages": 0 }),
     ))

@@ -1,5 +1,5 @@
-//! The five APIs: thin handlers over lists in memory, whichever framework serves them. All that
-//! concerns keys is Portunus.
+//! The five APIs: thin handlers over in-memory lists, independent of the framework. Portunus does
+//! everything that concerns keys.
 
 mod allsign;
 mod document_store;
@@ -18,7 +18,7 @@ pub(crate) use route::{Call, Method, Outcome, Reply, Route};
 
 use crate::app::App;
 
-/// The routes of a profile that want a key.
+/// Returns a profile's routes that require a key.
 pub(crate) fn routes(app: &App) -> Vec<Route> {
     let mut routes = match app.profile {
         Profile::AllSign => allsign::routes(),
@@ -35,7 +35,7 @@ pub(crate) fn routes(app: &App) -> Vec<Route> {
     routes
 }
 
-/// What `/healthz` says, without a key.
+/// The body of `/healthz`, which needs no key.
 pub(crate) fn health() -> Value {
     json!({ "status": "ok" })
 }

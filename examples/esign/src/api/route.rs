@@ -1,4 +1,4 @@
-//! A route of an API, whichever framework serves it: what it demands, and how it answers.
+//! A route of an API, independent of the framework: its requirement and its handler.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 
-/// The methods that the APIs have.
+/// The methods that the APIs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
@@ -22,68 +22,68 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// Whether a body is read.
+    /// Whether requests with this method have a body.
     pub(crate) fn has_body(self) -> bool {
         matches!(self, Self::Post | Self::Put | Self::Patch)
     }
 }
 
-/// What a handler says of a request, or why it refuses.
+/// A handler's result.
 pub(crate) type Outcome = Result<Reply, AuthError>;
 
-/// An answer.
+/// A handler's response.
 pub(crate) enum Reply {
     Ok(Value),
     Created(Value),
     NoContent,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type ReplyFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// One method of one path.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) method: Method,
     pub(crate) path: String,
-    pub(crate) demand: Requirement,
-    handler: Arc<dyn Fn(Call) -> Answering + Send + Sync>,
+    pub(crate) requirement: Requirement,
+    handler: Arc<dyn Fn(Call) -> ReplyFuture + Send + Sync>,
 }
 
 impl Route {
-    /// A route whose handler answers at once.
+    /// A route with a synchronous handler.
     pub(super) fn new(
         method: Method,
         path: impl Into<String>,
-        demand: impl Into<Requirement>,
+        requirement: impl Into<Requirement>,
         handler: impl Fn(&Call) -> Outcome + Send + Sync + 'static,
     ) -> Self {
-        Self::later(method, path, demand, move |call| {
+        Self::later(method, path, requirement, move |call| {
             std::future::ready(handler(&call))
         })
     }
 
-    /// A route whose handler must be awaited.
+    /// A route with an asynchronous handler.
     pub(super) fn later<F: Future<Output = Outcome> + Send + 'static>(
         method: Method,
         path: impl Into<String>,
-        demand: impl Into<Requirement>,
+        requirement: impl Into<Requirement>,
         handler: impl Fn(Call) -> F + Send + Sync + 'static,
     ) -> Self {
-        let handler = Arc::new(move |call| Box::pin(handler(call)) as Answering);
+        let handler = Arc::new(move |call| Box::pin(handler(call)) as ReplyFuture);
         Self {
             method,
             path: path.into(),
-            demand: demand.into(),
+            requirement: requirement.into(),
             handler,
         }
     }
 
-    /// What the handler says.
-    pub(crate) fn answer(&self, call: Call) -> Answering {
+    /// Calls the handler.
+    pub(crate) fn answer(&self, call: Call) -> ReplyFuture {
         (self.handler)(call)
     }
 
-    /// Whether the path has parts that vary.
+    /// Whether the path has parameters.
     pub(crate) fn has_segments(&self) -> bool {
         self.path.contains('{')
     }
@@ -99,21 +99,21 @@ macro_rules! methods {
     ($($name:ident $method:ident),*) => {$(
         pub(super) fn $name(
             path: impl Into<String>,
-            demand: impl Into<Requirement>,
+            requirement: impl Into<Requirement>,
             handler: impl Fn(&Call) -> Outcome + Send + Sync + 'static,
         ) -> Route {
-            Route::new(Method::$method, path, demand, handler)
+            Route::new(Method::$method, path, requirement, handler)
         }
     )*};
 }
 
 methods! { get Get, post Post, put Put, patch Patch, delete Delete }
 
-/// An admitted request, as far as handlers look at it.
+/// The parts of an authenticated request that handlers use.
 pub(crate) struct Call {
     pub(crate) app: App,
     pub(crate) caller: KeyPrincipal,
-    /// The parts of the path that vary, decoded, in their order.
+    /// The path's parameters, decoded, in order.
     pub(crate) segments: Vec<String>,
     /// The body's media type.
     pub(crate) media: String,
@@ -121,12 +121,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The last part of the path that varies.
+    /// The path's last parameter.
     pub(super) fn id(&self) -> &str {
         self.segments.last().map_or("", String::as_str)
     }
 
-    /// The body, a JSON object; nothing counts as an empty one.
+    /// Parses the body as a JSON object. An empty body counts as an empty object.
     pub(super) fn object(&self) -> Result<Map<String, Value>, AuthError> {
         if self.body.trim_ascii().is_empty() {
             return Ok(Map::new());
@@ -136,39 +136,39 @@ impl Call {
         })
     }
 
-    /// All things of one kind that this caller's tenant has in this environment.
+    /// Lists all documents of one kind of the caller's tenant and environment.
     pub(super) fn list(&self, kind: &str) -> Outcome {
         Ok(Reply::Ok(
-            json!({ kind: self.app.shelves.all(&self.caller, kind) }),
+            json!({ kind: self.app.documents.all(&self.caller, kind) }),
         ))
     }
 
     pub(super) fn create(&self, kind: &str) -> Outcome {
-        let thing = self.object()?;
+        let document = self.object()?;
         self.app
-            .shelves
-            .add(&self.caller, kind, thing)
+            .documents
+            .add(&self.caller, kind, document)
             .map(Reply::Created)
     }
 
     pub(super) fn show(&self, kind: &str) -> Outcome {
         self.app
-            .shelves
+            .documents
             .one(&self.caller, kind, self.id())
             .map(Reply::Ok)
     }
 
     pub(super) fn change(&self, kind: &str) -> Outcome {
-        let facts = self.object()?;
+        let changes = self.object()?;
         self.app
-            .shelves
-            .change(&self.caller, kind, self.id(), facts)
+            .documents
+            .change(&self.caller, kind, self.id(), changes)
             .map(Reply::Ok)
     }
 
     pub(super) fn remove(&self, kind: &str) -> Outcome {
         self.app
-            .shelves
+            .documents
             .remove(&self.caller, kind, self.id())
             .map(|()| Reply::NoContent)
     }

@@ -9,7 +9,7 @@ use super::{Call, Outcome, Reply, Route};
 use crate::operators::WORKSPACES;
 
 pub(super) fn routes() -> Vec<Route> {
-    // Writing needs full access, which every requirement asks for by the method.
+    // Writing needs full access; every requirement derives that from the method.
     let reaches = || Requirement::workspace(WorkspaceOf::parameter("ws"));
     let mut routes = Vec::new();
     for kind in ["signature_requests", "templates", "electronic_seals"] {
@@ -20,14 +20,16 @@ pub(super) fn routes() -> Vec<Route> {
         routes.extend([
             get(&all, reaches(), move |call| list(call, kind)),
             post(&all, reaches(), move |call| {
-                call.create(&shelf(call, kind)?)
+                call.create(&list_name(call, kind)?)
             }),
-            get(&one, reaches(), move |call| call.show(&shelf(call, kind)?)),
+            get(&one, reaches(), move |call| {
+                call.show(&list_name(call, kind)?)
+            }),
             patch(&one, reaches(), move |call| {
-                call.change(&shelf(call, kind)?)
+                call.change(&list_name(call, kind)?)
             }),
             delete(&one, reaches(), move |call| {
-                call.remove(&shelf(call, kind)?)
+                call.remove(&list_name(call, kind)?)
             }),
         ]);
     }
@@ -44,8 +46,9 @@ pub(super) fn routes() -> Vec<Route> {
     routes
 }
 
-/// The list of a kind in the path's workspace, if there is such a workspace.
-fn shelf(call: &Call, kind: &str) -> Result<String, AuthError> {
+/// Returns the name of the list of a kind in the path's workspace, or 404 if the workspace is
+/// unknown.
+fn list_name(call: &Call, kind: &str) -> Result<String, AuthError> {
     let workspace = call.segments.first().map_or("", String::as_str);
     let known = WORKSPACES.contains(&workspace);
     known
@@ -54,9 +57,9 @@ fn shelf(call: &Call, kind: &str) -> Result<String, AuthError> {
 }
 
 fn list(call: &Call, kind: &str) -> Outcome {
-    let shelf = shelf(call, kind)?;
+    let list_name = list_name(call, kind)?;
     Ok(Reply::Ok(
-        json!({ "data": call.app.shelves.all(&call.caller, &shelf) }),
+        json!({ "data": call.app.documents.all(&call.caller, &list_name) }),
     ))
 }
 
@@ -64,7 +67,7 @@ fn workspaces(call: &Call) -> Outcome {
     let reached = WORKSPACES.iter().filter(|ws| call.caller.reaches(ws));
     let mut reached: Vec<_> = reached.map(|ws| json!({ "id": ws })).collect();
     if call.caller.workspaces().is_none() {
-        reached.extend(call.app.shelves.all(&call.caller, "workspaces"));
+        reached.extend(call.app.documents.all(&call.caller, "workspaces"));
     }
     Ok(Reply::Ok(json!({ "data": reached })))
 }
@@ -72,6 +75,6 @@ fn workspaces(call: &Call) -> Outcome {
 fn users(call: &Call) -> Outcome {
     let own = call.app.directory.of_tenant(&call.caller.owner().tenant_id);
     let mut users: Vec<_> = own.into_iter().map(|user| json!(user)).collect();
-    users.extend(call.app.shelves.all(&call.caller, "users"));
+    users.extend(call.app.documents.all(&call.caller, "users"));
     Ok(Reply::Ok(json!({ "data": users })))
 }

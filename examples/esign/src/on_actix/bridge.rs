@@ -1,5 +1,5 @@
-//! From actix-web to the axum router of the management API, in this process: requests and answers
-//! as they are.
+//! Forwards requests from actix-web to the axum router of the management API, in process and
+//! unchanged.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -32,12 +32,12 @@ pub(super) async fn call(
         return HttpResponse::BadRequest().finish();
     };
     let mut answer = pin!(router.oneshot(forwarded));
-    // In one step with the server: it gives up a request whose chunks are broken in the step in which
-    // it sees that, and takes no later answer.
+    // The body is fed from the same poll as the response: actix-web drops a request with malformed
+    // chunks in the poll in which it detects them, and accepts no later response.
     let answer = poll_fn(|context| {
         loop {
             let polled = answer.as_mut().poll(context);
-            if polled.is_ready() || !feed.gives(context) {
+            if polled.is_ready() || !feed.forward_next(context) {
                 return polled;
             }
         }
@@ -49,7 +49,7 @@ pub(super) async fn call(
     };
     let status =
         StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // No length of zero: the length of 304 is that of the answer it stands for (RFC 9110 §8.6).
+    // No `Content-Length: 0`: for a 304 it would be that of the 200 response (RFC 9110 §8.6).
     let mut response = match status {
         StatusCode::NOT_MODIFIED => {
             HttpResponse::with_body(status, NoBody::new()).map_into_boxed_body()
@@ -61,7 +61,7 @@ pub(super) async fn call(
             HeaderName::from_bytes(name.as_str().as_bytes()),
             HeaderValue::from_bytes(value.as_bytes()),
         );
-        // The server counts the bytes itself.
+        // actix-web sets the content length itself.
         if let (Ok(name), Ok(value)) = (name, value)
             && name != CONTENT_LENGTH
         {
@@ -73,46 +73,47 @@ pub(super) async fn call(
 
 type Chunk = Result<Bytes, String>;
 
-/// The body as it comes, to whom a payload cannot be given: it stays on its thread. Whoever is
-/// refused without it is refused before it is read.
+/// Streams the request's body through a channel, because actix-web's payload must stay on its
+/// thread. A request that is refused without its body is refused before the body is read.
 struct Feed {
     payload: web::Payload,
-    /// Absent once all has been read.
-    taker: Option<mpsc::Sender<Chunk>>,
+    /// `None` once the body has been read completely.
+    sender: Option<mpsc::Sender<Chunk>>,
 }
 
 impl Feed {
     fn new(payload: web::Payload) -> (Self, Body) {
         let (sender, receiver) = mpsc::channel(1);
-        let taker = Some(sender);
+        let sender = Some(sender);
         let body = stream::unfold(receiver, |mut receiver| async {
             Some((receiver.recv().await?, receiver))
         });
-        (Self { payload, taker }, Body::from_stream(body))
+        (Self { payload, sender }, Body::from_stream(body))
     }
 
-    /// Gives the next chunk, or the end, to whoever has taken the last one; whether there was any.
-    fn gives(&mut self, context: &mut Context<'_>) -> bool {
-        let waits = |taker: &&mpsc::Sender<_>| taker.capacity() > 0 && !taker.is_closed();
-        let Some(taker) = self.taker.as_ref().filter(waits) else {
+    /// Forwards the next chunk, or the end of the body, if the receiver has taken the previous one.
+    /// Returns whether there was anything to forward.
+    fn forward_next(&mut self, context: &mut Context<'_>) -> bool {
+        let waits = |sender: &&mpsc::Sender<_>| sender.capacity() > 0 && !sender.is_closed();
+        let Some(sender) = self.sender.as_ref().filter(waits) else {
             return false;
         };
         match self.payload.poll_next_unpin(context) {
             Poll::Pending => return false,
             Poll::Ready(Some(chunk)) => {
-                let _ = taker.try_send(chunk.map_err(|error| error.to_string()));
+                let _ = sender.try_send(chunk.map_err(|error| error.to_string()));
             }
-            Poll::Ready(None) => self.taker = None,
+            Poll::Ready(None) => self.sender = None,
         }
         true
     }
 }
 
-/// The same request in the types of `http` 1.
+/// Converts a request to the types of `http` 1.
 fn forwarded(request: &HttpRequest, tls: Option<TlsVersion>, body: Body) -> Option<Request<Body>> {
     let mut forwarded = Request::new(body);
     let method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;
-    // The server leaves the body out of the answer.
+    // actix-web omits the body of the response.
     *forwarded.method_mut() = if method == Method::HEAD {
         Method::GET
     } else {

@@ -1,4 +1,4 @@
-//! How a connection to actix-web's server begins, and how long it stays without a request.
+//! Accepts connections for actix-web's server and closes those that stay idle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,17 +18,17 @@ use crate::activity::Activity;
 use crate::limits::{HANDSHAKE, HEAD, IDLE};
 use crate::lingering::Lingering;
 
-/// How HTTP/2 without TLS begins (RFC 9113 §3.4).
+/// The connection preface of HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Accepted = (Connection, Protocol, Option<SocketAddr>);
 
-/// A connection that speaks HTTP, and in which version: by its first bytes, or by TLS. Whoever sends
-/// nothing is not waited for, and not at all once the server is told to stop.
+/// Accepts a connection and determines the version of HTTP, by its first bytes or by ALPN. Times
+/// out if the client sends nothing, and returns at once when the server shuts down.
 pub(super) async fn accept(
     mut stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    told_to_stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<Accepted, DispatchError> {
     let peer = stream.peer_addr().ok();
     let (stream, protocol) = if let Some(acceptor) = tls {
@@ -42,7 +42,7 @@ pub(super) async fn accept(
     } else {
         let first = tokio::select! {
             first = timeout(HEAD, first_bytes(&mut stream)) => first.map_err(|_| late())??,
-            () = told_to_stop => return Err(late()),
+            () = shutdown => return Err(late()),
         };
         let protocol = match first == PREFACE {
             true => Protocol::Http2,
@@ -57,7 +57,8 @@ fn late() -> DispatchError {
     DispatchError::SlowRequestTimeout
 }
 
-/// As many as it takes to tell HTTP/2 from HTTP/1.1; none where the client ends the connection.
+/// Reads as many bytes as needed to tell HTTP/2 from HTTP/1.1, or fewer if the client closes the
+/// connection.
 async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(PREFACE.len());
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
@@ -69,13 +70,13 @@ async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// A connection that ends where the next request does not come in time: actix-web's server limits
-/// the first head only, and reads a chunked body that nobody wants for as long as it comes.
+/// A connection that times out if the next request does not arrive in time. actix-web's server
+/// limits only the first head, and reads an unwanted chunked body without a time limit.
 pub(super) struct Connection {
     stream: Lingering,
     pub(super) activity: Arc<Activity>,
     protocol: Protocol,
-    /// Until when it is, and how many requests had begun by then.
+    /// The idle timer, and how many requests had begun when it was started.
     waiting: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
@@ -89,14 +90,14 @@ impl Connection {
         }
     }
 
-    fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
+    fn has_timed_out(&mut self, context: &mut Context<'_>) -> bool {
         let begun = self.activity.begun();
-        let (patience, is_limited) = match self.protocol {
+        let (patience, applies) = match self.protocol {
             Protocol::Http2 => (IDLE, true),
-            // The server's own limit holds for the first head, and has an answer (408).
+            // The server itself limits the first head and answers 408.
             _ => (HEAD, begun > 0),
         };
-        if !is_limited || !self.activity.is_idle() {
+        if !applies || !self.activity.is_idle() {
             self.waiting = None;
             return false;
         }
@@ -115,7 +116,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_given_up(context) {
+        if self.has_timed_out(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
@@ -132,8 +133,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // After an answer the server does not read until more comes: it is to wake up for the limit.
-        if self.is_given_up(context) {
+        // After a response, the server is not polled to read until more input arrives. Checking
+        // here too registers the timer, so that the task wakes up for the timeout.
+        if self.has_timed_out(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_flush(context)

@@ -1,5 +1,5 @@
-//! CORS around actix-web's routes, as `crate::cors` has it around axum's: preflights are answered
-//! here, and a plain `OPTIONS` is a request like any other.
+//! CORS for actix-web's routes, with the behavior of `crate::cors`: answers preflights; a plain
+//! `OPTIONS` is a request like any other.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use portunus_admin::Origin;
 
 use crate::cors::{is_management, is_trusted};
 
-/// What CORS says about one request, beside the answer to a preflight.
+/// The CORS response fields for one request.
 struct Sharing {
-    /// The origin that may read the answer, if any.
+    /// The origin that may read the response, if any.
     allowed: Option<HeaderValue>,
     exposed: HeaderValue,
     varies: HeaderValue,
@@ -37,12 +37,12 @@ pub(super) async fn outermost<B: MessageBody>(
     // A preflight has these two fields (Fetch §4.8).
     if options && asked.contains_key(ORIGIN) && asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         let mut response = HttpResponse::NoContent().finish();
-        for (said, answered) in [
+        for (requested, allowed) in [
             (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
             (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
         ] {
-            if let Some(value) = asked.get(said) {
-                response.headers_mut().insert(answered, value.clone());
+            if let Some(value) = asked.get(requested) {
+                response.headers_mut().insert(allowed, value.clone());
             }
         }
         response

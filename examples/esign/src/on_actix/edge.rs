@@ -1,5 +1,5 @@
-//! What is around all routes: what the connection knows of its requests, what HTTP/2 does not limit
-//! by itself, and where a body ends whose head asks for another protocol.
+//! Middleware around all routes: tracks the connection's requests, enforces limits that actix-web
+//! lacks for HTTP/2, and bounds the body of requests that ask for a protocol upgrade.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use crate::activity::{Activity, InFlight};
 use crate::limits::{FIELDS, HEAD_BYTES, LINGER, LINGER_BYTES};
 
-/// The same limits for HTTP/2 as for HTTP/1.1, and as on axum: of heads, and of what is read of a
-/// body that nobody wants.
+/// Applies the same limits to HTTP/2 as to HTTP/1.1, and the same as on axum, to request heads and
+/// to the rest of unread bodies.
 pub(super) async fn answer<B: MessageBody>(
     mut request: ServiceRequest,
     next: Next<B>,
@@ -29,10 +29,10 @@ pub(super) async fn answer<B: MessageBody>(
     let activity = request.request().conn_data::<Arc<Activity>>();
     let _in_flight = activity.map(InFlight::begin);
     if request.version() != Version::HTTP_2 {
-        if is_taken_for_a_websocket(&request) {
+        if is_websocket_upgrade(&request) {
             let left = length(&request);
             let inner = Some(request.take_payload());
-            let payload = Box::pin(Bounded { inner, left });
+            let payload = Box::pin(FixedLength { inner, left });
             request.set_payload(Payload::Stream { payload });
         }
         return Ok(next.call(request).await?.map_into_left_body());
@@ -40,7 +40,7 @@ pub(super) async fn answer<B: MessageBody>(
     let (unread, rest) = oneshot::channel();
     let inner = Some(request.take_payload());
     let unread = Some(unread);
-    let payload = Box::pin(Asked { inner, unread });
+    let payload = Box::pin(RequestBody { inner, unread });
     request.set_payload(Payload::Stream { payload });
     actix_web::rt::spawn(async move {
         if let Ok(rest) = rest.await {
@@ -54,9 +54,10 @@ pub(super) async fn answer<B: MessageBody>(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// The server hands over all that follows such a head as its body, whatever its length is, and then
-/// closes the connection. Nobody here speaks that protocol.
-fn is_taken_for_a_websocket(request: &ServiceRequest) -> bool {
+/// Whether actix-web treats a request as a WebSocket upgrade. It then passes everything after the
+/// head as the body, regardless of `Content-Length`, and closes the connection afterwards. The demo
+/// does not use WebSockets.
+fn is_websocket_upgrade(request: &ServiceRequest) -> bool {
     let has = |name: &HeaderName, text: &[u8]| {
         let mut lines = request.headers().get_all(name);
         lines.any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(text))
@@ -70,13 +71,13 @@ fn length(request: &ServiceRequest) -> usize {
     length.unwrap_or(0)
 }
 
-/// So many bytes of a body that goes on.
-struct Bounded {
+/// The first `left` bytes of a body that may continue past its declared length.
+struct FixedLength {
     inner: Option<Payload>,
     left: usize,
 }
 
-impl Stream for Bounded {
+impl Stream for FixedLength {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -91,7 +92,7 @@ impl Stream for Bounded {
                 Some(Ok(bytes))
             }
             Some(Err(error)) => Some(Err(error)),
-            // It ends too soon.
+            // The body ended before its declared length.
             None => Some(Err(PayloadError::Incomplete(None))),
         };
         if !matches!(polled, Some(Ok(_))) {
@@ -101,7 +102,8 @@ impl Stream for Bounded {
     }
 }
 
-/// A field takes the bytes of its name and value, and 32 (RFC 9113 §6.5.2).
+/// Whether the head exceeds the limits. A field counts the bytes of its name and value plus 32
+/// (RFC 9113 §6.5.2).
 fn is_too_large(request: &ServiceRequest) -> bool {
     let fields = request.headers();
     let sizes = fields
@@ -112,14 +114,14 @@ fn is_too_large(request: &ServiceRequest) -> bool {
     fields.len() > FIELDS || sizes.sum::<usize>() + target > HEAD_BYTES as usize
 }
 
-/// The body of a request: what is left of it outlives whoever drops it. A stream that ends before
-/// its body has ended is reset, and there are clients that give up the answer then.
-struct Asked {
+/// The body of a request. When it is dropped, the unread rest is passed on to be drained: HTTP/2
+/// resets a stream that ends before its request body, and some clients then discard the response.
+struct RequestBody {
     inner: Option<Payload>,
     unread: Option<oneshot::Sender<Payload>>,
 }
 
-impl Stream for Asked {
+impl Stream for RequestBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -134,7 +136,7 @@ impl Stream for Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if let (Some(rest), Some(unread)) = (self.inner.take(), self.unread.take()) {
             let _ = unread.send(rest);

@@ -1,5 +1,5 @@
-//! The APIs' routes, served by actix-web with the same answers; operators' calls go to the axum
-//! router behind it.
+//! The APIs' routes, served by actix-web with the same responses as axum. Calls by operators are
+//! forwarded to the axum router.
 
 mod bridge;
 mod connection;
@@ -32,20 +32,20 @@ use crate::api::{self, Call, Method, Reply, Route};
 use crate::app::App;
 use crate::limits::HEAD;
 
-/// The longest body that is read, in bytes: axum's limit.
+/// The maximum length of a request body in bytes. Same as axum's default limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
 
-/// A server of all routes on this listener, which ends within so many seconds of being told to
-/// stop.
+/// Builds a server of all routes on a listener. On shutdown, requests in flight have `drain`
+/// seconds to complete.
 pub(crate) fn server(
     app: &App,
     listener: TcpListener,
     tls: Option<ServerConfig>,
     drain: u64,
 ) -> io::Result<Server> {
-    // The configuration offers no other version.
+    // The TLS configuration offers only this version.
     let version = tls.is_some().then_some(TlsVersion::V1_3);
-    // Made once: all workers share its limits and caches.
+    // Built once, so that all workers share its limits and caches.
     let auth = Auth::new(app.authenticator.clone()).tls(move |_| version);
     let routes: Vec<_> = api::routes(app).into_iter().map(Arc::new).collect();
     let management = app.management().with_state(app.clone());
@@ -61,7 +61,7 @@ pub(crate) fn server(
             move |request, payload| bridge::call(management.clone(), version, request, payload);
         let mut site = ActixApp::new();
         for path in ["/admin", "/admin/{rest:.*}", "/demo/users/{id}"] {
-            let behind = web::resource(path).guard(as_it_stands(path.into()));
+            let behind = web::resource(path).guard(literal_path(path.into()));
             site = site.service(behind.to(bridge.clone()));
         }
         let health = || std::future::ready(json(StatusCode::OK, &api::health()));
@@ -77,7 +77,7 @@ pub(crate) fn server(
     let server = Server::build().disable_signals().shutdown_timeout(drain);
     let stopping = server.graceful_shutdown_signal();
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-    // What `HttpServer` does, but for how a connection begins and ends.
+    // The same as `HttpServer`, except for how a connection is accepted and closed.
     let server = server.listen("esign", listener, move || {
         let serve = serve().into_factory();
         let serve = serve.map_err(|error: actix_web::Error| error.error_response());
@@ -89,7 +89,7 @@ pub(crate) fn server(
             })
             .keep_alive(HEAD)
             .client_request_timeout(HEAD)
-            // The connection itself lingers, where there is something to linger for.
+            // The connection lingers by itself (`Lingering`).
             .client_disconnect_timeout(Duration::ZERO)
             .on_connect_ext(|connection: &connection::Connection, data| {
                 data.insert(Arc::clone(&connection.activity));
@@ -118,12 +118,12 @@ fn add(router: ProtectedRouter, app: &App, route: &Arc<Route>) -> ProtectedRoute
         Method::Patch => patch(answer),
         Method::Delete => delete(answer),
     };
-    router.route(&route.path, handler.require(route.demand.clone()))
+    router.route(&route.path, handler.require(route.requirement.clone()))
 }
 
-/// As axum's router has it: a path that is percent-encoded where the pattern is literal is another
-/// path.
-fn as_it_stands(pattern: String) -> impl guard::Guard {
+/// Guard with the behavior of axum's router: a path that is percent-encoded where the pattern is
+/// literal does not match.
+fn literal_path(pattern: String) -> impl guard::Guard {
     guard::fn_guard(move |context| {
         let (path, pattern) = (context.head().uri.path().split('/'), pattern.split('/'));
         path.zip(pattern)
@@ -131,7 +131,7 @@ fn as_it_stands(pattern: String) -> impl guard::Guard {
     })
 }
 
-/// Reads what the handler looks at, and gives its answer.
+/// Reads the request's parameters and body, and calls the handler.
 async fn answer(
     route: Arc<Route>,
     app: App,
@@ -179,7 +179,7 @@ fn json(status: StatusCode, body: &Value) -> HttpResponse {
         .body(body.to_string())
 }
 
-/// The whole body, or the refusal of one that is too long or breaks off.
+/// Reads the whole body. Returns the error response if it is too long or incomplete.
 async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, HttpResponse> {
     let refusal = |status: StatusCode, why: &str| {
         let text = format!("Failed to buffer the request body: {why}");
@@ -199,7 +199,7 @@ async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Htt
         .to_bytes_limited(LONGEST_BODY)
         .await
         .map_err(|_| too_long())?;
-    // As axum has it, whatever broke off or cannot be parsed.
+    // The same text as axum's, for incomplete and malformed bodies alike.
     let broken = "error reading a body from connection";
     read.map_err(|_| refusal(StatusCode::BAD_REQUEST, broken))
 }

@@ -1,11 +1,11 @@
-//! What comes before all routes and after all answers: requests that no server may take, and bodies
-//! that nobody has read.
+//! Checks before all routes and cleanup after all responses: rejects requests that a server must
+//! not accept, and drains bodies that no handler has read.
 //!
-//! A client that sends its whole body before it reads would never see its refusal: a server that
-//! closes while bytes arrive resets the connection. So the rest is read for a while, and
-//! `Connection: close` announces what follows (RFC 9112 §9.6). HTTP/2 ends the stream alone, after
-//! the answer (RFC 9113 §8.1), yet there are clients that give up an answer whose stream is reset
-//! while they send: so the rest is read there, too.
+//! A client that sends its whole body before it reads would never see an early refusal, because a
+//! server that closes while bytes arrive resets the connection. So the rest of the body is read for
+//! a limited time, and `Connection: close` announces that the connection ends (RFC 9112 §9.6).
+//! HTTP/2 resets only the stream, after the response (RFC 9113 §8.1), but some clients discard a
+//! response if the stream is reset while they send, so the rest is read there too.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use tower::ServiceExt;
 use crate::activity::InFlight;
 use crate::limits::{FIELDS, LINGER, LINGER_BYTES};
 
-/// A rest of so many bytes is read without closing the connection.
+/// Up to this many unread bytes are drained without closing the connection.
 const SHORT: u64 = 64 * 1024;
 
 pub(super) async fn answer(
@@ -35,15 +35,15 @@ pub(super) async fn answer(
     request: Request,
     in_flight: InFlight,
 ) -> Result<Response, Infallible> {
-    // HTTP/2 ends one stream without harm to the others.
+    // HTTP/2 can end one stream without affecting the others.
     let http_1 = request.version() < Version::HTTP_2;
-    // Whoever waits to be asked for the body may send it or not, nobody knows.
+    // A client that waits for `100 Continue` may or may not send its body after the final response.
     let expects = request.headers().contains_key(EXPECT);
     let refusal = refusal(&request);
     let unread = Unread::default();
     let body = unread.clone();
     let request = request.map(|inner| {
-        Body::new(Asked {
+        Body::new(RequestBody {
             inner,
             unread: body,
             ended: false,
@@ -64,21 +64,21 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    // What comes on a connection that closes is read behind it: see `Lingering`.
+    // On a connection that closes, `Lingering` reads the rest.
     let rest = rest.filter(|_| !closes);
     Ok(response.map(|inner| {
-        Body::new(Answered {
+        Body::new(ResponseBody {
             inner,
-            _rest: Rest(rest),
+            _rest: UnreadRest(rest),
             _in_flight: in_flight,
         })
     }))
 }
 
-/// What actix-web's server refuses and hyper leaves to others: no `Host` or several (RFC 9112
-/// §3.2), codings of the whole message besides chunks (§6.1), bytes in the target that no URI has
-/// (RFC 3986 §2), a `POST` of HTTP/1.0 whose end is unknown (RFC 1945 §7.2.2). And more fields than
-/// HTTP/1.1 has place for.
+/// Rejects requests that actix-web's server refuses and hyper accepts: a missing or repeated `Host`
+/// (RFC 9112 §3.2), transfer codings other than chunked (§6.1), bytes in the target that are not
+/// allowed in a URI (RFC 3986 §2), and a `POST` of HTTP/1.0 without a length (RFC 1945 §7.2.2).
+/// Also rejects heads with more fields than are accepted over HTTP/1.1.
 fn refusal(request: &Request) -> Option<StatusCode> {
     let (version, target) = (request.version(), request.uri().path_and_query());
     let fields = request.headers();
@@ -106,18 +106,18 @@ fn refusal(request: &Request) -> Option<StatusCode> {
     }
 }
 
-/// What was left of a request's body when nobody wanted more of it.
+/// The rest of a request's body that the handler did not read.
 type Unread = Arc<Mutex<Option<Body>>>;
 
-/// The body of a request: what is left of it outlives whoever drops it.
-struct Asked {
+/// The body of a request. When it is dropped, the unread rest is kept in `unread`.
+struct RequestBody {
     inner: Body,
     unread: Unread,
-    /// Whether it was read to its end: of chunks, the server does not say so itself.
+    /// Whether the body was read to its end. hyper does not report this for chunked bodies.
     ended: bool,
 }
 
-impl Drop for Asked {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if !self.ended && !self.inner.is_end_stream() {
             let rest = std::mem::take(&mut self.inner);
@@ -126,7 +126,7 @@ impl Drop for Asked {
     }
 }
 
-impl HttpBody for Asked {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -148,14 +148,14 @@ impl HttpBody for Asked {
     }
 }
 
-/// The body of an answer: what is left of the request's is read when this has been sent.
-struct Answered {
+/// The body of a response. When it has been sent, the rest of the request's body is drained.
+struct ResponseBody {
     inner: Body,
-    _rest: Rest,
+    _rest: UnreadRest,
     _in_flight: InFlight,
 }
 
-impl HttpBody for Answered {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -175,13 +175,13 @@ impl HttpBody for Answered {
     }
 }
 
-/// Not read before the answer is on its way: reading would ask for a body that is not wanted
-/// (`100 Continue`).
-struct Rest(Option<Body>);
+/// The unread rest of a request's body, drained on drop. It must not be read before the response is
+/// sent, because reading would send `100 Continue` and so ask for an unwanted body.
+struct UnreadRest(Option<Body>);
 
-impl Drop for Rest {
+impl Drop for UnreadRest {
     fn drop(&mut self) {
-        // While the process ends there is no runtime any more.
+        // There is no runtime any more while the process exits.
         if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(timeout(LINGER, drain(rest)));
         }

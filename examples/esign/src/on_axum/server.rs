@@ -1,8 +1,8 @@
-//! hyper's server with the limits that `axum::serve` does not set: how long a head may take, how
-//! large it may be, how long a connection may idle.
+//! hyper's server with limits that `axum::serve` does not set: the time and size of a request head,
+//! and the idle time of a connection.
 //!
-//! How long a body may take is the handler's matter: it knows what it waits for. Here a handler
-//! reads 2 MiB at most.
+//! The time limit of a body is left to the handler, which knows what it expects. The demo's
+//! handlers read at most 2 MiB.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,17 +30,17 @@ use crate::limits::{FIELDS, HEAD, HEAD_BYTES, IDLE};
 use crate::lingering::{Lingering, Stream};
 use crate::tls::Peer;
 
-/// Serves until it is told to stop, and then until the last request is answered.
+/// Serves until `shutdown` completes, and then until the last request is answered.
 pub(crate) async fn serve(
     mut listener: impl Listener<Addr = SocketAddr, Io: Stream>,
     tls: Option<TlsVersion>,
     routes: Router,
-    told_to_stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let server = Arc::new(server());
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut told_to_stop = pin!(told_to_stop);
+    let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             (stream, address) = listener.accept() => {
@@ -50,7 +50,7 @@ pub(crate) async fn serve(
                 connections.spawn(connection(server, stream, peer, routes, stopped.clone()));
             }
             Some(_) = connections.join_next() => {}
-            () = &mut told_to_stop => break,
+            () = &mut shutdown => break,
         }
     }
     drop(listener);
@@ -66,12 +66,12 @@ fn server() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(FIELDS)
-        // Who has sent all, and says so, is answered.
+        // A client that has closed its write half after its request still gets the response.
         .half_close(true)
         .max_buf_size(HEAD_BYTES as usize)
         .http2()
         .timer(TokioTimer::new())
-        // Whoever is gone without a word is found out.
+        // Detects clients that have disappeared without closing the connection.
         .keep_alive_interval(IDLE)
         .max_header_list_size(HEAD_BYTES);
     server
@@ -106,8 +106,8 @@ async fn connection(
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            // hyper's own timer begins when it knows the version of HTTP, and ends with HTTP/1.1:
-            // this one counts from the first byte, and also for HTTP/2.
+            // hyper's own timer starts only after the version of HTTP is known, and only covers
+            // HTTP/1.1. This one starts with the connection and also covers HTTP/2.
             () = sleep(patience) => {
                 let idle = activity.is_idle() && activity.begun() == begun;
                 if !idle {

@@ -1,7 +1,7 @@
-//! HTTP/1.1 by hand: calls as the bytes they are, answers as the bytes that came.
+//! A minimal HTTP/1.1 client: requests and responses as raw bytes.
 //!
-//! It can send what no client library lets through (repeated fields, odd bytes), and takes nothing
-//! for granted in what it reads: lengths must agree with bodies.
+//! It can send what client libraries reject (repeated fields, unusual bytes), and checks what it
+//! reads: lengths must match bodies.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -40,13 +40,13 @@ impl Call {
         Self::new("POST", target).body("")
     }
 
-    /// The same call with this before its target.
+    /// Prepends a path to the target.
     pub(crate) fn under(mut self, prefix: &str) -> Self {
         self.target.insert_str(0, prefix);
         self
     }
 
-    /// One more field line, with these bytes as its value.
+    /// Adds a field line with these bytes as its value.
     pub(crate) fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.fields.push((name.to_owned(), value.as_ref().to_vec()));
         self
@@ -60,7 +60,7 @@ impl Call {
         self.authorization(format!("Bearer {key}"))
     }
 
-    /// Basic with the encoding of these bytes: `key:` for a key.
+    /// Adds Basic credentials with the encoding of these bytes: `key:` for a key.
     pub(crate) fn basic(self, pair: impl AsRef<[u8]>) -> Self {
         self.authorization(format!("Basic {}", STANDARD.encode(pair)))
     }
@@ -75,7 +75,7 @@ impl Call {
             .body(body.to_string())
     }
 
-    /// The same call, with its content said to be JSON unless something else was said.
+    /// Adds a JSON media type, unless another one is set.
     pub(crate) fn typed(self) -> Self {
         let said = |(name, _): &(String, _)| name.eq_ignore_ascii_case("Content-Type");
         match self.body.as_deref() {
@@ -86,7 +86,7 @@ impl Call {
         }
     }
 
-    /// As it goes over the wire, alone on its connection.
+    /// Returns the bytes of the request, for a connection of its own.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!(
             "{} {} HTTP/1.1\r\nConnection: close\r\n",
@@ -115,13 +115,13 @@ impl Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Names in lower case, sorted; the lines of one name in their order.
+    /// Names in lower case, sorted; lines of one name in their order.
     pub(crate) all: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    /// The values of all lines of a field.
+    /// Returns the values of all lines of a field.
     pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
         self.all
             .iter()
@@ -138,8 +138,8 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// All of it but the time and what is left of a limit: what must be equal where nothing may be
-    /// told apart.
+    /// Returns everything except the date and the remaining limit, for comparing responses that
+    /// must be indistinguishable.
     pub(crate) fn timeless(mut self) -> Self {
         self.all
             .retain(|(name, _)| name != "date" && name != "ratelimit");
@@ -147,7 +147,7 @@ impl Answer {
     }
 }
 
-/// A connection that stays open: bytes go out as they are, answers come in one by one.
+/// A connection that stays open: raw bytes are sent, and responses are read one by one.
 pub(crate) struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
@@ -168,8 +168,8 @@ impl Connection {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Writes beside the reading, as far as the other side takes it: it may refuse, and close, before
-    /// it has read everything.
+    /// Writes in the background as long as the other side accepts data: it may refuse the request,
+    /// and close, before it has read everything.
     pub(crate) fn write_beside(&self, bytes: &[u8]) {
         let (mut writer, bytes) = (self.stream.try_clone().unwrap(), bytes.to_vec());
         thread::spawn(move || {
@@ -177,13 +177,13 @@ impl Connection {
         });
     }
 
-    /// Ends this side; answers still come.
+    /// Shuts down the write half; responses can still be read.
     pub(crate) fn end_writing(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// The next answer, an interim one too; `None` where the connection ends before there is a
-    /// whole one.
+    /// Reads the next response, which may be an interim one. Returns `None` if the connection ends
+    /// before a whole response.
     pub(crate) fn try_answer(&mut self) -> Option<Answer> {
         loop {
             if let Some((answer, rest)) = read_answer(&self.unread, false) {
@@ -203,12 +203,12 @@ impl Connection {
         self.try_answer().expect("an answer")
     }
 
-    /// Whether these bytes come, whatever comes before them.
+    /// Whether these bytes arrive, after any others.
     pub(crate) fn reads(&mut self, expected: &[u8]) -> bool {
         self.reads_until(|unread| unread.windows(expected.len()).any(|part| part == expected))
     }
 
-    /// Whether enough bytes come.
+    /// Whether this many bytes arrive.
     pub(crate) fn reads_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> bool {
         let mut buffer = [0; 8192];
         while !enough(&self.unread) {
@@ -221,26 +221,27 @@ impl Connection {
         true
     }
 
-    /// What has come and was not taken for an answer yet.
+    /// Returns the bytes that were received but not yet consumed as a response.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }
 }
 
-/// Sends bytes, and reads until the other side ends the connection or nothing comes for long.
+/// Sends bytes, and reads until the other side closes the connection or sends nothing for a long
+/// time.
 pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let bytes = bytes.to_vec();
-    // Beside the reading: a server may refuse, and close, before it has read everything.
+    // In the background: a server may refuse the request, and close, before it has read everything.
     let written = thread::spawn(move || {
         let _ = writer.write_all(&bytes);
     });
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
-    // A connection that is reset has ended too: what came before it counts.
+    // A reset connection has also ended; what was received before it counts.
     loop {
         match stream.read(&mut buffer) {
             Ok(read @ 1..) => answer.extend_from_slice(&buffer[..read]),
@@ -253,7 +254,8 @@ pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The first answer among these bytes and what follows it; `None` where there is no whole one.
+/// Parses the first response in these bytes and returns it with the rest. Returns `None` if it is
+/// incomplete.
 pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
@@ -271,8 +273,8 @@ pub(crate) fn read_answer(bytes: &[u8], to_head: bool) -> Option<(Answer, &[u8])
         })
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    // The order of names means nothing (RFC 9110 §5.3), and actix-web's is another each time; that
-    // of one name's lines stays.
+    // The order of different names has no meaning (RFC 9110 §5.3), and varies with actix-web; the
+    // order of lines with the same name is kept.
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut answer = Answer {
         status,

@@ -1,4 +1,4 @@
-//! What answers of the management API look like: problem documents, and pages of records.
+//! Checks for responses of the management API: problem documents, and pages of records.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::{Answer, Call, Server, assert_refused};
 
 pub(crate) const PROBLEM: &str = "application/problem+json";
 
-/// Asserts a problem document; returns its detail.
+/// Asserts a problem document and returns its detail.
 #[track_caller]
 pub(crate) fn assert_problem(
     answer: &Answer,
@@ -41,7 +41,7 @@ pub(crate) fn assert_problem(
     detail
 }
 
-/// Asserts that a body is refused with 422, for a reason that names this field.
+/// Asserts that a body is refused with 422, with a detail that names this field.
 #[track_caller]
 pub(crate) fn assert_invalid(server: &Server, body: &Value, field: &str) {
     let answer = server.admin("owner", Call::post("/keys").json(body));
@@ -72,7 +72,7 @@ pub(crate) fn ids(page: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A page of events as this operator sees it.
+/// Returns a page of events that this operator can see.
 #[track_caller]
 pub(crate) fn events(server: &Server, operator: &str, query: &str) -> Value {
     let answer = server.admin(operator, Call::get(&format!("/events{query}")));
@@ -81,12 +81,12 @@ pub(crate) fn events(server: &Server, operator: &str, query: &str) -> Value {
     answer.json()
 }
 
-/// The events of a page.
+/// Returns the events of a page.
 pub(crate) fn items(page: &Value) -> &[Value] {
     page["items"].as_array().unwrap()
 }
 
-/// What came of it, for each event of a page, the last first.
+/// Returns the outcome of each event of a page, the latest first.
 pub(crate) fn outcomes(page: &Value) -> Vec<&str> {
     items(page)
         .iter()
@@ -94,7 +94,7 @@ pub(crate) fn outcomes(page: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Changes a key as the owner.
+/// Sends a change of a key as the owner.
 pub(crate) fn patch(server: &Server, id: &str, body: &Value) -> Answer {
     server.admin(
         "owner",
@@ -102,7 +102,7 @@ pub(crate) fn patch(server: &Server, id: &str, body: &Value) -> Answer {
     )
 }
 
-/// Changes a key as the owner, who succeeds.
+/// Changes a key as the owner, and asserts success.
 #[track_caller]
 pub(crate) fn change(server: &Server, id: &str, body: &Value) -> Value {
     let answer = patch(server, id, body);
@@ -110,7 +110,7 @@ pub(crate) fn change(server: &Server, id: &str, body: &Value) -> Value {
     answer.json()
 }
 
-/// Rotates a key as the owner, with this body.
+/// Sends a rotation of a key as the owner, with this body.
 pub(crate) fn rotate(server: &Server, id: &str, body: &Value) -> Answer {
     server.admin(
         "owner",
@@ -118,12 +118,12 @@ pub(crate) fn rotate(server: &Server, id: &str, body: &Value) -> Answer {
     )
 }
 
-/// Makes a key the primary one as the owner.
+/// Sends a request as the owner to make a key primary.
 pub(crate) fn make_primary(server: &Server, id: &str) -> Answer {
     server.admin("owner", Call::post(&format!("/keys/{id}/primary")))
 }
 
-/// Deletes a key as the owner.
+/// Sends a deletion of a key as the owner.
 pub(crate) fn delete(server: &Server, id: &str) -> Answer {
     server.admin("owner", Call::new("DELETE", &format!("/keys/{id}")))
 }

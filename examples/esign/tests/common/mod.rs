@@ -1,7 +1,8 @@
-//! A real `esign` process, ended when the test ends, and the calls that most tests make of it.
+//! Starts a real `esign` process, which is stopped when the test ends, and provides the calls that
+//! most tests use.
 //!
-//! Nothing here decides what is right: it starts, sends, reads and ends. Waiting is bounded
-//! everywhere.
+//! Expectations belong to the tests: this module only starts, sends, reads and stops. All waiting
+//! has a time limit.
 
 #![allow(
     dead_code,
@@ -34,7 +35,7 @@ pub(crate) use portunus_test_support::wait::{PATIENCE, eventually, until};
 
 pub(crate) use http::{Answer, Call, Connection, exchange, read_answer};
 
-/// A UUID that no directory knows.
+/// A UUID of a user that does not exist.
 pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 /// Users of the tenant `tenant_abc123`.
 pub(crate) const USER: &str = "550e8400-e29b-41d4-a716-446655440000";
@@ -43,7 +44,7 @@ pub(crate) const MEMBER_EMAIL: &str = "member@example.com";
 /// A user of the other tenant, `tenant_xyz789`.
 pub(crate) const OUTSIDER: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
 
-/// A serving process.
+/// A running server process.
 pub(crate) struct Server {
     process: Process,
     pub(crate) address: SocketAddr,
@@ -52,17 +53,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of this profile, with keys in memory, on a port of its own.
+    /// Starts a server of this profile with the memory store, on its own port.
     pub(crate) fn of(profile: &str) -> Self {
         Self::start(profile, &[], &[])
     }
 
-    /// The same with more flags and environment variables.
+    /// Starts a server with additional flags and environment variables.
     pub(crate) fn start(profile: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::start_on("memory", profile, flags, variables)
     }
 
-    /// A server with its keys in this store.
+    /// Starts a server on this store.
     pub(crate) fn start_on(
         store: &str,
         profile: &str,
@@ -77,12 +78,12 @@ impl Server {
         Self::ready(profile, Process::start(&all, variables))
     }
 
-    /// The same with nothing but this profile.
+    /// Starts a server with only the profile set.
     pub(crate) fn on(store: &str, profile: &str) -> Self {
         Self::start_on(store, profile, &[], &[])
     }
 
-    /// What a process that was just started has become.
+    /// Waits until a process that was just started is ready.
     pub(crate) fn ready(profile: &str, process: Process) -> Self {
         let line = process
             .stdout
@@ -104,7 +105,7 @@ impl Server {
         }
     }
 
-    /// The answer to a call, on a connection of its own.
+    /// Sends a call on its own connection and returns the response.
     pub(crate) fn send(&self, call: &Call) -> Answer {
         let asked = Instant::now();
         self.try_send(call).unwrap_or_else(|| {
@@ -116,7 +117,7 @@ impl Server {
         })
     }
 
-    /// The answer to a call, if there was one before the connection ended.
+    /// Sends a call and returns the response, or `None` if the connection ended without one.
     pub(crate) fn try_send(&self, call: &Call) -> Option<Answer> {
         let bytes = http::exchange(self.address, &call.bytes());
         read_answer(&bytes, call.method == "HEAD").map(|(answer, rest)| {
@@ -129,17 +130,17 @@ impl Server {
         })
     }
 
-    /// Whatever comes back for these bytes until the connection ends.
+    /// Sends raw bytes and returns everything that is received until the connection ends.
     pub(crate) fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
         http::exchange(self.address, bytes)
     }
 
-    /// `GET target` with this key, presented as the profile's API keys are.
+    /// Builds `GET target` with this key, presented as in the profile's API.
     pub(crate) fn get(&self, target: &str, key: &str) -> Answer {
         self.send(&self.with_key(Call::get(target), key))
     }
 
-    /// The call with this API key.
+    /// Adds this API key to a call.
     pub(crate) fn with_key(&self, call: Call, key: &str) -> Call {
         match self.profile.as_str() {
             "dropbox-sign" => call.basic(format!("{key}:")),
@@ -147,23 +148,24 @@ impl Server {
         }
     }
 
-    /// The token of `owner`, `admin`, `member` or `outsider`.
+    /// Returns the token of `owner`, `admin`, `member` or `outsider`.
     pub(crate) fn operator(&self, name: &str) -> String {
         self.ready["operators"][name].as_str().unwrap().to_owned()
     }
 
-    /// A management call by this operator; its content is JSON unless the call says otherwise.
+    /// Sends a management call as this operator; the content is JSON unless the call sets another
+    /// type.
     pub(crate) fn admin(&self, operator: &str, call: Call) -> Answer {
         let call = call.typed().under("/admin");
         self.send(&call.bearer(&self.operator(operator)))
     }
 
-    /// A key issued by the owner. `name` is filled in.
+    /// Issues a key as the owner. `name` is filled in.
     pub(crate) fn issue(&self, body: Value) -> Issued {
         self.issue_as("owner", body)
     }
 
-    /// A key issued by this operator.
+    /// Issues a key as this operator.
     pub(crate) fn issue_as(&self, operator: &str, mut body: Value) -> Issued {
         if body.get("name").is_none() {
             body["name"] = "a key".into();
@@ -177,7 +179,7 @@ impl Server {
         }
     }
 
-    /// A key with these scopes.
+    /// Issues a key with these scopes.
     pub(crate) fn issue_scoped(&self, scopes: &[&str]) -> Issued {
         self.issue(json!({ "scopes": scopes }))
     }
@@ -187,14 +189,14 @@ impl Server {
         self.admin("owner", Call::post(&format!("/keys/{id}/revoke")))
     }
 
-    /// One record as the owner sees it.
+    /// Returns one record as the owner sees it.
     pub(crate) fn record(&self, id: &str) -> Value {
         let answer = self.admin("owner", Call::get(&format!("/keys/{id}")));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
 
-    /// Asserts that it still serves.
+    /// Asserts that the server still responds.
     pub(crate) fn assert_alive(&self) {
         let answer = self.send(&Call::get("/healthz"));
         assert_eq!(
@@ -203,7 +205,7 @@ impl Server {
         );
     }
 
-    /// The id of the process.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.child.id()
     }
@@ -213,23 +215,23 @@ impl Server {
         self.process.signal(name);
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to exit.
     pub(crate) fn wait(self) -> Ended {
         self.process.wait()
     }
 
-    /// Ends the process in the middle of whatever it does.
+    /// Kills the process.
     pub(crate) fn kill(mut self) {
         self.process.child.kill().unwrap();
         self.process.child.wait().unwrap();
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         self.process.stderr.text()
     }
 
-    /// Asks the process to end, and waits for it.
+    /// Stops the process and waits until it has exited.
     pub(crate) fn stop(self) -> Ended {
         self.process.signal("TERM");
         self.wait()
@@ -249,7 +251,8 @@ impl Issued {
     }
 }
 
-/// What becomes of this many acts that begin at the same moment, each with its number.
+/// Runs this many actions that start at the same time, each with its number, and returns their
+/// results.
 pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let (barrier, act) = (Barrier::new(count), &act);
     thread::scope(|scope| {
@@ -268,13 +271,13 @@ pub(crate) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) ->
     })
 }
 
-/// Whether the demo is to run on actix-web: the same tests for either framework, by
+/// Whether the demo runs on actix-web: the same tests run with either framework, selected by
 /// `ESIGN_TEST_ADAPTER=actix`.
 pub(crate) fn on_actix() -> bool {
     std::env::var("ESIGN_TEST_ADAPTER").is_ok_and(|adapter| adapter == "actix")
 }
 
-/// Asserts a refusal: its status, media type, body, challenges, and that no cache keeps it.
+/// Asserts a refusal: its status, media type, body, challenges, and `Cache-Control: no-store`.
 #[track_caller]
 pub(crate) fn assert_refused(
     answer: &Answer,
@@ -296,11 +299,11 @@ pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) stdout: Tap,
     pub(crate) stderr: Tap,
-    /// Where it runs, unless a test has a folder of its own: what it makes there goes with it.
+    /// Its working directory, unless the test has its own; removed with its files.
     folder: Option<tempfile::TempDir>,
 }
 
-/// How a process ended, and all that it wrote.
+/// How a process ended, and its complete output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -309,7 +312,7 @@ pub(crate) struct Ended {
 }
 
 impl Process {
-    /// Starts it with these flags. Unless they say where to listen, a free port is picked.
+    /// Starts a process with these flags. By default, it listens on a free port.
     pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut process = Self::start_in(folder.path(), flags, variables);
@@ -317,13 +320,13 @@ impl Process {
         process
     }
 
-    /// The same in this folder.
+    /// Starts a process in this folder.
     pub(crate) fn start_in(folder: &Path, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_esign"));
         Self::spawn(command, folder, flags, variables)
     }
 
-    /// The same where no file can grow past so many bytes, as if the disk were full.
+    /// Starts a process whose files are limited to this many bytes, as if the disk were full.
     pub(crate) fn start_in_a_full(folder: &Path, bytes: u64, flags: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let blocks = bytes.div_ceil(512);
@@ -332,7 +335,7 @@ impl Process {
         Self::spawn(command, folder, flags, &[])
     }
 
-    /// The same on a disk that gets full.
+    /// Starts a process on a disk that can be filled.
     pub(crate) fn start_on_disk(disk: &Disk, flags: &[&str]) -> Self {
         let command = disk.command(env!("CARGO_BIN_EXE_esign"));
         Self::spawn(command, disk.path(), flags, &[])
@@ -386,10 +389,10 @@ impl Process {
         assert!(sent.success(), "kill -{name} {pid}");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has exited by itself.
     pub(crate) fn wait(mut self) -> Ended {
         let status = eventually(|| self.child.try_wait().unwrap())
-            .unwrap_or_else(|| panic!("it does not end; stderr: {}", self.stderr.text()));
+            .unwrap_or_else(|| panic!("the process does not exit; stderr: {}", self.stderr.text()));
         Ended {
             code: status.code(),
             stdout: self.stdout.whole(),
@@ -405,7 +408,7 @@ impl Drop for Process {
     }
 }
 
-/// What a pipe has brought so far, read by a thread so that the process never waits for us.
+/// The output of a pipe so far. A thread reads it, so that the process never blocks on us.
 #[derive(Clone, Default)]
 pub(crate) struct Tap {
     shared: Arc<(Mutex<Brought>, Condvar)>,
@@ -437,7 +440,7 @@ impl Tap {
         tap
     }
 
-    /// Waits until `enough` of it is there, or it has ended; says which.
+    /// Waits until `enough` holds for the output, or the pipe is closed, and returns which.
     pub(crate) fn wait_for(&self, enough: impl Fn(&str) -> bool) -> bool {
         let there = |brought: &Brought| enough(&String::from_utf8_lossy(&brought.bytes));
         let lock = self.shared.0.lock().unwrap();
@@ -453,7 +456,7 @@ impl Tap {
             .then(|| self.text().lines().next().unwrap().to_owned())
     }
 
-    /// What is there now.
+    /// Returns the output so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.shared.0.lock().unwrap().bytes).into_owned()
     }

@@ -1,5 +1,5 @@
-//! Several processes on one store: what each of them says of a key, and how long it takes until one
-//! says what another did.
+//! Several processes on one store: how each responds to a key, and how long a change on one takes
+//! to reach the others.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::{Call, Issued, Server, at_once, eventually};
 
-/// Within this, all other nodes know what one has done, 99 times of 100.
+/// Within this time, 99% of changes are effective on all other nodes.
 pub(crate) const SOON: Duration = Duration::from_millis(250);
-/// The bound on staleness: after this, always.
+/// The bound on staleness: after this time, every change is effective.
 pub(crate) const BOUND: Duration = Duration::from_secs(2);
-/// How much longer than usual to wait before asking again: not where a change is known soon, and
-/// little towards the bound.
+/// Additional pause between requests: zero while a change is expected soon, and small near the
+/// bound.
 fn pause(since: Duration) -> Duration {
     let millis = match since.as_millis() {
         0..300 => 0,
@@ -25,24 +25,24 @@ fn pause(since: Duration) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// One operator for all nodes.
+/// One operator token for all nodes.
 const OPERATORS: [(&str, &str); 1] = [("ESIGN_OPERATOR_OWNER", "op_the_same_on_every_node")];
 
-/// A node on this store. Its answers have codes, and it believes what it is told about addresses.
+/// Starts a node on this store. Its responses have codes, and it trusts forwarded addresses.
 pub(crate) fn node(store: &str) -> Server {
     node_with(store, &[])
 }
 
-/// The same with more flags.
+/// Starts a node with additional flags.
 pub(crate) fn node_with(store: &str, flags: &[&str]) -> Server {
     let flags = [&["--trusted-proxy", "127.0.0.1/32"], flags].concat();
     Server::start_on(store, "insigner", &flags, &OPERATORS)
 }
 
-/// What a node says of a key: the status, and the code where it refuses.
+/// How a node responds to a key: the status, and the code of a refusal.
 pub(crate) type Said = (u16, String);
 
-/// The same in short.
+/// A short form of the response.
 pub(crate) fn said(status: u16, code: &str) -> Said {
     (status, code.to_owned())
 }
@@ -55,14 +55,14 @@ pub(crate) fn revoked() -> Said {
     said(401, "KEY_REVOKED")
 }
 
-/// A key that may read documents, as often as anybody likes.
+/// Issues a key that may read documents, without a practical rate limit.
 pub(crate) fn may_read() -> Value {
     let plenty = json!({ "requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000 });
     json!({ "name": "a key", "scopes": ["documents.read"], "rate_limit_config": plenty })
 }
 
-/// Reads documents with a key, each time from another address: nobody is told to wait for failing
-/// too often.
+/// Reads documents with a key, each time from another client address, so that no request is refused
+/// for too many failures.
 pub(crate) fn ask(server: &Server, key: &str) -> Said {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let from = Ipv4Addr::from(0x0a00_0000 + ASKED.fetch_add(1, Ordering::Relaxed));
@@ -83,7 +83,7 @@ pub(crate) fn ask(server: &Server, key: &str) -> Said {
     (answer.status, code)
 }
 
-/// Asserts that the key is accepted on each of these nodes, which remember it from then on.
+/// Asserts that the key is accepted on each of these nodes, which then have it in their caches.
 #[track_caller]
 pub(crate) fn assert_accepted(nodes: &[Server], key: &str) {
     for (number, node) in nodes.iter().enumerate() {
@@ -91,17 +91,17 @@ pub(crate) fn assert_accepted(nodes: &[Server], key: &str) {
     }
 }
 
-/// How long it took until a node said something new.
+/// How long a node took to respond differently.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waited {
-    /// When the last request began whose answer was the old one, if there was one.
+    /// The start of the last request with the old response, if there was one.
     pub(crate) last_old: Option<Duration>,
-    /// When the first new answer had come.
+    /// The time of the first new response.
     pub(crate) first_new: Duration,
 }
 
-/// Asks until the answer is no longer the one from before; asserts that it is the new one then, and
-/// nothing else between.
+/// Repeats a request until the response changes, and asserts that it changes directly to the new
+/// one.
 #[track_caller]
 pub(crate) fn took_until(
     server: &Server,
@@ -128,7 +128,7 @@ pub(crate) fn took_until(
     }
 }
 
-/// A management call that succeeds on one node; says when it was acknowledged.
+/// Sends a management call that must succeed to one node, and returns when it was acknowledged.
 #[track_caller]
 pub(crate) fn done(on: &Server, call: Call) -> Instant {
     let what = format!("{} {}", call.method, call.target);
@@ -142,16 +142,16 @@ pub(crate) fn done(on: &Server, call: Call) -> Instant {
     acknowledged
 }
 
-/// Revokes a key on one node; says when that was acknowledged.
+/// Revokes a key on one node, and returns when that was acknowledged.
 #[track_caller]
 pub(crate) fn revoke(on: &Server, issued: &Issued) -> Instant {
     done(on, Call::post(&format!("/keys/{}/revoke", issued.id())))
 }
 
-/// How long each node took, again and again. The first node is the one that acts.
+/// Measurements of how long each node took. The first node makes the changes.
 pub(crate) struct Latencies {
     what: String,
-    /// Of each other node.
+    /// The measurements of each other node.
     nodes: Vec<Vec<Waited>>,
 }
 
@@ -163,8 +163,8 @@ impl Latencies {
         }
     }
 
-    /// Waits until each node says something new, all at the same time: the first one, where it was
-    /// done, for the next request.
+    /// Waits for all nodes at the same time until each responds differently; the first one, which
+    /// made the change, must do so on the next request.
     pub(crate) fn measure(
         &mut self,
         nodes: &[Server],
@@ -184,7 +184,7 @@ impl Latencies {
         self.add(&waited[1..]);
     }
 
-    /// Takes what each node took.
+    /// Adds the measurements of one change.
     pub(crate) fn add(&mut self, waited: &[Waited]) {
         self.nodes
             .iter_mut()
@@ -192,7 +192,7 @@ impl Latencies {
             .for_each(|(all, waited)| all.push(*waited));
     }
 
-    /// All of them, the shortest first.
+    /// Returns all measurements, the shortest first.
     fn sorted(&self, nodes: &[Vec<Waited>]) -> Vec<Duration> {
         let mut all: Vec<_> = nodes
             .iter()
@@ -203,8 +203,8 @@ impl Latencies {
         all
     }
 
-    /// The longest after which the old answer was still given, counted from where the request
-    /// began.
+    /// Returns the longest time after which the old response was still given, measured at the start
+    /// of the request.
     pub(crate) fn last_old(&self) -> Duration {
         self.nodes
             .iter()
@@ -214,12 +214,12 @@ impl Latencies {
             .unwrap_or_default()
     }
 
-    /// The shortest.
+    /// Returns the shortest measurement.
     pub(crate) fn shortest(&self) -> Duration {
         self.sorted(&self.nodes)[0]
     }
 
-    /// Prints percentiles for each node, and how many fall into each bucket.
+    /// Prints percentiles for each node, and a histogram.
     pub(crate) fn print(&self) {
         for (number, node) in self.nodes.iter().enumerate() {
             let all = self.sorted(std::slice::from_ref(node));
@@ -252,7 +252,7 @@ impl Latencies {
         }
     }
 
-    /// Prints them, and asserts the bounds of a bus that works.
+    /// Prints the measurements, and asserts the bounds of a working bus.
     #[track_caller]
     pub(crate) fn assert_soon(&self) {
         self.print();
@@ -262,8 +262,8 @@ impl Latencies {
         assert!(max <= BOUND, "{what}: max is {max:.1?}");
     }
 
-    /// Prints them, and asserts the bound that holds whatever becomes of the bus: no request that
-    /// begins after it is answered as before, and the new answer has come by then.
+    /// Prints the measurements, and asserts the bound that holds without a working bus: no request
+    /// that begins after it gets the old response, and the new response has been given by then.
     #[track_caller]
     pub(crate) fn assert_within_the_bound(&self) {
         self.print();
@@ -283,7 +283,7 @@ impl Latencies {
     }
 }
 
-/// The least of these, in order, that so many of a hundred do not exceed.
+/// Returns the smallest of these sorted values that is not exceeded by this percentage of them.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }

@@ -1,4 +1,4 @@
-//! What holds for every store: two processes on one agree, and nothing secret is written.
+//! Behavior of every store: two processes on one store agree, and no secret is written.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::manage::{assert_problem, ids, list};
 use super::{Call, Ended, Server, at_once, eventually, hex};
 
-/// How long after now a request that is let through still began, where each of these is one.
+/// For each of these requests, returns the latest start after now at which it was still accepted.
 fn last_accepted(refused: impl Fn() -> bool) -> Duration {
     let (now, mut last) = (Instant::now(), Duration::ZERO);
     let look = || {
@@ -23,11 +23,11 @@ fn last_accepted(refused: impl Fn() -> bool) -> Duration {
         }
         is_refused.then_some(())
     };
-    eventually(look).expect("it is never refused");
+    eventually(look).expect("the request is refused in time");
     last
 }
 
-/// Prints p50, p99 and the longest, and asserts that it is below two seconds.
+/// Prints p50, p99 and the maximum, and asserts that the maximum is below two seconds.
 fn assert_in_time(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
@@ -44,16 +44,16 @@ fn assert_in_time(what: &str, mut took: Vec<Duration>) {
     );
 }
 
-/// Asserts that what one process acknowledges holds for another on the same store: at once where a
-/// key is issued, within two seconds where one is taken away. Prints how long it took.
+/// Asserts that what one process acknowledges is effective in another one on the same store: at
+/// once if a key is issued, and within two seconds if one is withdrawn. Prints how long it took.
 pub(crate) fn assert_both_agree(kind: &str, store: &str) {
     let start = || Server::start_on(store, "allsign", &["--trusted-proxy", "127.0.0.1/32"], &[]);
     let [one, other] = [start(), start()];
     for act in ["revoke", "disable", "narrow", "rotate", "delete"] {
         let mut took = Vec::new();
         one.issue(json!({ "name": "primary" }));
-        // All at once, so that they wait together: each key was just used, and is remembered.
-        // None is told to wait for being asked about so often.
+        // All at once, so that they wait in parallel: each key was just used and is in the cache.
+        // The keys are not limited for being tried so often.
         let plenty = json!({ "requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000 });
         let body = json!({ "scopes": ["document:read"], "rate_limit_config": plenty });
         let keys: Vec<_> = (0..25).map(|_| one.issue(body.clone())).collect();
@@ -103,13 +103,13 @@ pub(crate) fn assert_both_agree(kind: &str, store: &str) {
             assert!(ask(&other, &issued.key), "it stays so");
         }
     }
-    // Uses are shown by the node that counted them until they are written, within a second or so.
+    // Usage is visible only on the node that counted it until it is written, within about a second.
     super::until("both show the same", || {
         list(&one, "owner", "?limit=500")["items"] == list(&other, "owner", "?limit=500")["items"]
     });
 }
 
-/// Asserts that of two hundred issues at once, half of them by another process, exactly as many
+/// Asserts that of two hundred concurrent issues, half of them in another process, exactly as many
 /// succeed as the quota allows.
 pub(crate) fn assert_one_quota(store: &str) {
     let servers = [
@@ -150,7 +150,7 @@ pub(crate) fn assert_one_quota(store: &str) {
     }
 }
 
-/// One clear line on stderr, nothing on stdout, exit code 2. Returns the line.
+/// Asserts one line on stderr, nothing on stdout, and exit code 2. Returns the line.
 #[track_caller]
 pub(crate) fn assert_refused_to_start(ended: &Ended) -> String {
     assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -164,7 +164,7 @@ pub(crate) fn assert_refused_to_start(ended: &Ended) -> String {
     line.to_owned()
 }
 
-/// Asserts that what was stored gives no secret away, raw or in base64, wherever it stood.
+/// Asserts that stored data contains no secret, raw or in base64, at any position.
 pub(crate) fn assert_no_secret(stored: &[u8], secrets: &[&str]) {
     let text = String::from_utf8_lossy(stored);
     for secret in secrets {

@@ -1,12 +1,12 @@
-//! The fields that name a user to act for: refused where they are not allowed, never ignored.
+//! Headers that name a user to act for: refused where they are not allowed, never ignored.
 //!
-//! The demo's directory knows the users of two tenants; AllSign's application keys act for those of
-//! their own.
+//! The demo's directory contains the users of two tenants; AllSign's application keys act for those
+//! of their own tenant.
 
 use crate::common::{Call, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, USER, assert_refused};
 use serde_json::json;
 
-const FORBIDDEN: &str = r#"{"detail": "The API key may not act for this user"}"#;
+const FORBIDDEN: &str = r#"{"detail": "The API key is not allowed to act for this user"}"#;
 const FIELDS: [&str; 3] = ["X-User-Id", "X-On-Behalf-Of", "X-On-Behalf-Email"];
 
 fn user_key() -> serde_json::Value {
@@ -14,7 +14,7 @@ fn user_key() -> serde_json::Value {
 }
 
 #[test]
-fn a_user_key_acts_for_nobody_else() {
+fn a_user_key_cannot_act_for_another_user() {
     let server = Server::of("allsign");
     let user = server.issue(user_key());
     for (name, value) in [
@@ -40,7 +40,7 @@ fn a_user_key_acts_for_nobody_else() {
 }
 
 #[test]
-fn what_is_known_of_a_user_changes_no_byte() {
+fn the_refusal_does_not_reveal_whether_a_user_exists() {
     let server = Server::of("allsign");
     let app = server.issue_scoped(&["*"]);
     for name in FIELDS {
@@ -101,19 +101,19 @@ fn an_unclear_wish_is_400() {
     let user = server.issue(user_key());
     let names_nobody = |name: &str| {
         format!(
-            r#"{{"detail": "The field {} names nobody"}}"#,
+            r#"{{"detail": "The header {} does not name a user"}}"#,
             name.to_lowercase()
         )
     };
     let repeated = |name: &str| {
         format!(
-            r#"{{"detail": "The field {} stands more than once"}}"#,
+            r#"{{"detail": "The header {} is repeated"}}"#,
             name.to_lowercase()
         )
     };
     let beside = |name: &str| {
         format!(
-            r#"{{"detail": "The field {} stands beside another that names a user"}}"#,
+            r#"{{"detail": "The header {} cannot be combined with another header that names a user"}}"#,
             name.to_lowercase()
         )
     };
@@ -150,7 +150,7 @@ fn an_unclear_wish_is_400() {
 }
 
 #[test]
-fn nothing_is_said_about_actors_to_who_has_no_key() {
+fn without_a_key_nothing_is_revealed_about_actors() {
     let server = Server::of("allsign");
     for call in [
         Call::get("/whoami").field("X-User-Id", USER),
@@ -179,7 +179,7 @@ fn nothing_is_said_about_actors_to_who_has_no_key() {
 }
 
 #[test]
-fn look_alikes_of_the_fields_have_no_effect() {
+fn similar_header_names_have_no_effect() {
     let server = Server::of("allsign");
     let app = server.issue_scoped(&["*"]);
     let plain = server.get("/whoami", &app.key).timeless();

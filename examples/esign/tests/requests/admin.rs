@@ -1,4 +1,4 @@
-//! Who may manage keys: the owner, in one's own tenant, and nobody else.
+//! Access to the management API: operators manage keys in their own tenant only.
 
 use crate::common::manage::{assert_problem, ids, list};
 use crate::common::{Call, Server};
@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-/// Every call of the management API, on this key.
+/// Every call of the management API, for this key.
 fn every_call(id: &str) -> [Call; 4] {
     [
         Call::get("/admin/keys"),
@@ -23,7 +23,7 @@ fn without_a_token_nothing_is_managed() {
     for call in every_call(issued.id()) {
         let answer = server.send(&call);
         let detail = assert_problem(&answer, 401, "MISSING_KEY", &[r#"Bearer realm="api""#]);
-        assert_eq!(detail, "An operator's token is needed");
+        assert_eq!(detail, "An operator token is required");
     }
     assert_eq!(ids(&list(&server, "owner", "")), [issued.id()]);
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
@@ -57,7 +57,7 @@ fn with_a_wrong_token_nothing_is_managed() {
 }
 
 #[test]
-fn another_scheme_is_no_token_and_two_tokens_are_an_error() {
+fn another_scheme_counts_as_no_token_and_two_tokens_are_an_error() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
     let owner = server.operator("owner");
@@ -152,14 +152,14 @@ fn another_tenants_keys_are_as_unknown_as_unknown_ones() {
     let (shown, revoked) = (show(issued.id()), revoke(issued.id()));
     assert_eq!(
         assert_problem(&shown, 404, "NOT_FOUND", &[]),
-        "There is no such key"
+        "Key not found"
     );
     assert_problem(&revoked, 404, "NOT_FOUND", &[]);
     for id in unknown {
         assert_eq!(show(id), shown, "{id}");
         assert_eq!(revoke(id), revoked, "{id}");
     }
-    // Nor does the body tell: it is not read for a key that is not there.
+    // The body is not read for an unknown key, so it reveals nothing either.
     for body in ["{", r#"{"reason":1}"#] {
         let call = |id: &str| Call::post(&format!("/keys/{id}/revoke")).body(body);
         let answer = server.admin("outsider", call(issued.id())).timeless();
@@ -173,7 +173,7 @@ fn another_tenants_keys_are_as_unknown_as_unknown_ones() {
 }
 
 #[test]
-fn nobody_issues_into_another_tenant() {
+fn an_operator_cannot_issue_into_another_tenant() {
     let server = Server::of("allsign");
     for (operator, tenant) in [
         ("owner", "tenant_xyz789"),

@@ -1,5 +1,5 @@
-//! `PATCH /keys/{id}`: each change holds for the next request, and only whoever has seen the latest
-//! version changes it.
+//! `PATCH /keys/{id}`: each change is effective for the next request, and only a caller with the
+//! latest version can make it.
 
 use crate::common::manage::{assert_problem, change, delete, patch};
 use crate::common::{Answer, Call, Issued, Server};
@@ -12,7 +12,7 @@ fn patch_as(server: &Server, operator: &str, id: &str, body: &Value) -> Answer {
     )
 }
 
-/// A change on this condition.
+/// A change with this condition.
 fn patch_if(server: &Server, id: &str, matches: &[&str]) -> Answer {
     let call =
         Call::new("PATCH", &format!("/keys/{id}")).json(&json!({ "name": format!("{matches:?}") }));
@@ -40,7 +40,7 @@ fn status(server: &Server, target: &str, issued: &Issued) -> u16 {
 }
 
 #[test]
-fn what_people_read_can_be_changed_and_taken_away() {
+fn descriptive_fields_can_be_changed_and_removed() {
     let server = Server::of("allsign");
     let issued =
         server.issue(json!({ "name": "old", "description": "about", "metadata": { "a": 1 } }));
@@ -74,7 +74,7 @@ fn what_people_read_can_be_changed_and_taken_away() {
         assert_eq!(change(&server, id, &body), expected);
         assert_eq!(server.record(id), expected, "{body}: nothing else changes");
     }
-    // What is as it was is no change.
+    // Unchanged values are not a change.
     for body in [
         json!({}),
         json!({ "name": "Ünï – new" }),
@@ -128,7 +128,7 @@ fn each_change_holds_for_the_next_request() {
         set(json!({ "allowed_ips": ["192.0.2.1"] }));
         set(json!({ "allowed_ips": null }));
         assert_eq!(read(), 200);
-        // Of what lies beyond the millisecond nothing is kept.
+        // Times are truncated to milliseconds.
         let end = jiff::Timestamp::now().as_millisecond() + 200;
         let end = jiff::Timestamp::from_millisecond(end).unwrap();
         set(json!({ "expires_at": end.to_string() }));
@@ -174,7 +174,7 @@ fn workspaces_change_for_the_next_request() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_changes_nothing() {
+fn invalid_values_are_refused_and_change_nothing() {
     let server = Server::of("allsign");
     let issued =
         server.issue(json!({ "scopes": ["document:read"], "expires_at": "2099-01-01T00:00:00Z" }));
@@ -292,7 +292,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn what_must_be_there_cannot_be_null() {
+fn required_fields_cannot_be_null() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({ "scopes": ["document:read"] }));
     for field in ["name", "scopes", "access", "enabled"] {
@@ -368,7 +368,7 @@ fn a_stale_version_changes_nothing() {
 }
 
 #[test]
-fn of_many_who_saw_the_same_version_one_changes_it() {
+fn of_many_writers_with_the_same_version_one_succeeds() {
     let folder = tempfile::tempdir().unwrap();
     for store in [
         "memory".to_owned(),
@@ -488,7 +488,7 @@ fn a_revoked_key_stays_as_it_is() {
 }
 
 #[test]
-fn what_is_not_ones_own_is_not_there() {
+fn another_tenants_key_is_not_found() {
     let server = Server::of("allsign");
     let ours = server.issue(json!({}));
     let deleted = server.issue(json!({}));
@@ -522,7 +522,7 @@ fn what_is_not_ones_own_is_not_there() {
 }
 
 #[test]
-fn an_id_that_is_no_text_is_no_keys() {
+fn an_id_that_is_not_text_is_not_found() {
     let server = Server::of("allsign");
     let (unknown, no_text) = ("/keys/key_unknown", "/keys/%ff");
     for (method, rest) in [

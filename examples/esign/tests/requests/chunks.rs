@@ -1,5 +1,5 @@
-//! Bodies in chunks (RFC 9112 §7.1) that are odd, broken or never end, and upgrades that nobody
-//! offers. Whatever a body holds, it is never taken for the next request.
+//! Chunked bodies (RFC 9112 §7.1) that are unusual, malformed or endless, and upgrades to
+//! unsupported protocols. The content of a body is never parsed as the next request.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::common::{Answer, Connection, Issued, Server, on_actix};
 use serde_json::json;
 
-/// An answer that waits for nothing comes within this time.
+/// A response that does not wait for anything arrives within this time.
 const PROMPT: Duration = Duration::from_secs(3);
 
-/// A server, a key, and who asks: of a plain route with and without a key, of calls that manage.
+/// A server, a key, and a caller: a plain route with and without a key, and management calls.
 struct Site {
     server: Server,
     issued: Issued,
@@ -20,10 +20,10 @@ struct Site {
 struct Target {
     head: String,
     body: String,
-    /// The status of the answer to this body, read whole.
+    /// The status for this body if it is read completely.
     good: u16,
-    /// The answers to what cannot be read: the body of a refused request need not be looked at, nor
-    /// all of one that a call has no use for.
+    /// The responses to malformed bodies: the body of a refused request need not be read, nor the
+    /// rest of one that a call does not use.
     broken: Vec<u16>,
 }
 
@@ -85,7 +85,7 @@ impl Site {
         }
     }
 
-    /// A request with the key, which would be served if it were taken for one.
+    /// A request with the key, which would succeed if it were parsed as one.
     fn smuggled(&self) -> String {
         format!(
             "GET /whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
@@ -100,7 +100,8 @@ impl Site {
     }
 }
 
-/// The answers to these bytes, until the server ends the connection, or `most` of them came.
+/// The responses to these bytes, until the server closes the connection or `most` of them have
+/// arrived.
 fn ask(server: &Server, request: &[u8], most: usize) -> Vec<Answer> {
     let mut connection = Connection::open(server.address);
     connection.write_beside(request);
@@ -120,7 +121,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
-/// A body in one chunk, whose size line has this extension, and its trailers.
+/// A body with one chunk, whose size line has this extension, and with these trailers.
 fn in_chunks(body: &str, extension: &str, trailers: &str) -> String {
     let size = body.len();
     format!(
@@ -161,11 +162,12 @@ fn content_of_another_type_is_refused_by_its_first_byte() {
                 403,
             ),
         ] {
-            // One byte of many, and then not a word.
+            // One byte of many, and then nothing.
             let request = format!("{}5\r\nh", head(fields));
             let answers = ask(&site.server, request.as_bytes(), 1);
             assert_eq!(statuses(&answers), [status], "{method} {path} {fields}");
-            // actix-web's server reads chunks to their end, or closes when they stop coming.
+            // actix-web's server reads chunks to their end, or closes the connection when they stop
+            // arriving.
             if !on_actix() {
                 assert_eq!(
                     answers[0].fields("connection"),
@@ -224,7 +226,7 @@ fn chunks_that_are_read_to_their_end_leave_the_connection_open() {
         (" ", ""),
         ("", "X-A: b\r\n"),
     ];
-    // A body that was refused, or that a call has no use for, may be left.
+    // The rest of a body that was refused or is not used may remain unread.
     for target in site.targets.iter().filter(|target| target.broken == [400]) {
         for (extension, trailers) in fine {
             let request = target.head.clone() + &in_chunks(&target.body, extension, trailers);
@@ -270,9 +272,9 @@ fn long_extensions_and_trailers_are_read_or_refused_and_nothing_else() {
             let both = request + &site.smuggled();
             let answers = ask(&site.server, both.as_bytes(), 2);
             let statuses = statuses(&answers);
-            // hyper reads 16 KiB of extensions and of trailers, and no more trailers than fields of a
-            // head; actix-web's server reads all of them, and has no such setting. A proxy that
-            // frames bodies anew makes them equal.
+            // hyper reads 16 KiB of extensions and of trailers, and no more trailers than fields of
+            // a head; actix-web's server reads all of them and has no such setting. A proxy that
+            // re-frames bodies makes them equal.
             let read = statuses == [target.good, 200] || statuses == [target.good];
             let refused = statuses.len() == 1 && target.broken.contains(&statuses[0]);
             let context = format!(
@@ -310,17 +312,17 @@ fn broken_chunks_are_one_refusal_and_the_end_of_the_connection() {
             after(&format!("{size};a\nb")),
             after(&format!("{size};a\rb")),
             after(""),
-            // Line ends that are missing, or half there.
+            // Missing or incomplete line ends.
             format!("{size}\r\n{body}0\r\n\r\n"),
             format!("{size}\r\n{body}{lines}\r\n"),
             format!("{size}\n{body}\n0\n\n"),
             format!("{size}\r{body}\r\n0\r\n\r\n"),
             format!("{size}\r\n{body}\n0\r\n\r\n"),
             format!("{size}\r\n{body}\r\n0\n\n"),
-            // A last chunk that is none.
+            // A malformed last chunk.
             format!("{size}\r\n{body}\r\nxyz\r\n\r\n"),
             format!("{size}\r\n{body}\r\n-0\r\n\r\n"),
-            // The next request where a chunk is due.
+            // The next request in place of a chunk.
             format!("{size}\r\n{body}\r\n"),
             String::new(),
         ] {
@@ -354,7 +356,7 @@ fn a_bare_line_feed_ends_no_chunks() {
         );
         connection.write(request.as_bytes());
         connection.end_writing();
-        // hyper takes what follows for trailers.
+        // hyper parses what follows as trailers.
         let status = connection.answer().status;
         assert!(
             status == target.good || target.broken.contains(&status),
@@ -367,9 +369,9 @@ fn a_bare_line_feed_ends_no_chunks() {
     }
 }
 
-/// What is announced and does not come is waited for, by whoever reads it; a refusal is not.
+/// A handler that reads the body waits for announced bytes; a refusal does not wait.
 #[test]
-fn a_chunk_of_the_largest_size_is_no_more_than_what_comes_of_it() {
+fn a_chunk_with_the_largest_size_is_only_as_long_as_the_data_received() {
     let site = Site::new();
     let owner = site.server.operator("owner");
     for (path, token, status) in [
@@ -391,7 +393,7 @@ fn a_chunk_of_the_largest_size_is_no_more_than_what_comes_of_it() {
 }
 
 #[test]
-fn an_upgrade_that_nobody_offers_changes_nothing_and_its_body_is_no_request() {
+fn an_unsupported_upgrade_is_ignored_and_its_body_is_not_a_request() {
     let site = Site::new();
     let smuggled = site.smuggled();
     let lines = smuggled.trim_end();
@@ -431,7 +433,7 @@ fn an_upgrade_that_nobody_offers_changes_nothing_and_its_body_is_no_request() {
 }
 
 #[test]
-fn who_ends_its_side_after_the_request_is_answered() {
+fn a_client_that_closes_its_write_half_after_the_request_is_answered() {
     let site = Site::new();
     for target in &site.targets {
         for (framing, may_be) in [

@@ -1,4 +1,4 @@
-//! Conditional requests over the wire, on every call about a key.
+//! Conditional requests on the wire, for every call about a key.
 
 use crate::common::manage::assert_problem;
 use crate::common::{Call, Server};
@@ -41,7 +41,7 @@ fn a_key_that_is_known_is_not_shown_again() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let path = format!("/keys/{}", issued.id());
-    // That a key is used changes no version.
+    // Using a key does not change its version.
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     for known in ["\"1\"", "W/\"1\"", "\"0\", \"1\"", "*"] {
         for method in ["GET", "HEAD"] {
@@ -50,7 +50,7 @@ fn a_key_that_is_known_is_not_shown_again() {
             assert_eq!((answer.status, answer.body.as_slice()), (304, &b""[..]));
             assert_eq!(answer.fields("etag"), ["\"1\""]);
             assert_eq!(answer.fields("cache-control"), ["no-store"]);
-            // To HEAD, axum tells the length of what it does not send.
+            // axum sends a HEAD response with the content length that GET would have.
             let absent: &[_] = match method {
                 "HEAD" => &["content-type", "transfer-encoding"],
                 _ => &["content-type", "transfer-encoding", "content-length"],
@@ -89,9 +89,9 @@ fn where_no_key_is_concerned_only_a_star_matches() {
     }
 }
 
-/// What only the storage knows is no reason to forget the order: on each of them.
+/// The order of checks is the same on every store, even for errors that only the store detects.
 #[test]
-fn what_storage_refuses_it_refuses_under_any_condition() {
+fn refusals_by_the_store_do_not_depend_on_preconditions() {
     let folder = tempfile::tempdir().unwrap();
     let mut places = vec!["memory".to_owned()];
     places.push(format!(

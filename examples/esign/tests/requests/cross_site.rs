@@ -1,5 +1,5 @@
-//! Writes to the management API: from the own site or a trusted one, as JSON, over the wire; and
-//! what pages of other sites are told.
+//! Writes to the management API: from the same site or a trusted one, as JSON, on the wire; and
+//! what pages of other sites can read.
 
 use std::process::Command;
 
@@ -70,7 +70,7 @@ fn writes_come_from_the_own_site_a_trusted_one_or_no_browser() {
             ],
             false,
         ),
-        // The tests' own host is `localhost`, unless they say another one.
+        // The tests use the host `localhost` by default.
         (&[("Origin", "http://localhost")], true),
         (&[("Origin", "https://localhost")], true),
         (&[("Origin", "http://localhost:80")], true),
@@ -147,7 +147,7 @@ fn every_write_is_judged_by_its_site_first() {
         let call = Call::new(method, "/keys").field("Origin", "https://evil.example");
         assert_eq!(server.admin("owner", call).status, 405, "{method}");
     }
-    // The APIs take keys in a header, which no browser adds by itself.
+    // The APIs take keys in a header that browsers never add by themselves.
     let issued = server.issue_scoped(&["document:*"]);
     let call = Call::post("/v2/documents")
         .json(&json!({ "title": "t" }))
@@ -169,7 +169,7 @@ fn a_request_without_a_host_has_no_site() {
         let (answer, _) = read_answer(&came, false).expect("an answer");
         assert_eq!(answer.status, status, "{origin}");
     }
-    // An absolute target names the host, whatever the field says (RFC 9112 §3.2.2).
+    // An absolute target determines the host, whatever the field contains (RFC 9112 §3.2.2).
     for (origin, status) in [("http://keys.example", 201), ("http://other.example", 403)] {
         let call = Call::post("http://keys.example/admin/keys")
             .json(&json!({ "name": "n" }))
@@ -206,7 +206,7 @@ fn over_http_2_the_authority_is_the_host() {
     }
 }
 
-/// Sends content in chunks of these lengths, so that nobody knows before how much comes.
+/// Sends content in chunks of these lengths, so that the total length is not known in advance.
 fn in_chunks(server: &Server, method: &str, path: &str, fields: &str, chunks: &[&str]) -> Answer {
     let token = server.operator("owner");
     let mut bytes = format!(
@@ -293,7 +293,7 @@ fn content_is_json_or_415_and_none_at_all_needs_no_type() {
             let codings = if encoded { &["identity"][..] } else { &[] };
             assert_eq!(in_chunks.fields("accept-encoding"), codings, "{context}");
             assert_eq!(server.record(&id)["version"], 1, "{context}");
-            // The same where the length is known.
+            // The same with a known length.
             let known = fields.lines().fold(Call::new(method, &path), |call, line| {
                 let (name, value) = line.split_once(": ").unwrap();
                 call.field(name, value)
@@ -327,7 +327,7 @@ fn a_change_may_be_a_merge_patch_and_nothing_else_may() {
 }
 
 #[test]
-fn too_much_content_is_413_however_it_comes() {
+fn too_much_content_is_413_in_any_framing() {
     let server = Server::of("allsign");
     let blanks = " ".repeat(1 << 20);
     let chunks = ["{\"name\":\"n\"}", &blanks, &blanks, &blanks, &blanks];
@@ -392,12 +392,12 @@ fn only_pages_of_trusted_origins_read_the_management_api() {
         for name in ["etag", "www-authenticate", "retry-after", "ratelimit"] {
             assert!(exposed.split(',').any(|known| known == name), "{exposed}");
         }
-        // Refusals too: by what proves nobody, and by the site.
+        // Refusals as well: for a missing proof, and for the site.
         let unproven = server.send(&Call::get("/admin/keys").field("Origin", origin));
         assert_eq!(unproven.status, 401);
         assert_eq!(unproven.fields("access-control-allow-origin"), expected);
     }
-    // Without an origin there is nobody to allow.
+    // Without an origin, no origin is allowed.
     let answer = server.admin("owner", Call::get("/keys"));
     assert_eq!(answer.fields("access-control-allow-origin"), [""; 0]);
     let other = server.send(&Call::get("/healthz").field("Origin", "https://app.example"));
@@ -405,7 +405,7 @@ fn only_pages_of_trusted_origins_read_the_management_api() {
 }
 
 #[test]
-fn what_is_no_origin_is_no_trusted_one() {
+fn an_invalid_origin_is_not_trusted() {
     for wrong in [
         "console.example",
         "*",

@@ -1,5 +1,5 @@
-//! AllSign's modes from outside: an application as itself, as a user, on somebody's behalf; and
-//! users whose standing changes while their keys are in use.
+//! AllSign's actor modes from outside: an application as itself, as a user, or on behalf of a user;
+//! and users whose standing changes while their keys are in use.
 
 use crate::common::manage::{assert_problem, ids, list};
 use crate::common::{
@@ -8,7 +8,7 @@ use crate::common::{
 use serde_json::{Value, json};
 
 const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
-const FORBIDDEN: &str = r#"{"detail": "The API key may not act for this user"}"#;
+const FORBIDDEN: &str = r#"{"detail": "The API key is not allowed to act for this user"}"#;
 const SUSPENDED: &str = r#"{"detail": "The owner of the API key is suspended"}"#;
 
 /// The platform's application key.
@@ -27,7 +27,7 @@ fn put_user(server: &Server, operator: &str, id: &str, body: &Value) -> Answer {
     server.send(&call.json(body))
 }
 
-/// The same, as the owner, who may.
+/// `PUT /demo/users/{id}` by the owner, who is permitted.
 fn change_user(server: &Server, id: &str, body: &Value) -> Value {
     let answer = put_user(server, "owner", id, body);
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -38,7 +38,7 @@ fn change_user(server: &Server, id: &str, body: &Value) -> Value {
 // ---- modes ----
 
 #[test]
-fn every_mode_tells_who_acts_and_who_began_it() {
+fn every_mode_reports_the_actor_and_the_key_owner() {
     let server = Server::of("allsign");
     let app = platform(&server);
     let user = server.issue(json!({
@@ -151,7 +151,7 @@ fn every_mode_tells_who_acts_and_who_began_it() {
             "scopes": ["document:read", "document:write"],
         });
         assert_eq!((answer.status, answer.json()), (200, expected), "{field:?}");
-        // Who was named by e-mail is told the id to use from now on.
+        // A client that names a user by email receives the id for later requests.
         let by_email = field.is_some_and(|(name, _)| name == "X-On-Behalf-Email");
         assert_eq!(
             answer.fields("x-user-id"),
@@ -162,7 +162,7 @@ fn every_mode_tells_who_acts_and_who_began_it() {
 }
 
 #[test]
-fn the_id_is_told_on_refusals_by_the_route_too_and_never_for_users_who_are_not_there() {
+fn the_id_is_also_returned_on_refusals_by_the_route_and_never_for_unknown_users() {
     let server = Server::of("allsign");
     let app = platform(&server);
     let ask = |email: &str| {
@@ -188,7 +188,7 @@ fn the_id_is_told_on_refusals_by_the_route_too_and_never_for_users_who_are_not_t
 }
 
 #[test]
-fn what_is_made_for_a_user_is_the_tenants() {
+fn documents_created_for_a_user_belong_to_the_tenant() {
     let server = Server::of("allsign");
     let app = platform(&server);
     let made = |title: &str, name: &str, value: &str| {
@@ -279,7 +279,7 @@ fn a_key_has_one_quota_for_all_the_users_it_acts_for() {
 // ---- whom a key may act for ----
 
 #[test]
-fn users_who_are_unknown_foreign_or_suspended_are_told_apart_by_no_byte() {
+fn unknown_foreign_and_suspended_users_are_indistinguishable() {
     let server = Server::of("allsign");
     let app = platform(&server);
     change_user(&server, MEMBER, &json!({ "suspended": true }));
@@ -304,7 +304,7 @@ fn users_who_are_unknown_foreign_or_suspended_are_told_apart_by_no_byte() {
 }
 
 #[test]
-fn nobody_acts_for_a_user_while_suspended() {
+fn a_key_cannot_act_for_a_suspended_user() {
     let server = Server::of("allsign");
     let app = platform(&server);
     let statuses = || {
@@ -390,7 +390,7 @@ fn keys_of_a_suspended_user_stop_and_come_back() {
 }
 
 #[test]
-fn a_suspension_is_told_to_nobody_but_who_holds_the_key() {
+fn a_suspension_is_reported_only_to_the_holder_of_the_key() {
     let server = Server::of("allsign");
     let issued =
         server.issue(json!({ "kind": "user", "owner": { "user_id": USER }, "scopes": ["*"] }));
@@ -403,7 +403,7 @@ fn a_suspension_is_told_to_nobody_but_who_holds_the_key() {
     change_user(&server, USER, &json!({ "suspended": true }));
     assert_eq!(server.get("/whoami", &wrong).timeless(), before);
     assert_eq!(before.status, 401);
-    // What is final comes first.
+    // Revocation is reported before suspension.
     server.revoke(issued.id());
     assert_eq!(server.get("/whoami", &issued.key).status, 401);
 }
@@ -459,7 +459,7 @@ fn a_changed_user_is_answered_whole() {
 }
 
 #[test]
-fn nobody_but_the_owner_changes_users() {
+fn only_the_owner_can_change_users() {
     let server = Server::of("allsign");
     let app = platform(&server);
     let suspend = json!({ "suspended": true });
@@ -528,7 +528,7 @@ fn another_tenants_user_is_the_404_of_an_unknown_one() {
 }
 
 #[test]
-fn a_bad_body_changes_nobody() {
+fn an_invalid_body_changes_no_user() {
     let server = Server::of("allsign");
     let app = platform(&server);
     for body in [
@@ -572,9 +572,9 @@ fn a_bad_body_changes_nobody() {
     );
 }
 
-/// Well-formed JSON with a value of another shape: what is wrong is told as it is.
+/// Well-formed JSON of another shape: the error describes the shape.
 #[test]
-fn what_is_json_of_another_shape_is_not_called_malformed() {
+fn json_of_another_shape_is_not_reported_as_malformed() {
     let server = Server::of("allsign");
     for role in [json!(1), json!(true), json!(["member"]), json!([])] {
         let answer = put_user(&server, "owner", MEMBER, &json!({ "role": role }));

@@ -1,5 +1,5 @@
-//! The audit over HTTP: what was answered is there, whole, at once, and for those only whom it
-//! concerns.
+//! The audit log over HTTP: every response is recorded completely and at once, and visible only to
+//! the operators concerned.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,7 +82,7 @@ fn many_at_once_are_all_there() {
 }
 
 #[test]
-fn an_event_says_who_did_what_from_where_and_what_came_of_it() {
+fn an_event_records_actor_action_address_and_outcome() {
     let server = Server::of("allsign");
     let issued = platform(&server);
     let before = jiff::Timestamp::now();
@@ -166,7 +166,7 @@ fn a_delegated_call_has_the_metadata_that_allsign_logs() {
 }
 
 #[test]
-fn a_refusal_is_told_by_its_code() {
+fn a_refusal_is_recorded_with_its_code() {
     let server = Server::start("allsign", &["--environment", "live"], &[]);
     let get = |key: &str| server.get("/v2/documents", key);
     let issue = |body: Value| {
@@ -243,7 +243,7 @@ fn a_refusal_is_told_by_its_code() {
 }
 
 #[test]
-fn what_a_handler_refuses_is_told_by_its_status() {
+fn a_handlers_refusal_is_recorded_with_its_status() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({ "scopes": ["document:*"] }));
     let call = Call::new("DELETE", "/v2/documents/1").bearer(&issued.key);
@@ -257,7 +257,7 @@ fn what_a_handler_refuses_is_told_by_its_status() {
 }
 
 #[test]
-fn a_key_of_nobody_is_shown_to_no_tenant() {
+fn an_unknown_key_is_visible_to_no_tenant() {
     let server = Server::of("allsign");
     for call in [
         Call::get("/whoami"),
@@ -291,7 +291,7 @@ fn tenants_are_walls() {
         assert_eq!(server.get("/whoami", &ours.key).status, 200);
         assert_eq!(server.get("/whoami", &theirs.key).status, 200);
         assert_eq!(server.get("/v2/signatures", &ours.key).status, 403);
-        // Whoever knows an id of the other tenant's leaves no trace there.
+        // Knowing an id of the other tenant leaves no trace there.
         assert_eq!(
             server
                 .admin(
@@ -407,7 +407,7 @@ fn an_administrator_sees_no_refused_acts_on_other_workspaces_keys() {
 }
 
 #[test]
-fn a_member_and_nobody_see_no_events() {
+fn members_and_anonymous_callers_see_no_events() {
     let server = Server::of("allsign");
     let code = |answer: &Answer| {
         (

@@ -1,5 +1,4 @@
-//! What stands in an event: ids that are harmless, the operator of each act, nothing secret, and
-//! never without bounds.
+//! Contents of events: harmless ids, the operator of each act, nothing secret, and bounded sizes.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +59,7 @@ fn a_request_id_is_kept_where_it_is_harmless_and_replaced_where_it_is_not() {
         );
         assert!(made.insert(id), "a new one each time");
     }
-    // What is no HTTP at all never becomes an event.
+    // Bytes that are not HTTP never cause an event.
     for byte in [0_u8, 1, 0x1b, 0x7f] {
         let answer = server.try_send(&call().field("X-Request-Id", [b'a', byte, b'b']));
         assert!(answer.is_none_or(|answer| answer.status == 400), "{byte}");
@@ -155,7 +154,7 @@ fn acts_of_management_name_the_operator_also_where_they_are_refused() {
 }
 
 #[test]
-fn what_an_operator_may_not_do_is_an_event_as_well() {
+fn an_operators_forbidden_call_is_also_an_event() {
     let server = Server::of("yousign");
     for body in [
         json!({ "name": "n", "workspaces": ["ws2"] }),
@@ -182,7 +181,7 @@ fn what_an_operator_may_not_do_is_an_event_as_well() {
 }
 
 #[test]
-fn what_an_operator_may_not_do_to_a_key_is_an_event_as_well() {
+fn an_operators_forbidden_call_on_a_key_is_also_an_event() {
     let server = Server::of("yousign");
     let hidden = server.issue(json!({ "name": "hidden", "workspaces": ["ws2"] }));
     let path = format!("/keys/{}", hidden.id());
@@ -242,7 +241,7 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
         (20..=210).contains(&requests),
         "{requests} events of 1000 failures"
     );
-    // Acts of management come through whatever else there is.
+    // Management acts are recorded regardless of other events.
     change(
         &server,
         server.issue(json!({})).id(),
@@ -252,7 +251,7 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
         items(&events(&server, "owner", "?limit=1"))[0]["action"],
         "key.update"
     );
-    // In the next seconds the client may be told to wait; then the other key's failure is seen.
+    // For a few seconds the client may be rate limited; then the other key's failure is visible.
     crate::common::until("the other key's failure", || {
         server.get("/whoami", &other.key);
         !items(&events(
@@ -266,7 +265,7 @@ fn a_flood_of_failures_is_bounded_and_hides_no_other_key() {
 
 // ---- secrets ----
 
-/// What would give a secret away: pieces of its random part, as they are and encoded.
+/// Traces of a secret: pieces of its random part, raw and encoded.
 fn traces(secret: &str) -> Vec<String> {
     let random = &secret[secret.len() - 32..];
     let mut traces: Vec<_> = (0..=random.len() - 10)
@@ -284,14 +283,14 @@ fn traces(secret: &str) -> Vec<String> {
     traces
 }
 
-/// Where a secret left a trace in a text: the lines.
+/// Returns the lines of a text that contain traces of a secret.
 fn found<'t>(text: &'t str, secrets: &[&str]) -> Option<&'t str> {
     let traces: Vec<_> = secrets.iter().flat_map(|secret| traces(secret)).collect();
     text.lines()
         .find(|line| traces.iter().any(|trace| line.contains(trace)))
 }
 
-/// Asserts that after each of these calls neither the events nor the log give a key away.
+/// Asserts that after each of these calls neither the events nor the log reveal a key.
 #[track_caller]
 fn assert_untold(profile: &str, calls: impl Fn(&Server, &str) -> Vec<Call>) {
     let server = Server::start(profile, &[], &[("RUST_LOG", "trace")]);
@@ -321,7 +320,7 @@ fn assert_untold(profile: &str, calls: impl Fn(&Server, &str) -> Vec<Call>) {
 }
 
 #[test]
-fn a_key_in_the_fields_of_a_request_is_not_told() {
+fn a_key_in_request_headers_is_not_recorded() {
     for profile in ["allsign", "insigner", "yousign", "iusign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let mut calls = Vec::new();
@@ -346,7 +345,7 @@ fn a_key_in_the_fields_of_a_request_is_not_told() {
 }
 
 #[test]
-fn a_key_beside_other_text_in_the_fields_is_not_told() {
+fn a_key_within_other_text_in_headers_is_not_recorded() {
     for profile in ["allsign", "yousign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let mut calls = Vec::new();
@@ -371,7 +370,7 @@ fn a_key_beside_other_text_in_the_fields_is_not_told() {
 }
 
 #[test]
-fn a_key_in_the_path_or_the_query_is_not_told() {
+fn a_key_in_the_path_or_the_query_is_not_recorded() {
     for profile in ["allsign", "yousign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let coded = format!("%{:02x}{}", key.as_bytes()[0], &key[1..]);
@@ -394,7 +393,7 @@ fn a_key_in_the_path_or_the_query_is_not_told() {
 }
 
 #[test]
-fn a_key_beside_other_text_in_the_path_is_not_told() {
+fn a_key_within_other_text_in_the_path_is_not_recorded() {
     for profile in ["allsign", "yousign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let paths = [
@@ -414,7 +413,7 @@ fn a_key_beside_other_text_in_the_path_is_not_told() {
 }
 
 #[test]
-fn a_key_in_the_request_id_of_a_management_call_is_not_told() {
+fn a_key_in_the_request_id_of_a_management_call_is_not_recorded() {
     for profile in ["allsign", "dropbox-sign"] {
         assert_untold(profile, |server, key| {
             let call = Call::post("/admin/keys")
@@ -426,7 +425,7 @@ fn a_key_in_the_request_id_of_a_management_call_is_not_told() {
 }
 
 #[test]
-fn a_key_in_place_of_an_id_is_not_told() {
+fn a_key_in_place_of_an_id_is_not_recorded() {
     for profile in ["allsign", "dropbox-sign"] {
         for (method, rest) in [
             ("GET", ""),
@@ -448,7 +447,7 @@ fn a_key_in_place_of_an_id_is_not_told() {
 }
 
 #[test]
-fn a_key_in_a_management_body_or_query_is_not_told() {
+fn a_key_in_a_management_body_or_query_is_not_recorded() {
     assert_untold("dropbox-sign", |server, key| {
         let post = |path: &str, body: Value| {
             Call::post(path)
@@ -473,7 +472,7 @@ fn a_key_in_a_management_body_or_query_is_not_told() {
 }
 
 #[test]
-fn no_new_secret_is_told_by_the_acts_that_make_one() {
+fn acts_that_create_a_secret_do_not_record_it() {
     let server = Server::start("allsign", &[], &[("RUST_LOG", "trace")]);
     let issued = server.issue(json!({ "kind": "user", "owner": { "user_id": USER } }));
     let successor = rotate(&server, issued.id(), &json!({ "grace_seconds": 60 })).json();

@@ -1,4 +1,4 @@
-//! Calls of the management API that fail: limited by the client's address, and never for an operator.
+//! Failing calls of the management API: limited per client address, and never for a valid operator.
 
 use crate::common::manage::{assert_problem, events, items};
 use crate::common::{Answer, Call, Server};
@@ -13,7 +13,7 @@ fn assert_too_many(answer: &Answer) {
 }
 
 #[test]
-fn an_address_that_fails_too_often_is_told_to_wait_and_operators_there_go_on() {
+fn an_address_that_fails_too_often_is_limited_but_operators_there_are_not() {
     let server = Server::start("allsign", &[], &[("RUST_LOG", "warn")]);
     let token = |number: usize| format!("Bearer op_{number:064}");
     let failing = |number: usize| {
@@ -31,7 +31,7 @@ fn an_address_that_fails_too_often_is_told_to_wait_and_operators_there_go_on() {
         assert_eq!(failing(number).status, expected, "{number}");
     }
     (100..400).for_each(|number| assert_too_many(&failing(number)));
-    // The owner was never seen before.
+    // The owner has not made a call before.
     let issued = server.issue(json!({}));
     for _ in 0..150 {
         let answer = server.admin("owner", Call::post("/keys").json(&json!([])));
@@ -39,7 +39,7 @@ fn an_address_that_fails_too_often_is_told_to_wait_and_operators_there_go_on() {
     }
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     assert_too_many(&failing(400));
-    // A tenant sees what its own operators did, and nothing of those who are nobody's.
+    // A tenant sees the acts of its own operators, and none of unauthenticated callers.
     let page = events(&server, "owner", "?action=manage");
     assert_eq!(items(&page), &[] as &[serde_json::Value]);
     let page = events(

@@ -1,14 +1,15 @@
-//! Requests whose edges are unclear: several on one connection, two lengths, trailers, bodies that
-//! nobody waits for.
+//! Requests with ambiguous boundaries: several on one connection, two lengths, trailers, unread
+//! bodies.
 //!
-//! One request's key must never count for another, and who has no key costs nothing.
+//! One request's key must never count for another, and a request without a key must not consume
+//! resources.
 
 use crate::common::{Answer, Call, Connection, Server, read_answer};
 use serde_json::json;
 
 const UNKNOWN: &str = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
 
-/// All answers among these bytes.
+/// Parses all responses in these bytes.
 fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     let mut all = Vec::new();
     while let Some((answer, rest)) = read_answer(bytes, false) {
@@ -77,7 +78,7 @@ fn connections_side_by_side_never_take_each_others_key() {
 }
 
 #[test]
-fn what_a_body_holds_is_no_request() {
+fn the_content_of_a_body_is_not_a_request() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
     let inner = format!(
@@ -89,7 +90,7 @@ fn what_a_body_holds_is_no_request() {
          GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         inner.len()
     );
-    // The refused request's body is skipped, or the connection is closed: it is never taken for a
+    // The refused request's body is skipped, or the connection is closed: it is never parsed as a
     // request.
     let statuses = statuses(&server.exchange(outer.as_bytes()));
     assert!(statuses == [401, 200] || statuses == [401], "{statuses:?}");
@@ -127,8 +128,8 @@ fn unclear_lengths_are_one_refusal_and_the_end_of_the_connection() {
         let statuses = statuses(&bytes);
         assert_eq!(statuses, [400], "{lengths:?}");
     }
-    // Both: the length must give way (RFC 9112 §6.3), and nothing after it is a request of this
-    // connection.
+    // With both, the length must be ignored (RFC 9112 §6.3), and nothing after it is a request on
+    // this connection.
     let both = format!(
         "POST /v2/documents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\
          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
@@ -184,7 +185,7 @@ fn folded_and_broken_field_lines_carry_no_key() {
 }
 
 #[test]
-fn who_has_no_key_is_refused_before_a_body_is_sent() {
+fn a_client_without_a_key_is_refused_before_it_sends_the_body() {
     let server = Server::of("allsign");
     let weak = server.issue_scoped(&["document:read"]);
     for (authorization, path, status) in [
@@ -216,8 +217,8 @@ fn who_has_no_key_is_refused_before_a_body_is_sent() {
                 .as_bytes(),
             );
             let mut answer = connection.answer();
-            // actix-web's server asks for the body before any middleware sees the request; it is
-            // not read all the same.
+            // actix-web's server asks for the body before any middleware sees the request, but does
+            // not read it.
             if crate::common::on_actix() && !expect.is_empty() && answer.status == 100 {
                 answer = connection.answer();
             }
@@ -240,7 +241,7 @@ fn a_flood_of_fields_does_no_harm() {
         .try_send(&many.bearer(&issued.key))
         .expect("an answer");
     assert!([400, 431].contains(&answer.status), "{}", answer.status);
-    // As many as are let through: a repeated Authorization line is seen among them, at any place.
+    // As many as possible, with a repeated Authorization line at any position among them.
     let mut call = Call::get("/whoami").bearer(&issued.key);
     for number in 0..60 {
         call = call.field(&format!("X-{number}"), "y");
@@ -251,7 +252,7 @@ fn a_flood_of_fields_does_no_harm() {
 }
 
 #[test]
-fn older_versions_of_http_want_a_key_too() {
+fn older_versions_of_http_also_need_a_key() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let get = |version: &str, line: &str| format!("GET /whoami{version}\r\n{line}\r\n");
@@ -282,8 +283,8 @@ fn older_versions_of_http_want_a_key_too() {
 #[test]
 fn http_2_without_tls_gets_the_same_refusal() {
     let server = Server::of("allsign");
-    // Preface, empty SETTINGS, then HEADERS on stream 1: `:method GET`, `:scheme http`,
-    // `:path /whoami`, `:authority x`.
+    // The preface, an empty SETTINGS frame, then HEADERS on stream 1: `:method GET`, `:scheme
+    // http`, `:path /whoami`, `:authority x`.
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     let block = b"\x82\x86\x04\x07/whoami\x01\x01x";
     request.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);

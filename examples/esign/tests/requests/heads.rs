@@ -1,5 +1,5 @@
-//! Request heads that are odd, large or slow, and bodies that come whether they are wanted or not:
-//! the same answers on both servers, or why not.
+//! Unusual, large or slow request heads, and unwanted bodies: both servers give the same response,
+//! or the difference is explained.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Answer, Call, Connection, Server, on_actix, read_answer};
 use serde_json::json;
 
-/// Sends a request, and reads its only answer.
+/// Sends a request, and reads the single response.
 #[track_caller]
 fn ask(server: &Server, request: &[u8]) -> Answer {
     let bytes = server.exchange(request);
@@ -23,7 +23,7 @@ fn with_fields(target: &str, fields: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
+fn an_invalid_head_is_refused_with_or_without_a_key() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["*"]);
     let bearer = format!("Authorization: Bearer {}\r\n", issued.key);
@@ -60,7 +60,7 @@ fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
             ("POST /v2/documents HTTP/1.0", "Host: x\r\n"),
             ("PRI * HTTP/2.0", "Host: x\r\n"),
         ] {
-            // The end of the chunks, where there are any.
+            // The end of the chunks, if there are any.
             let body = if line.starts_with("POST") {
                 "0\r\n\r\n"
             } else {
@@ -71,7 +71,7 @@ fn a_head_that_no_server_may_take_is_refused_whoever_sends_it() {
             assert_eq!((answer.status, answer.text().as_str()), (400, ""), "{line}");
             assert_eq!(answer.fields("connection"), ["close"], "{line} {fields}");
         }
-        // RFC 9112 §3.2: who speaks HTTP/1.0 need not know of hosts.
+        // RFC 9112 §3.2: HTTP/1.0 clients need not send Host.
         let old = format!("GET /whoami HTTP/1.0\r\n{key}\r\n");
         let status = if key.is_empty() { 401 } else { 200 };
         assert_eq!(ask(&server, old.as_bytes()).status, status);
@@ -88,7 +88,7 @@ fn a_head_has_96_fields_and_128_kib_on_either_server() {
             fields
         })
     };
-    // With Host and Connection.
+    // Including Host and Connection.
     assert_eq!(
         ask(&server, &with_fields("/healthz", &fields(94))).status,
         200
@@ -108,8 +108,8 @@ fn a_head_has_96_fields_and_128_kib_on_either_server() {
     );
     let target = |bytes| format!("/healthz?{}", "a".repeat(bytes));
     assert_eq!(ask(&server, &with_fields(&target(65_000), "")).status, 200);
-    // Both parse URIs of 64 KiB. RFC 9112 §3 asks for 414; actix-web's server has one status for
-    // all that it cannot parse. A proxy's own limit on request lines makes them equal.
+    // Both parse URIs of up to 64 KiB. RFC 9112 §3 requires 414; actix-web's server has one status
+    // for everything that it cannot parse. A proxy's own limit on request lines makes them equal.
     let too_long = if on_actix() { 400 } else { 414 };
     assert_eq!(
         ask(&server, &with_fields(&target(66_000), "")).status,
@@ -123,7 +123,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [length, &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// How HTTP/2 without TLS begins: the preface, and settings that are the defaults.
+/// The start of HTTP/2 without TLS: the preface, and default settings.
 fn preface() -> Vec<u8> {
     [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
@@ -132,14 +132,14 @@ fn preface() -> Vec<u8> {
     .concat()
 }
 
-/// `GET /healthz` over HTTP/2 without TLS, with this block of more fields.
+/// `GET /healthz` over HTTP/2 without TLS, with this block of additional fields.
 fn over_http_2(fields: &[u8]) -> Vec<u8> {
     const LARGEST: usize = 16_384;
     let mut request = preface();
     let block = [b"\x82\x86\x04\x08/healthz\x01\x01x", fields].concat();
     let frames = block.len().div_ceil(LARGEST);
     for (number, part) in block.chunks(LARGEST).enumerate() {
-        // HEADERS that end the stream, then CONTINUATION; the last one ends the head.
+        // HEADERS with END_STREAM, then CONTINUATION frames; the last one ends the head.
         let (kind, end) = if number == 0 { (1, 1) } else { (9, 0) };
         let end = if number + 1 == frames { end | 4 } else { end };
         request.extend(frame(kind, end, 1, part));
@@ -150,10 +150,10 @@ fn over_http_2(fields: &[u8]) -> Vec<u8> {
 #[test]
 fn a_head_has_96_fields_and_128_kib_over_http_2_too() {
     let server = Server::of("allsign");
-    // `:status` 200 of the static table; 431 as a literal in Huffman's code (RFC 7541 §6).
+    // `:status` 200 from the static table; 431 as a Huffman-coded literal (RFC 7541 §6).
     let (fine, too_large) = (&b"\x88"[..], &b"\x48\x83\x69\x90\xff"[..]);
-    // Literals that are not indexed: `x: y`, and `x` of 30 000 bytes, whose length is 127 and the
-    // rest in groups of seven bits (RFC 7541 §5.1).
+    // Literals without indexing: `x: y`, and `x` with 30 000 bytes, whose length is encoded as 127
+    // and the rest in groups of seven bits (RFC 7541 §5.1).
     let short = b"\0\x01x\x01y";
     let long = [&b"\0\x01x\x7f"[..], &[0xb1, 0xe9, 0x01], &[b'a'; 30_000]].concat();
     for (fields, status) in [
@@ -173,7 +173,7 @@ fn a_head_has_96_fields_and_128_kib_over_http_2_too() {
     server.assert_alive();
 }
 
-/// The frames that a server sent: kind, flags, stream.
+/// The frames that a server sent: type, flags, stream.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u8)> {
     let mut all = Vec::new();
     while let [a, b, c, kind, flags, _, _, _, stream, rest @ ..] = bytes {
@@ -187,8 +187,8 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u8)> {
     all
 }
 
-/// RFC 9113 §8.1 permits a reset without an error after the whole answer. Yet clients that are still
-/// sending then take it for a failure, and show no answer (curl 7.88).
+/// RFC 9113 §8.1 permits a reset without an error after the complete response. But clients that are
+/// still sending treat it as a failure and show no response (curl 7.88).
 #[test]
 fn over_http_2_a_refusal_before_the_body_resets_no_stream() {
     let server = Server::of("allsign");
@@ -203,7 +203,7 @@ fn over_http_2_a_refusal_before_the_body_resets_no_stream() {
         .concat();
         let mut connection = Connection::open(server.address);
         connection.write(&[preface(), frame(1, 4, 1, &head)].concat());
-        // The answer is there, and its stream has ended on the server's side.
+        // The response is complete, and the server's side of its stream has ended.
         let ended = |bytes: &[u8]| {
             let of_stream = |&(kind, flags, stream): &_| stream == 1 && kind < 2 && flags & 1 == 1;
             frames(bytes).iter().any(of_stream)
@@ -227,7 +227,7 @@ fn over_http_2_a_refusal_before_the_body_resets_no_stream() {
 }
 
 #[test]
-fn over_http_2_the_answer_to_head_has_no_body() {
+fn over_http_2_the_response_to_head_has_no_body() {
     let server = Server::of("allsign");
     for path in [
         "/v2/documents",
@@ -285,7 +285,7 @@ fn a_path_that_is_encoded_where_it_is_literal_is_unknown() {
 }
 
 #[test]
-fn a_segment_that_is_empty_is_no_parameter() {
+fn an_empty_segment_is_not_a_parameter() {
     for (profile, targets) in [
         (
             "insigner",
@@ -351,7 +351,7 @@ fn a_body_ends_where_it_says_although_an_upgrade_is_asked_for() {
 }
 
 #[test]
-fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
+fn a_client_that_sends_a_whole_body_before_reading_receives_the_refusal() {
     const LENGTH: usize = 16 << 20;
     let server = Server::of("allsign");
     let weak = server.issue_scoped(&["document:read"]);
@@ -376,7 +376,8 @@ fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
         let mut connection = Connection::open(server.address);
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{fields}{framing}\r\n");
         connection.write(head.as_bytes());
-        // The buffers of both sockets are smaller than this: whoever does not read makes it wait.
+        // The buffers of both sockets are smaller than this, so a peer that does not read blocks
+        // the sender.
         let block = vec![b'a'; 1 << 20];
         for _ in 0..LENGTH / block.len() {
             match framing == chunked {
@@ -392,7 +393,7 @@ fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
             answer = connection.answer();
         }
         assert_eq!(answer.status, status, "{path} {fields}{framing}");
-        // actix-web's server reads chunks to their end, and goes on.
+        // actix-web's server reads chunks to their end, and keeps the connection open.
         if !(on_actix() && framing == chunked) {
             assert_eq!(
                 answer.fields("connection"),
@@ -406,7 +407,7 @@ fn who_sends_a_whole_body_before_reading_finds_the_refusal() {
 }
 
 #[test]
-fn who_sends_a_whole_body_after_a_head_that_cannot_be_parsed_finds_the_refusal() {
+fn a_client_that_sends_a_whole_body_after_an_invalid_head_receives_the_refusal() {
     let server = Server::of("allsign");
     let many = "X: y\r\n".repeat(97);
     for (head, status) in [
@@ -430,9 +431,9 @@ fn who_sends_a_whole_body_after_a_head_that_cannot_be_parsed_finds_the_refusal()
     server.assert_alive();
 }
 
-/// Whoever has been answered once is waited for no longer than who has not.
+/// A client that already had a response gets no more time than a new one.
 #[test]
-fn the_next_head_and_a_body_that_nobody_wants_are_not_waited_for() {
+fn waiting_for_the_next_head_and_an_unwanted_body_is_limited() {
     let server = Server::of("allsign");
     let chunked = "POST /v2/documents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (begun, broken_off) = (
@@ -447,7 +448,7 @@ fn the_next_head_and_a_body_that_nobody_wants_are_not_waited_for() {
             (first, 200, "P"),
             (chunked, 401, "5\r\nhello\r\n"),
             (chunked, 401, "50000\r\nhello"),
-            // All of it before the answer.
+            // The whole body is sent before the response.
             (&begun, 401, ""),
             (&broken_off, 401, ""),
         ] {
@@ -480,7 +481,7 @@ fn the_end_of_a_connection_after_a_refusal_is_not_waited_for() {
 }
 
 #[test]
-fn a_short_body_that_nobody_reads_closes_no_connection_on_axum() {
+fn a_short_unread_body_does_not_close_the_connection_on_axum() {
     let server = Server::of("allsign");
     let mut connection = Connection::open(server.address);
     let request = "POST /v2/documents HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
@@ -489,7 +490,7 @@ fn a_short_body_that_nobody_reads_closes_no_connection_on_axum() {
         let answer = connection.answer();
         assert_eq!(answer.status, 401);
         if on_actix() {
-            // Its server closes wherever it does not know that a body was read.
+            // actix-web's server closes the connection unless it knows that the body was read.
             assert_eq!(answer.fields("connection"), ["close"]);
             return;
         }
@@ -523,7 +524,8 @@ fn half_a_head_is_not_waited_for() {
                 let answer = server.exchange(bytes);
                 let (waited, text) = (begun.elapsed(), String::from_utf8_lossy(&answer));
                 assert!(waited < Duration::from_secs(15), "{bytes:?}: {waited:?}");
-                // actix-web's server says 408 before it closes, hyper just closes.
+                // actix-web's server sends 408 before it closes the connection, hyper only closes
+                // it.
                 let whole = bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"/hea");
                 assert!(
                     whole

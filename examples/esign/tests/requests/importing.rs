@@ -1,4 +1,4 @@
-//! Keys whose secret was never seen: taken over by their digest, once and for all.
+//! Importing keys by digest, without ever seeing their secret; each digest only once.
 
 use crate::common::manage::{assert_problem, delete, ids, list, make_primary, rotate};
 use crate::common::{Answer, Call, Server, hex};
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
-/// A key of another system, each with its own number.
+/// A key of another system, with a unique number.
 fn key(number: usize) -> String {
     format!("allsign_live_sk_Imported{number:024}")
 }
@@ -44,7 +44,7 @@ fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
         ];
         for (number, notation) in notations.iter().enumerate() {
             let key = key(number);
-            // It was asked for, and is remembered as unknown: that ends with the import.
+            // The unknown key is in the negative cache, from which the import removes it.
             assert_eq!(server.get("/v2/documents", &key).status, 401);
             let answer = import(&server, &notation(&key));
             assert_eq!(answer.status, 201, "{number}: {}", answer.text());
@@ -66,14 +66,14 @@ fn a_digest_in_any_usual_notation_is_taken_and_works_at_once() {
             let record = server.record(body["record"]["id"].as_str().unwrap());
             assert_eq!(record["request_count"], 3, "its use is seen");
             assert!(record["last_used_at"].is_string());
-            assert_eq!(record["version"], 1, "and is no change");
+            assert_eq!(record["version"], 1, "and is not a change");
         }
         assert_eq!(ids(&list(&server, "owner", "")).len(), notations.len());
     }
 }
 
 #[test]
-fn what_is_no_digest_is_422() {
+fn an_invalid_digest_is_422() {
     let server = Server::of("allsign");
     let good = hex(sha256(&key(0)));
     let long = hex(Sha512::digest(key(0).as_bytes()));
@@ -96,7 +96,7 @@ fn what_is_no_digest_is_422() {
         json!({ "scheme": "sha256", "base64": STANDARD.encode([0; 33]) }),
         json!({ "scheme": "sha256", "base64": format!("{}\n", STANDARD.encode([0; 32])) }),
         json!({ "scheme": "sha256", "base64": "A".repeat(1 << 20) }),
-        // Bits beyond the last byte: two notations of one digest.
+        // Extra bits in the last character: two notations of one digest.
         json!({ "scheme": "sha256", "base64": format!("{}B=", "A".repeat(42)) }),
         json!({ "scheme": "sha256", "base64": format!("{}+_{}", "A".repeat(20), "A".repeat(21)) }),
         json!({ "scheme": "sha1", "hex": &good[..40] }),
@@ -329,7 +329,7 @@ fn on_dropbox_sign_an_imported_key_counts_and_is_never_primary() {
         let answer = make_primary(&server, record["id"].as_str().unwrap());
         assert_problem(&answer, 409, "CONFLICT", &[]);
     }
-    // Whoever rotates one holds the secret of its successor, which can sign.
+    // Rotation issues a successor with a known secret, which can sign.
     assert_eq!(
         delete(&server, imported[0]["id"].as_str().unwrap()).status,
         204

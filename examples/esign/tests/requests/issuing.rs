@@ -1,5 +1,4 @@
-//! What a body that asks for a key may say, and that everything else is refused by the name of its
-//! field.
+//! The fields of a body that requests a key; everything else is refused with the name of the field.
 
 use crate::common::manage::{PROBLEM, assert_invalid, assert_problem, ids, list};
 use crate::common::{Call, Server, USER};
@@ -279,7 +278,7 @@ fn a_scope_that_cannot_be_or_is_not_known_is_not_issued() {
 #[test]
 fn a_list_of_scopes_cannot_be_made_huge() {
     let server = Server::of("allsign");
-    // A refusal tells the caller's scopes; nobody may be given thousands of them.
+    // A refusal lists the caller's scopes, so their number must be limited.
     let body = json!({ "name": "n", "scopes": vec!["document:read"; 20_000] });
     let answer = server.admin("owner", Call::post("/keys").json(&body));
     match answer.status {
@@ -421,7 +420,7 @@ fn a_time_that_rfc_3339_does_not_know_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_400() {
+fn a_body_that_is_not_json_is_400() {
     let server = Server::of("allsign");
     let deep = format!(
         r#"{{"name":"n","metadata":{{"a":{}{}}}}}"#,
@@ -477,7 +476,7 @@ fn a_body_that_is_json_and_no_object_is_422() {
 }
 
 #[test]
-fn a_list_of_values_is_no_object() {
+fn a_list_of_values_is_not_an_object() {
     let server = Server::of("allsign");
     // As many values as a body has fields today, and more, and fewer.
     for length in 1..30 {
@@ -490,7 +489,7 @@ fn a_list_of_values_is_no_object() {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused() {
+fn a_duplicate_member_is_refused() {
     let server = Server::of("allsign");
     for body in [
         r#"{"name":"n","name":"m"}"#,

@@ -1,5 +1,5 @@
-//! IUSign's terms from outside: which plan opens the API, who may set one, and keys that stop with
-//! their administrator's role.
+//! IUSign's terms from outside: the plans that the API requires, who may set one, and keys that
+//! stop working when their administrator loses the role.
 
 use crate::common::manage::{assert_problem, ids, list};
 use crate::common::{Call, Connection, Issued, MEMBER, NOBODY, Server, USER};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
 
-/// Every route that demands a plan.
+/// Every route that requires a plan.
 fn calls() -> [Call; 5] {
     [
         Call::get("/v1/envelopes"),
@@ -47,7 +47,7 @@ fn the_api_is_open_from_the_standard_plan_on() {
         for call in calls() {
             let answer = server.send(&call.clone().bearer(&issued.key));
             if open {
-                // One envelope may be another key's: the tenant is the same.
+                // The envelope may belong to another key of the same tenant.
                 assert!(
                     [200, 201].contains(&answer.status),
                     "{plan:?} {}: {}",
@@ -56,7 +56,7 @@ fn the_api_is_open_from_the_standard_plan_on() {
                 );
             } else {
                 let detail = assert_problem(&answer, 403, "PLAN_REQUIRED", &[]);
-                assert_eq!(detail, "This needs plan standard or higher");
+                assert_eq!(detail, "This requires plan standard or higher");
             }
         }
         assert_eq!(
@@ -235,7 +235,7 @@ fn the_keys_of_an_administrator_stop_with_the_role_and_come_back_with_it() {
 }
 
 #[test]
-fn a_suspended_administrators_keys_stop_whatever_the_role() {
+fn a_suspended_administrators_keys_stop_in_any_role() {
     let server = Server::of("iusign");
     let issued = key_of(&server, USER);
     for role in ["owner", "admin"] {
@@ -275,7 +275,7 @@ fn a_lost_role_holds_on_connections_that_are_open() {
 }
 
 #[test]
-fn the_owners_standing_is_told_before_the_plan_and_to_nobody_without_the_key() {
+fn the_owners_standing_is_reported_before_the_plan_and_only_with_the_key() {
     let server = Server::of("iusign");
     let issued = server.issue(json!({ "plan": "free", "owner": { "user_id": USER } }));
     assert_problem(
@@ -307,7 +307,7 @@ fn the_owners_standing_is_told_before_the_plan_and_to_nobody_without_the_key() {
 }
 
 #[test]
-fn keys_of_this_api_act_for_nobody() {
+fn keys_of_this_api_cannot_act_for_users() {
     let server = Server::of("iusign");
     let issued = key_of(&server, USER);
     for id in [USER, MEMBER, NOBODY] {

@@ -1,5 +1,4 @@
-//! How often a key may be used, and what its answers tell: 60 a minute and 1000 an hour unless it
-//! was issued otherwise.
+//! Rate limits of a key, and the fields in its responses: 60 a minute and 1000 an hour by default.
 
 use std::thread;
 
@@ -11,12 +10,12 @@ const POLICY: &str = r#""minute";q=60;w=60, "hour";q=1000;w=3600"#;
 
 fn one(answer: &Answer, name: &str) -> String {
     let [value] = answer.fields(name)[..] else {
-        panic!("{name} stands {} times", answer.fields(name).len())
+        panic!("{name} occurs {} times", answer.fields(name).len())
     };
     value.to_owned()
 }
 
-/// `r` and `t` of a window.
+/// Returns `r` and `t` of a window.
 fn window(answer: &Answer, name: &str) -> (u64, u64) {
     let state = one(answer, "ratelimit");
     let item = state
@@ -74,7 +73,7 @@ fn the_sixty_first_request_of_a_minute_is_refused_on_every_profile() {
             );
             assert_eq!(problem["violated-policies"], json!(["minute"]));
         }
-        // Another key has counts of its own.
+        // Another key is counted separately.
         let other = server.issue(json!({})).key;
         assert_eq!(
             window(&server.get("/whoami", &other), "minute").0,
@@ -94,7 +93,7 @@ fn a_key_is_limited_as_it_was_issued() {
         .map(|_| server.get("/whoami", &issued.key).status)
         .collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
-    // Refused by the hour: the minute is as it was.
+    // Refused by the hour: the minute window is unchanged.
     let refused = server.get("/whoami", &issued.key);
     assert_eq!(
         (window(&refused, "minute").0, window(&refused, "hour").0),
@@ -137,7 +136,7 @@ fn limits_that_cannot_be_are_refused_where_they_are_set() {
 }
 
 #[test]
-fn every_answer_to_a_counted_request_tells_how_the_windows_stand() {
+fn every_response_to_a_counted_request_has_rate_limit_fields() {
     let server = Server::of("allsign");
     let key = server.issue_scoped(&["document:read"]).key;
     for (call, status) in [
@@ -155,7 +154,7 @@ fn every_answer_to_a_counted_request_tells_how_the_windows_stand() {
         assert_eq!(one(&answer, "ratelimit-policy"), POLICY, "{status}");
     }
     assert_eq!(window(&server.get("/whoami", &key), "minute").0, 54);
-    // What was not counted tells nothing: no key, no such key, no such path.
+    // Requests that were not counted have no fields: no key, an unknown key, an unknown path.
     let unknown = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
     for call in [
         Call::get("/whoami"),
@@ -187,7 +186,7 @@ fn two_hundred_requests_at_once_are_sixty() {
 }
 
 #[test]
-fn a_flood_of_unknown_keys_is_told_to_wait_and_touches_no_real_key() {
+fn a_flood_of_unknown_keys_is_limited_and_affects_no_real_key() {
     let server = Server::of("allsign");
     let key = server.issue(json!({})).key;
     let flood = |number: usize| {
@@ -201,7 +200,7 @@ fn a_flood_of_unknown_keys_is_told_to_wait_and_touches_no_real_key() {
     let wait: u64 = one(&refused, "retry-after").parse().unwrap();
     assert!((1..=61).contains(&wait), "{wait}");
     assert_eq!(one(&refused, "cache-control"), "no-store");
-    // Garbage is not counted, and a real key is not refused for its neighbours.
+    // Malformed keys are not counted, and a real key is not refused because of them.
     assert_eq!(
         server.send(&Call::get("/whoami").bearer("garbage")).status,
         401
@@ -215,7 +214,7 @@ fn a_flood_of_unknown_keys_is_told_to_wait_and_touches_no_real_key() {
         ),
         (200, 59, 999)
     );
-    // Its success took nothing back.
+    // Its success did not reset the count.
     assert_eq!(flood(1).status, 429);
 }
 

@@ -1,4 +1,4 @@
-//! Lists of keys: whose, in which order, page by page, and with the usage that was counted.
+//! Lists of keys: tenant, order, pages, and usage counts.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn a_list_holds_the_operators_tenant_only() {
         theirs.record["owner"],
         json!({ "tenant_id": "tenant_xyz789" })
     );
-    // No parameter looks over the wall, the other tenant's own cursor neither.
+    // No parameter crosses tenants, not even a cursor of the other tenant.
     let cursor = list(&server, "owner", "?limit=1")["next_cursor"]
         .as_str()
         .unwrap()
@@ -236,12 +236,12 @@ fn usage_is_seen_at_once_and_refused_requests_are_none() {
         usage(&list(&server, "owner", "")["items"][0]),
         usage(&record)
     );
-    // Management, failures and other keys count nothing.
+    // Management calls, failures and other keys are not counted.
     let other = server.issue(json!({}));
     server.get("/whoami", &other.key);
     server.get("/whoami", &format!("{}x", issued.key));
     server.send(&Call::get("/whoami").bearer(&issued.key).bearer(&issued.key));
     assert_eq!(server.record(issued.id()), record);
-    assert_eq!(record["version"], 1, "usage is no change");
+    assert_eq!(record["version"], 1, "usage is not a change");
     assert_eq!(server.record(other.id())["request_count"], 1);
 }

@@ -1,4 +1,4 @@
-//! What the demo answers over HTTP. Run once more with `ESIGN_TEST_ADAPTER=actix`.
+//! The demo's responses over HTTP. Also run with `ESIGN_TEST_ADAPTER=actix`.
 
 #![allow(
     clippy::unwrap_used,

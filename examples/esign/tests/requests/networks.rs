@@ -1,7 +1,6 @@
-//! Where requests come from: trusted proxies, forwarded headers, and the addresses that a key
-//! allows.
+//! Client addresses: trusted proxies, forwarded headers, and a key's allow-list.
 //!
-//! The tests' own address is 127.0.0.1, which is the peer of every request.
+//! The tests connect from 127.0.0.1, which is the peer address of every request.
 
 use crate::common::manage::assert_invalid;
 use crate::common::{Answer, Call, Server, assert_refused};
@@ -12,7 +11,8 @@ const BLOCKED: &str = r#"{"detail": "Access from this IP is not allowed for this
 const ALLOWED: &str = "203.0.113.42";
 const ATTACKER: &str = "198.51.100.66";
 
-/// An allsign server behind the tests' own address, and a key that may be used from `ALLOWED` only.
+/// An allsign server that trusts the tests' own address as a proxy, and a key that may be used only
+/// from `ALLOWED`.
 fn behind_a_proxy(header: &str) -> (Server, String) {
     let flags = [
         "--trusted-proxy",
@@ -37,7 +37,7 @@ fn whoami(server: &Server, key: &str, lines: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
-fn without_trusted_proxies_the_peer_counts_whatever_a_request_says() {
+fn without_trusted_proxies_only_the_peer_address_counts() {
     let server = Server::of("allsign");
     let from_here = server.issue(json!({ "allowed_ips": ["127.0.0.1"] })).key;
     let from_elsewhere = server.issue(json!({ "allowed_ips": [ALLOWED] })).key;
@@ -59,7 +59,7 @@ fn without_trusted_proxies_the_peer_counts_whatever_a_request_says() {
 }
 
 #[test]
-fn a_peer_that_is_no_trusted_proxy_is_not_believed() {
+fn headers_from_an_untrusted_peer_are_ignored() {
     let server = Server::start("allsign", &["--trusted-proxy", "10.0.0.0/8"], &[]);
     let key = server.issue(json!({ "allowed_ips": [ALLOWED] })).key;
     let answer = whoami(&server, &key, &[("X-Forwarded-For", ALLOWED)]);
@@ -80,9 +80,9 @@ fn behind_a_proxy_the_first_untrusted_hop_from_the_right_counts() {
         (&["::ffff:203.0.113.42"], true),
         (&["203.0.113.42:4711"], true),
         (&["garbage, 203.0.113.42"], true),
-        // Nothing that could be believed is left.
+        // No usable address remains.
         (&["203.0.113.42, garbage"], false),
-        // An empty element is none (RFC 9110 §5.6.1.2).
+        // An empty element is ignored (RFC 9110 §5.6.1.2).
         (&["203.0.113.42,"], true),
         (&["203.0.113.42", ""], true),
         (&["203.0.113.42, , 10.1.2.3"], true),
@@ -102,7 +102,7 @@ fn behind_a_proxy_the_first_untrusted_hop_from_the_right_counts() {
             false => assert_refused(&answer, 403, "application/json", BLOCKED, &[]),
         }
     }
-    // The header that was not configured is not looked at.
+    // A header that is not configured is ignored.
     assert_eq!(
         whoami(&server, &key, &[("Forwarded", "for=203.0.113.42")]).status,
         403
@@ -148,7 +148,7 @@ fn the_forwarded_header_is_read_as_its_standard_says() {
 fn an_allow_list_is_shown_as_it_was_set_and_works_on_every_profile() {
     for profile in PROFILES {
         let server = Server::start(profile, &["--trusted-proxy", "127.0.0.1"], &[]);
-        // IUSign restricts addresses on its highest plan only.
+        // IUSign supports IP restrictions only on its highest plan.
         let mut body =
             json!({ "allowed_ips": ["203.0.113.42", "198.51.100.0/26", "2001:db8::/32"] });
         if profile == "iusign" {

@@ -1,5 +1,5 @@
-//! One primary key per owner, always; deleting, revoking; and events that are signed with the
-//! primary key.
+//! Exactly one primary key per owner; deleting and revoking; and events signed with the primary
+//! key.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The only primary key among these records, if one of them is active.
+/// Returns the only primary key among these records, if one of them is active.
 #[track_caller]
 fn primary_of(page: &Value) -> Option<&str> {
     let records = page["items"].as_array().unwrap();
@@ -55,7 +55,7 @@ fn the_first_key_is_the_primary_one_until_another_is_made_it() {
     assert_eq!(primary_of(&list(&server, "owner", "")), Some(second.id()));
     assert_eq!(make_primary(&server, second.id()).status, 200, "again");
     assert_eq!(server.record(first.id())["primary"], false);
-    // Another owner's is another matter.
+    // Another owner's primary key is independent.
     let owner = json!({ "user_id": USER });
     let others = server.issue(json!({ "kind": "user", "owner": owner }));
     assert_eq!(server.record(others.id())["primary"], true);
@@ -119,8 +119,8 @@ fn at_every_moment_there_is_exactly_one() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while go_on.load(Ordering::Relaxed) {
-                    // The owner of events signs with it: whoever asks twice in a row finds one each
-                    // time.
+                    // Events are signed with the primary key: two consecutive events are each
+                    // signed with exactly one key.
                     let page = list(&server, "owner", "?limit=500&status=active");
                     let count = page["items"]
                         .as_array()
@@ -174,7 +174,7 @@ fn of_many_made_primary_at_once_one_stays() {
             assert!(answers.iter().all(|answer| answer.status == 200));
             assert!(primary_of(&list(&server, "owner", "")).is_some());
         }
-        // Made primary or deleted: never both.
+        // Made primary or deleted, but never both.
         let current = primary_of(&list(&server, "owner", "")).unwrap().to_owned();
         let other = keys.iter().find(|issued| issued.id() != current).unwrap();
         let answers = crate::common::at_once(8, |number| match number % 2 {
@@ -241,7 +241,7 @@ fn a_deleted_key_is_gone_and_its_digest_stays_known() {
             assert_problem(&again, 409, "CONFLICT", &[]);
         }
         assert_eq!(status(&server, &gone), 401);
-        // What happened to it is still told.
+        // Its events remain visible.
         let page = events(
             &server,
             "owner",
@@ -252,7 +252,7 @@ fn a_deleted_key_is_gone_and_its_digest_stays_known() {
                 .iter()
                 .any(|event| event["action"] == "key.delete" && event["outcome"] == "OK")
         );
-        // The last one may go.
+        // The last key may be deleted.
         assert_eq!(delete(&server, primary.id()).status, 204);
         assert_eq!(
             (

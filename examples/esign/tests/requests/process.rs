@@ -1,4 +1,4 @@
-//! The process: how it starts, what it says where, and how it ends.
+//! The process: its start, its output, and its exit.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const PROFILES: [&str; 5] = ["allsign", "insigner", "yousign", "iusign", "dropbox-sign"];
 
-/// Asserts that a start was refused: one clear line on stderr, nothing on stdout, exit code 2.
+/// Asserts that the process refuses to start: one line on stderr, nothing on stdout, exit code 2.
 /// Returns the line.
 #[track_caller]
 fn assert_refused_to_start(ended: &Ended) -> String {
@@ -92,7 +92,7 @@ fn a_port_that_is_taken_is_refused() {
 }
 
 #[test]
-fn help_goes_to_stdout_and_is_no_failure() {
+fn help_goes_to_stdout_with_exit_code_0() {
     let ended = start(&["--help"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     for flag in [
@@ -112,7 +112,7 @@ fn help_goes_to_stdout_and_is_no_failure() {
 }
 
 #[test]
-fn the_ready_line_has_what_a_program_needs_and_stdout_nothing_else() {
+fn the_ready_line_is_complete_and_the_only_output_on_stdout() {
     for profile in PROFILES {
         let server = Server::of(profile);
         let fields: Vec<_> = server
@@ -246,7 +246,7 @@ fn the_banner_has_a_key_that_works() {
             _ => format!("-H 'Authorization: Bearer {key}'"),
         };
         assert!(banner.contains(&curl), "{banner}");
-        // Each line to paste, by what it is to answer.
+        // Each line to paste, with its expected response.
         let mut pasted = 0;
         for line in banner
             .lines()
@@ -316,15 +316,15 @@ fn begin(server: &Server, key: &str, length: usize) -> Connection {
     connection
 }
 
-/// Waits until nobody takes new connections.
+/// Waits until new connections are refused.
 fn until_closed(server: &Server) {
-    crate::common::until("nobody listens", || {
+    crate::common::until("new connections are refused", || {
         TcpStream::connect(server.address).is_err()
     });
 }
 
 #[test]
-fn told_to_stop_it_answers_what_was_begun_and_exits_0() {
+fn on_a_stop_signal_it_answers_requests_in_flight_and_exits_0() {
     for signal in ["TERM", "INT"] {
         let server = Server::of("allsign");
         let issued = server.issue_scoped(&["*"]);
@@ -348,7 +348,7 @@ fn told_to_stop_as_soon_as_it_is_ready_it_exits_0() {
     for signal in ["TERM", "INT"] {
         for _ in 0..10 {
             let process = Process::start(&["--ready-json"], &[]);
-            // A shell that stands by: starting one afterwards would give the process time.
+            // A shell that is already running; starting one later would give the process time.
             let script = format!("read go; kill -{signal} {}", process.child.id());
             let mut shell = Command::new("sh")
                 .args(["-c", &script])

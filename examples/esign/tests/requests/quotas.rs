@@ -1,4 +1,4 @@
-//! How many keys there may be, counted exactly also where many ask at once.
+//! The maximum number of keys, enforced exactly under concurrency.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +17,11 @@ fn dropbox_has_four_keys_and_a_fifth_is_409() {
         )
     };
     let detail = assert_problem(&fifth(), 409, "QUOTA_EXCEEDED", &[]);
-    assert_eq!(detail, "5 keys would be active; 4 is the most");
+    assert_eq!(detail, "5 active keys would exceed the limit of 4");
     for issued in &four {
         assert_eq!(server.get("/whoami", &issued.key).status, 200);
     }
-    // Tokens are no keys, and the other tenant has a quota of its own.
+    // Access tokens do not count as keys, and the other tenant has its own quota.
     server.issue(json!({ "kind": "access_token", "owner": { "user_id": USER } }));
     for _ in 0..4 {
         server.issue_as("outsider", json!({}));
@@ -141,7 +141,7 @@ fn yousign_organizations_have_two_hundred_active_keys() {
         assert_eq!(issue(number).status, 201, "key {number}");
     }
     let detail = assert_problem(&issue(200), 409, "QUOTA_EXCEEDED", &[]);
-    assert_eq!(detail, "201 keys would be active; 200 is the most");
+    assert_eq!(detail, "201 active keys would exceed the limit of 200");
     server.revoke(&first);
     assert_eq!(issue(201).status, 201);
 }

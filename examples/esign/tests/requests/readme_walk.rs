@@ -1,9 +1,8 @@
-//! The README's walk through the management API: its commands as they stand there, with what it
-//! says comes of them.
+//! Runs the README's walk through the management API: its commands, with the documented output.
 //!
-//! A line that begins with `$ ` is a command; a comment behind it begins with the status; lines
-//! below it are what it writes, where `…` stands for anything. `ID=…` and the like are taken out of
-//! the answer before.
+//! A line that begins with `$ ` is a command; a comment after it begins with the status; the lines
+//! below it are its output, where `…` matches any text. Variables such as `ID=…` are taken from the
+//! previous response.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -11,16 +10,16 @@ use std::process::{Command, Stdio};
 use crate::common::{Call, Process, Server};
 use serde_json::Value;
 
-/// A command, and what is said of it.
+/// A command and its documented result.
 #[derive(Debug)]
 struct Step {
     command: String,
     status: Option<u16>,
-    /// Lines that it writes, in this order, others between them.
+    /// Expected lines of output, in this order, possibly with others between them.
     writes: Vec<String>,
 }
 
-/// The steps in the console blocks of a section.
+/// Returns the steps in the console blocks of a section.
 fn steps(readme: &str, section: &str) -> Vec<Step> {
     let (_, after) = readme
         .split_once(&format!("\n## {section}\n"))
@@ -50,7 +49,7 @@ fn steps(readme: &str, section: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether a line is the pattern, in which each `…` stands for anything.
+/// Whether a line matches the pattern, in which each `…` matches any text.
 fn is_like(line: &str, pattern: &str) -> bool {
     let mut pieces = pattern.split('…');
     let Some(mut rest) = line.strip_prefix(pieces.next().unwrap()) else {
@@ -63,11 +62,11 @@ fn is_like(line: &str, pattern: &str) -> bool {
         };
         (rest, last) = (after, piece);
     }
-    // Where the pattern does not end in `…`, nor does the line go on behind its last piece.
+    // If the pattern does not end in `…`, the line must end with the last piece.
     rest.is_empty() || (pattern.contains('…') && line.ends_with(last))
 }
 
-/// Starts the server as the README does, but on a port of its own.
+/// Starts the server as in the README, but on its own port.
 fn start(command: &str) -> Server {
     let words: Vec<_> = command.split(' ').collect();
     let program = words
@@ -89,18 +88,18 @@ fn start(command: &str) -> Server {
     )
 }
 
-/// What has been told before a step: assignments and functions, as bash takes them.
+/// Definitions from earlier steps: assignments and functions, in bash syntax.
 #[derive(Default)]
 struct Told(String);
 
-/// Tells curl to say on stderr what it asked and what came back.
+/// Makes curl report the request and the response on stderr.
 const TELLING: &str = concat!(
     "curl() { command curl --max-time 20 ",
     r#"-w '%{stderr}%{http_code} %{method} %{url_effective}\n' "$@"; }"#
 );
 
 impl Told {
-    /// Runs a command; returns what it writes, and the status, the method and the URL of its one
+    /// Runs a command; returns its output, and the status, method and URL of its one request.
     /// request.
     fn run(&self, command: &str) -> (String, u16, String, String) {
         let script = format!("set -eu\n{TELLING}\n{}{command}\n", self.0);
@@ -125,7 +124,7 @@ impl Told {
         )
     }
 
-    /// `ID=… KEY=…`: what an answer said.
+    /// Takes variables such as `ID=… KEY=…` from a response.
     fn take(&mut self, command: &str, answer: &str) {
         let answer: Value = serde_json::from_str(answer).expect("an answer to take it from");
         for name in command
@@ -143,7 +142,7 @@ impl Told {
     }
 }
 
-/// The calls that an OpenAPI document describes: methods, and paths with places for ids.
+/// Returns the calls in an OpenAPI document: methods, and paths with placeholders.
 fn described(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap();
     let calls = paths.iter().flat_map(|(path, calls)| {
@@ -156,7 +155,7 @@ fn described(document: &Value) -> BTreeSet<(String, String)> {
     calls.collect()
 }
 
-/// Whether a path is one with places for ids.
+/// Whether a path matches one with placeholders.
 fn is_path(path: &str, described: &str) -> bool {
     let (path, described): (Vec<_>, Vec<_>) =
         (path.split('/').collect(), described.split('/').collect());
@@ -168,7 +167,7 @@ fn is_path(path: &str, described: &str) -> bool {
 }
 
 #[test]
-fn what_the_readme_says_of_the_management_api_is_so() {
+fn the_readmes_walk_through_the_management_api_works() {
     let readme = include_str!("../../../../README.md");
     let steps = steps(readme, "Manage keys");
     let (first, walk) = steps.split_first().unwrap();
@@ -218,7 +217,7 @@ fn what_the_readme_says_of_the_management_api_is_so() {
 }
 
 #[test]
-fn what_stands_for_anything_stands_for_nothing_else() {
+fn an_ellipsis_matches_any_text_and_nothing_else_does() {
     for (line, pattern) in [
         ("ab", "ab"),
         ("ab", "a…"),

@@ -1,4 +1,4 @@
-//! Revoking over the management API: once, for good, and with the first reason.
+//! Revoking through the management API: once, permanently, and with the first reason.
 
 use crate::common::{Call, Server};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! Rotating over HTTP: a successor with the same facts, the old key for exactly its grace, and no
-//! second quota.
+//! Rotation over HTTP: a successor with the same settings, the old key valid for exactly its grace
+//! period, and no second quota.
 
 use crate::common::manage::{
     assert_problem, change, delete, events, ids, items, list, make_primary, rotate,
@@ -7,7 +7,7 @@ use crate::common::manage::{
 use crate::common::{Call, Issued, Server, USER, eventually};
 use serde_json::{Value, json};
 
-/// The successor of a key that is rotated with this body.
+/// Rotates a key with this body and returns the successor.
 #[track_caller]
 fn rotated(server: &Server, id: &str, body: &Value) -> Issued {
     let answer = rotate(server, id, body);
@@ -136,12 +136,15 @@ fn without_a_grace_the_old_key_is_revoked_at_once() {
     }
     let old = server.issue(json!({}));
     let answer = server.admin("owner", Call::post(&format!("/keys/{}/rotate", old.id())));
-    assert_eq!(answer.status, 201, "no body is no grace");
+    assert_eq!(
+        answer.status, 201,
+        "without a body there is no grace period"
+    );
     assert_eq!(status(&server, &old), 401);
 }
 
 #[test]
-fn the_old_key_works_for_exactly_its_grace_and_its_later_use_is_told() {
+fn the_old_key_works_for_exactly_its_grace_and_later_use_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     for store in [
         "memory".to_owned(),
@@ -175,7 +178,7 @@ fn the_old_key_works_for_exactly_its_grace_and_its_later_use_is_told() {
         );
         assert_eq!(status(&server, &new), 200);
         let query = format!("?key_id={}&outcome=KEY_EXPIRED&limit=1", old.id());
-        // Reading waits for what is not written yet, but not for long.
+        // Reading waits for pending writes, but only for a short time.
         let detail = eventually(|| {
             let page = events(&server, "owner", &query);
             let event = items(&page).first()?.clone();
@@ -265,7 +268,7 @@ fn rotating_is_done_once() {
 }
 
 #[test]
-fn what_has_ended_is_not_rotated() {
+fn a_key_that_no_longer_works_cannot_be_rotated() {
     let server = Server::of("allsign");
     let [revoked, ended, deleted] = [0, 1, 2].map(|_| server.issue(json!({})));
     assert_eq!(delete(&server, deleted.id()).status, 204);

@@ -1,16 +1,14 @@
-//! Every route demands exactly what the contract says: each scope of the vocabulary is tried on
-//! each route.
+//! Every route enforces exactly the requirement in the contract: each scope of the vocabulary is
+//! tried on each route.
 //!
-//! Also what stands around the routes: unknown paths and methods, CORS, `HEAD`, and the two paths
-//! that all profiles have.
+//! Also covers unknown paths and methods, CORS, `HEAD`, and the two paths that all profiles have.
 
 use std::collections::BTreeSet;
 
 use crate::common::{Answer, Call, Issued, Server, USER, assert_refused};
 use serde_json::{Value, json};
 
-/// A route: method, path, the status for those who may, and the demanded scope or scopes of which
-/// one is enough.
+/// A route: method, path, the status if permitted, and the required scope or alternative scopes.
 type Route = (&'static str, &'static str, u16, &'static [&'static str]);
 
 const ALLSIGN: &[Route] = &[
@@ -161,7 +159,7 @@ const DROPBOX_SCOPES: &[&str] = &[
     "*",
 ];
 
-/// The grants that meet a demand: the very same, `*`, and the wildcard of its family.
+/// The grants that satisfy a requirement: the scope itself, `*`, and the wildcard of its family.
 fn meets(grant: &str, demanded: &[&str]) -> bool {
     let family = |scope: &str| {
         scope
@@ -175,7 +173,7 @@ fn meets(grant: &str, demanded: &[&str]) -> bool {
 }
 
 /// Tries every key on every route.
-fn assert_demands(
+fn assert_requirements(
     server: &Server,
     routes: &[Route],
     keys: &[(&str, Issued)],
@@ -229,25 +227,25 @@ fn scoped_keys<'s>(server: &Server, scopes: &[&'s str]) -> Vec<(&'s str, Issued)
 }
 
 #[test]
-fn allsign_routes_demand_what_the_contract_says() {
+fn allsign_routes_enforce_the_contract() {
     let server = Server::of("allsign");
     let keys = scoped_keys(&server, ALLSIGN_SCOPES);
-    assert_demands(&server, ALLSIGN, &keys, |call, key| {
+    assert_requirements(&server, ALLSIGN, &keys, |call, key| {
         server.send(&call.bearer(key))
     });
 }
 
 #[test]
-fn insigner_routes_demand_what_the_contract_says() {
+fn insigner_routes_enforce_the_contract() {
     let server = Server::of("insigner");
     let keys = scoped_keys(&server, INSIGNER_SCOPES);
-    assert_demands(&server, INSIGNER, &keys, |call, key| {
+    assert_requirements(&server, INSIGNER, &keys, |call, key| {
         server.send(&call.bearer(key))
     });
 }
 
 #[test]
-fn dropbox_routes_demand_oauth_scopes_of_access_tokens() {
+fn dropbox_routes_require_oauth_scopes_for_access_tokens() {
     let server = Server::of("dropbox-sign");
     let token = |scopes: &[&str]| {
         server.issue(
@@ -259,7 +257,7 @@ fn dropbox_routes_demand_oauth_scopes_of_access_tokens() {
         .map(|scope| (*scope, token(&[scope])))
         .collect();
     keys.push(("", token(&[])));
-    assert_demands(&server, DROPBOX, &keys, |call, key| {
+    assert_requirements(&server, DROPBOX, &keys, |call, key| {
         server.send(&call.bearer(key))
     });
 }
@@ -268,13 +266,13 @@ fn dropbox_routes_demand_oauth_scopes_of_access_tokens() {
 fn dropbox_api_keys_may_do_everything() {
     let server = Server::of("dropbox-sign");
     let keys = [("*", server.issue(json!({})))];
-    assert_demands(&server, DROPBOX, &keys, |call, key| {
+    assert_requirements(&server, DROPBOX, &keys, |call, key| {
         server.send(&call.basic(format!("{key}:")))
     });
 }
 
 #[test]
-fn two_scopes_allow_what_each_allows_and_no_more() {
+fn two_scopes_permit_only_what_each_of_them_permits() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["document:read", "signature:write"]);
     let statuses = ALLSIGN.iter().map(|(method, path, ..)| {
@@ -286,7 +284,7 @@ fn two_scopes_allow_what_each_allows_and_no_more() {
 }
 
 #[test]
-fn every_route_wants_a_key() {
+fn every_route_needs_a_key() {
     for (profile, routes) in [
         ("allsign", ALLSIGN),
         ("insigner", INSIGNER),
@@ -309,26 +307,26 @@ fn an_unknown_path_is_404_in_the_profiles_words_with_and_without_a_key() {
             concat!(
                 r#"{ "type": "https://docs.insigner.com/errors/not-found", "#,
                 r#""title": "Not Found", "status": 404, "#,
-                r#""detail": "There is nothing here", "code": "NOT_FOUND"}"#
+                r#""detail": "Not found", "code": "NOT_FOUND"}"#
             ),
         ),
         (
             "yousign",
             concat!(
                 r#"{"type":"about:blank","title":"Not Found","status":404,"#,
-                r#""detail":"There is nothing here","code":"NOT_FOUND"}"#
+                r#""detail":"Not found","code":"NOT_FOUND"}"#
             ),
         ),
         (
             "iusign",
             concat!(
                 r#"{"type":"about:blank","title":"Not Found","status":404,"#,
-                r#""detail":"There is nothing here","code":"NOT_FOUND"}"#
+                r#""detail":"Not found","code":"NOT_FOUND"}"#
             ),
         ),
         (
             "dropbox-sign",
-            r#"{"error":{"error_msg":"There is nothing here","error_name":"not_found"}}"#,
+            r#"{"error":{"error_msg":"Not found","error_name":"not_found"}}"#,
         ),
     ] {
         let server = Server::of(profile);
@@ -404,7 +402,7 @@ fn an_absolute_target_is_the_same_route() {
 }
 
 #[test]
-fn a_known_path_wants_a_key_before_its_method_is_looked_at() {
+fn a_known_path_checks_the_key_before_the_method() {
     for (profile, path, allowed) in [
         ("allsign", "/v2/documents", "GET HEAD POST"),
         ("allsign", "/v2/documents/1", "DELETE"),
@@ -615,7 +613,7 @@ fn healthz_needs_no_key_and_looks_at_none() {
 }
 
 #[test]
-fn whoami_tells_the_whole_principal_and_nothing_else() {
+fn whoami_returns_exactly_the_principal() {
     let user = json!({ "user_id": USER, "user_email": "user@example.com" });
     for (profile, body, environment, mode, owner, scopes) in [
         ("allsign", json!({}), "live", "app", json!({}), json!([])),

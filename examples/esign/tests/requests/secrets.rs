@@ -1,8 +1,8 @@
-//! No secret is ever logged, or shown twice: a process at the most talkative level is used in every
-//! way, and what it wrote is searched.
+//! No secret is ever logged or shown twice: a process with the most verbose logging is used in
+//! every way, and its output is searched.
 //!
-//! Searched for are the secrets as they are, any piece of them, and what encoding them in base64,
-//! hexadecimal or as a list of bytes makes of them.
+//! The search covers the raw secrets, pieces of them, and their encodings in base64, hexadecimal
+//! and as a list of bytes.
 
 use crate::common::{Answer, Call, MEMBER, Server, USER, hex};
 use base64::Engine;
@@ -10,18 +10,17 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// A piece of a secret this long tells too much.
+/// A piece of a secret of this length counts as a leak.
 const PIECE: usize = 10;
 
-/// What would give this text away: its pieces, and its encodings wherever in a longer text it
-/// stood.
+/// The traces of a secret: its pieces, and its encodings at any offset in a longer text.
 fn traces(secret: &str) -> Vec<String> {
     let bytes = secret.as_bytes();
     let mut traces: Vec<_> = (0..=secret.len() - PIECE)
         .map(|at| secret[at..at + PIECE].to_owned())
         .collect();
     for skipped in 0..3 {
-        // Whole groups of three bytes are encoded alike wherever they begin.
+        // Complete groups of three bytes are encoded in the same way at every offset.
         let whole = &bytes[skipped..skipped + (bytes.len() - skipped) / 3 * 3];
         traces.push(STANDARD_NO_PAD.encode(whole));
         traces.push(URL_SAFE_NO_PAD.encode(whole));
@@ -34,8 +33,8 @@ fn traces(secret: &str) -> Vec<String> {
     traces
 }
 
-/// Asserts that none of the secrets left a trace in the log. `public` is what may stand there
-/// although it is part of one.
+/// Asserts that none of the secrets appears in the log. `public` is text that may appear although
+/// it is part of a secret.
 fn assert_unlogged(log: &str, secrets: &[String], public: &[&str]) {
     assert!(log.contains("serving"), "nothing was logged");
     for secret in secrets {
@@ -50,7 +49,7 @@ fn assert_unlogged(log: &str, secrets: &[String], public: &[&str]) {
     }
 }
 
-/// Presents a key in all ways that a caller might, right or wrong.
+/// Presents a key in every way that a caller might, valid or not.
 fn present_everywhere(server: &Server, key: &str, path: &str) {
     for call in [
         Call::get(path).bearer(key),
@@ -87,7 +86,7 @@ fn present_everywhere(server: &Server, key: &str, path: &str) {
     ] {
         server.send(&call);
     }
-    // A line that is no HTTP at all, and one that breaks off.
+    // A line that is not HTTP, and one that is incomplete.
     server.exchange(format!("{key}\r\n\r\n").as_bytes());
     server
         .exchange(format!("GET {path} HTTP/1.1\r\nAuthorization Bearer {key}\r\n\r\n").as_bytes());

@@ -1,7 +1,7 @@
-//! What each of the five APIs prints in its documentation comes back over the wire, byte for byte.
+//! The documented responses of each of the five APIs are returned on the wire, byte for byte.
 //!
-//! One table line per refusal: no header, a wrong format, an unknown key, a missing scope, and the
-//! good key beside them.
+//! One table line per refusal: no header, a wrong format, an unknown key, a missing scope; and a
+//! valid key for comparison.
 
 use crate::common::{Answer, Call, Server, USER, assert_refused};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
-/// What a profile answers, and to what.
+/// The documented responses of a profile, with their requests.
 struct Profile {
     name: &'static str,
     media: &'static str,
@@ -19,7 +19,7 @@ struct Profile {
     missing: &'static str,
     malformed_key: &'static str,
     malformed: &'static str,
-    /// Of the right shape, and nobody's.
+    /// A well-formed, unknown key.
     unknown_key: &'static str,
     unknown: &'static str,
 }
@@ -74,7 +74,7 @@ const PROFILES: [Profile; 5] = [
         malformed_key: "too-short",
         malformed: concat!(
             r#"{"type":"about:blank","title":"Unauthorized","status":401,"#,
-            r#""detail":"The credentials do not have the shape of an API key","code":"INVALID_FORMAT"}"#
+            r#""detail":"The credentials do not have the format of an API key","code":"INVALID_FORMAT"}"#
         ),
         unknown_key: "0123456789abcdefghijABCDEFGHIJ01",
         unknown: concat!(
@@ -94,7 +94,7 @@ const PROFILES: [Profile; 5] = [
         malformed_key: "0123456789abcdefghijABCDEFGHIJ01",
         malformed: concat!(
             r#"{"type":"about:blank","title":"Unauthorized","status":401,"#,
-            r#""detail":"The credentials do not have the shape of an API key","code":"INVALID_FORMAT"}"#
+            r#""detail":"The credentials do not have the format of an API key","code":"INVALID_FORMAT"}"#
         ),
         unknown_key: "0123456789abcdefghijABCDEFGHIJ0123456789",
         unknown: concat!(
@@ -122,7 +122,7 @@ const PROFILES: [Profile; 5] = [
 ];
 
 #[test]
-fn a_request_without_a_key_is_told_how_to_present_one() {
+fn a_request_without_a_key_gets_instructions_for_presenting_one() {
     for profile in &PROFILES {
         let answer = Server::of(profile.name).send(&Call::get("/whoami"));
         assert_refused(
@@ -176,7 +176,7 @@ fn a_good_key_is_let_in_and_no_challenge_is_sent() {
     }
 }
 
-/// Whether it is this prefix and so many of these characters.
+/// Whether it is this prefix followed by this many of these characters.
 fn is_shaped(key: &str, prefix: &str, length: usize, member: fn(char) -> bool) -> bool {
     key.strip_prefix(prefix)
         .is_some_and(|random| random.len() == length && random.chars().all(member))
@@ -301,7 +301,7 @@ fn allsign_says_none_to_a_key_without_scopes() {
 }
 
 #[test]
-fn allsign_tells_unknown_revoked_and_expired_keys_apart_in_nothing() {
+fn allsign_answers_unknown_revoked_and_expired_keys_identically() {
     let server = Server::of("allsign");
     let unknown = server.get("/whoami", PROFILES[0].unknown_key).timeless();
     let revoked = server.issue(json!({}));
@@ -310,14 +310,14 @@ fn allsign_tells_unknown_revoked_and_expired_keys_apart_in_nothing() {
     assert_eq!(expired(&server, "/whoami").timeless(), unknown);
 }
 
-/// The first refusal of a key that is about to expire.
+/// Waits for the first refusal of a key that is about to expire.
 fn expired(server: &Server, target: &str) -> Answer {
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1200);
     let issued = server.issue(json!({ "expires_at": format!("{soon:.3}"), "scopes": ["*"] }));
     let look = || {
         let answer = server.get(target, &issued.key);
         assert!([200, 401].contains(&answer.status), "{}", answer.status);
-        // Not so often that the quota is used up.
+        // Slowly enough not to use up the quota.
         std::thread::sleep(std::time::Duration::from_millis(50));
         (answer.status == 401).then_some(answer)
     };

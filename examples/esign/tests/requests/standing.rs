@@ -1,5 +1,5 @@
-//! What a real key is refused for: its environment, its time, its revocation; and what a refusal
-//! tells to whom.
+//! Refusals of a real key for its environment, its validity period or its revocation, and to whom
+//! the reason is disclosed.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn assert_invalid(answer: &Answer) {
 }
 
 #[test]
-fn a_server_bound_to_live_lets_no_test_key_in_and_tells_it_nothing() {
+fn a_server_bound_to_live_refuses_test_keys_without_a_reason() {
     let server = Server::start("allsign", &["--environment", "live"], &[]);
     let test = server.issue(json!({ "environment": "test", "scopes": ["*"] }));
     let live = server.issue(json!({ "scopes": ["*"] }));
@@ -73,7 +73,7 @@ fn the_bound_environment_is_the_default_for_new_keys() {
 }
 
 #[test]
-fn opaque_keys_of_another_environment_are_told_apart_by_their_holder_only() {
+fn opaque_keys_of_another_environment_are_identified_only_to_their_holder() {
     let server = Server::start("iusign", &["--environment", "production"], &[]);
     let staging = server.issue(json!({ "environment": "staging" }));
     assert_refused(
@@ -127,7 +127,7 @@ fn an_unbound_server_keeps_the_data_of_environments_apart() {
 fn a_revoked_key_is_refused_on_the_next_request() {
     let server = Server::of("allsign");
     let issued = server.issue_scoped(&["document:read"]);
-    // Used many times before: whatever is remembered of it must go.
+    // The key was used many times before, so its cache entry must be dropped.
     for _ in 0..10 {
         assert_eq!(server.get("/v2/documents", &issued.key).status, 200);
     }
@@ -137,7 +137,7 @@ fn a_revoked_key_is_refused_on_the_next_request() {
     assert_eq!(
         server.record(issued.id())["request_count"],
         10,
-        "refused requests are no use of the key"
+        "refused requests do not count as usage"
     );
 }
 
@@ -179,7 +179,7 @@ fn a_revocation_under_fire_lets_nothing_through_afterwards() {
             );
             for user in users {
                 let statuses = user.join().unwrap();
-                // Once refused, refused for good.
+                // Once refused, always refused.
                 assert!(statuses.is_sorted(), "{statuses:?}");
                 assert!(
                     statuses.iter().all(|status| [200, 401].contains(status)),
@@ -200,11 +200,11 @@ fn revoking_one_key_touches_no_other() {
     assert_eq!(server.record(other.id())["status"], "active");
 }
 
-/// Asks until the status is another one; never for longer than a test may take.
+/// Repeats a request until the status changes, within the usual time limit.
 fn until_not(server: &Server, key: &str, status: u16) -> (Answer, Timestamp) {
     let look = || {
         let (answer, at) = (server.get("/whoami", key), Timestamp::now());
-        // Not so often that the quota is used up.
+        // Slowly enough not to use up the quota.
         thread::sleep(Duration::from_millis(40));
         (answer.status != status).then_some((answer, at))
     };
@@ -266,7 +266,7 @@ fn revoked_outlasts_expired() {
     let code = || server.get("/whoami", &issued.key).json()["code"].clone();
     crate::common::until("its end", || {
         assert_eq!(code(), "KEY_REVOKED");
-        // Not so often that it is told to wait.
+        // Slowly enough not to be rate limited.
         thread::sleep(Duration::from_millis(50));
         Timestamp::now() > end
     });

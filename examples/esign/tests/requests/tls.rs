@@ -1,5 +1,5 @@
-//! TLS 1.3 and nothing older, as the `openssl` command sees it; and how a server starts, or does
-//! not, with certificates.
+//! TLS 1.3 only, as seen by the `openssl` command; and how a server starts, or fails to start, with
+//! certificates.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 // ---- certificates ----
 
-/// A folder that goes when the test ends.
+/// A folder that is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -90,7 +90,7 @@ fn without_openssl(error: &std::io::Error) -> ! {
 
 // ---- a client ----
 
-/// What a client has come to.
+/// The output and the result of a client.
 #[derive(Debug)]
 struct Spoken {
     status: ExitStatus,
@@ -98,7 +98,7 @@ struct Spoken {
     stderr: String,
 }
 
-/// Runs `openssl s_client` with these options, and writes these bytes once it has started.
+/// Runs `openssl s_client` with these options, and writes these bytes after it has started.
 fn s_client(address: SocketAddr, options: &[&str], bytes: &[u8]) -> Spoken {
     let mut client = openssl()
         .args([
@@ -116,7 +116,7 @@ fn s_client(address: SocketAddr, options: &[&str], bytes: &[u8]) -> Spoken {
         .unwrap_or_else(|error| without_openssl(&error));
     let mut stdin = client.stdin.take().unwrap();
     let bytes = bytes.to_vec();
-    // A client whose handshake fails takes no more.
+    // A client whose handshake fails reads no more input.
     thread::spawn(move || stdin.write_all(&bytes));
     let (done, both) = mpsc::channel();
     let mut pipes: [Box<dyn Read + Send>; 2] = [
@@ -147,7 +147,7 @@ fn s_client(address: SocketAddr, options: &[&str], bytes: &[u8]) -> Spoken {
     }
 }
 
-/// A server that serves TLS.
+/// A server with TLS.
 struct Secure {
     process: Process,
     ready: Value,
@@ -192,7 +192,8 @@ impl Secure {
         }
     }
 
-    /// The answer to a call over TLS 1.3, from a server whose certificate was verified.
+    /// Sends a call over TLS 1.3 to a server whose certificate is verified, and returns the
+    /// response.
     fn send(&self, call: &Call) -> Answer {
         let authority = self.folder.file("server.crt");
         let options = [
@@ -230,7 +231,7 @@ fn the_ready_line_says_https() {
 }
 
 #[test]
-fn over_tls_1_3_the_api_that_demands_it_serves() {
+fn the_api_that_requires_tls_1_3_serves_over_it() {
     let server = Secure::of("iusign", "serves");
     let key = server.issue(json!({}));
     let who = server.send(&Call::get("/whoami").bearer(&key));
@@ -297,7 +298,7 @@ fn an_older_version_of_tls_gets_no_handshake() {
             spoken.stderr
         );
     }
-    // The very same call over TLS 1.3 is fine.
+    // The same call over TLS 1.3 succeeds.
     assert_eq!(server.send(&Call::get("/whoami").bearer(&key)).status, 200);
 }
 
@@ -339,11 +340,11 @@ fn plain_http_gets_no_answer_from_a_port_for_tls() {
 }
 
 #[test]
-fn who_does_not_finish_a_handshake_holds_up_nobody() {
+fn unfinished_handshakes_do_not_delay_other_clients() {
     let server = Secure::of("iusign", "slow");
     let key = server.issue(json!({}));
-    // A machine that is so busy that the handshakes are given up before the answer proves nothing,
-    // and tries again.
+    // If the machine is so busy that the handshakes time out before the response, the test proves
+    // nothing, and is repeated.
     let served_meanwhile = (0..5).any(|_| {
         let waiting = unfinished(server.address);
         assert_eq!(server.send(&Call::get("/whoami").bearer(&key)).status, 200);
@@ -366,7 +367,7 @@ fn a_handshake_that_is_not_finished_is_given_up_after_three_seconds() {
     assert!(waited < Duration::from_secs(8), "{waited:?}");
 }
 
-/// Clients that begin a handshake, and send nothing more.
+/// Clients that begin a handshake and send nothing more.
 fn unfinished(address: SocketAddr) -> Vec<TcpStream> {
     let begun = [
         &b""[..],
@@ -375,7 +376,7 @@ fn unfinished(address: SocketAddr) -> Vec<TcpStream> {
     ];
     let begin = |at: usize| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // Nothing, the begin of a record, or a record that promises more than it brings.
+        // Nothing, the beginning of a record, or a record that is shorter than announced.
         stream.write_all(begun[at % 3]).unwrap();
         stream.set_nonblocking(true).unwrap();
         stream
@@ -400,7 +401,7 @@ fn told_to_stop_it_ends_with_0_although_clients_are_in_the_middle_of_a_handshake
     let ready = server.ready.to_string();
     let ended = server.process.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    // actix-web waits for handshakes as for requests: three seconds.
+    // actix-web limits handshakes to three seconds.
     assert!(
         begun.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -415,10 +416,10 @@ fn told_to_stop_it_ends_with_0_although_clients_are_in_the_middle_of_a_handshake
     assert!(!ended.stderr.contains(&key), "{}", ended.stderr);
 }
 
-// ---- starting without, or with what is none ----
+// ---- starting without certificates, or with invalid ones ----
 
 #[test]
-fn without_certificates_the_demand_is_off_and_that_is_said() {
+fn without_certificates_the_requirement_is_off_and_a_warning_says_so() {
     let server = Server::start("iusign", &[], &[("RUST_LOG", "warn")]);
     let issued = server.issue(json!({}));
     assert_eq!(server.get("/v1/envelopes", &issued.key).status, 200);
@@ -431,7 +432,7 @@ fn without_certificates_the_demand_is_off_and_that_is_said() {
 }
 
 #[test]
-fn the_banner_says_whether_tls_is_demanded() {
+fn the_banner_says_whether_tls_is_required() {
     let folder = Folder::new("banner");
     let (certificate, key) = folder.certificate("server");
     let banner = |flags: &[&str]| {
@@ -463,7 +464,7 @@ fn the_banner_says_whether_tls_is_demanded() {
     assert!(!with.contains("http://"), "{with}");
 }
 
-/// One clear line on stderr that names this, nothing on stdout, exit code 2.
+/// Asserts one line on stderr that contains this text, nothing on stdout, and exit code 2.
 #[track_caller]
 fn assert_refused_to_start(flags: &[&str], named: &str) {
     let mut all = vec!["--profile", "iusign", "--ready-json"];
@@ -481,7 +482,7 @@ fn assert_refused_to_start(flags: &[&str], named: &str) {
     );
     assert!(
         !line.contains("hunter2"),
-        "{flags:?}: {line:?} shows what stands in a file"
+        "{flags:?}: {line:?} shows the content of a file"
     );
 }
 
@@ -495,7 +496,7 @@ fn one_of_the_two_flags_is_not_enough() {
 }
 
 #[test]
-fn files_that_are_no_certificate_or_no_key_are_one_line_and_exit_code_2() {
+fn invalid_certificate_or_key_files_give_one_line_and_exit_code_2() {
     let folder = Folder::new("files");
     let (certificate, key) = folder.certificate("server");
     let (other_certificate, other_key) = folder.certificate("other");
@@ -535,7 +536,7 @@ fn files_that_are_no_certificate_or_no_key_are_one_line_and_exit_code_2() {
     ] {
         assert_refused_to_start(
             &["--tls-cert", certificate, "--tls-key", key],
-            "certificate and key do not work",
+            "cannot use the certificate and key",
         );
     }
 }

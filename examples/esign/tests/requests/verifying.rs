@@ -1,5 +1,5 @@
-//! `POST /verify` tells whoever holds a secret what it is, and nobody else anything; and how use is
-//! counted.
+//! `POST /verify` describes a key to a caller with its secret, and reveals nothing to anyone else;
+//! and how usage is counted.
 
 use crate::common::manage::{assert_problem, change, delete, events, items, rotate};
 use crate::common::{Answer, Call, Server, USER};
@@ -17,7 +17,7 @@ fn verify(server: &Server, body: &Value) -> Answer {
 }
 
 #[test]
-fn what_does_not_work_is_exactly_inactive() {
+fn a_key_that_does_not_work_is_exactly_inactive() {
     let folder = tempfile::tempdir().unwrap();
     for store in [
         "memory".to_owned(),
@@ -94,7 +94,7 @@ fn what_does_not_work_is_exactly_inactive() {
 }
 
 #[test]
-fn what_works_is_told_in_full() {
+fn a_working_key_is_described_in_full() {
     let server = Server::of("allsign");
     let owner = json!({ "user_id": USER, "user_email": "user@example.com" });
     let body = json!({
@@ -202,7 +202,7 @@ fn why_is_explained() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_refused_whatever_the_key() {
+fn an_invalid_query_is_refused_for_any_key() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     for key in [&*issued.key, UNKNOWN] {
@@ -278,10 +278,14 @@ fn verifying_is_neither_use_nor_failure() {
         [0, 1, 2].map(|_| server.get("/whoami", &issued.key).status),
         [200, 200, 429]
     );
-    // Nobody has failed so often that it must wait.
+    // These calls are not limited as failures.
     assert_eq!(server.get("/whoami", UNKNOWN).status, 401);
     let page = events(&server, "owner", "?actor=owner&action=key.verify&limit=500");
-    assert_eq!(items(&page).len(), 120, "each look at a real key is told");
+    assert_eq!(
+        items(&page).len(),
+        120,
+        "each verification of a real key is recorded"
+    );
 }
 
 // ---- use ----

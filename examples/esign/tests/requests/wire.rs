@@ -1,7 +1,7 @@
-//! How a key may stand in a request, and every other way in which it may not.
+//! The valid ways to present a key in a request, and many invalid ones.
 //!
-//! A case is a header value and the refusal that it must get, byte for byte. After each table the
-//! process is still alive.
+//! A case is a header value and the expected refusal, byte for byte. After each table the process
+//! must still respond.
 
 use crate::common::{Answer, Call, Server, assert_refused};
 use base64::Engine;
@@ -11,7 +11,7 @@ use serde_json::json;
 const JSON: &str = "application/json";
 const UNKNOWN: &str = "allsign_live_sk_0123456789abcdefghijABCDEFGHIJ01";
 
-/// A refusal of AllSign: status, body, challenge.
+/// A refusal by AllSign: status, body, challenge.
 type Refusal = (u16, &'static str, &'static str);
 
 const MISSING: Refusal = (
@@ -40,8 +40,8 @@ fn assert_is(answer: &Answer, (status, body, challenge): Refusal) {
     assert_refused(answer, status, JSON, body, &[challenge]);
 }
 
-/// Asserts a refusal by Dropbox Sign: its name, and what its Bearer challenge says beside the
-/// realm.
+/// Asserts a refusal by Dropbox Sign: its name, and the parameters of its Bearer challenge after
+/// the realm.
 #[track_caller]
 fn assert_dropbox(answer: &Answer, status: u16, message: &str, name: &str, error: &str) {
     let body = format!(r#"{{"error":{{"error_msg":"{message}","error_name":"{name}"}}}}"#);
@@ -67,7 +67,7 @@ fn assert_dropbox_unauthorized(answer: &Answer) {
 }
 
 #[test]
-fn the_scheme_has_no_case_and_may_stand_apart() {
+fn the_scheme_is_case_insensitive_and_may_be_followed_by_several_spaces() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let key = &issued.key;
@@ -89,7 +89,7 @@ fn the_scheme_has_no_case_and_may_stand_apart() {
 }
 
 #[test]
-fn a_good_key_among_other_text_is_no_key() {
+fn a_valid_key_within_other_text_is_not_accepted() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let key = &issued.key;
@@ -130,7 +130,7 @@ fn a_good_key_among_other_text_is_no_key() {
 }
 
 #[test]
-fn more_than_one_authorization_line_is_400_whatever_stands_there() {
+fn more_than_one_authorization_line_is_always_400() {
     let server = Server::of("allsign");
     let issued = server.issue(json!({}));
     let good = format!("Bearer {}", issued.key);
@@ -225,7 +225,7 @@ fn a_key_is_read_from_the_authorization_field_only() {
 }
 
 #[test]
-fn what_only_looks_like_a_key_is_of_the_wrong_format() {
+fn a_malformed_key_is_reported_as_the_wrong_format() {
     let server = Server::of("allsign");
     let random = "0123456789abcdefghijABCDEFGHIJ01";
     for key in [
@@ -269,7 +269,7 @@ fn a_key_with_one_wrong_character_is_an_unknown_key() {
         issued.key.len() - 1,
     ] {
         let mut wrong = issued.key.clone().into_bytes();
-        // Also the same letter in the other case, where it is one.
+        // Including the same letter in the other case, if it is a letter.
         wrong[at] = if wrong[at].is_ascii_alphabetic() {
             wrong[at] ^ 0x20
         } else {
@@ -299,7 +299,7 @@ fn long_tokens_are_refused_and_do_no_harm() {
     for length in [4088, 4089, 4090, 8 << 10] {
         let answer = server.send(&Call::get("/whoami").bearer(&"a".repeat(length)));
         assert_is(&answer, FORMAT);
-        // Also with the shape's beginning.
+        // Also after a valid beginning.
         let answer = server
             .send(&Call::get("/whoami").bearer(&format!("allsign_live_sk_{}", "a".repeat(length))));
         assert_is(&answer, FORMAT);
@@ -377,7 +377,7 @@ fn basic_takes_the_key_as_user_name_and_an_empty_password() {
         format!("Basic {padded}"),
         format!("basic {padded}"),
         format!("bAsIc   {padded}"),
-        // RFC 7617 asks for padding; who leaves it out means the same bytes.
+        // RFC 7617 requires padding; without it, the decoded bytes are the same.
         format!("Basic {bare}"),
     ] {
         let answer = server.send(&Call::get("/v3/account").authorization(&value));
@@ -400,7 +400,7 @@ fn malformed_basic_is_401() {
         pair(format!(":{key}").as_bytes()),                  // the key as password
         pair(format!(" {key}:").as_bytes()),                 // a space before it
         pair(format!("{key} :").as_bytes()),                 // a space after it
-        pair(format!("{}:", key.to_uppercase()).as_bytes()), // hexadecimal of the other case
+        pair(format!("{}:", key.to_uppercase()).as_bytes()), // hexadecimal in upper case
         pair(format!("{key}\0:").as_bytes()),                // control characters
         pair(format!("{key}\n:").as_bytes()),
         pair(format!("{key}:\n").as_bytes()),

@@ -1,5 +1,5 @@
-//! Yousign's table from outside: who may manage which keys, and what a key of an organization or of
-//! workspaces, with full access or read-only, may do with which resource.
+//! Yousign's table from outside: who may manage which keys, and which resources a key can access:
+//! for the organization or for workspaces, with full or read-only access.
 
 use crate::common::manage::{assert_problem, ids, list};
 use crate::common::{Answer, Call, Issued, Server};
@@ -15,7 +15,7 @@ const READ_ONLY: Expected = Err((403, "READ_ONLY_KEY"));
 const ELSEWHERE: Expected = Err((403, "WORKSPACE_FORBIDDEN"));
 const NOWHERE: Expected = Err((404, "NOT_FOUND"));
 
-/// A status, or that of a refusal with its code.
+/// A status, or the status and code of a refusal.
 type Expected = Result<u16, (u16, &'static str)>;
 
 #[track_caller]
@@ -42,11 +42,11 @@ fn key(server: &Server, mut body: Value) -> Issued {
 // ---- keys and resources ----
 
 #[test]
-fn what_a_key_may_do_is_its_scope_and_its_permission() {
+fn a_key_is_limited_by_its_workspaces_and_its_access_level() {
     let server = Server::of("yousign");
     let maker = key(&server, json!({})).key;
     for (name, body, reads, writes) in [
-        // the key, and what it gets in its own, in another and in an unknown workspace
+        // the key, and its results in its own workspace, in another one and in an unknown one
         (
             "organization, full-access",
             json!({ "access": "full-access" }),
@@ -106,7 +106,7 @@ fn what_a_key_may_do_is_its_scope_and_its_permission() {
                         &format!("{name}: {method} {target}"),
                     );
                 }
-                // What was refused did not happen.
+                // The refused writes had no effect.
                 if workspace != UNKNOWN {
                     let still_there = server.send(&Call::get(&one).bearer(&maker));
                     let expected = if writes[at].is_ok() { 404 } else { 200 };
@@ -335,7 +335,7 @@ fn a_key_of_one_environment_opens_no_server_of_the_other() {
 
 // ---- operators and keys ----
 
-/// The keys of the table: their workspaces, none for the organization.
+/// The keys of the table: their workspaces, or none for the organization.
 fn kinds_of_keys() -> [(&'static str, Value); 4] {
     [
         ("organization", json!(null)),
@@ -354,7 +354,7 @@ fn body(name: &str, workspaces: &Value) -> Value {
 }
 
 #[test]
-fn who_may_issue_and_see_which_keys() {
+fn roles_and_workspaces_limit_which_keys_an_operator_can_issue_and_see() {
     const NO: Expected = Err((403, "FORBIDDEN"));
     for (operator, may) in [
         // organization, own, other, both
@@ -418,7 +418,7 @@ fn who_may_issue_and_see_which_keys() {
 }
 
 #[test]
-fn an_admins_list_has_full_pages_of_what_the_admin_may_see() {
+fn an_admins_list_has_full_pages_of_visible_keys() {
     let server = Server::of("yousign");
     let mut expected = Vec::new();
     for at in 0..12 {
@@ -479,7 +479,7 @@ fn an_admin_hands_out_no_more_than_the_own_workspace() {
 }
 
 #[test]
-fn an_empty_list_of_workspaces_is_no_list() {
+fn an_empty_list_of_workspaces_is_refused() {
     let server = Server::of("yousign");
     for operator in ["owner", "admin"] {
         let answer = server.admin(
@@ -527,7 +527,7 @@ fn workspaces_that_there_are_not_and_permissions_that_there_are_not_cannot_be_gi
 }
 
 #[test]
-fn a_record_tells_scope_and_permission() {
+fn a_record_shows_workspaces_and_access_level() {
     let server = Server::of("yousign");
     for (asked, workspaces, access) in [
         (json!({}), json!(null), "full-access"),

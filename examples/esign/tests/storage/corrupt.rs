@@ -1,11 +1,11 @@
-//! Rows that somebody changed behind the store's back, in lists over HTTP.
+//! Corrupt rows in lists over HTTP.
 
 use crate::common::manage::{events, ids, items, list};
 use crate::common::{Issued, Server, until};
 use crate::newer::change_one_row;
 use serde_json::{Value, json};
 
-/// The rows that a page names, and nothing but their table, id and column.
+/// Returns the corrupt rows that a page reports, with only table, id and column.
 fn named(page: &Value) -> Vec<&str> {
     let rows = page.get("corrupt").map(|rows| rows.as_array().unwrap());
     let rows = rows.into_iter().flatten();
@@ -13,7 +13,7 @@ fn named(page: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn what_cannot_be_read_is_skipped_and_named_to_no_other_tenant_and_no_limited_operator() {
+fn corrupt_rows_are_skipped_and_reported_only_to_unrestricted_operators_of_the_tenant() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.db");
     let server = Server::on(&format!("sqlite:{}", path.display()), "allsign");

@@ -1,7 +1,7 @@
-//! What was acknowledged outlives any crash, and nothing is ever half done: the process, or the
-//! database, is ended by `kill -9` in the middle of revocations and of rotations, again and again.
+//! Acknowledged writes survive any crash, and no operation is left half done: the process or the
+//! database is repeatedly killed with `kill -9` during revocations and rotations.
 //!
-//! Ten rounds of each; `scripts/measure crashes` makes it a hundred by `ESIGN_CRASH_ROUNDS`.
+//! Ten rounds of each; `scripts/measure crashes` runs a hundred, by setting `ESIGN_CRASH_ROUNDS`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use portunus_test_support::postgres::Postgres;
 use portunus_test_support::wait::spin_until;
 use serde_json::{Value, json};
 
-/// How many keys are revoked or rotated at once in each round.
+/// How many keys are revoked or rotated concurrently in each round.
 const AT_ONCE: usize = 6;
 
 fn rounds() -> usize {
@@ -28,20 +28,20 @@ enum Act {
     Rotate,
 }
 
-/// What is killed.
+/// The process that is killed.
 trait Victim {
-    /// The server that is asked.
+    /// The server that receives the requests.
     fn server(&self) -> &Server;
-    /// Ends it in the middle of whatever it does.
+    /// Kills it.
     fn crash(&mut self);
-    /// Makes it work again.
+    /// Restarts it.
     fn resume(&mut self);
 }
 
-/// Every client has an address of its own, so that none is told to wait for failing too often.
+/// Every client has its own address, so that none is limited for too many failures.
 const FLAGS: [&str; 2] = ["--trusted-proxy", "127.0.0.1/32"];
 
-/// A process on a SQLite file.
+/// A server process on a SQLite file.
 struct OnSqlite {
     store: String,
     server: Option<Server>,
@@ -69,7 +69,7 @@ impl Victim for OnSqlite {
     }
 }
 
-/// A database, with a process that stays.
+/// A database server, with a server process that keeps running.
 struct OnPostgres {
     postgres: Postgres,
     server: Server,
@@ -103,7 +103,7 @@ impl Victim for OnPostgres {
     }
 }
 
-/// The answer to a call, if there is a whole one.
+/// Returns the response to a call, if it is complete.
 fn ask(address: SocketAddr, call: &Call) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream
@@ -115,14 +115,14 @@ fn ask(address: SocketAddr, call: &Call) -> Option<Answer> {
     crate::common::read_answer(&answer, false).map(|(answer, _)| answer)
 }
 
-/// What became of one key.
+/// The result for one key.
 struct Tried {
     issued: Issued,
-    /// The answer, where the act was acknowledged.
+    /// The response, if the operation was acknowledged.
     done: Option<Value>,
 }
 
-/// How a key is answered, asked from an address that nobody else has.
+/// Returns the response to a key, requested from a new client address.
 fn status(server: &Server, key: &str) -> u16 {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -141,8 +141,9 @@ fn status(server: &Server, key: &str) -> u16 {
         .status
 }
 
-/// One round: some keys, an act on each at once, and a crash and a new start as soon as some are
-/// acknowledged, or a little later. Says too whether some were not acknowledged then.
+/// One round: an operation on each of several keys concurrently, and a crash and a restart as soon
+/// as some are acknowledged, or slightly later. Also returns whether some were not acknowledged by
+/// then.
 fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool) {
     let owner = json!({ "user_id": USER });
     let keys: Vec<_> = (0..=AT_ONCE)
@@ -177,12 +178,11 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
             asked.load(Ordering::SeqCst) == AT_ONCE
                 && acknowledged.load(Ordering::SeqCst) >= number % AT_ONCE
         });
-        // Not always just after an answer.
+        // Not always directly after a response.
         thread::sleep(Duration::from_micros(number as u64 * 37 % 1500));
         victim.crash();
         let in_the_middle = acknowledged.load(Ordering::SeqCst) < AT_ONCE;
-        // While some still wait for their answers: those may yet get one from a database that is
-        // back.
+        // Some calls may still be waiting: they may yet succeed on the restarted database.
         victim.resume();
         let done = threads.into_iter().map(|thread| thread.join().unwrap());
         let tried = keys
@@ -194,7 +194,7 @@ fn round(victim: &mut impl Victim, act: Act, number: usize) -> (Vec<Tried>, bool
     })
 }
 
-/// How many primary keys their one owner has, among the keys of all rounds.
+/// Returns the number of primary keys of the single owner, among the keys of all rounds.
 fn primaries(server: &Server) -> usize {
     let (mut found, mut cursor) = (0, String::new());
     loop {
@@ -212,7 +212,8 @@ fn primaries(server: &Server) -> usize {
     }
 }
 
-/// Asserts that what was acknowledged is so, and that everything else is wholly done or not at all.
+/// Asserts that acknowledged operations are effective, and that all others are either complete or
+/// absent.
 fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
     let page = list(
         server,
@@ -235,7 +236,7 @@ fn check(server: &Server, act: Act, number: usize, tried: &[Tried]) {
             }
             (Act::Revoke, None) => match kept["status"].as_str() {
                 Some("active") => assert_eq!(status(server, &issued.key), 200),
-                // Done, and nobody was told: it is not later than for everybody else.
+                // Completed without acknowledgment: it must be effective for every request.
                 Some("revoked") => {
                     crate::common::until("it is refused", || status(server, &issued.key) == 401);
                 }
@@ -282,7 +283,7 @@ fn crash_again_and_again(victim: &mut impl Victim, act: Act) {
         in_the_middle += usize::from(some_were_not);
         all.extend(tried);
     }
-    // After all that followed, too.
+    // Also after everything that followed.
     for Tried { issued, done } in &all {
         if let (Act::Revoke, Some(_)) = (act, done) {
             assert_eq!(status(victim.server(), &issued.key), 401);

@@ -1,5 +1,5 @@
-//! A server whose disk is full for a while: it reads, it loses nothing that it acknowledged, and it
-//! says what it could not write.
+//! A server whose disk is full for some time: reads continue, acknowledged writes are not lost, and
+//! it reports what it could not write.
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,13 @@ fn status(server: &Server, issued: &Issued) -> u16 {
     server.get("/whoami", &issued.key).status
 }
 
-/// A key that is refused for no limit.
+/// A key without a practical rate limit.
 fn plenty(server: &Server) -> Issued {
     let limits = json!({ "requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000 });
     server.issue(json!({ "rate_limit_config": limits }))
 }
 
-/// Issues keys until one is refused; those that were acknowledged.
+/// Issues keys until one is refused, and returns the acknowledged ones.
 fn issue_until_full(server: &Server) -> Vec<Issued> {
     let body = json!({ "name": "a key", "description": "x".repeat(400) });
     let mut issued = Vec::new();
@@ -46,7 +46,7 @@ fn issue_until_full(server: &Server) -> Vec<Issued> {
     }
 }
 
-/// The one line that tells what was lost.
+/// Returns the one line that reports the loss.
 fn numbers(ended: &Ended) -> Vec<u64> {
     let told = ended
         .stderr
@@ -61,7 +61,7 @@ fn numbers(ended: &Ended) -> Vec<u64> {
 }
 
 #[test]
-fn while_the_disk_is_full_reads_go_on_and_with_room_everything_does() {
+fn while_the_disk_is_full_reads_continue_and_afterwards_writes_do() {
     for disk in Disk::all(6 << 10) {
         let server = on(&disk);
         let mut working = vec![plenty(&server)];
@@ -90,7 +90,7 @@ fn while_the_disk_is_full_reads_go_on_and_with_room_everything_does() {
             let unknown = server.get("/whoami", &"a".repeat(60)).status;
             assert_eq!(unknown, 401);
 
-            disk.make_room(server.pid());
+            disk.free_space(server.pid());
             let room = Instant::now();
             assert_eq!(server.revoke(&id).status, 200);
             assert_eq!(status(&server, &victim), 401);
@@ -122,13 +122,13 @@ fn while_the_disk_is_full_reads_go_on_and_with_room_everything_does() {
 }
 
 #[test]
-fn told_to_stop_on_a_full_disk_it_says_what_is_lost() {
+fn when_stopped_on_a_full_disk_it_reports_what_is_lost() {
     for disk in Disk::all(4 << 10) {
         let server = on(&disk);
         let issued = plenty(&server);
         disk.fill(server.pid());
         issue_until_full(&server);
-        // What is left of the room goes with what is counted.
+        // The remaining space is used up by usage counts.
         until("nothing can be written", || {
             assert_eq!(status(&server, &issued), 200);
             server.log().contains("write the events of audit sink 1")

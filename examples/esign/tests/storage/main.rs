@@ -1,4 +1,4 @@
-//! Processes on one store: what storage decides, whichever framework serves.
+//! Several processes on one store: behavior that depends on storage and not on the framework.
 
 #![allow(
     clippy::unwrap_used,

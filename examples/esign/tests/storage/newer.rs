@@ -1,4 +1,4 @@
-//! A record that a newer version wrote, over HTTP.
+//! A record written by a newer version, over HTTP.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-/// Makes the stored record of a key one of a newer version.
+/// Turns the stored record of a key into one of a newer version.
 fn from_the_future(path: &Path, key: &Issued) {
     let sql = format!(
         "UPDATE portunus_keys SET record = \
@@ -19,7 +19,7 @@ fn from_the_future(path: &Path, key: &Issued) {
     change_one_row(path, sql);
 }
 
-/// Changes one row behind the store's back.
+/// Changes one row directly in the database.
 pub(crate) fn change_one_row(path: &Path, sql: String) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,7 +75,7 @@ fn a_key_of_a_newer_version_is_503_listed_as_unreadable_and_can_be_ended() {
     ] {
         assert_problem(&answer, 409, "CONFLICT", &[]);
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("understand 2"), "{detail}");
+        assert!(detail.contains("requires format 2"), "{detail}");
     }
     let disabled = patch(&server, old.id(), &json!({ "enabled": false }));
     assert_eq!(disabled.status, 200, "{}", disabled.text());

@@ -1,7 +1,7 @@
-//! Several processes on one store: what one of them does to a key holds there for the next request,
-//! and on the others soon.
+//! Several processes on one store: a change to a key is effective for the next request on the node
+//! that made it, and soon on the others.
 //!
-//! Each key is in use on every node just before: none has to look it up to let it through.
+//! Each key was just used on every node, so that it is cached everywhere.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 /// How many keys are revoked one after the other.
 const REVOCATIONS: usize = 120;
-/// How often everything else is done.
+/// How often every other change is made.
 const TIMES: usize = 8;
 
 #[test]
@@ -37,12 +37,12 @@ fn two_nodes_on_one_sqlite_file_agree() {
 }
 
 fn agree(kind: &str, nodes: &[Server]) {
-    // The owner's primary one, which nothing happens to.
+    // The owner's primary key, which is not changed.
     nodes[0].issue(may_read());
     an_issued_key_works_everywhere_at_once(nodes);
     an_imported_key_works_where_it_was_unknown(kind, nodes);
     a_revoked_key_is_refused_at_once_where_it_was_revoked_and_soon_elsewhere(kind, nodes);
-    whatever_narrows_a_key_is_known_elsewhere_soon(kind, nodes);
+    every_restriction_of_a_key_is_soon_effective_on_other_nodes(kind, nodes);
     an_expiry_that_was_set_on_one_node_holds_on_all(kind, nodes);
     an_enabled_key_works_again(kind, nodes);
     an_owners_standing_is_asked_of_each_nodes_own_directory(nodes);
@@ -60,7 +60,7 @@ fn an_imported_key_works_where_it_was_unknown(kind: &str, nodes: &[Server]) {
     for number in 0..TIMES {
         let key = format!("isk_{number:044}");
         for node in nodes {
-            // Twice: the second time it is remembered as unknown.
+            // Twice: the second time it is cached as unknown.
             assert_eq!(
                 [ask(node, &key), ask(node, &key)],
                 [unknown.clone(), unknown.clone()]
@@ -85,7 +85,7 @@ fn a_revoked_key_is_refused_at_once_where_it_was_revoked_and_soon_elsewhere(
     let mut latencies = Latencies::of(format!("{kind}, revoke"), nodes.len() - 1);
     for (number, issued) in keys.iter().enumerate() {
         assert_accepted(nodes, &issued.key);
-        // At all moments between two looks of a node at the file.
+        // Spread over the interval at which a node checks the file for changes.
         thread::sleep(Duration::from_millis(number as u64 * 7 % 50));
         let acknowledged = revoke(&nodes[0], issued);
         latencies.measure(nodes, &issued.key, &accepted(), &revoked(), acknowledged);
@@ -102,7 +102,7 @@ fn patch(issued: &Issued, body: &Value) -> Call {
     Call::new("PATCH", &format!("/keys/{}", issued.id())).json(body)
 }
 
-/// What narrows a key: its name, the call, and what is said of the key from then on.
+/// Changes that restrict a key: the name, the call, and the response from then on.
 type Narrowing = (&'static str, fn(&Issued) -> Call, Said);
 
 fn narrowings() -> [Narrowing; 6] {
@@ -148,7 +148,7 @@ fn narrowings() -> [Narrowing; 6] {
     ]
 }
 
-fn whatever_narrows_a_key_is_known_elsewhere_soon(kind: &str, nodes: &[Server]) {
+fn every_restriction_of_a_key_is_soon_effective_on_other_nodes(kind: &str, nodes: &[Server]) {
     for (name, call, refused) in narrowings() {
         let mut latencies = Latencies::of(format!("{kind}, {name}"), nodes.len() - 1);
         for _ in 0..TIMES {
@@ -167,7 +167,7 @@ fn an_expiry_that_was_set_on_one_node_holds_on_all(kind: &str, nodes: &[Server])
     for _ in 0..TIMES {
         let issued = nodes[0].issue(may_read());
         assert_accepted(nodes, &issued.key);
-        // Later than a write takes: what lies in the past is refused.
+        // Later than a write takes, because a time in the past is refused.
         let (now, to_come) = (Timestamp::now(), Duration::from_millis(200));
         let end = Instant::now() + to_come;
         let body = json!({ "expires_at": format!("{:.3}", now + to_come) });
@@ -193,8 +193,8 @@ fn an_enabled_key_works_again(kind: &str, nodes: &[Server]) {
     latencies.assert_soon();
 }
 
-/// The directory is the host's. The demo's is in the memory of each process: nobody else is told of
-/// a suspension, and where it is told the next request is refused.
+/// The directory belongs to the host. The demo's is in each process's memory: a suspension is
+/// effective only in the process that receives it, for the next request.
 fn an_owners_standing_is_asked_of_each_nodes_own_directory(nodes: &[Server]) {
     let mut body = may_read();
     body["owner"] = json!({ "user_id": USER });

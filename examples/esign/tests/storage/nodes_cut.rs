@@ -1,8 +1,7 @@
-//! Nodes on one PostgreSQL while one of them hears nothing of the others: no answer that is
-//! remembered counts for longer than the bound on staleness, and what nobody can tell is 503.
+//! Nodes on one PostgreSQL database while one of them receives no invalidations: no cached answer
+//! is used for longer than the bound on staleness, and an undecidable request is a 503.
 //!
-//! Each node reaches the database through a network of its own, which fails for the second node
-//! only.
+//! Each node reaches the database through its own network, which fails only for the second node.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ use crate::common::{Issued, Server, at_once};
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::proxy::{Failing, Proxy, Which};
 
-/// How many keys are revoked while nothing is heard.
+/// How many keys are revoked while no invalidations arrive.
 const REVOCATIONS: usize = 20;
 
-/// Two nodes, and what lies between the second one and its database.
+/// Two nodes, and the network between the second one and its database.
 struct Cluster {
     nodes: [Server; 2],
     proxy: Proxy,
@@ -39,7 +38,7 @@ impl Cluster {
             _other: other,
             _postgres: postgres,
         };
-        // The owner's primary one, which nothing happens to.
+        // The owner's primary key, which is not changed.
         cluster.issue();
         cluster.wait_until_it_hears();
         cluster
@@ -49,7 +48,7 @@ impl Cluster {
         self.nodes[0].issue(may_read())
     }
 
-    /// Revokes a key that was just used; says how long the second node took.
+    /// Revokes a key that was just used, and returns how long the second node took.
     fn revoke_one(&self, latencies: &mut Latencies, issued: &Issued) {
         assert_accepted(&self.nodes, &issued.key);
         let acknowledged = revoke(&self.nodes[0], issued);
@@ -62,7 +61,7 @@ impl Cluster {
         );
     }
 
-    /// Waits until the second node hears soon of what the first one does.
+    /// Waits until the second node receives the first one's changes promptly.
     fn wait_until_it_hears(&self) {
         crate::common::until("it hears", || {
             let mut latencies = Latencies::of("", 1);
@@ -71,7 +70,7 @@ impl Cluster {
         });
     }
 
-    /// Asserts that all is well: for ten more revocations, one after the other.
+    /// Asserts that ten more revocations, one after the other, are received promptly.
     fn assert_healed(&self, what: &str, since: Instant) {
         self.wait_until_it_hears();
         println!(
@@ -83,7 +82,7 @@ impl Cluster {
         latencies.assert_soon();
     }
 
-    /// Revokes these many keys, one each 100 milliseconds from when something fails.
+    /// Revokes this many keys, one every 100 milliseconds from the start of the failure.
     fn revoke_while(&self, what: &str, count: usize, fail: impl FnOnce(&Proxy)) -> Latencies {
         let keys: Vec<_> = (0..count).map(|_| self.issue()).collect();
         let heard = self.proxy.listening();
@@ -92,7 +91,7 @@ impl Cluster {
         let waited = at_once(count, |number| {
             thread::sleep(Duration::from_millis(number as u64 * 100));
             let key = &keys[number].key;
-            // Looked up at the last moment: it is remembered for as long as can be.
+            // Looked up at the last moment, so that it stays cached as long as possible.
             assert_accepted(&self.nodes, key);
             let acknowledged = revoke(&self.nodes[0], &keys[number]);
             assert_eq!(
@@ -123,7 +122,7 @@ fn where_the_bus_is_reset_again_and_again_a_revocation_holds_within_the_bound() 
     assert!(latencies.shortest() > SOON, "the bus was not cut");
     cluster.proxy.heal();
     cluster.assert_healed("reset again and again", Instant::now());
-    // Once: the node helps itself.
+    // Once, because the node reconnects by itself.
     cluster.revoke_while("reset once", 10, |proxy| {
         proxy.fail_present(Failing::Reset, Which::Listening);
     });
@@ -137,10 +136,10 @@ fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
         p.fail(Failing::Silent, Which::Listening);
     });
     assert!(latencies.shortest() > SOON, "the bus was not silent");
-    // What was held back comes now, late.
+    // What was held back is delivered now, late.
     cluster.proxy.heal();
     cluster.assert_healed("half-open", Instant::now());
-    // The one connection for good: the node makes another.
+    // This connection is lost permanently; the node opens another one.
     cluster.revoke_while("half-open once", 10, |proxy| {
         proxy.fail_present(Failing::Silent, Which::Listening);
     });
@@ -148,7 +147,7 @@ fn where_the_bus_is_half_open_a_revocation_holds_within_the_bound() {
 }
 
 #[test]
-fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
+fn a_resumed_node_refuses_revoked_keys_from_its_first_request() {
     let cluster = Cluster::start();
     let [one, two] = &cluster.nodes;
     let keys = [cluster.issue(), cluster.issue(), cluster.issue()];
@@ -156,7 +155,7 @@ fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
         .for_each(|issued| assert_accepted(&cluster.nodes, &issued.key));
     two.signal("STOP");
     let acknowledged = keys.each_ref().map(|issued| revoke(one, issued));
-    // They are asked while it stands still, and wait for it.
+    // The requests are sent while the node is suspended, and wait for it.
     let answers = thread::scope(|scope| {
         let asked = keys.each_ref().map(|issued| {
             let began = acknowledged[2] + BOUND;
@@ -173,11 +172,11 @@ fn a_node_that_stood_still_knows_from_its_first_request_on_what_was_revoked() {
     cluster.assert_healed("stood still", Instant::now());
 }
 
-/// Longer than this nobody waits for an answer, also where it is that there is none.
+/// The maximum time for a response, including an error.
 const LONGEST: Duration = Duration::from_secs(11);
 
-/// Takes the database away from the second node for less than the bound, several times, and heals
-/// that in this way: what was revoked meanwhile is refused within the bound.
+/// Cuts the second node off from the database several times for less than the bound, and heals the
+/// network in this way: keys revoked meanwhile are refused within the bound.
 fn away_for_a_moment(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     let [one, two] = &cluster.nodes;
     let mut latencies = Latencies::of(format!("{what}, for a moment"), 1);
@@ -200,7 +199,8 @@ fn away_for_a_moment(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     latencies.assert_within_the_bound();
 }
 
-/// Takes the database away from the second node for some seconds, and heals that in this way.
+/// Cuts the second node off from the database for several seconds, and heals the network in this
+/// way.
 fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     let [one, two] = &cluster.nodes;
     let [good, gone] = [cluster.issue(), cluster.issue()];
@@ -212,8 +212,8 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
     cluster.proxy.fail(Failing::Silent, Which::All);
     let away = Instant::now();
     revoke(one, &gone);
-    // Two keys in use, again and again, and then some that must be looked up: whether others still
-    // wait or not.
+    // Two keys in use, repeatedly, and then some that must be looked up, even if other requests are
+    // still waiting.
     let in_use = (0..60_u64).map(|number| {
         (
             Duration::from_millis(number * 50),
@@ -283,14 +283,14 @@ fn away(cluster: &Cluster, what: &str, heal: impl Fn(&Proxy)) {
 }
 
 #[test]
-fn while_its_database_is_away_a_node_answers_503_and_afterwards_knows_what_was_revoked() {
+fn without_its_database_a_node_answers_503_and_afterwards_refuses_revoked_keys() {
     let (cluster, what) = (Cluster::start(), "away, and back as it was");
     away_for_a_moment(&cluster, what, Proxy::heal);
     away(&cluster, what, Proxy::heal);
 }
 
 #[test]
-fn where_all_its_connections_are_lost_at_the_end_a_node_knows_what_was_revoked() {
+fn after_losing_all_connections_a_node_refuses_revoked_keys() {
     let (cluster, what) = (Cluster::start(), "away, and all connections lost");
     let heal = |proxy: &Proxy| proxy.fail_present(Failing::Reset, Which::All);
     away_for_a_moment(&cluster, what, heal);

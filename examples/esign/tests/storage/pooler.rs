@@ -1,4 +1,4 @@
-//! Nodes behind a PgBouncer in transaction mode, whose bus goes past it.
+//! Nodes behind a PgBouncer in transaction mode, with a bus that bypasses it.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::{Postgres, free_port};
 use serde_json::json;
 
-/// How many clients work at once, and how often each does everything.
+/// How many clients work concurrently, and how often each does everything.
 const CLIENTS: usize = 8;
 const ROUNDS: usize = 12;
 
-/// A management call that must succeed; when it was acknowledged.
+/// Sends a management call that must succeed, and returns when it was acknowledged.
 #[track_caller]
 fn call(node: &Server, status: u16, call: Call) -> (serde_json::Value, Instant) {
     let what = format!("{} {}", call.method, call.target);
@@ -99,7 +99,7 @@ fn a_start_that_needs_another_bus_is_refused_and_names_the_flag() {
         let began = Instant::now();
         for flags in [
             &["--store", &store][..],
-            // The same in other letters is no other address.
+            // The same address with another scheme is not a different address.
             &[
                 "--store",
                 &store,
@@ -110,7 +110,7 @@ fn a_start_that_needs_another_bus_is_refused_and_names_the_flag() {
             let line = refused(flags);
             assert!(line.contains("--bus") && line.contains("pooler"), "{line}");
         }
-        // Addresses that lead nowhere, to another database, and to the pooler by another name.
+        // Addresses that are unreachable, of another database, and of the pooler by another name.
         let closed = format!(
             "postgres://tester@127.0.0.1:{}/keys?sslmode=disable",
             free_port()
@@ -118,7 +118,7 @@ fn a_start_that_needs_another_bus_is_refused_and_names_the_flag() {
         let by_name = store.replace("127.0.0.1", "localhost");
         for (bus, told) in [
             (&closed, "Connection refused"),
-            (&other, "heard nothing"),
+            (&other, "received nothing"),
             (&by_name, ""),
         ] {
             let line = refused(&["--store", &store, "--bus", bus]);
@@ -135,7 +135,7 @@ fn a_start_that_needs_another_bus_is_refused_and_names_the_flag() {
             began.elapsed()
         );
     }
-    // Where there is no pooler, the flag does no harm.
+    // Without a pooler, the flag is harmless.
     for bus in [
         &direct,
         &direct.replace("postgres:", "postgresql:"),
@@ -150,7 +150,7 @@ fn a_start_that_needs_another_bus_is_refused_and_names_the_flag() {
 }
 
 #[test]
-fn nothing_is_told_of_an_address_that_cannot_be_read() {
+fn an_address_that_cannot_be_parsed_is_not_shown() {
     for address in [
         "postgres:/user:hunter2@host/db",
         "postgresql//user:hunter2@host/db",
@@ -186,7 +186,7 @@ fn nothing_is_told_of_an_address_that_cannot_be_read() {
             &[address],
             &["--stroe", address],
         ] {
-            // What is refused for another reason is not about this address.
+            // A value that is refused for another reason is shown.
             let line = refused(flags);
             let is_told = ["hunter2", "user:", "pass@"]
                 .iter()

@@ -1,4 +1,4 @@
-//! Keys in PostgreSQL: two processes on one database, a database that goes away and comes back, and
+//! Keys in PostgreSQL: two processes on one database, a database that goes down and comes back, and
 //! what is written there.
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use portunus_test_support::wait::until;
 use serde_json::{Value, json};
 
 #[test]
-fn what_one_process_does_holds_for_the_other() {
+fn changes_by_one_process_are_effective_in_the_other() {
     let postgres = Postgres::start();
     assert_both_agree("PostgreSQL", &postgres.database("keys"));
 }
@@ -25,7 +25,7 @@ fn two_processes_keep_one_quota_of_keys_and_one_primary() {
 }
 
 #[test]
-fn the_next_start_knows_all_that_was_known() {
+fn everything_is_still_there_after_a_restart() {
     let postgres = Postgres::start();
     let store = postgres.database("keys");
     let server = Server::on(&store, "allsign");
@@ -91,7 +91,7 @@ fn of_twenty_rotations_at_once_one_is_done() {
     assert_eq!((ids(&page).len(), primaries), (10, 1));
 }
 
-/// Asserts that there is no answer now, and that it is said so.
+/// Asserts that the response is a 503 with Retry-After.
 #[track_caller]
 fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text());
@@ -120,8 +120,7 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
             postgres.stop();
         }
         let away = Instant::now();
-        // What is remembered may still count, for as long as it may be stale; then nobody knows,
-        // and nobody guesses.
+        // A cached answer may be used until it is stale; after that, the result is a 503.
         while away.elapsed() < Duration::from_millis(2500) {
             let (began, answer) = (away.elapsed(), server.get("/whoami", &used.key));
             assert!(
@@ -180,7 +179,7 @@ fn while_the_database_is_away_the_answer_is_503_and_afterwards_all_is_well() {
         );
         assert_eq!(server.record(fresh.id())["version"], 1);
     }
-    // What was noted while nobody could write it was written later.
+    // Events from the time when writing failed were written later.
     crate::common::until("the events of the outage are shown", || {
         let page = events(&server, "owner", "?outcome=STORE_UNAVAILABLE&limit=500");
         items(&page)
@@ -200,7 +199,7 @@ fn told_to_stop_while_the_database_is_away_it_stops() {
     let ended = server.stop();
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert!(
-        ended.stderr.contains("esign: lost ") && ended.stderr.contains("1 uses of keys"),
+        ended.stderr.contains("esign: lost ") && ended.stderr.contains("1 key uses"),
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
@@ -231,7 +230,7 @@ fn a_schema_of_a_newer_version_stays_as_it_is() {
     assert_refused_to_start(&Process::start(&["--ready-json", "--store", &nobody], &[]).wait());
 }
 
-/// New versions of `pg_dump` begin and end with a word that is new each time.
+/// New versions of `pg_dump` write a random token at the beginning and the end.
 fn without_nonce(dump: &[u8]) -> String {
     let text = String::from_utf8_lossy(dump);
     text.lines()
@@ -293,10 +292,10 @@ fn the_database_is_reached_over_tls_where_its_address_says_so() {
 }
 
 #[test]
-fn slow_lists_leave_look_ups_their_connections_and_one_more_is_503() {
+fn slow_lists_leave_connections_for_lookups_and_one_more_list_is_503() {
     let postgres = Postgres::start();
     let store = postgres.database("keys");
-    // A function of a list sleeps, once for each key.
+    // A function in the list's query sleeps once per key.
     let slow = "CREATE SCHEMA slow; CREATE FUNCTION slow.strpos(text, text) RETURNS int \
         LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.7); RETURN 1; END'";
     postgres.sql("keys", slow);
@@ -306,7 +305,7 @@ fn slow_lists_leave_look_ups_their_connections_and_one_more_is_503() {
         let first = Server::on(&store, "allsign");
         (0..10).map(|_| first.issue(json!({}))).collect()
     };
-    // Another process, which remembers none of them.
+    // Another process, in which none of them is cached.
     let server = Server::on(&store, "allsign");
     let read = |query: &str| {
         let asked = Instant::now();

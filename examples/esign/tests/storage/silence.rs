@@ -1,4 +1,5 @@
-//! A database that falls silent without a reset, as behind a firewall that forgot its connections.
+//! A database that stops responding without a reset, as behind a firewall that dropped its
+//! connections.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +9,13 @@ use portunus_test_support::postgres::Postgres;
 use portunus_test_support::proxy::{Failing, Proxy, Which};
 use serde_json::json;
 
-/// The longest that a request with a key takes, and a management call.
+/// The maximum time of a request with a key, and of a management call.
 const REQUEST: Duration = Duration::from_secs(5);
 const MANAGEMENT: Duration = Duration::from_secs(12);
-/// Within this, a database that speaks again is used again.
+/// Within this time, a database that responds again is used again.
 const BACK: Duration = Duration::from_secs(5);
 
-/// What becomes of a network that was silent, and its name.
+/// How a stalled network ends, and the name of the case.
 type Heal = (&'static str, fn(&Proxy));
 
 #[test]
@@ -72,7 +73,7 @@ fn while_the_database_is_silent_answers_come_in_time_and_soon_after_it_speaks_al
             answers.iter().all(|(limit, took)| took <= limit),
             "{what}: {answers:?}"
         );
-        // By now what was remembered no longer counts.
+        // By now, cached answers are no longer valid.
         assert!(silent.elapsed() > Duration::from_secs(2));
         assert_eq!(ask(&server, &used.key), unavailable, "{what}");
         heal(&proxy);

@@ -1,5 +1,4 @@
-//! Where keys are kept: the file that is there by default, the start after the last one, and two
-//! processes on one file.
+//! Storage in SQLite: the default file, a restart, and two processes on one file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,7 +55,7 @@ fn by_default_keys_are_in_a_file_of_the_working_folder() {
 }
 
 #[test]
-fn the_next_start_knows_all_that_was_known() {
+fn everything_is_still_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = at(&folder.path().join("keys.db"));
     let server = Server::on(&store, "allsign");
@@ -80,7 +79,7 @@ fn the_next_start_knows_all_that_was_known() {
         rotate(&server, rotated.id(), &json!({ "grace_seconds": 3600 })).status,
         201
     );
-    // Not a word about usage or events before it stops: SIGTERM writes what is left.
+    // Usage and events are not requested before the stop: SIGTERM writes what is pending.
     assert_eq!(server.get("/v2/signatures", &used.key).status, 403);
     assert_eq!(status(&server, &used), 200);
     assert_eq!(server.stop().code, Some(0));
@@ -91,7 +90,7 @@ fn the_next_start_knows_all_that_was_known() {
         [200, 401, 401, 200]
     );
     let record = server.record(used.id());
-    // Who was refused for a missing scope has used the key all the same.
+    // A request that was refused for a missing scope also counts as usage.
     assert_eq!(record["request_count"], 6);
     for field in [
         "scopes",
@@ -178,7 +177,7 @@ fn told_to_stop_under_load_it_loses_neither_usage_nor_events() {
 }
 
 #[test]
-fn what_one_process_does_holds_for_the_other() {
+fn changes_by_one_process_are_effective_in_the_other() {
     let folder = tempfile::tempdir().unwrap();
     assert_both_agree("SQLite", &at(&folder.path().join("keys.db")));
 }
@@ -189,7 +188,7 @@ fn two_processes_keep_one_quota_of_keys_and_one_primary() {
     assert_one_quota(&at(&folder.path().join("keys.db")));
 }
 
-// ---- what cannot be used ----
+// ---- unusable files ----
 
 fn start(store: &str) -> Ended {
     Process::start(&["--ready-json", "--store", store], &[]).wait()
@@ -365,7 +364,7 @@ fn a_file_that_was_written_by_a_newer_version_stays_as_it_is() {
     );
 }
 
-/// Makes one version of the schema another.
+/// Changes the schema version of a database.
 fn set_schema(path: &Path, from: u32, to: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -449,12 +448,12 @@ fn the_files_hold_no_secret() {
 }
 
 #[test]
-fn a_file_that_may_not_be_written_is_one_line() {
+fn a_read_only_file_gives_one_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let path = folder.path().join("keys.db");
     if fs::write(folder.path().join("probe"), b"").is_ok() {
-        // Root may write everywhere but here.
+        // Root can write everywhere except here.
         let line = assert_refused_to_start(&start("sqlite:/proc/keys.db"));
         assert!(line.contains("/proc/keys.db"), "{line}");
         return;
@@ -464,15 +463,15 @@ fn a_file_that_may_not_be_written_is_one_line() {
 }
 
 #[test]
-fn what_a_full_disk_did_not_take_is_told_with_exit_code_3() {
+fn losses_on_a_full_disk_are_reported_with_exit_code_3() {
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--ready-json"];
     let server = Server::ready("allsign", Process::start_in(folder.path(), &flags, &[]));
     let many = json!({ "requests_per_minute": 1_000_000, "requests_per_hour": 1_000_000 });
     let issued = server.issue(json!({ "rate_limit_config": many }));
     assert_eq!(server.stop().code, Some(0));
-    // Room for SQLite's shared memory (32 KiB), which it opens a database with; the log grows past
-    // this soon.
+    // Enough space for SQLite's shared memory (32 KiB), which is needed to open a database; the log
+    // soon exceeds this.
     let size = fs::metadata(folder.path().join("esign.db")).unwrap().len();
     let size = size.max(128 << 10);
 

@@ -1,4 +1,5 @@
-//! Whoever knows a digest of a foreign key cannot end that key, nor take its requests.
+//! Knowing the digest of another tenant's key is not enough to disable that key or to take over its
+//! requests.
 
 use crate::common::manage::{delete, list};
 use crate::common::{Call, Server};
@@ -15,7 +16,7 @@ fn import(key: &str, scheme: &str) -> Value {
 }
 
 #[test]
-fn a_foreign_key_imported_under_an_older_scheme_ends_nothing_but_itself() {
+fn another_tenants_key_imported_under_an_older_scheme_affects_only_itself() {
     let folder = tempfile::tempdir().unwrap();
     let file = format!("sqlite:{}", folder.path().join("keys.db").display());
     for store in ["memory", &file] {
@@ -52,7 +53,7 @@ fn a_foreign_key_imported_under_an_older_scheme_ends_nothing_but_itself() {
             );
         }
         if store != "memory" {
-            // Nor after everything was forgotten that is kept in memory.
+            // Also after all in-memory state is lost.
             assert_eq!(server.stop().code, Some(0));
             let server = Server::on(store, "allsign");
             assert_eq!(server.get("/whoami", &mine.key).status, 200);
@@ -61,7 +62,7 @@ fn a_foreign_key_imported_under_an_older_scheme_ends_nothing_but_itself() {
 }
 
 #[test]
-fn a_digest_that_is_known_is_refused_alike_whosever_it_is() {
+fn a_known_digest_is_refused_identically_for_any_owner() {
     let server = Server::of("allsign");
     let mine = server.issue(json!({}));
     let theirs = server.issue_as("outsider", json!({}));
@@ -91,12 +92,12 @@ fn a_digest_that_is_known_is_refused_alike_whosever_it_is() {
         }
     }
     assert!(told.iter().all(|event| *event == told[0]), "{told:?}");
-    // Its own key goes on.
+    // The tenant's own key is not affected.
     assert_eq!(delete(&server, mine.id()).status, 204);
 }
 
 #[test]
-fn what_the_same_tenant_ends_under_another_digest_ends_for_the_next_request() {
+fn a_key_revoked_under_another_digest_by_its_tenant_is_refused_on_the_next_request() {
     let server = Server::on("memory", "allsign");
     for end in ["revoke", "delete"] {
         let mine = server.issue(json!({}));

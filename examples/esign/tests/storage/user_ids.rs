@@ -1,5 +1,5 @@
-//! One user, one spelling, where the API's ids are UUIDs: for keys that are made, and for those in a
-//! file from before.
+//! User ids are normalized where the API's ids are UUIDs: for new keys, and for those in an
+//! existing file.
 
 use crate::common::manage::{ids, list};
 use crate::common::{Call, Issued, Server, USER};
@@ -41,7 +41,7 @@ fn an_upper_case_user_is_the_same_user() {
     }
 }
 
-/// Writes the ids of the user in upper case, as versions from before did.
+/// Writes the user's ids in upper case, as earlier versions did.
 fn spoil(path: &std::path::Path) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -69,7 +69,7 @@ fn spoil(path: &std::path::Path) {
 }
 
 #[test]
-fn a_key_that_cannot_be_read_keeps_nobody_from_the_others() {
+fn a_corrupt_key_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.db");
     let store = format!("sqlite:{}", path.display());

@@ -1,6 +1,6 @@
-//! A whole program on actix-web: documents that only keys with the right scope reach.
+//! A complete program on actix-web: routes that only keys with the right scope reach.
 //!
-//! `cargo run -p frameworks --bin actix_documents`, then paste the lines it prints.
+//! `cargo run -p frameworks --bin actix_documents`, then paste the lines that it prints.
 
 use std::error::Error;
 
@@ -22,7 +22,7 @@ async fn new_document(caller: KeyPrincipal) -> String {
 #[actix_web::main]
 #[allow(clippy::print_stdout, reason = "the program's output")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // What keys look like, and where they are kept: any type that implements `KeyStore`.
+    // The format of keys, and where they are stored: any type that implements `KeyStore`.
     let format = KeyFormat::builder("acme_")
         .random(Alphabet::BASE62, 32)
         .build()?;
@@ -30,12 +30,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .store(MemoryStore::new())
         .build()?;
 
-    // A key for a customer, who may read. Its secret is shown this once; the store gets a digest.
+    // A key for a customer, with read access. Its secret is shown once; the store gets a digest.
     let new = NewKey::new("first key", Owner::tenant("tenant-1".parse()?))
         .with_scopes([scope!("document:read")]);
     let key = keys.manager().issue(new).await?.key.reveal();
 
-    // Made once: the clones in all workers share its limits.
+    // Created once: the clones in all workers share its limits.
     let auth = keys.middleware();
     let routes = move || {
         ProtectedRouter::new(auth.clone())

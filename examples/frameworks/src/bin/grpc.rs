@@ -1,6 +1,6 @@
-//! A gRPC server that only keys with the right scope reach, method by method.
+//! A gRPC server that requires a scope for each method.
 //!
-//! `cargo run -p frameworks --bin grpc`, then paste the line it prints.
+//! `cargo run -p frameworks --bin grpc`, then paste the command that it prints.
 
 use std::error::Error;
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_scopes([scope!("health:read")]);
     let key = keys.manager().issue(new).await?.key.reveal();
 
-    // What has no entry may not be called.
+    // Methods without an entry are refused.
     let methods = GrpcMethods::new()
         .method("/grpc.health.v1.Health/Check", scope!("health:read"))
         .method("/grpc.health.v1.Health/Watch", scope!("health:watch"))
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(methods)
         .map_response(|response: Response<Body>| response.map(EitherBody::inner));
 
-    // Any service of tonic's would do; this one needs no code of ours.
+    // Any tonic service works here; this one needs no code of its own.
     let (_, health) = tonic_health::server::health_reporter();
     println!(
         "grpcurl -plaintext -import-path . -proto health.proto -H 'authorization: Bearer {key}' \\\n  \

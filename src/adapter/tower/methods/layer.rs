@@ -1,4 +1,4 @@
-//! The layer that looks each call up in the table.
+//! The layer that looks up each call in the table.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use crate::adapter::inside::{check, decided, principal};
 use crate::adapter::tower::RejectionBody;
 use crate::error::{AuthError, ErrorCode};
 
-/// Made by [`GrpcMethods::build`](super::GrpcMethods::build).
+/// The layer built by [`GrpcMethods::build`](super::GrpcMethods::build).
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct GrpcMethodsLayer {
@@ -30,7 +30,7 @@ impl<S> Layer<S> for GrpcMethodsLayer {
     }
 }
 
-/// The service that [`GrpcMethodsLayer`] makes.
+/// The service produced by [`GrpcMethodsLayer`].
 #[derive(Debug, Clone)]
 pub struct GrpcMethodsService<S> {
     inner: S,
@@ -64,11 +64,11 @@ fn demand<B>(table: &Table, request: &Request<B>) -> Result<(), AuthError> {
             check(requirement, request.extensions(), &request.head_inside()).map(drop)
         }
         None => {
-            // Who has no key is told that first, here as everywhere.
+            // As everywhere, a missing key is reported first.
             principal(request.extensions())?;
             Err(AuthError::with_detail(
                 ErrorCode::Forbidden,
-                "This method is not open to API keys",
+                "This method is not available to API keys",
             ))
         }
     }

@@ -1,8 +1,8 @@
-//! The layer that demands of each gRPC method what a table says, and refuses methods that are not
-//! in it.
+//! A layer that checks the requirement of each gRPC method, from a table, and refuses methods
+//! without an entry.
 //!
-//! A method is a path, `/package.Service/Method`. Whoever puts this layer around a service declares
-//! that it serves gRPC: its refusals, and those further in, are gRPC statuses for gRPC calls.
+//! A method is a path, `/package.Service/Method`. Adding this layer declares that the service
+//! serves gRPC: its refusals and those of inner layers are gRPC statuses for gRPC calls.
 
 mod layer;
 mod table;
@@ -14,14 +14,15 @@ pub use self::table::GrpcMethodsError;
 use self::table::{Entry, Table};
 use crate::policy::Requirement;
 
-/// What each method requires: first of all the method's own entry, then its service's, then
-/// [`otherwise`](Self::otherwise). Whatever has none is refused, `FORBIDDEN` (`PERMISSION_DENIED`).
+/// A table of the requirements of gRPC methods. The method's own entry is used first, then its
+/// service's, then [`otherwise`](Self::otherwise). A method without any of them is refused with
+/// `FORBIDDEN` (`PERMISSION_DENIED`).
 ///
-/// Names are compared exactly. gRPC calls are all `POST`, so a read-only key is refused unless the
-/// requirement says [`reading`](Requirement::reading).
+/// Names are compared exactly. All gRPC calls are `POST` requests, so a read-only key is refused
+/// unless the requirement includes [`reading`](Requirement::reading).
 ///
-/// This layer implies [`AuthLayer::grpc`](super::AuthLayer::grpc) for itself and what is further
-/// in; the `AuthLayer` further out must be told.
+/// This layer implies [`AuthLayer::grpc`](super::AuthLayer::grpc) for itself and for inner layers;
+/// the outer `AuthLayer` needs its own declaration.
 ///
 /// ```
 /// use portunus::adapter::tower::GrpcMethods;
@@ -46,45 +47,46 @@ pub struct GrpcMethods {
 }
 
 impl GrpcMethods {
-    /// A table without entries, under which everything is refused.
+    /// Creates an empty table, which refuses every call.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What one method requires, by its path: `/package.Service/Method`.
+    /// Sets the requirement of one method, by its path: `/package.Service/Method`.
     pub fn method(self, path: &str, requirement: impl Into<Requirement>) -> Self {
         self.with_method(path, Entry::Require(requirement.into()))
     }
 
-    /// What the methods of a service require that have no entry of their own.
+    /// Sets the requirement of all methods of a service that have no entry of their own.
     pub fn service(self, name: &str, requirement: impl Into<Requirement>) -> Self {
         self.with_service(name, Entry::Require(requirement.into()))
     }
 
-    /// A method for everybody. Calls without a key come this far only where the authenticator is
-    /// [optional](crate::config::Credentials::optional); calls with a wrong one never do.
+    /// Makes a method public. Calls without a key reach it only if the authenticator is
+    /// [optional](crate::config::Credentials::optional); calls with a wrong key never do.
     pub fn public_method(self, path: &str) -> Self {
         self.with_method(path, Entry::Public)
     }
 
-    /// A service for everybody, as [`public_method`](Self::public_method): health checks and
-    /// reflection, say.
+    /// Makes a service public, like [`public_method`](Self::public_method): for example, health
+    /// checks and reflection.
     pub fn public_service(self, name: &str) -> Self {
         self.with_service(name, Entry::Public)
     }
 
-    /// What all methods require that neither have an entry nor belong to a service that has one.
-    /// Without it they are refused.
+    /// Sets the requirement of all methods that have no entry, neither of their own nor of their
+    /// service. Without it they are refused.
     pub fn otherwise(mut self, requirement: impl Into<Requirement>) -> Self {
         self.table.otherwise = Some(Entry::Require(requirement.into()));
         self
     }
 
-    /// The layer. It belongs inside of [`AuthLayer`](super::AuthLayer): where none ran, it refuses.
+    /// Builds the layer. It belongs inside an [`AuthLayer`](super::AuthLayer), and refuses every
+    /// non-public call if none ran.
     ///
     /// # Errors
-    /// The first entry that was malformed or there already. A misspelt path must not fall to its
-    /// service's entry unnoticed.
+    /// Returns an error for the first entry that is malformed or duplicate, so that a misspelt path
+    /// does not silently fall back to its service's entry.
     pub fn build(self) -> Result<GrpcMethodsLayer, GrpcMethodsError> {
         match self.error {
             Some(error) => Err(error),

@@ -1,23 +1,23 @@
-//! The table of gRPC methods: which entry a path has.
+//! The table of gRPC methods.
 
 use std::collections::HashMap;
 
 use crate::policy::Requirement;
 
-/// An entry that no table can have.
+/// Error returned when building a table with an invalid entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrpcMethodsError {
-    /// Not the path of a method: `/`, the service's name, `/` and the method's, none of them empty
-    /// or percent-encoded.
-    #[error("{0:?} is not the path of a method, such as /package.Service/Method")]
+    /// The text is not a method path: `/`, service name, `/` and method name, neither empty nor
+    /// percent-encoded.
+    #[error("{0:?} is not a method path such as /package.Service/Method")]
     Method(String),
-    /// Not the name of a service: a method's path without its first slash, and without its last one
-    /// and what follows.
-    #[error("{0:?} is not the name of a service, such as package.Service")]
+    /// The text is not a service name: a method path without its leading slash and without its last
+    /// slash and method name.
+    #[error("{0:?} is not a service name such as package.Service")]
     Service(String),
-    /// A method or a service that has an entry already.
-    #[error("{0:?} has two entries")]
+    /// A method or service has more than one entry.
+    #[error("{0:?} has more than one entry")]
     Twice(String),
 }
 
@@ -57,8 +57,8 @@ impl Table {
         }
     }
 
-    /// The entry that a path has. It is what the service further in is asked for, without what an
-    /// outer router stripped.
+    /// Returns the entry for a path. The path is the one that the inner service sees, without a
+    /// prefix that an outer router stripped.
     pub(super) fn find(&self, path: &str) -> Option<&Entry> {
         let service = split(path)?;
         self.methods
@@ -68,8 +68,8 @@ impl Table {
     }
 }
 
-/// The service of a method's path. What is percent-encoded or has empty parts could be another
-/// method to who reads it later.
+/// Returns the service name of a method path. Percent-encoded paths and empty segments are
+/// rejected, because a later reader could take them for another method.
 fn split(path: &str) -> Option<&str> {
     let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
     let named = |part: &str| {

@@ -1,4 +1,4 @@
-//! What pages look at on PostgreSQL.
+//! The rows that pages examine on PostgreSQL.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,15 +16,15 @@ use crate::postgres::SET_FIRST;
 use crate::sql::{Dialect, POSTGRES};
 use crate::value::{Row, Session, Value};
 
-/// Has the server explain each statement, too, which has a plan for any values.
+/// Explains each statement, with its generic plan, in addition to running it.
 struct Explained {
     connection: PgConnection,
     judge: PgConnection,
     prepared: HashMap<&'static str, usize>,
-    /// How many rows were looked at to find out where a page ends, and for the page.
+    /// The rows examined to find out where a page ends, and for the page.
     looked_at: [u64; 2],
     most: [u64; 2],
-    /// What the plans since the last page were, and what each step has read.
+    /// The plans since the last page, and what each step has read.
     steps: String,
 }
 
@@ -37,7 +37,7 @@ impl Explained {
         }
     }
 
-    /// The number of a statement that the judges have prepared.
+    /// The number of a statement that is prepared for `EXPLAIN`.
     async fn prepared(&mut self, sql: &'static str, values: &[Value]) -> usize {
         if let Some(number) = self.prepared.get(sql) {
             return *number;
@@ -52,17 +52,17 @@ impl Explained {
     }
 }
 
-/// The type of a value, and how it is written.
+/// The type of a value, and its literal.
 fn kind(value: &Value) -> (&'static str, String) {
     match value {
         Value::Int(value) => ("bigint", value.map_or("NULL".into(), |it| it.to_string())),
         Value::Text(Some(text)) => ("text", format!("'{}'", text.replace('\'', "''"))),
         Value::Text(None) => ("text", "NULL".into()),
-        Value::Bytes(_) => panic!("no page is asked for by bytes"),
+        Value::Bytes(_) => panic!("no page is queried by bytes"),
     }
 }
 
-/// Adds up the rows that a plan has read of each table.
+/// Adds up the rows that a plan has read from each table.
 fn read(plan: &Json, of: &mut HashMap<String, u64>, steps: &mut String) {
     let number = |name: &str| plan[name].as_f64().unwrap_or_default();
     if let Some(table) = plan["Relation Name"].as_str() {
@@ -150,12 +150,12 @@ async fn every_page_of_postgresql_is_bounded_and_none_is_lost() {
     super::fill_events(&mut explained, false).await;
     explained.prepare("ANALYZE".into()).await;
     explained.prepare(SET_FIRST.into()).await;
-    // Rows are counted here, however long the server takes for them on a busy machine.
+    // Rows are counted here, however long the server takes on a busy machine.
     for session in [&mut explained.connection, &mut explained.judge] {
         let unlimited = sqlx::raw_sql("SET statement_timeout = 0").execute(session);
         unlimited.await.unwrap();
     }
     explained.looked_at = [0; 2];
     super::every_page_is_bounded_and_none_is_lost(&mut explained).await;
-    println!("no page looked at more than {:?} rows", explained.most);
+    println!("no page examined more than {:?} rows", explained.most);
 }

@@ -1,4 +1,4 @@
-//! What pages look at on SQLite.
+//! The rows that pages examine on SQLite.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,10 @@ use crate::fault::Fault;
 use crate::sql::{Dialect, SQLITE};
 use crate::value::{Row, Session, Value};
 
-/// How many instructions there are between two counts.
+/// The number of instructions between two counts.
 const EVERY: u64 = 100;
-/// The most instructions for a row: two to find out where a page ends, the rest to filter it.
+/// The largest number of instructions for a row: two to find out where a page ends, the rest to
+/// filter it.
 const OF_A_ROW: u64 = 60;
 
 /// Counts the instructions of statements: the indexes that they must use are named in them.

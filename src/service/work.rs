@@ -1,0 +1,63 @@
+//! The kinds of periodic jobs: their names and how often each is due.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The work of a periodic job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Writes usage.
+    Usage,
+    /// Writes the events of one sink.
+    Events(usize),
+    /// Publishes key changes that other nodes have not received yet.
+    Publish,
+    /// Stores keys under newer digests.
+    Rehash,
+    SweepLimiter,
+    SweepCaches,
+    /// Deletes usage that is older than its retention.
+    DeleteUsage,
+    /// Deletes the events of one sink that are older than their retention.
+    DeleteEvents(usize),
+}
+
+impl Work {
+    /// Returns how soon the job is due again after a success, and after a failure.
+    pub(super) const fn every(self) -> (Duration, Duration) {
+        let (every, again) = match self {
+            Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
+            Self::Usage => (500, 500),
+            Self::SweepLimiter => (30_000, 30_000),
+            Self::SweepCaches => (60_000, 60_000),
+            Self::DeleteUsage | Self::DeleteEvents(_) => (3_600_000, 10_000),
+        };
+        (Duration::from_millis(every), Duration::from_millis(again))
+    }
+
+    /// Returns whether unfinished work of this job is lost when the process exits.
+    #[cfg(feature = "tokio")]
+    pub(super) const fn saves(self) -> bool {
+        matches!(
+            self,
+            Self::Usage | Self::Events(_) | Self::Publish | Self::Rehash
+        )
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage => f.write_str("write usage"),
+            Self::Events(sink) => write!(f, "write the events of audit sink {}", sink + 1),
+            Self::Publish => f.write_str("publish key changes"),
+            Self::Rehash => f.write_str("write new digests"),
+            Self::SweepLimiter => f.write_str("sweep the limiter"),
+            Self::SweepCaches => f.write_str("sweep the caches"),
+            Self::DeleteUsage => f.write_str("delete old usage"),
+            Self::DeleteEvents(sink) => {
+                write!(f, "delete the old events of audit sink {}", sink + 1)
+            }
+        }
+    }
+}
