@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::principal::Principal;
-use super::requirement::{Must, Node, Requirement, Ways};
+use super::requirement::{Must, Node, Requirement};
 use crate::error::ErrorCode;
 use crate::request::RequestHead;
 use crate::scope::ScopeExplanation;
@@ -48,7 +48,8 @@ impl Requirement {
             // workspaces.
             (Err(error), None) if error.code() == ErrorCode::WorkspaceForbidden => {
                 let ways = self.met(principal, request);
-                let states_workspaces = ways.is_ok_and(Ways::state_workspaces);
+                let states_workspaces =
+                    ways.is_ok_and(|ways| ways.state_workspaces(Must::of(principal, request)));
                 Explanation::Missing(Self(if states_workspaces {
                     Node::Organization
                 } else {

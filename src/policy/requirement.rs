@@ -109,9 +109,10 @@ impl Ways {
         pairs.fold(Self::NONE, |all, kind| all.or(Self::one(kind)))
     }
 
-    /// Returns whether any way states something about workspaces.
-    pub(super) fn state_workspaces(self) -> bool {
-        self.kinds().any(|kind| kind & WORKSPACE != 0)
+    /// Returns whether any way that allows access states something about workspaces.
+    pub(super) fn state_workspaces(self, must: Must) -> bool {
+        self.kinds()
+            .any(|kind| must.allows_access(kind) && kind & WORKSPACE != 0)
     }
 
     /// Returns whether a single way states all that it must.
@@ -278,16 +279,11 @@ impl Requirement {
         // A read-only key on a method that writes, and a key that is restricted to workspaces, pass
         // only by an alternative that itself makes the statement.
         let ways = self.met(principal, request)?;
-        let has_access = |kind: &u8| must.allows_access(*kind);
         if ways.suffice(must) {
             Ok(())
-        } else if !ways.kinds().any(|kind| has_access(&kind)) {
+        } else if !ways.kinds().any(|kind| must.allows_access(kind)) {
             Err(AuthError::new(ErrorCode::ReadOnlyKey))
-        } else if ways
-            .kinds()
-            .filter(has_access)
-            .any(|kind| kind & WORKSPACE != 0)
-        {
+        } else if ways.state_workspaces(must) {
             Err(AuthError::new(ErrorCode::WorkspaceForbidden))
         } else {
             Err(AuthError::with_detail(

@@ -105,8 +105,9 @@ pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
     /// is active, the listener first receives [`Invalidation::everything`].
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
 
-    /// Publishes a change to every node. Does nothing on a bus whose store publishes in the
-    /// transaction of the write itself.
+    /// Publishes a change to every node. The cache does not call it for writes of a
+    /// store that publishes in the transaction of the write itself
+    /// ([`store_publishes`](Self::store_publishes)).
     ///
     /// # Errors
     /// Returns an error if the change could not be published; the caller must retry.

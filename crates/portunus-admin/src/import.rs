@@ -33,7 +33,7 @@ enum DigestRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct HexDigest {
-    #[schema(pattern = "^(sha256|sha512|hmac-sha256:\\+?[0-9]+)$")]
+    #[schema(pattern = "^(sha256|sha512|hmac-sha256:(0|[1-9][0-9]*))$")]
     scheme: String,
     #[schema(pattern = "^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{128})$")]
     hex: String,
@@ -46,7 +46,7 @@ struct HexDigest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Base64Digest {
-    #[schema(pattern = "^(sha256|sha512|hmac-sha256:\\+?[0-9]+)$")]
+    #[schema(pattern = "^(sha256|sha512|hmac-sha256:(0|[1-9][0-9]*))$")]
     scheme: String,
     #[schema(pattern = "^[A-Za-z0-9+/_-]+=*$")]
     base64: String,

@@ -20,6 +20,9 @@ use crate::body::Whole;
 /// The prefix of the name of a window.
 const PREFIX: &str = "requests_per_";
 
+/// Maximum number of members of a request; a key has fewer windows.
+const MAX_WINDOWS: usize = 64;
+
 /// The windows that every key can have, independently of the default.
 const USUAL: [(&str, Duration); 2] = [
     ("minute", Duration::from_secs(60)),
@@ -74,6 +77,11 @@ impl<'de> Deserialize<'de> for Windows {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Windows, A::Error> {
                 let mut windows: Vec<(String, _)> = Vec::new();
                 while let Some(member) = map.next_key::<String>()? {
+                    // Each name is compared with those before it.
+                    if windows.len() == MAX_WINDOWS {
+                        let why = format!("rate_limit_config: at most {MAX_WINDOWS} members");
+                        return Err(A::Error::custom(why));
+                    }
                     let name = member
                         .strip_prefix(PREFIX)
                         .ok_or_else(|| A::Error::custom(unknown(&member)))?;

@@ -40,7 +40,7 @@ pub(crate) struct VerifyRequest {
     workspace: Option<String>,
 }
 
-/// Maximum number of scopes of a key.
+/// Maximum number of required scopes, which is that of a key's scopes.
 const MOST_REQUIRED: usize = 256;
 /// Maximum length of a method; registered ones have 17 characters at most.
 const LONGEST_METHOD: usize = 64;

@@ -113,7 +113,8 @@ pub(crate) async fn keeps_its_server(
         let Ok(mut other) = connect(options).await else {
             return Ok(true);
         };
-        sqlx::raw_sql("BEGIN").execute(&mut other).await?;
+        let begin = AssertSqlSafe(format!("{UNLISTEN}BEGIN"));
+        sqlx::raw_sql(begin).execute(&mut other).await?;
         process(&mut other).await?;
         // The second connection may hold the only server connection of a pooler.
         let after = timeout(HELD_FOR, process(&mut connection)).await;

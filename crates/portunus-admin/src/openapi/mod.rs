@@ -45,8 +45,8 @@ const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     bits. A query parameter with an empty value counts as absent. A `+` in a query means a space, \
     and is refused where a space is not valid. Times are RFC 3339, from `1970-01-01T00:00:00.000Z` \
     to `9999-12-31T23:59:59.999Z`; in responses they are in UTC with milliseconds. In texts for \
-    people (names, descriptions, reasons), white space at both ends is removed. A text without a \
-    visible character is refused, and so is one with a control, direction, annotation or tag \
+    people (names, descriptions, reasons), white space at both ends is removed. A name must \
+    not be empty; a text that has only invisible characters is refused, and so is one with a control, direction, annotation or tag \
     character. \
     Every path with `GET` also supports `HEAD`. Other methods of a path get `405` \
     (`#/components/responses/MethodNotAllowed`), unknown paths `404`.\n\n\

@@ -259,3 +259,21 @@ async fn every_parameter_of_a_list_is_checked_whatever_the_others_are() {
         assert_eq!(send(&fixture.router, &ask).await.status, 200, "{right}");
     }
 }
+
+/// Each name is compared with those before it, so their number is bounded.
+#[tokio::test]
+async fn a_body_of_very_many_windows_is_refused_at_once() {
+    let fixture = Fixture::new().await;
+    let windows = |count: usize| -> Value {
+        let each = (0..count).map(|at| (format!("requests_per_{at}"), json!(1)));
+        json!({ "name": "n", "rate_limit_config": each.collect::<serde_json::Map<_, _>>() })
+    };
+    let ask = Ask::new("POST", "/keys").json(&windows(100_000));
+    assert!(ask.body.as_ref().is_some_and(|body| body.len() < 4 << 20));
+    let began = std::time::Instant::now();
+    let answer = send(&fixture.router, &ask).await;
+    assert_eq!(answer.status, 422);
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("at most 64 members"), "{detail}");
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
