@@ -23,6 +23,12 @@ use crate::telemetry::Labeled;
 ///   work as for a user that does not exist.
 /// - E-mail addresses are compared ASCII-case-insensitively, and are not normalized further: no
 ///   dots, no `+tags`.
+/// - An id is never compared with addresses, or an address with ids.
+/// - Return a suspended user too, with [`User::suspended`] set.
+/// - Return `None`, not an error, for an unknown tenant and for an id or a string of any form that
+///   no user has.
+/// - Return the same result for the same query while the directory does not change, however many
+///   queries run at once.
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// Finds the user that a key of this tenant names.
@@ -37,7 +43,7 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Option<Arc<User>>, DirectoryError>;
 
     /// Finds a user without waiting. `None`, the default, means that [`resolve`](Self::resolve)
-    /// must be awaited.
+    /// must be awaited. The result is the one that `resolve` would return.
     fn resolve_now(
         &self,
         tenant: &TenantId,
@@ -74,6 +80,7 @@ pub struct User {
     /// The tenant that the user belongs to.
     pub tenant_id: TenantId,
     /// Whether keys of the asking tenant are allowed to act for this user of another tenant.
+    /// `false` for a user of the asking tenant.
     pub collaborates: bool,
     /// The user's scopes; `None` sets no limit beyond the key's.
     pub scopes: Option<Vec<Scope>>,

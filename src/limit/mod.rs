@@ -48,19 +48,29 @@ use crate::text::{ParseError, start};
 ///   quota of each bucket.
 /// - A request is admitted by all quotas of all buckets or by none; a refusal changes no count.
 /// - [`Decision::retry_after`] is exactly how long a lone retry must wait.
-/// - Buckets are independent of each other.
+/// - Buckets are independent of each other. Two ids denote one bucket only if their kinds and all
+///   bytes of their names are equal.
+/// - A request is refused only if its units do not fit into a quota, even if requests are
+///   concurrent. A unit never counts for less than W. While the quotas do not change, it counts for
+///   at most W/256 and a millisecond longer; waits, remaining units and reset times agree with
+///   this.
+/// - A limiter with an injected [`Clock`](crate::Clock) uses its monotonic time, so that changes of
+///   the wall clock have no effect.
 ///
 /// It is also implemented for `Arc` and `Box` of a limiter.
 #[async_trait]
 pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
-    /// Admits or refuses a request.
+    /// Admits or refuses a request. The decision reports every window of every bucket, in the order
+    /// of the request, as it is after the decision.
     ///
     /// # Errors
     /// Returns an error if the limiter does not answer; the host's [`OnOutage`] mode then decides.
+    /// Returns [`LimiterError::Cost`] if the cost is 0 or exceeds a quota; no count changes then.
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
 
     /// Admits or refuses a request without waiting. `None`, the default, means that
-    /// [`acquire`](Self::acquire) must be awaited.
+    /// [`acquire`](Self::acquire) must be awaited. Both methods count in the same buckets, and
+    /// return the same errors.
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
         let _ = request;
         None
@@ -96,9 +106,11 @@ impl<'a> LimitRequest<'a> {
 pub struct LimitBucket<'a> {
     /// The id.
     pub id: BucketId<'a>,
-    /// The quotas. They may differ from the last request; units admitted before still count.
+    /// The quotas. They may differ from the last request; units admitted before still count, at
+    /// least as far back as the windows of the former quotas reached, whatever the quotas' names.
     pub quotas: &'a Quotas,
-    /// A slot in which an in-process limiter can store a pointer to its cell.
+    /// A slot in which an in-process limiter can store a pointer to its cell. It does not affect
+    /// decisions: the bucket is the same without a slot, or with one that another limiter filled.
     pub slot: Option<&'a LimiterSlot>,
 }
 

@@ -87,7 +87,9 @@ pub trait InvalidationListener: Send + Sync + 'static {
     /// Called when everything that was published more than `age` ago has been delivered to this
     /// listener. The listener then counts as healthy until its own deadline.
     /// A bus calls this repeatedly while it is healthy, after a message of its own has come back. A
-    /// [lossless](InvalidationBus::is_lossless) bus calls it once.
+    /// [lossless](InvalidationBus::is_lossless) bus calls it once. Any other healthy bus
+    /// calls it so often that each moment is covered within the staleness bound of the caches. Only
+    /// the first call may take longer, because the bus may have to connect.
     fn caught_up(&self, age: Duration);
 }
 
@@ -99,10 +101,15 @@ pub trait InvalidationListener: Send + Sync + 'static {
 ///   [`caught_up`](InvalidationListener::caught_up) on it.
 /// - After messages may have been missed (for example after a reconnect), listeners receive
 ///   [`Invalidation::everything`] before the next `caught_up`.
+/// - A change arrives complete, however many keys and fingerprints it has: in one call, in several,
+///   or as [`Invalidation::everything`]. No key or fingerprint arrives that was not published.
+/// - A listener that panics does not make `caught_up` wrong for other listeners. The bus may stop
+///   calling `caught_up` on them.
 #[async_trait]
 pub trait InvalidationBus: fmt::Debug + Send + Sync + 'static {
     /// Subscribes a listener until it is dropped. If messages may be missed before the subscription
-    /// is active, the listener first receives [`Invalidation::everything`].
+    /// is active, the listener first receives [`Invalidation::everything`]. The bus does not keep
+    /// the listener alive, and a listener that is dropped, even before this call, affects no other.
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>);
 
     /// Publishes a change to every node. The cache does not call it for writes of a

@@ -44,11 +44,12 @@ use crate::pointer::to_the_pointee;
 ///
 /// # What an implementation promises
 /// - [`find`](Self::find) compares whole digests with their schemes. It reads from where writes are
-///   acknowledged, never from a replica that may lag.
+///   acknowledged, never from a replica that may lag, and therefore sees every write that was
+///   acknowledged before the call. Only a cache in front of it may answer with an older state.
 /// - A record is returned as it was written: every character of its strings, an empty list as empty
 ///   and an absent one as absent, and times up to [`MAX_TIME`](crate::key::MAX_TIME) with at least
 ///   millisecond precision. If times are truncated, statuses are determined from the truncated
-///   times.
+///   times. Lists keep their order, and the windows of quotas their exact lengths.
 /// - Unreadable data (a corrupt expiry, an unknown scheme) is reported as [`StoreError::corrupt`],
 ///   never as an absent value or an absent key.
 /// - `Debug` shows no digests.
@@ -149,7 +150,8 @@ pub trait KeyStore: KeyLookup {
     /// ([`Change::SetPrimary`]) if it still [can be primary](KeyRecord::can_be_primary), or else
     /// the newest of the owner's keys that can, by creation time and then by id. There is therefore
     /// exactly one as long as such a key exists. Each [`OwnerRef`] has its own: a key set for
-    /// [`OwnerRef::Tenant`] is not set for the tenant's own keys or for its users.
+    /// [`OwnerRef::Tenant`] is not set for the tenant's own keys or for its users. Of several
+    /// equally new keys, the one with the first id is primary.
     ///
     /// Returns as many answers as there are owners, in their order, in one round trip if the store
     /// can. An answer is also `None` if the key cannot be read.
@@ -174,7 +176,9 @@ pub trait KeyStore: KeyLookup {
     }
 
     /// Applies all changes of a batch if all its conditions hold, and none otherwise. Each change
-    /// sees the preceding ones. A batch without changes still checks its conditions.
+    /// sees the preceding ones. A batch without changes still checks its conditions. A rejected
+    /// batch also reserves no id and no digest. [`Change::SetPrimary`], [`Change::PinPrimary`] and
+    /// [`Change::SetSigning`] also succeed if they change nothing.
     ///
     /// # Errors
     /// Returns [`StoreError::rejected`] with the first condition or change that failed. They are
@@ -183,7 +187,9 @@ pub trait KeyStore: KeyLookup {
     /// is deleted fails as [`Rejected::Missing`].
     ///
     /// Returns another error if the store does not respond. The batch may have been applied in this
-    /// case: a caller that retries must make the retry harmless, as versions do.
+    /// case: a caller that retries must make the retry harmless, as versions do. A conflict with a
+    /// concurrent batch is not an error of this kind: the store waits or retries, and then applies
+    /// or rejects the batch.
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
 
     /// Returns the store that counts the uses of these keys; `None`, the default, if uses are not
@@ -203,7 +209,9 @@ pub trait KeyStore: KeyLookup {
 ///
 /// # What an implementation promises
 /// - Deleting a key deletes its counts ([`KeyStore`]), and ids without a key get no counts.
-/// - Counting does not change a record's version or anything else about a key.
+/// - Counting does not change a record's version or anything else about a key, and updates and
+///   rehashes of the key keep its counts.
+/// - Times of use have at least millisecond precision.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]

@@ -17,19 +17,21 @@ pub enum Match {
     Key(Arc<StoredKey>),
     /// A former digest of this key, of this tenant; the key now has another digest.
     Former(KeyId, TenantId),
-    /// A digest of a deleted key of this tenant. `None` if the store does not know the tenant; the
-    /// entry then counts for every tenant.
+    /// A current or former digest of a deleted key of this tenant. `None` if the store does not
+    /// know the tenant; the entry then counts for every tenant.
     Deleted(Option<TenantId>),
 }
 
 impl StoredKey {
     /// Returns the key that a secret belongs to, given the store's entries for its digests, newest
     /// scheme first. A [`KeyLookup::find`](super::KeyLookup::find) must apply this rule:
-    /// - The first digest that belongs to a key, or did when its key was deleted, decides,
+    /// - The first digest that belongs to a key, or ever did if its key was deleted, decides,
     ///   regardless of the other digests. If its key was deleted, there is no key.
     /// - Within the tenant of that key, a secret that was revoked stays revoked: if another of the
     ///   digests belonged to a deleted key of this tenant, there is no key; if one belongs to a
     ///   revoked key of this tenant, the result is that key. Keys of other tenants do not count.
+    /// - A deleted key counts under every digest that it ever had ([`Match::Deleted`]), including
+    ///   those that were replaced before it was deleted.
     /// - The keys whose change could alter the result are named in [`others`](Self::others).
     pub fn of_one_secret(
         digests: &[KeyDigest],

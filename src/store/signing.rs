@@ -14,6 +14,8 @@ use crate::pointer::to_the_pointee;
 /// # What an implementation promises
 /// - No other call returns a state, and `Debug` does not show it.
 /// - Deleting a key deletes its state.
+/// - A state is returned exactly as it was last set until it is cleared. Updates and rehashes of
+///   its key keep it, and setting it does not change the key's version.
 ///
 /// `Arc` and `Box` of a store are stores.
 #[async_trait]

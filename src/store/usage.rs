@@ -100,7 +100,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Adds new uses. The time of the last use never moves back.
+    /// Adds new uses. The time of the last use never moves back. The address is replaced only by
+    /// the known address of a use that is not older than the last one.
     pub fn add(&mut self, delta: &UsageDelta) {
         self.count = self.count.saturating_add(delta.count);
         if self

@@ -43,6 +43,7 @@ pub enum Condition {
 #[non_exhaustive]
 pub enum Change {
     /// Adds a key. Rejected if the id or the digest was ever used, even by a key that is deleted.
+    /// The reason is [`Rejected::IdKnown`] or [`Rejected::DigestKnown`]; if both apply, either.
     Insert {
         /// The digest by which the key is found.
         digest: KeyDigest,
@@ -55,6 +56,7 @@ pub enum Change {
     Replace(Box<KeyRecord>),
     /// Replaces a key's digest with one under a newer scheme. Rejected as missing if `from` is not
     /// the key's digest, and otherwise if `to` was ever used. Does not change the version.
+    /// The reasons are [`Rejected::Missing`] and [`Rejected::DigestKnown`].
     Rehash {
         /// The key.
         id: KeyId,
@@ -64,10 +66,12 @@ pub enum Change {
         to: KeyDigest,
     },
     /// Removes a key from all lookups and lists, together with its signing state and usage. Its id
-    /// and every digest it ever had remain reserved.
+    /// and every digest it ever had remain reserved. It no longer counts as one of its owner's
+    /// keys, for primary keys and for [`Condition::ActiveKeysAtMost`].
     Delete(KeyId),
     /// Sets an owner's primary key. It takes effect as soon as, and as long as, the key [can be
-    /// primary](KeyRecord::can_be_primary). Rejected if the key does not belong to the owner.
+    /// primary](KeyRecord::can_be_primary). Rejected if the key does not belong to the owner, as
+    /// [`Rejected::Owner`].
     SetPrimary {
         /// The owner.
         owner: OwnerRef,
