@@ -138,7 +138,7 @@ fn all_of(mut parts: Vec<Requirement>) -> Option<Requirement> {
     match parts.len() {
         0 => None,
         1 => parts.pop(),
-        _ => Some(Requirement::all_of(parts)),
+        _ => Some(Requirement::all(parts)),
     }
 }
 

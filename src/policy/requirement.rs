@@ -240,12 +240,27 @@ impl Requirement {
         })
     }
 
-    /// Requires all of these. An empty list is never met, so it fails closed; use
-    /// [`none`](Self::none) to require nothing.
-    pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
-        let parts = parts.into_iter().map(Into::into).collect();
+    /// Requires all of these. An empty array does not compile: use [`none`](Self::none) to require
+    /// nothing, and [`all_of_list`](Self::all_of_list) for a list that is only known at run time.
+    ///
+    /// ```compile_fail
+    /// portunus::Requirement::all_of::<portunus::Scope, 0>([]);
+    /// ```
+    pub fn all_of<R: Into<Self>, const N: usize>(parts: [R; N]) -> Self {
+        const { assert!(N > 0, "all_of([]) requires nothing: say none() instead") };
+        Self::all(parts.into_iter().map(Into::into).collect())
+    }
+
+    /// Requires all of a list; `None` if it is empty, because nothing would be required.
+    pub fn all_of_list<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Option<Self> {
+        let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
+        (!parts.is_empty()).then(|| Self::all(parts))
+    }
+
+    /// Requires all of these parts, of which there is at least one.
+    pub(super) fn all(parts: Vec<Self>) -> Self {
         Self(match of_scopes(parts) {
-            Ok(of_scopes) => Node::Scopes(ScopeRequirement::all_of(of_scopes)),
+            Ok(of_scopes) => Node::Scopes(ScopeRequirement::all(of_scopes)),
             Err(mixed) => Node::All(mixed),
         })
     }
@@ -392,7 +407,9 @@ impl Requirement {
         match &self.0 {
             Node::Scopes(required) => required.clone(),
             Node::Any(several) => ScopeRequirement::any_of(several.iter().map(Self::scope_part)),
-            Node::All(several) => ScopeRequirement::all_of(several.iter().map(Self::scope_part)),
+            Node::All(several) => {
+                ScopeRequirement::all(several.iter().map(Self::scope_part).collect())
+            }
             _ => ScopeRequirement::none(),
         }
     }

@@ -38,7 +38,7 @@ impl ScopeRequirement {
         let mut left: Vec<_> = unmet.map(|part| part.missing(granted)).collect();
         match (left.len(), left.pop()) {
             (1, Some(one)) => one,
-            (_, last) => Self::all_of(left.into_iter().chain(last)),
+            (_, last) => Self::all(left.into_iter().chain(last).collect()),
         }
     }
 

@@ -1,9 +1,8 @@
 //! A requirement on a [`ScopeSet`]: one scope, or any or all of several.
 //!
-//! A requirement is a tree of `Any` and `All` nodes with scopes as leaves. Evaluation fails closed:
-//! an empty `Any` is never met, and only [`ScopeRequirement::none`] creates an empty `All`, which
-//! is always met. `all_of([])` is therefore an empty `Any`: a list that was meant to have entries
-//! must not turn into "no requirement".
+//! A requirement is a tree of `Any` and `All` nodes with scopes as leaves. An empty `Any` is never
+//! met, and only [`ScopeRequirement::none`] creates an empty `All`, which is always met: a list that
+//! was meant to have entries must not turn into "no requirement".
 
 use std::fmt;
 
@@ -53,10 +52,25 @@ impl ScopeRequirement {
         ))
     }
 
-    /// Requires all of these. An empty list can never be met: it fails closed. Use
-    /// [`none`](Self::none) to require nothing.
-    pub fn all_of<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Self {
+    /// Requires all of these. An empty array does not compile: use [`none`](Self::none) to require
+    /// nothing, and [`all_of_list`](Self::all_of_list) for a list that is only known at run time.
+    ///
+    /// ```compile_fail
+    /// portunus::scope::ScopeRequirement::all_of::<portunus::Scope, 0>([]);
+    /// ```
+    pub fn all_of<R: Into<Self>, const N: usize>(parts: [R; N]) -> Self {
+        const { assert!(N > 0, "all_of([]) requires nothing: say none() instead") };
+        Self::all(parts.into_iter().map(Into::into).collect())
+    }
+
+    /// Requires all of a list; `None` if it is empty, because nothing would be required.
+    pub fn all_of_list<R: Into<Self>>(parts: impl IntoIterator<Item = R>) -> Option<Self> {
         let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
+        (!parts.is_empty()).then(|| Self::all(parts))
+    }
+
+    /// Requires all of these parts, of which there is at least one. Fails closed without any.
+    pub(crate) fn all(parts: Vec<Self>) -> Self {
         Self(match parts.is_empty() {
             true => Node::Any(parts),
             false => Node::All(parts),

@@ -136,7 +136,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         let several = || proptest::collection::vec(inner.clone(), 0..3);
         prop_oneof![
             several().prop_map(Requirement::any_of),
-            several().prop_map(Requirement::all_of),
+            several().prop_filter_map("empty", Requirement::all_of_list),
         ]
     })
 }

@@ -33,7 +33,9 @@ impl Tree {
         match self {
             Self::Scope(at) => scope(SCOPES[*at]).into(),
             Self::Any(trees) => Requirement::any_of(several(trees)),
-            Self::All(trees) => Requirement::all_of(several(trees)),
+            // An empty list does not become a requirement.
+            Self::All(trees) => Requirement::all_of_list(several(trees))
+                .unwrap_or(Requirement::any_of::<Requirement>([])),
             Self::Reading => Requirement::reading(),
             Self::Writing => Requirement::writing(),
             Self::User => Requirement::user(),

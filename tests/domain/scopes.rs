@@ -484,7 +484,7 @@ fn one_of(names: &[&str]) -> ScopeRequirement {
 }
 
 fn each_of(names: &[&str]) -> ScopeRequirement {
-    ScopeRequirement::all_of(names.iter().map(|text| s(text)))
+    ScopeRequirement::all_of_list(names.iter().map(|text| s(text))).unwrap()
 }
 
 fn and_c(other: ScopeRequirement) -> ScopeRequirement {
@@ -497,9 +497,9 @@ fn or_c(other: ScopeRequirement) -> ScopeRequirement {
 
 #[test]
 fn requirements_combine_as_any_and_all() {
+    assert_eq!(ScopeRequirement::all_of_list(Vec::<Scope>::new()), None);
     for (requirement, grants, met) in [
         (ScopeRequirement::none(), vec![], true),
-        (each_of(&[]), vec!["*"], false),
         (one_of(&[]), vec!["*"], false),
         (one_of(&["a", "b"]), vec!["b"], true),
         (one_of(&["a", "b"]), vec!["c"], false),

@@ -117,13 +117,12 @@ impl OneOrMore {
             let why = format!("at most {MOST_REQUIRED} scopes");
             return Err(Fault::invalid("require", why));
         }
-        let mut each: Vec<_> = scopes(&names)?
-            .into_iter()
-            .map(Requirement::scope)
-            .collect();
-        Ok(match each.len() {
-            1 => each.remove(0),
-            _ => Requirement::all_of(each),
+        let mut each = scopes(&names)?.into_iter().map(Requirement::scope);
+        Ok(match (each.next(), each.len()) {
+            (Some(one), 0) => one,
+            // An empty list is a requirement that no key meets.
+            (first, _) => Requirement::all_of_list(first.into_iter().chain(each))
+                .unwrap_or(Requirement::any_of::<Requirement>([])),
         })
     }
 }
