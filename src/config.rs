@@ -3,7 +3,7 @@
 //! | group | sets |
 //! |---|---|
 //! | [`Credentials`] | which keys are accepted and where, and in which format they are issued |
-//! | [`Limits`] | how many requests a key, a tenant or a group of requests may make |
+//! | [`Limits`] | how many requests keys, users, tenants and addresses may make, by plan and class |
 //! | [`Actors`] | the user directory, and the standing of owners |
 //! | [`Policy`] | where keys work: environment, transport, client addresses, scope model |
 //! | [`Responses`] | the format of refusals and the fields of responses |
@@ -20,8 +20,8 @@ mod responses;
 
 pub use actors::Actors;
 pub use credentials::Credentials;
+pub(crate) use limits::CostOf;
 pub use limits::Limits;
-pub(crate) use limits::{BucketOf, CostOf};
 pub use policy::Policy;
 pub use responses::Responses;
 
@@ -48,7 +48,7 @@ pub enum BuildError {
     /// The only environment that is served is not one that keys can be issued for.
     #[error("serve_only() accepts keys of {0:?}, which is not one of Management::environments()")]
     Environment(String),
-    /// A quota is invalid.
+    /// A quota is invalid, or a combination of policies, classes and plans.
     #[error("invalid limits: {0}")]
     Quota(#[from] ParseError),
     /// Keys are configured to sign events, but the store does not keep signing states.
@@ -59,4 +59,7 @@ pub enum BuildError {
         "Limits::none() limits nothing, so its other settings do nothing: use Limits::per_key()"
     )]
     UnusedLimits,
+    /// There is nothing to limit.
+    #[error("no policy limits anything: add one to Limits, or say Limits::none()")]
+    NoLimits,
 }

@@ -5,10 +5,17 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::actor::{self, Actor, ActorMode, User};
+use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
-use crate::limit::LimiterSlot;
+use crate::limit::{
+    Decision, LimitReport, LimiterSlot, PlanLimits, PolicySet, PolicySource, Variant,
+};
 use crate::policy::Principal;
 use crate::quota::Quotas;
 use crate::respond::Responder;
@@ -22,11 +29,198 @@ pub(crate) struct KeyEntry {
     pub(crate) scopes: Arc<dyn ScopeSet>,
     /// The maximum authority when the key acts for a user, if it is limited.
     pub(crate) delegated: Option<Arc<dyn ScopeSet>>,
-    pub(crate) quotas: Quotas,
-    pub(crate) family_slot: LimiterSlot,
-    pub(crate) tenant_slot: LimiterSlot,
+    pub(crate) limits: KeyLimits,
     pub(crate) usage: Arc<UsageCell>,
     pub(crate) responder: Arc<Responder>,
+}
+
+/// The limits of a key.
+pub(crate) struct KeyLimits {
+    pub(crate) plan: PlanOf,
+    /// The key's own quotas.
+    pub(crate) own: Option<Quotas>,
+    /// The plan of the tenant that was last combined with the key's own quotas, and the result.
+    pub(crate) combined: Mutex<Option<(Arc<PlanLimits>, Arc<PlanLimits>)>>,
+    pub(crate) slots: Box<[LimiterSlot]>,
+    pub(crate) charger: Arc<dyn Charger>,
+    /// The number of charges by handlers, and the result of the last one.
+    charges: AtomicU64,
+    charged: Mutex<Option<Box<Counted>>>,
+}
+
+/// What decides which plan applies to a key.
+pub(crate) enum PlanOf {
+    /// These limits, with the key's own quotas.
+    Key(Arc<PlanLimits>),
+    /// The plan of its tenant.
+    Tenant,
+    /// The key has a plan that is not declared.
+    Unknown(PlanName),
+}
+
+/// The state of a request's limits.
+#[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "actix-web", feature = "tower")),
+    allow(dead_code, reason = "adapters report it")
+)]
+pub(crate) struct Counted {
+    /// `None` for the limits in the key's entry.
+    pub(crate) limits: Option<Arc<PlanLimits>>,
+    pub(crate) variant: Variant,
+    pub(crate) decision: Decision,
+}
+
+/// Counts further units against the limits of a request.
+#[async_trait]
+pub(crate) trait Charger: Send + Sync {
+    /// Returns the decision, or what refuses: the decision or the error of the limiter.
+    async fn charge(&self, charge: Charge<'_>) -> Result<Decision, Result<Decision, AuthError>>;
+}
+
+/// Units to count against the limits of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Charge<'a> {
+    pub(crate) limits: &'a PlanLimits,
+    pub(crate) entry: Option<&'a KeyEntry>,
+    pub(crate) client_ip: Option<IpAddr>,
+    pub(crate) variant: Variant,
+    pub(crate) units: u64,
+    pub(crate) overdraw: bool,
+}
+
+/// The state of the limits of a request without a key.
+#[cfg_attr(
+    not(any(feature = "actix-web", feature = "tower")),
+    allow(dead_code, reason = "adapters report it")
+)]
+pub(crate) struct AnonymousCount {
+    pub(crate) limits: Arc<PlanLimits>,
+    pub(crate) variant: Variant,
+    pub(crate) client_ip: Option<IpAddr>,
+    pub(crate) charger: Arc<dyn Charger>,
+    pub(crate) decision: Mutex<Decision>,
+}
+
+impl AnonymousCount {
+    /// Returns the current state.
+    pub(crate) fn report(&self) -> LimitReport {
+        let decision = self.decision.lock().clone();
+        LimitReport::new(Arc::clone(&self.limits) as _, self.variant, decision)
+    }
+
+    /// Counts further units; see [`KeyPrincipal::charge`].
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) async fn charge(
+        &self,
+        units: u64,
+        overdraw: bool,
+    ) -> Result<LimitReport, AuthError> {
+        let charge = Charge {
+            limits: &self.limits,
+            entry: None,
+            client_ip: self.client_ip,
+            variant: self.variant,
+            units,
+            overdraw,
+        };
+        let charged = self.charger.charge(charge).await;
+        let decision = match &charged {
+            Ok(decision) | Err(Ok(decision)) => decision.clone(),
+            Err(Err(error)) => return Err(error.clone()),
+        };
+        *self.decision.lock() = decision;
+        match charged {
+            Ok(_) => Ok(self.report()),
+            Err(_) => Err(AuthError::rate_limited(self.report())),
+        }
+    }
+}
+
+impl fmt::Debug for AnonymousCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.report().fmt(f)
+    }
+}
+
+impl KeyLimits {
+    pub(crate) fn new(
+        plan: PlanOf,
+        own: Option<Quotas>,
+        slots: usize,
+        charger: Arc<dyn Charger>,
+    ) -> Self {
+        Self {
+            plan,
+            own,
+            combined: Mutex::new(None),
+            slots: (0..slots).map(|_| LimiterSlot::new()).collect(),
+            charger,
+            charges: AtomicU64::new(0),
+            charged: Mutex::new(None),
+        }
+    }
+
+    /// Returns the limits of a key whose tenant has this plan.
+    pub(crate) fn of_tenant(&self, plan: &Arc<PlanLimits>) -> Arc<PlanLimits> {
+        let Some(own) = &self.own else {
+            return Arc::clone(plan);
+        };
+        let mut combined = self.combined.lock();
+        match &*combined {
+            Some((of, limits)) if Arc::ptr_eq(of, plan) => Arc::clone(limits),
+            _ => {
+                let limits = Arc::new(plan.with_own(own));
+                *combined = Some((Arc::clone(plan), Arc::clone(&limits)));
+                limits
+            }
+        }
+    }
+
+    /// Returns how many charges there were so far.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn charges(&self) -> u64 {
+        self.charges.load(Ordering::Acquire)
+    }
+
+    fn charged(&self, counted: Counted) {
+        *self.charged.lock() = Some(Box::new(counted));
+        self.charges.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the result of the last charge, if there was one since, against the same limits.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    fn last_charge(&self, since: u64, counted: &Counted) -> Option<Decision> {
+        if self.charges() == since {
+            return None;
+        }
+        let charged = self.charged.lock();
+        let last = charged.as_ref()?;
+        let same = match (&last.limits, &counted.limits) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        (same && last.variant == counted.variant).then(|| last.decision.clone())
+    }
+}
+
+impl KeyEntry {
+    /// Returns the limits in the entry; `None` if those of the tenant's plan apply.
+    pub(crate) fn own_limits(&self) -> Option<&Arc<PlanLimits>> {
+        match &self.limits.plan {
+            PlanOf::Key(limits) => Some(limits),
+            PlanOf::Tenant | PlanOf::Unknown(_) => None,
+        }
+    }
+}
+
+impl PolicySource for KeyEntry {
+    fn set(&self, variant: Variant) -> &PolicySet {
+        match self.own_limits() {
+            Some(limits) => limits.set(variant),
+            None => PolicySet::empty(),
+        }
+    }
 }
 
 impl fmt::Debug for KeyEntry {
@@ -46,6 +240,9 @@ pub struct KeyPrincipal {
     mode: ActorMode,
     acting: Option<Arc<Acting>>,
     client_ip: Option<IpAddr>,
+    /// The limits of the tenant's plan, if it decides.
+    tenants: Option<Arc<PlanLimits>>,
+    counted: Option<(Variant, Decision)>,
 }
 
 /// The user that a key acts for, and the resulting authority: the intersection of both.
@@ -85,11 +282,29 @@ impl KeyPrincipal {
             mode,
             acting,
             client_ip,
+            tenants: None,
+            counted: None,
         }
+    }
+
+    /// Sets the limits of the tenant's plan, if it decides, and the state of the request's limits.
+    pub(crate) fn counted(
+        mut self,
+        tenants: Option<Arc<PlanLimits>>,
+        counted: Option<(Variant, Decision)>,
+    ) -> Self {
+        self.tenants = tenants;
+        self.counted = counted;
+        self
     }
 
     pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
         &self.entry
+    }
+
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn responder_arc(&self) -> Arc<Responder> {
+        Arc::clone(&self.entry.responder)
     }
 
     #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -119,6 +334,111 @@ impl KeyPrincipal {
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
         self.client_ip
+    }
+
+    /// Returns the limits that apply to the request, with their state after the request was counted.
+    /// `None` if it was not counted.
+    #[must_use]
+    pub fn limits(&self) -> Option<LimitReport> {
+        let (variant, decision) = self.counted.as_ref()?;
+        Some(self.report(*variant, decision.clone()))
+    }
+
+    /// Returns whether the request was counted.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.counted.is_some()
+    }
+
+    fn report(&self, variant: Variant, decision: Decision) -> LimitReport {
+        let source: Arc<dyn PolicySource> = match &self.tenants {
+            Some(limits) => Arc::clone(limits) as _,
+            None => Arc::clone(&self.entry) as _,
+        };
+        LimitReport::new(source, variant, decision)
+    }
+
+    fn as_counted(&self, variant: Variant, decision: Decision) -> Counted {
+        Counted {
+            limits: self.tenants.clone(),
+            variant,
+            decision,
+        }
+    }
+
+    /// Returns the state of the limits when the response is sent: that after a handler's last
+    /// charge, if there was one since.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn limits_after(&self, since: u64) -> Option<LimitReport> {
+        let (variant, decision) = self.counted.as_ref()?;
+        let last = match self.entry.limits.charges() == since {
+            true => None,
+            false => {
+                let counted = self.as_counted(*variant, decision.clone());
+                self.entry.limits.last_charge(since, &counted)
+            }
+        };
+        Some(self.report(*variant, last.unwrap_or_else(|| decision.clone())))
+    }
+
+    /// Counts more units against all limits of the request, or against none. The rate-limit fields of
+    /// the response show the state after the last charge. A request that was not counted is not
+    /// charged.
+    ///
+    /// # Errors
+    /// Returns the error to refuse the request with: `RATE_LIMITED` if the units do not fit,
+    /// `FORBIDDEN` if they never can, or `LIMITER_UNAVAILABLE`. Nothing is counted then.
+    pub async fn charge(&self, units: u64) -> Result<LimitReport, AuthError> {
+        self.count_more(units, false).await
+    }
+
+    /// Like [`charge`](Self::charge), but counts the units even if they do not fit: later requests
+    /// are refused until they do.
+    ///
+    /// # Errors
+    /// Returns `LIMITER_UNAVAILABLE` if the limiter does not answer and the outage mode is `closed`.
+    pub async fn overdraw(&self, units: u64) -> Result<LimitReport, AuthError> {
+        self.count_more(units, true).await
+    }
+
+    pub(crate) async fn count_more(
+        &self,
+        units: u64,
+        overdraw: bool,
+    ) -> Result<LimitReport, AuthError> {
+        let variant = self
+            .counted
+            .as_ref()
+            .map_or_else(Variant::default, |(variant, _)| *variant);
+        let limits = self.tenants.as_ref().or(self.entry.own_limits());
+        let state = self.counted.as_ref().map(|(_, decision)| decision);
+        let (Some(limits), Some(state)) = (limits, state) else {
+            return Ok(self.report(variant, Decision::admitted()));
+        };
+        if units == 0 {
+            return Ok(self.report(variant, state.clone()));
+        }
+        let charge = Charge {
+            limits,
+            entry: Some(&self.entry),
+            client_ip: self.client_ip,
+            variant,
+            units,
+            overdraw,
+        };
+        let charged = self.entry.limits.charger.charge(charge).await;
+        let decision = match &charged {
+            Ok(decision) | Err(Ok(decision)) => decision.clone(),
+            Err(Err(error)) => return Err(error.clone()),
+        };
+        let report = self.report(variant, decision.clone());
+        self.entry
+            .limits
+            .charged(self.as_counted(variant, decision));
+        match charged {
+            Ok(_) => Ok(report),
+            Err(_) => Err(AuthError::rate_limited(report)),
+        }
     }
 
     /// Returns the responder of the authenticator that admitted this caller, which renders later
@@ -163,7 +483,8 @@ impl Principal for KeyPrincipal {
         of_both.or(self.entry.record.workspaces.as_deref())
     }
     fn plan(&self) -> Option<&PlanName> {
-        self.entry.record.plan.as_ref()
+        let own = self.entry.record.plan.as_ref();
+        own.or_else(|| self.tenants.as_ref()?.name.as_ref())
     }
     fn scopes(&self) -> &dyn ScopeSet {
         match &self.acting {

@@ -164,12 +164,6 @@ impl Quotas {
         &self.0
     }
 
-    /// Returns an equal list with its own reference count, so that requests with different keys do
-    /// not contend for one counter.
-    pub(crate) fn apart(&self) -> Self {
-        Self(self.0.iter().cloned().collect())
-    }
-
     /// Returns whether both are the same list, not only equal: a fast check for the hot path.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

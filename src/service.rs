@@ -39,9 +39,11 @@ pub use maintenance::Maintenance;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
 use crate::config::Credentials;
-use crate::key::KeyId;
+use crate::key::{KeyId, TenantId};
 use crate::manage::KeyManager;
-use crate::store::CachedStore;
+#[cfg(doc)]
+use crate::store::KeyLookup;
+use crate::store::{BusError, CachedStore, Invalidation, InvalidationBus};
 use jobs::Jobs;
 
 /// The API keys of a service. Clones share all state.
@@ -54,6 +56,7 @@ struct Parts {
     authenticator: Authenticator,
     manager: KeyManager,
     cache: Option<CachedStore>,
+    bus: Option<Arc<dyn InvalidationBus>>,
     jobs: Jobs,
 }
 
@@ -99,6 +102,24 @@ impl Portunus {
 }
 
 impl Portunus {
+    /// Tells the service that a tenant changed: its plan, or its users. This node drops what it has
+    /// cached for the tenant, and the [bus](KeyLookup::bus) notifies the other nodes. Without this
+    /// call, a plan is used for at most [`Actors::plan_bound`](crate::config::Actors::plan_bound),
+    /// and a user for as long as the directory caches it.
+    ///
+    /// # Errors
+    /// [`BusError`] if other nodes could not be notified, in which case those bounds apply to them.
+    /// This node has dropped its data.
+    pub async fn tenant_changed(&self, tenant: &TenantId) -> Result<(), BusError> {
+        self.parts.authenticator.tenant_plans().changed(tenant);
+        let Some(bus) = &self.parts.bus else {
+            return Ok(());
+        };
+        let mut what = Invalidation::default();
+        what.tenants.push(tenant.clone());
+        bus.publish(&what).await
+    }
+
     /// Runs the periodic jobs that are due, in any async runtime: writes usage and audit events,
     /// publishes key changes that could not be published before, stores keys under newer digests,
     /// frees memory, and deletes usage and events that are older than their

@@ -157,15 +157,36 @@ pub(crate) fn no_client_address() {
     tracing::warn!(
         target: "portunus",
         "a request has no client address: failures are not counted per client, and only the number of \
-         lookups in flight is bounded"
+         lookups in flight is bounded. {NO_ADDRESS}"
     );
 }
+
+/// Logs that a request has no client address, although limits count by address.
+pub(crate) fn no_address_to_count() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: "portunus",
+        "a request has no client address: all such requests share the limit for unknown addresses. \
+         {NO_ADDRESS}"
+    );
+}
+
+#[cfg(feature = "tracing")]
+const NO_ADDRESS: &str = "With axum, serve `into_make_service_with_connect_info::<SocketAddr>()`; \
+    behind a proxy, set `Policy::client_ip`";
 
 /// Logs that a list omitted an unreadable row.
 pub(crate) fn left_out(row: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(target: "portunus", row, "a stored row cannot be read and was omitted from a list");
     let _ = row;
+}
+
+/// Logs that a key has a plan that is not declared.
+pub(crate) fn undeclared_plan(plan: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "portunus", plan, "keys have a plan that is not declared: requests with them get 503. Add the plan to Limits");
+    let _ = plan;
 }
 
 /// Runs the rest of an attempt in its span.

@@ -14,7 +14,7 @@ use quick_cache::sync::Cache;
 
 use super::directory::{Directory, DirectoryError, User, UserRef};
 use crate::clock::{Clock, SystemClock};
-use crate::key::TenantId;
+use crate::key::{PlanName, TenantId};
 use crate::telemetry;
 
 /// A caching [`Directory`] in front of another one. A change to a user takes effect after the time
@@ -174,6 +174,18 @@ impl<D: Directory> Directory for CachedDirectory<D> {
             // `resolve` counts the miss, if it is called next.
             None => self.inner.resolve_now(tenant, user),
         }
+    }
+
+    /// Not cached here: the service keeps plans for its own bounded time.
+    async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        self.inner.plan(tenant).await
+    }
+
+    fn tenant_changed(&self, tenant: &TenantId) {
+        self.inner.tenant_changed(tenant);
+        self.clears.fetch_add(1, Ordering::SeqCst);
+        self.found.retain(|(of, _), _| of != tenant);
+        self.missing.retain(|(of, _), _| of != tenant);
     }
 
     fn sweep(&self) {

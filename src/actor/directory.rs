@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::key::{Access, Owner, TenantId, UserId, WorkspaceId};
+use crate::key::{Access, Owner, PlanName, TenantId, UserId, WorkspaceId};
 use crate::pointer::to_the_pointee;
 use crate::scope::Scope;
 use crate::telemetry::Labeled;
@@ -27,6 +27,7 @@ use crate::telemetry::Labeled;
 /// - Return a suspended user too, with [`User::suspended`] set.
 /// - Return `None`, not an error, for an unknown tenant and for an id or a string of any form that
 ///   no user has.
+/// - Return `None`, not an error, as the plan of an unknown tenant.
 /// - Return the same result for the same query while the directory does not change, however many
 ///   queries run at once.
 #[async_trait]
@@ -51,6 +52,23 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         let _ = (tenant, user);
         None
+    }
+
+    /// Returns the plan that a tenant pays for; `None`, the default, if it has none. It is asked for
+    /// keys without a plan of their own if [`Limits`](crate::Limits::plan) declares plans, and the
+    /// answer is kept for a [bounded time](crate::config::Actors::plan_bound).
+    ///
+    /// # Errors
+    /// Returns an error if the directory does not answer: the request is refused with 503
+    /// `DIRECTORY_UNAVAILABLE`.
+    async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        let _ = tenant;
+        Ok(None)
+    }
+
+    /// Drops what is cached for a tenant, because it changed. The default does nothing.
+    fn tenant_changed(&self, tenant: &TenantId) {
+        let _ = tenant;
     }
 
     /// Frees expired cache entries. It is called about once a minute and must not block. The
@@ -202,11 +220,13 @@ to_the_pointee! {
             tenant: &TenantId,
             user: &UserRef,
         ) -> Result<Option<Arc<User>>, DirectoryError>;
+        async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError>;
         fn resolve_now(
             &self,
             tenant: &TenantId,
             user: &UserRef,
         ) -> Option<Result<Option<Arc<User>>, DirectoryError>>;
+        fn tenant_changed(&self, tenant: &TenantId);
         fn sweep(&self);
     }
     OwnerStanding {

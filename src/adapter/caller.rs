@@ -2,6 +2,7 @@
 //! caller, and a principal that meets a requirement. Each adapter implements extraction for them.
 
 use std::fmt;
+#[cfg(any(feature = "actix-web", feature = "axum"))]
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;

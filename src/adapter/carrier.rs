@@ -14,13 +14,17 @@ use std::sync::Arc;
 use super::exchange::{Mapped, ResponseFields};
 use crate::audit::RequestId;
 use crate::error::AuthError;
-use crate::principal::KeyPrincipal;
+use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::request::{RequestHead, TlsVersion};
 use crate::respond::{Answer, Responder};
 
-/// Marks a request that passed as anonymous, with the responder for inner layers that refuse it.
+/// Marks a request that passed as anonymous, with the responder for inner layers that refuse it,
+/// and the state of its limits if it was counted.
 #[derive(Debug, Clone)]
-pub struct Anonymous(pub(super) Arc<Responder>);
+pub struct Anonymous {
+    pub(super) responder: Arc<Responder>,
+    pub(super) count: Option<Arc<AnonymousCount>>,
+}
 
 /// Marks a request to a service that the host declared to serve gRPC, for inner layers and
 /// extractors.

@@ -17,13 +17,18 @@ pub(super) fn principal<C: Carrier>(carrier: &C) -> Result<Cow<'_, KeyPrincipal>
         if carries::<Anonymous>(carrier) {
             AuthError::new(ErrorCode::MissingKey)
         } else {
-            // Fail closed; the text tells a developer that the layer is missing.
-            AuthError::with_detail(
-                ErrorCode::MissingKey,
-                "No authentication ran for this route, so access is denied",
-            )
+            not_authenticated()
         }
     })
+}
+
+/// The error for a request that no layer authenticated. Fails closed; the text tells a developer
+/// that the layer is missing.
+pub(super) fn not_authenticated() -> AuthError {
+    AuthError::with_detail(
+        ErrorCode::MissingKey,
+        "No authentication ran for this route, so access is denied",
+    )
 }
 
 /// Whether a request passed as anonymous. A principal takes precedence over the `Anonymous` marker,
@@ -50,7 +55,7 @@ pub(super) fn answer<C: Carrier>(error: &AuthError, carrier: &C, head: &dyn Requ
         return principal.responder().answer(error, head);
     }
     match Holds::<Anonymous>::look(carrier) {
-        Some(anonymous) => anonymous.0.answer(error, head),
+        Some(anonymous) => anonymous.responder.answer(error, head),
         None => Responder::default().answer(error, head),
     }
 }

@@ -9,7 +9,7 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(any(feature = "actix-web", feature = "axum"))]
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 mod caller;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod carrier;
@@ -17,6 +17,8 @@ mod carrier;
 mod exchange;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod inside;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+mod limits;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod require;
 #[cfg(any(feature = "actix-web", feature = "axum"))]

@@ -4,6 +4,7 @@
 //! `.any_key()`, `.optional_key()` and `.public()`. A handler without one of them is not accepted
 //! as a route.
 
+use crate::authenticator::Authenticator;
 use crate::policy::Requirement;
 
 /// The requirement of one route of a `ProtectedRouter`, for generating API documents from what is
@@ -20,6 +21,28 @@ pub struct RouteDemand {
     pub requirement: Option<Requirement>,
     /// Whether a request without credentials passes too.
     pub key_optional: bool,
+    /// The class of requests, by which [limits](crate::Limits::class) count them.
+    pub class: Option<String>,
+}
+
+/// Handlers that each declare what they require. It is not for hosts to implement.
+#[diagnostic::on_unimplemented(
+    message = "this route does not say what it requires",
+    label = "call `.require(…)`, `.any_key()`, `.optional_key()` or `.public()` on the handler",
+    note = "a `ProtectedRouter` takes handlers made by `get`, `post`, … of \
+            `portunus::adapter::axum` or `portunus::adapter::actix`, which have these methods; \
+            those of the framework itself, such as `axum::routing::get`, do not",
+    note = "for a whole `axum::routing::MethodRouter`: `portunus::adapter::axum::guard(…)`"
+)]
+pub trait DeclaredRoute<H> {
+    /// Returns the handlers.
+    fn declared(self) -> Guarded<H>;
+}
+
+impl<H> DeclaredRoute<H> for Guarded<H> {
+    fn declared(self) -> Self {
+        self
+    }
 }
 
 /// A handler without a declared requirement.
@@ -72,6 +95,7 @@ impl<H> Unguarded<H> {
             method: self.method,
             requirement,
             key_optional,
+            class: None,
         };
         Guarded {
             handlers: vec![(demand, self.handler)],
@@ -80,6 +104,23 @@ impl<H> Unguarded<H> {
 }
 
 impl<H> Guarded<H> {
+    /// Sets the class of requests, by which the limits count them
+    /// ([`Limits::class`](crate::Limits::class)).
+    ///
+    /// ```
+    /// # use portunus::adapter::axum::{ProtectedRouter, get};
+    /// # fn with(router: ProtectedRouter) -> ProtectedRouter {
+    /// router.route("/reports", get(|| async { "[]" }).any_key().class("reports"))
+    /// # }
+    /// ```
+    pub fn class(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        for (demand, _) in &mut self.handlers {
+            demand.class = Some(name.clone());
+        }
+        self
+    }
+
     /// Adds the methods of another route, each with its own requirement.
     pub fn and(mut self, other: Self) -> Self {
         self.handlers.extend(other.handlers);
@@ -114,6 +155,27 @@ impl RouteDemand {
             Some(_) => KeyCheck::Required,
         }
     }
+}
+
+/// Returns the number of each demand's class, by method.
+///
+/// # Panics
+/// Panics if the limits do not declare a class.
+pub(super) fn classes<'d>(
+    demands: impl Iterator<Item = &'d RouteDemand>,
+    authenticator: &Authenticator,
+) -> Vec<(Option<&'static str>, u8)> {
+    let number = |demand: &RouteDemand| {
+        let name = demand.class.as_ref()?;
+        let number = authenticator.class(name);
+        let path = &demand.path;
+        assert!(
+            number.is_some(),
+            "{path}: the class {name} is not declared: call class({name:?}, …) on Limits"
+        );
+        Some((demand.method, number?))
+    };
+    demands.filter_map(number).collect()
 }
 
 /// The path of a route that is nested under a prefix.

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::audit::RequestAudit;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
-use crate::limit::Decision;
-use crate::principal::KeyPrincipal;
+use crate::limit::LimitReport;
+use crate::principal::{AnonymousCount, KeyPrincipal};
 
 /// The result of authenticating a request.
 pub type Outcome = Result<Authenticated, AuthError>;
@@ -20,8 +21,8 @@ pub type Outcome = Result<Authenticated, AuthError>;
 pub struct Authenticated {
     /// The caller; `None` for an anonymous request, where authentication is optional.
     pub principal: Option<KeyPrincipal>,
-    /// The state of the windows, if the request was counted against its quotas.
-    pub limits: Option<Decision>,
+    /// The state of the limits of an anonymous request, if it was counted.
+    pub(crate) anonymous: Option<Arc<AnonymousCount>>,
     /// The id of the user that the request named by e-mail. It is sent in the response, so that
     /// callers can switch to it.
     pub canonical_user: Option<UserId>,
@@ -37,10 +38,19 @@ impl Authenticated {
             .ok_or_else(|| AuthError::new(ErrorCode::MissingKey))
     }
 
-    pub(super) fn anonymous() -> Self {
+    /// Returns the limits that apply to the request with their state, if it was counted.
+    #[must_use]
+    pub fn limits(&self) -> Option<LimitReport> {
+        match &self.principal {
+            Some(principal) => principal.limits(),
+            None => self.anonymous.as_ref().map(|count| count.report()),
+        }
+    }
+
+    pub(super) fn anonymous(anonymous: Option<Arc<AnonymousCount>>) -> Self {
         Self {
             principal: None,
-            limits: None,
+            anonymous,
             canonical_user: None,
         }
     }

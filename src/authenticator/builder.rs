@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::limits::Limiting;
 use super::rehash::Rehashes;
 use super::tokens::Tokens;
-use super::{Anonymous, Authenticator, Budget, Inner};
+use super::{Anonymous, Authenticator, Budget, Inner, RouteClasses, TenantPlans};
 use crate::audit::AuditTrail;
 use crate::clock::Clock;
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
@@ -50,15 +50,13 @@ impl Authenticator {
         let accepted = accepted(&credentials)?;
         let challenges = Challenges::new(&responses.realm, &accepted);
         let responder = Responder::new(responses.renderer, challenges, responses.limit_fields);
-        if limits.contradict() {
-            return Err(BuildError::UnusedLimits);
-        }
         let anonymous = match credentials.optional {
             true => Anonymous::WithoutKey,
             false => Anonymous::Never,
         };
         Ok(Self {
             anonymous,
+            routes: RouteClasses::default(),
             inner: Arc::new(Inner {
                 accepted,
                 hasher: credentials.hasher,
@@ -68,7 +66,12 @@ impl Authenticator {
                 environment: policy.serve_only,
                 unscoped: policy.unscoped,
                 budget: Budget::new(&limits.lookups, Arc::clone(&clock)),
-                limits: Limiting::new(limits, &clock)?,
+                limits: Arc::new(Limiting::new(limits, &clock)?),
+                plans: Arc::new(TenantPlans::new(
+                    actors.directory.clone(),
+                    actors.plan_bound,
+                    Arc::clone(&clock),
+                )),
                 clock,
                 usage: UsageRecorder::default(),
                 transport: policy.transport,

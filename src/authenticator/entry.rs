@@ -6,8 +6,8 @@ use super::Inner;
 use crate::actor::{Intersection, User};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyRecord};
-use crate::limit::LimiterSlot;
-use crate::principal::KeyEntry;
+use crate::limit::PlanLimits;
+use crate::principal::{KeyEntry, KeyLimits, PlanOf};
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
 use crate::store::StoredKey;
@@ -49,16 +49,31 @@ impl Inner {
                 }
                 Delegation::Off | Delegation::On => None,
             },
-            quotas: record
-                .quotas
-                .as_ref()
-                .unwrap_or(&self.limits.quotas)
-                .apart(),
-            family_slot: LimiterSlot::new(),
-            tenant_slot: LimiterSlot::new(),
+            limits: self.limits_of(record),
             usage: self.usage.cell(&record.id),
             responder: Arc::clone(&self.responder),
         }))
+    }
+
+    /// Returns the limits of a key: those of its own plan, or the tenant's plan decides if there is
+    /// a directory to ask.
+    fn limits_of(&self, record: &KeyRecord) -> KeyLimits {
+        let table = &self.limits.table;
+        let own = record.quotas.as_ref();
+        let with_own = |limits: &Arc<PlanLimits>| match own {
+            Some(own) => Arc::new(limits.with_own(own)),
+            None => Arc::clone(limits),
+        };
+        let plan = match &record.plan {
+            Some(name) if table.has_plans() => match table.plan(name) {
+                Some(limits) => PlanOf::Key(with_own(limits)),
+                None => PlanOf::Unknown(name.clone()),
+            },
+            None if table.has_plans() && self.directory.is_some() => PlanOf::Tenant,
+            _ => PlanOf::Key(with_own(&table.base)),
+        };
+        let charger = Arc::clone(&self.limits) as _;
+        KeyLimits::new(plan, own.cloned(), table.slots, charger)
     }
 
     /// Returns the authority of a key that acts for a user: the intersection of the key's scopes,

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::requested::RequestedActor;
-use super::{Anonymous, Inner};
+use super::{Anonymous, Inner, RouteClasses};
 use crate::credential::{self, Accepted, Credential, Scheme};
 use crate::error::AuthError;
 use crate::key::{Candidates, KeyDigest};
-use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::verifier::TokenVerifier;
 
@@ -18,6 +17,8 @@ use crate::verifier::TokenVerifier;
 pub(super) struct Facts {
     pub(super) purpose: Purpose,
     pub(super) client_ip: Option<IpAddr>,
+    /// Whether the request passes as anonymous, once it is counted.
+    pub(super) anonymous: bool,
     /// Whether the connection meets the transport requirements.
     pub(super) secure: bool,
     pub(super) requested: Result<RequestedActor, AuthError>,
@@ -26,7 +27,8 @@ pub(super) struct Facts {
     /// The value, if it may be a token of the verifier.
     pub(super) token: Option<Zeroizing<String>>,
     pub(super) cost: u64,
-    pub(super) bucket: Option<(String, Quotas)>,
+    /// The number of the request's class; 0 for none.
+    pub(super) class: u8,
 }
 
 /// The purpose of taking the steps.
@@ -45,12 +47,13 @@ impl Facts {
         Self {
             purpose,
             client_ip,
+            anonymous: false,
             secure: true,
             requested: Ok(RequestedActor::Owner),
             digests: Candidates::NONE,
             token: None,
             cost: 1,
-            bucket: None,
+            class: 0,
         }
     }
 
@@ -61,17 +64,28 @@ impl Facts {
 
 impl Inner {
     /// Reads the remaining facts, once it is known that the request has a key or a token.
-    pub(super) fn read(&self, head: &dyn RequestHead, facts: &mut Facts) {
+    pub(super) fn read(&self, head: &dyn RequestHead, routes: &RouteClasses, facts: &mut Facts) {
         if let Some(transport) = &self.transport {
             facts.secure = transport.is_met_by(head);
         }
         facts.requested = RequestedActor::read(head, self.user_ids);
+        self.read_for_limits(head, routes, facts);
+    }
+
+    /// Reads the facts by which a request is counted.
+    pub(super) fn read_for_limits(
+        &self,
+        head: &dyn RequestHead,
+        routes: &RouteClasses,
+        facts: &mut Facts,
+    ) {
         if let Some(cost_of) = &self.limits.cost_of {
             facts.cost = cost_of(head);
         }
-        if let Some(bucket_of) = &self.limits.bucket_of {
-            facts.bucket = bucket_of(head);
-        }
+        facts.class = match routes.class_of(head.method()) {
+            0 => self.limits.class_of(head),
+            of_route => of_route,
+        };
     }
 
     /// Returns whether a request without accepted credentials passes as anonymous.

@@ -1,42 +1,65 @@
-//! Step 7: the host's limits, the buckets of a request, and the evaluation of a limiter's answer.
+//! Step 7: the policies that apply to a request, and the evaluation of a limiter's answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use smallvec::SmallVec;
 
 use super::facts::Facts;
 use crate::clock::Clock;
-use crate::config::{BucketOf, BuildError, CostOf, Limits};
+use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
+use crate::key::Owner;
 use crate::limit::{
-    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, LocalLimiter, OnOutage,
-    RateLimiter,
+    BucketId, ClassRules, CountedBy, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
+    LimiterError, LimiterSlot, LocalLimiter, OnOutage, Place, PlanLimits, RateLimiter, Variant,
+    counted_address,
 };
-use crate::principal::KeyEntry;
-use crate::quota::Quotas;
+use crate::principal::{Charge, Charger, KeyEntry};
+use crate::request::RequestHead;
 use crate::telemetry::{self, Step};
 
-pub(super) struct Limiting {
+/// The limits of a service. It refers to no entry of a key, so that entries may refer to it.
+pub(crate) struct Limiting {
     /// `None` if nothing is limited.
     pub(super) limiter: Option<Arc<dyn RateLimiter>>,
     /// Counts requests while the limiter does not answer, in mode [`OnOutage::Local`].
     pub(super) stand_in: LocalLimiter,
-    pub(super) on_outage: OnOutage,
-    /// The quotas of keys without quotas of their own.
-    pub(super) quotas: Quotas,
-    pub(super) tenant_quotas: Option<Quotas>,
+    on_outage: OnOutage,
+    pub(super) table: LimitTable,
+    rules: ClassRules,
     pub(super) cost_of: Option<Arc<CostOf>>,
-    pub(super) bucket_of: Option<Arc<BucketOf>>,
     pub(super) outages: AtomicU64,
+    /// Whether the warning about requests without a client address was logged.
+    warned: AtomicBool,
+}
+
+/// Those counted by a request: the owner of a key, or an anonymous client.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    /// The key's entry; `None` for a request without a key.
+    pub(super) entry: Option<&'a KeyEntry>,
+    pub(super) client_ip: Option<IpAddr>,
+    pub(super) class: u8,
 }
 
 impl Limiting {
     /// Creates the limits from the host's configuration.
     pub(super) fn new(limits: Limits, clock: &Arc<dyn Clock>) -> Result<Self, BuildError> {
+        if limits.contradict() {
+            return Err(BuildError::UnusedLimits);
+        }
+        if let Some(mistake) = limits.mistake {
+            return Err(mistake.into());
+        }
         let local = || LocalLimiter::builder().clock(Arc::clone(clock)).build();
-        let quotas = limits.per_key.transpose()?;
-        let limiter = quotas.is_some().then(|| {
+        let table = LimitTable::new(&limits.policies, &limits.classes, &limits.plans)?;
+        if table.is_empty() && !limits.off && limits.plans.is_empty() {
+            return Err(BuildError::NoLimits);
+        }
+        let limiter = (!limits.off).then(|| {
             let own = || Arc::new(local()) as Arc<dyn RateLimiter>;
             limits.limiter.unwrap_or_else(own)
         });
@@ -44,45 +67,75 @@ impl Limiting {
             limiter,
             stand_in: local(),
             on_outage: limits.on_outage.unwrap_or_default(),
-            quotas: quotas.unwrap_or_default(),
-            tenant_quotas: limits.per_tenant.transpose()?,
+            table,
+            rules: limits.rules,
             cost_of: limits.cost_of,
-            bucket_of: limits.bucket_of,
             outages: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
         })
+    }
+
+    /// Returns the class of a request by the host's rules.
+    pub(super) fn class_of(&self, head: &dyn RequestHead) -> u8 {
+        self.rules.class_of(head)
+    }
+
+    /// Returns the limiter, if requests without a key are limited.
+    pub(super) fn of_anonymous(&self) -> Option<&Arc<dyn RateLimiter>> {
+        let is_limited = !self.table.anonymous.is_empty();
+        self.limiter.as_ref().filter(|_| is_limited)
+    }
+
+    /// Logs a warning once if requests are counted by address and one has none: the host may have
+    /// forgotten to provide the peers' addresses.
+    fn note_address(&self, client_ip: Option<IpAddr>) {
+        if self.table.by_address
+            && client_ip.is_none()
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            telemetry::no_address_to_count();
+        }
     }
 
     /// Asks the limiter, if it can answer without waiting.
     pub(super) fn decide_now(
         &self,
         limiter: &dyn RateLimiter,
-        entry: &KeyEntry,
-        facts: &Facts,
+        limits: &PlanLimits,
+        caller: Caller<'_>,
+        cost: u64,
     ) -> Option<Result<Decision, LimiterError>> {
+        self.note_address(caller.client_ip);
         telemetry::timed(Step::Limiter, || {
-            let buckets = self.buckets(entry, facts);
-            limiter.try_acquire(&LimitRequest::new(&buckets, facts.cost))
+            let buckets = buckets(limits, caller);
+            if buckets.is_empty() {
+                return Some(Ok(Decision::admitted()));
+            }
+            limiter.try_acquire(&LimitRequest::new(&buckets, cost))
         })
     }
 
     pub(super) async fn decide(
         &self,
         limiter: &dyn RateLimiter,
-        entry: &KeyEntry,
-        facts: &Facts,
+        limits: &PlanLimits,
+        caller: Caller<'_>,
+        cost: u64,
     ) -> Result<Decision, LimiterError> {
-        let buckets = self.buckets(entry, facts);
-        let request = LimitRequest::new(&buckets, facts.cost);
+        let buckets = buckets(limits, caller);
+        let request = LimitRequest::new(&buckets, cost);
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
 
     /// Evaluates the limiter's answer, or applies the outage mode.
+    ///
+    /// # Errors
+    /// Returns the decision that refuses, or the error of the limiter.
     pub(super) fn admitted(
         &self,
         decided: Result<Decision, LimiterError>,
-        entry: &KeyEntry,
-        facts: &Facts,
-    ) -> Result<Decision, AuthError> {
+        request: impl FnOnce(&LocalLimiter) -> Result<Decision, LimiterError>,
+    ) -> Result<Decision, Result<Decision, AuthError>> {
         let decided = match decided {
             // A request that can never pass is not an outage, so no outage mode applies to it.
             Err(error) if !matches!(error, LimiterError::Cost { .. }) => {
@@ -91,40 +144,119 @@ impl Limiting {
                 match self.on_outage {
                     OnOutage::Closed => Err(error),
                     OnOutage::Open => Ok(Decision::admitted()),
-                    OnOutage::Local => {
-                        let buckets = self.buckets(entry, facts);
-                        self.stand_in
-                            .decide(&LimitRequest::new(&buckets, facts.cost))
-                    }
+                    OnOutage::Local => request(&self.stand_in),
                 }
             }
             decided => decided,
         };
         match decided {
             Ok(decision) if decision.is_admitted() => Ok(decision),
-            Ok(decision) => Err(AuthError::rate_limited(decision)),
-            Err(error) => Err(not_limited(error)),
+            Ok(decision) => Err(Ok(decision)),
+            Err(error) => Err(Err(not_limited(error))),
         }
     }
 
-    fn buckets<'a>(
-        &'a self,
-        entry: &'a KeyEntry,
-        facts: &'a Facts,
-    ) -> SmallVec<[LimitBucket<'a>; 3]> {
-        let record = &entry.record;
-        let family = LimitBucket::new(BucketId::Family(&record.family), &entry.quotas)
-            .with_slot(&entry.family_slot);
-        let mut buckets = SmallVec::new();
-        buckets.push(family);
-        if let Some(quotas) = &self.tenant_quotas {
-            let id = BucketId::Tenant(&record.owner.tenant_id);
-            buckets.push(LimitBucket::new(id, quotas).with_slot(&entry.tenant_slot));
+    /// Evaluates the limiter's answer to a request, or applies the outage mode.
+    pub(super) fn settle(
+        &self,
+        decided: Result<Decision, LimiterError>,
+        limits: &Arc<PlanLimits>,
+        caller: Caller<'_>,
+        cost: u64,
+    ) -> Result<Decision, AuthError> {
+        let again = |local: &LocalLimiter| {
+            let buckets = buckets(limits, caller);
+            local.decide(&LimitRequest::new(&buckets, cost))
+        };
+        self.admitted(decided, again)
+            .map_err(|refused| match refused {
+                Ok(decision) => {
+                    let source = Arc::clone(limits);
+                    AuthError::rate_limited(LimitReport::new(source, caller.variant(), decision))
+                }
+                Err(error) => error,
+            })
+    }
+}
+
+impl Caller<'_> {
+    pub(super) fn of<'a>(entry: Option<&'a KeyEntry>, facts: &Facts) -> Caller<'a> {
+        Caller {
+            entry,
+            client_ip: facts.client_ip,
+            class: facts.class,
         }
-        if let Some((name, quotas)) = &facts.bucket {
-            buckets.push(LimitBucket::new(BucketId::Custom(name), quotas));
+    }
+
+    pub(super) fn variant(&self) -> Variant {
+        let owner = self.entry.map(|entry| &entry.record.owner);
+        Variant {
+            class: self.class,
+            without_address: self.client_ip.is_none(),
+            without_user: owner.is_some_and(|owner| owner.user_id.is_none()),
+            without_key: self.entry.is_none(),
         }
-        buckets
+    }
+}
+
+/// Returns the buckets of a request: one for each policy that applies, in their order.
+fn buckets<'a>(limits: &'a PlanLimits, caller: Caller<'a>) -> SmallVec<[LimitBucket<'a>; 4]> {
+    let set = limits.set(caller.variant());
+    let address = || caller.client_ip.map(counted_address);
+    let slots = caller.entry.map_or(&[][..], |entry| &entry.limits.slots);
+    let bucket = |policy: &'a crate::limit::Policy| {
+        let record = caller.entry.map(|entry| &entry.record);
+        let id = match (policy.counted, record) {
+            (CountedBy::Key, Some(record)) => BucketId::Family(&record.family),
+            (CountedBy::User, Some(record)) => {
+                let Owner {
+                    tenant_id, user_id, ..
+                } = &record.owner;
+                BucketId::User(tenant_id, user_id.as_ref()?)
+            }
+            (CountedBy::Tenant, Some(record)) => BucketId::Tenant(&record.owner.tenant_id),
+            (CountedBy::Address, _) if policy.anonymous => BucketId::Anonymous(address()),
+            (CountedBy::Address, _) => BucketId::Address(address()),
+            (CountedBy::Shared, _) if policy.anonymous => BucketId::AnonymousShared,
+            (CountedBy::Shared, _) => BucketId::Shared,
+            // Those without a key have no such policies.
+            (CountedBy::Key | CountedBy::User | CountedBy::Tenant, None) => return None,
+        };
+        let slot: Option<&'a LimiterSlot> = match &policy.place {
+            Place::Entry(place) => slots.get(*place),
+            Place::Policy(slot) => Some(slot),
+            Place::Nowhere => None,
+        };
+        let mut bucket = LimitBucket::new(id, &policy.quotas);
+        bucket.class = policy.class.as_deref();
+        bucket.slot = slot;
+        Some(bucket)
+    };
+    set.policies.iter().filter_map(bucket).collect()
+}
+
+#[async_trait]
+impl Charger for Limiting {
+    async fn charge(&self, charge: Charge<'_>) -> Result<Decision, Result<Decision, AuthError>> {
+        let Some(limiter) = &self.limiter else {
+            return Ok(Decision::admitted());
+        };
+        let caller = Caller {
+            entry: charge.entry,
+            client_ip: charge.client_ip,
+            class: charge.variant.class,
+        };
+        let buckets = buckets(charge.limits, caller);
+        if buckets.is_empty() {
+            return Ok(Decision::admitted());
+        }
+        let mut request = LimitRequest::new(&buckets, charge.units);
+        request.overdraw = charge.overdraw;
+        let decided = match limiter.try_acquire(&request) {
+            Some(decided) => decided,
+            None => telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await,
+        };
+        self.admitted(decided, |local| local.decide(&request))
     }
 }
 

@@ -23,6 +23,7 @@ mod facts;
 mod limits;
 mod lookup;
 mod path;
+mod plans;
 mod rehash;
 mod requested;
 mod rules;
@@ -41,9 +42,9 @@ use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
-use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord};
+use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord, PlanName, TenantId};
+use crate::limit::{LimitTable, PlanLimits};
 use crate::network::{ClientIp, Transport};
-use crate::quota::Quotas;
 use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
@@ -53,6 +54,7 @@ pub use attempt::{Attempt, Authenticated, Begun, Outcome, PendingAttempt};
 use budget::Budget;
 pub(crate) use builder::AuthenticatorParts;
 use limits::Limiting;
+pub(crate) use plans::TenantPlans;
 use rehash::Rehashes;
 use tokens::Tokens;
 pub use verify::{Introspection, Verdict};
@@ -67,6 +69,24 @@ pub use crate::usage::UsageRecorder;
 pub struct Authenticator {
     inner: Arc<Inner>,
     anonymous: Anonymous,
+    routes: RouteClasses,
+}
+
+/// The classes of the routes behind a layer, by method. Empty if the host's rules decide.
+#[derive(Debug, Clone, Default)]
+struct RouteClasses(Arc<[(Option<&'static str>, u8)]>);
+
+impl RouteClasses {
+    /// Returns the class of a request with this method; 0 if its route has none.
+    fn class_of(&self, method: &str) -> u8 {
+        let answers = |route: &Option<&'static str>| {
+            route.is_none_or(|route| crate::limit::is_method(route, method))
+        };
+        // A route of this very method comes first: `HEAD` may have its own.
+        let exact = self.0.iter().find(|(route, _)| *route == Some(method));
+        let found = exact.or_else(|| self.0.iter().find(|(route, _)| answers(route)));
+        found.map_or(0, |(_, class)| *class)
+    }
 }
 
 /// The requests that pass as anonymous.
@@ -79,6 +99,8 @@ enum Anonymous {
     /// Those without any credentials, and those whose credentials have an unsupported scheme and
     /// contain no key.
     WithoutKey,
+    /// All: no credentials are read.
+    Always,
 }
 
 struct Inner {
@@ -94,7 +116,8 @@ struct Inner {
     transport: Option<Transport>,
     client_ip: ClientIp,
     budget: Budget,
-    limits: Limiting,
+    limits: Arc<Limiting>,
+    plans: Arc<TenantPlans>,
     owner_standing: Option<Arc<dyn OwnerStanding>>,
     directory: Option<Arc<dyn Directory>>,
     user_ids: UserIds,
@@ -111,8 +134,10 @@ impl Authenticator {
     /// needs nothing else from the request's head. The client's address is resolved once for both.
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
         let client_ip = self.client_ip(head);
+        // Requests that need no key are not audited.
+        let is_audited = self.anonymous != Anonymous::Always;
         Begun {
-            request_audit: self.watch(head, client_ip),
+            request_audit: is_audited.then(|| self.watch(head, client_ip)).flatten(),
             attempt: self.attempt_from(head, client_ip),
         }
     }
@@ -124,7 +149,8 @@ impl Authenticator {
     }
 
     fn attempt_from(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Attempt {
-        self.inner.attempt(head, client_ip, self.anonymous)
+        self.inner
+            .attempt(head, client_ip, self.anonymous, &self.routes)
     }
 
     /// Authenticates a request, waiting if necessary. The head is read immediately; the future owns
@@ -145,9 +171,38 @@ impl Authenticator {
     #[must_use]
     pub fn optional_key(&self) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             anonymous: Anonymous::WithoutCredentials,
+            ..self.clone()
         }
+    }
+
+    /// Returns an authenticator that shares all state, for routes without a key: requests are only
+    /// counted. `None` if there is nothing to count them by.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn without_key(&self) -> Option<Self> {
+        self.inner.limits.of_anonymous()?;
+        Some(Self {
+            anonymous: Anonymous::Always,
+            ..self.clone()
+        })
+    }
+
+    /// Returns an authenticator that shares all state, for routes of these classes, by method.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn with_classes(
+        &self,
+        classes: impl IntoIterator<Item = (Option<&'static str>, u8)>,
+    ) -> Self {
+        Self {
+            routes: RouteClasses(classes.into_iter().collect()),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the number of a class of the [limits](crate::Limits::class).
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn class(&self, name: &str) -> Option<u8> {
+        self.inner.limits.table.class(name)
     }
 
     /// Returns the accepted ways to present a key, in configuration order, for API documentation.
@@ -220,10 +275,28 @@ impl Authenticator {
         self.inner.scopes_of(record)
     }
 
-    /// Returns the quotas of keys without quotas of their own.
-    #[must_use]
-    pub fn quotas(&self) -> &Quotas {
-        &self.inner.limits.quotas
+    /// Returns the limits of a key's plan: its own, or else that of its tenant. `own` are the key's
+    /// own quotas.
+    ///
+    /// # Errors
+    /// Returns `DIRECTORY_UNAVAILABLE` if the tenant's plan is not known, and
+    /// `LIMITER_UNAVAILABLE` for a plan that is not declared.
+    pub(crate) async fn limits_of(
+        &self,
+        plan: Option<&PlanName>,
+        tenant: &TenantId,
+    ) -> Result<Arc<PlanLimits>, AuthError> {
+        self.inner.limits_of_plan(plan, tenant).await
+    }
+
+    /// Returns the limits by plan.
+    pub(crate) fn limit_table(&self) -> &LimitTable {
+        &self.inner.limits.table
+    }
+
+    /// Returns the plans of tenants, to notify them of changes.
+    pub(crate) fn tenant_plans(&self) -> &Arc<TenantPlans> {
+        &self.inner.plans
     }
 
     pub(crate) fn hasher(&self) -> &KeyHasher {

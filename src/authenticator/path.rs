@@ -10,18 +10,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::facts::{Facts, Purpose};
+use super::limits::Caller;
 use super::requested::{self, RequestedActor};
 use super::rules::{
     check_owner, may_act_for, may_delegate, network, owner_is_requested, standing, transport,
 };
 use super::wait::{Answer, Wait, answered};
-use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt};
+use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
 use crate::actor::{self, ActorMode, Directory, DirectoryError, User, UserRef};
 use crate::credential::{self, Credential};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
-use crate::limit::Decision;
-use crate::principal::{Acting, KeyEntry, KeyPrincipal};
+use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
+use crate::principal::{Acting, AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::store::StoredKey;
 use crate::telemetry;
@@ -36,6 +37,7 @@ pub(super) enum Step {
     Environment,
     Transport,
     Network,
+    Plan,
     Limit,
     Actor,
     Principal,
@@ -48,7 +50,9 @@ pub(super) struct Progress {
     pub(super) permit: Option<super::budget::Permit>,
     stored: Option<Arc<StoredKey>>,
     pub(super) entry: Option<Arc<KeyEntry>>,
-    limits: Option<Decision>,
+    /// The limits of the tenant's plan, if it decides.
+    tenants: Option<Arc<PlanLimits>>,
+    counted: Option<(Variant, Decision)>,
     acting: Option<ActsFor>,
 }
 
@@ -72,12 +76,16 @@ impl Inner {
         head: &dyn RequestHead,
         client_ip: Option<IpAddr>,
         anonymous: Anonymous,
+        routes: &RouteClasses,
     ) -> Attempt {
+        if anonymous == Anonymous::Always {
+            return self.without_key(head, client_ip, routes);
+        }
         // 1. credential
         let (way, value) = match credential::read(head, &self.accepted) {
             Ok(Credential::Presented(way, value)) => (way, value),
             Ok(absent) if self.is_anonymous(&absent, anonymous) => {
-                return Attempt::Ready(Ok(Authenticated::anonymous()));
+                return self.without_key(head, client_ip, routes);
             }
             Ok(_) => return Attempt::Ready(Err(AuthError::new(ErrorCode::MissingKey))),
             Err(error) => return Attempt::Ready(Err(error)),
@@ -90,11 +98,32 @@ impl Inner {
         if let (Err(error), None) = (shape, &facts.token) {
             return Attempt::Ready(Err(error));
         }
-        self.read(head, &mut facts);
+        self.read(head, routes, &mut facts);
         // 4. to 9.
+        self.take(facts)
+    }
+
+    /// Takes a request that passes as anonymous: it is only counted.
+    fn without_key(
+        self: &Arc<Self>,
+        head: &dyn RequestHead,
+        client_ip: Option<IpAddr>,
+        routes: &RouteClasses,
+    ) -> Attempt {
+        if self.limits.of_anonymous().is_none() {
+            return Attempt::Ready(Ok(Authenticated::anonymous(None)));
+        }
+        let mut facts = Facts::new(Purpose::Request, client_ip);
+        facts.anonymous = true;
+        self.read_for_limits(head, routes, &mut facts);
+        self.take(facts)
+    }
+
+    /// Takes the steps after the head was read.
+    fn take(self: &Arc<Self>, facts: Facts) -> Attempt {
         let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
-            Ok(None) => Attempt::Ready(so_far.outcome(&facts)),
+            Ok(None) => Attempt::Ready(self.outcome(&facts, &mut so_far)),
             Err(error) => Attempt::Ready(Err(error)),
             Ok(Some(wait)) => {
                 let this = Arc::clone(self);
@@ -114,7 +143,7 @@ impl Inner {
         loop {
             let answer = self.ask(wait, facts, so_far).await?;
             match self.advance(facts, so_far, Some(answer))? {
-                None => return so_far.outcome(facts),
+                None => return self.outcome(facts, so_far),
                 Some(next) => wait = next,
             }
         }
@@ -134,6 +163,7 @@ impl Inner {
     fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
         let mut step = match &answer {
             Some(answer) => answer.step(),
+            None if facts.anonymous => Step::Limit,
             None if !facts.digests().is_empty() => Step::Lookup,
             None => Step::ExternalToken,
         };
@@ -190,16 +220,31 @@ impl Inner {
                 }
                 (Step::Network, Some(entry)) => {
                     network(&entry.record, facts.client_ip)?;
+                    Step::Plan
+                }
+                // 7. limit: all policies at once, those of the key's plan or of its tenant's
+                (Step::Plan, Some(entry)) => {
+                    if let Some(directory) = self.decides_plan(entry)? {
+                        let now = || self.plan_now(entry);
+                        let wait = || Wait::plan(directory, entry);
+                        let plan = answered!(answer, Plan, now(), wait());
+                        so_far.tenants = Some(self.tenants_limits(plan, entry)?);
+                    }
                     Step::Limit
                 }
-                // 7. limit: all windows at once
-                (Step::Limit, Some(entry)) => {
+                (Step::Limit, _) => {
                     if let (Some(limiter), Purpose::Request) = (&self.limits.limiter, facts.purpose)
                     {
-                        let now = || self.limits.decide_now(limiter, entry, facts);
-                        let wait = || Wait::limiter(limiter, entry);
+                        let (limits, caller) = self.counted_by(facts, so_far);
+                        let now = || self.limits.decide_now(limiter, limits, caller, facts.cost);
+                        let wait = || Wait::Limiter(Arc::clone(limiter));
                         let decided = answered!(answer, Limiter, now(), wait());
-                        so_far.limits = Some(self.limits.admitted(decided, entry, facts)?);
+                        let variant = caller.variant();
+                        let decision = self.limits.settle(decided, limits, caller, facts.cost)?;
+                        so_far.counted = Some((variant, decision));
+                    }
+                    if facts.anonymous {
+                        return Ok(None);
                     }
                     Step::Actor
                 }
@@ -245,9 +290,16 @@ impl Inner {
             }
             _ => None,
         };
-        error
-            .with_limits(so_far.limits.take())
-            .presenting(record, named)
+        let tenants = so_far.tenants.take();
+        let counted = so_far.counted.take().zip(so_far.entry.as_ref());
+        let limits = counted.map(|((variant, decision), entry)| {
+            let source: Arc<dyn PolicySource> = match tenants {
+                Some(limits) => limits,
+                None => Arc::clone(entry) as _,
+            };
+            LimitReport::new(source, variant, decision)
+        });
+        error.with_limits(limits).presenting(record, named)
     }
 
     /// Returns the user that the key is asked to act for, if it is not its owner, and the
@@ -298,20 +350,48 @@ impl Inner {
     }
 }
 
-impl Progress {
+impl Inner {
+    /// Returns the limits that apply to a request, and those that it counts.
+    pub(super) fn counted_by<'a>(
+        &'a self,
+        facts: &Facts,
+        so_far: &'a Progress,
+    ) -> (&'a Arc<PlanLimits>, Caller<'a>) {
+        let entry = so_far.entry.as_deref();
+        let of_entry = entry.and_then(KeyEntry::own_limits);
+        let limits = match (&so_far.tenants, of_entry) {
+            (Some(limits), _) | (None, Some(limits)) => limits,
+            (None, None) if entry.is_some() => &self.limits.table.base,
+            (None, None) => &self.limits.table.anonymous,
+        };
+        (limits, Caller::of(entry, facts))
+    }
+
     /// Returns the result once all steps are taken.
-    pub(super) fn outcome(&mut self, facts: &Facts) -> Outcome {
-        let Some(entry) = self.entry.take() else {
-            return Err(AuthError::new(ErrorCode::InvalidKey));
+    pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
+        let counted = so_far.counted.take();
+        let Some(entry) = so_far.entry.take() else {
+            if !facts.anonymous {
+                return Err(AuthError::new(ErrorCode::InvalidKey));
+            }
+            let count = counted.map(|(variant, decision)| AnonymousCount {
+                limits: Arc::clone(&self.limits.table.anonymous),
+                variant,
+                client_ip: facts.client_ip,
+                charger: Arc::clone(&self.limits) as _,
+                decision: decision.into(),
+            });
+            return Ok(Authenticated::anonymous(count.map(Arc::new)));
         };
         let own_mode = actor::own_mode(entry.record.kind);
-        let (mode, acting, canonical_user) = match self.acting.take() {
+        let (mode, acting, canonical_user) = match so_far.acting.take() {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
             None => (own_mode, None, None),
         };
+        let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip);
         Ok(Authenticated {
-            principal: Some(KeyPrincipal::new(entry, mode, acting, facts.client_ip)),
-            limits: self.limits.take(),
+            principal: Some(principal.counted(so_far.tenants.take(), counted)),
+            anonymous: None,
             canonical_user,
         })
     }

@@ -165,7 +165,7 @@ impl Authenticator {
         self.inner.digest(key, &mut facts);
         let mut so_far = Progress::default();
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
-            Ok(None) => so_far.outcome(&facts),
+            Ok(None) => self.inner.outcome(&facts, &mut so_far),
             Ok(Some(wait)) => self.inner.finish(&facts, &mut so_far, wait).await,
             Err(error) => Err(error),
         };

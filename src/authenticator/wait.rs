@@ -6,6 +6,7 @@ use super::Inner;
 use super::budget::Refused;
 use super::facts::Facts;
 use super::path::{Progress, Step};
+use super::plans::TenantsPlan;
 use crate::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::{Decision, LimiterError, RateLimiter};
@@ -24,7 +25,8 @@ pub(super) enum Wait {
         known: bool,
     },
     Owner(Arc<dyn OwnerStanding>, Arc<KeyEntry>),
-    Limiter(Arc<dyn RateLimiter>, Arc<KeyEntry>),
+    Plan(Arc<dyn Directory>, Arc<KeyEntry>),
+    Limiter(Arc<dyn RateLimiter>),
     Directory(Arc<dyn Directory>, Arc<KeyEntry>, UserRef),
 }
 
@@ -33,6 +35,7 @@ pub(super) enum Answer {
     Key(Result<Option<Arc<StoredKey>>, StoreError>),
     Token(Result<Option<Arc<KeyEntry>>, AuthError>),
     Owner(Result<Standing, DirectoryError>),
+    Plan(Result<TenantsPlan, DirectoryError>),
     Limiter(Result<Decision, LimiterError>),
     User(Result<Option<Arc<User>>, DirectoryError>),
 }
@@ -44,6 +47,7 @@ impl Answer {
             Self::Key(_) => Step::Lookup,
             Self::Token(_) => Step::ExternalToken,
             Self::Owner(_) => Step::Owner,
+            Self::Plan(_) => Step::Plan,
             Self::Limiter(_) => Step::Limit,
             Self::User(_) => Step::Actor,
         }
@@ -70,8 +74,8 @@ impl Wait {
         Self::Owner(Arc::clone(owners), Arc::clone(entry))
     }
 
-    pub(super) fn limiter(limiter: &Arc<dyn RateLimiter>, entry: &Arc<KeyEntry>) -> Self {
-        Self::Limiter(Arc::clone(limiter), Arc::clone(entry))
+    pub(super) fn plan(directory: &Arc<dyn Directory>, entry: &Arc<KeyEntry>) -> Self {
+        Self::Plan(Arc::clone(directory), Arc::clone(entry))
     }
 
     pub(super) fn directory(
@@ -110,8 +114,14 @@ impl Inner {
                 let asked = owners.standing(&entry.record.owner);
                 Answer::Owner(telemetry::awaited(telemetry::Step::OwnerStanding, asked).await)
             }
-            Wait::Limiter(limiter, entry) => {
-                Answer::Limiter(self.limits.decide(&limiter, &entry, facts).await)
+            Wait::Plan(directory, entry) => {
+                let tenant = &entry.record.owner.tenant_id;
+                Answer::Plan(self.plans.ask(&directory, tenant, &self.limits.table).await)
+            }
+            Wait::Limiter(limiter) => {
+                let (limits, caller) = self.counted_by(facts, so_far);
+                let decided = self.limits.decide(&limiter, &limits, caller, facts.cost);
+                Answer::Limiter(decided.await)
             }
             Wait::Directory(directory, entry, user) => {
                 let asked = directory.resolve(&entry.record.owner.tenant_id, &user);

@@ -17,7 +17,7 @@ pub(crate) use code::ChallengeError;
 pub use code::ErrorCode;
 
 use crate::key::{KeyId, KeyRecord, UserId};
-use crate::limit::Decision;
+use crate::limit::LimitReport;
 use crate::scope::{ScopeRequirement, ScopeSet};
 
 /// Error returned when a request is refused.
@@ -34,7 +34,7 @@ pub struct AuthError {
 struct More {
     missing: Option<Arc<MissingScope>>,
     retry_after: Option<Duration>,
-    limits: Option<Decision>,
+    limits: Option<LimitReport>,
     source: Option<Arc<dyn Error + Send + Sync>>,
     /// The real key that was presented, for the audit event.
     presented: Option<Presented>,
@@ -132,23 +132,21 @@ impl AuthError {
         }
     }
 
-    /// Creates a `RATE_LIMITED` error with the state of the windows and the retry delay.
+    /// Creates a `RATE_LIMITED` error with the state of the limits and the retry delay.
     #[must_use]
-    pub fn rate_limited(decision: Decision) -> Self {
-        let detail = match decision.violated().as_slice() {
-            [] => Cow::Borrowed(ErrorCode::RateLimited.message()),
-            [name] => {
-                format!("Too many requests with this API key: the quota {name} is used up").into()
-            }
-            names => format!(
-                "Too many requests with this API key: the quotas {} are used up",
-                names.join(" and ")
-            )
-            .into(),
+    pub fn rate_limited(limits: LimitReport) -> Self {
+        let who = match limits.is_with_key() {
+            true => ErrorCode::RateLimited.message(),
+            false => "Too many requests",
+        };
+        let detail = match limits.violated().as_slice() {
+            [] => Cow::Borrowed(who),
+            [name] => format!("{who}: the quota {name} is used up").into(),
+            names => format!("{who}: the quotas {} are used up", names.join(" and ")).into(),
         };
         let more = More {
-            retry_after: decision.retry_after(),
-            limits: Some(decision),
+            retry_after: limits.retry_after(),
+            limits: Some(limits),
             ..More::default()
         };
         Self {
@@ -205,19 +203,19 @@ impl AuthError {
         self.with(|more| more.source = Some(Arc::from(source.into())))
     }
 
-    /// Attaches the state of the windows, for a request that was counted against its quotas.
+    /// Attaches the state of the limits, for a request that was counted.
     #[must_use]
-    pub(crate) fn with_limits(self, decision: Option<Decision>) -> Self {
-        if decision.is_some() {
-            self.with(|more| more.limits = decision)
+    pub(crate) fn with_limits(self, limits: Option<LimitReport>) -> Self {
+        if limits.is_some() {
+            self.with(|more| more.limits = limits)
         } else {
             self
         }
     }
 
-    /// Returns the state of the windows, if the request was counted against its quotas.
+    /// Returns the limits that apply to the request with their state, if it was counted.
     #[must_use]
-    pub fn limits(&self) -> Option<&Decision> {
+    pub fn limits(&self) -> Option<&LimitReport> {
         self.more.as_ref().and_then(|more| more.limits.as_ref())
     }
 

@@ -11,6 +11,9 @@
 //! | [`own_key_store`] | storing keys in your own storage |
 //! | [`own_rate_limiter`] | counting requests with your own rate limiter |
 //! | [`own_dialect`] | keys and error bodies in your API's format |
+//! | [`plans`] | limits by plan |
+//! | [`classes_of_routes`] | limits of expensive routes |
+//! | [`anonymous_callers`] | limits for requests without a key |
 //! | [`delegation`] | applications that act for users |
 //! | [`rotation`] | a new key without downtime |
 //! | [`migration`] | migrating existing keys or from other middleware |
@@ -20,12 +23,15 @@
 //!
 //! This module is documentation only; it adds no code to a program.
 
+pub mod anonymous_callers;
 pub mod behind_a_proxy;
+pub mod classes_of_routes;
 pub mod delegation;
 pub mod migration;
 pub mod own_dialect;
 pub mod own_key_store;
 pub mod own_rate_limiter;
+pub mod plans;
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("protect_actix.md")]
 pub mod protect_actix {}

@@ -2,9 +2,9 @@
 //!
 //! [`LocalLimiter`](crate::limit::LocalLimiter) counts in one process. To count across several
 //! nodes, or in storage that you already have, implement one method:
-//! [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets* (the key's
-//! family, optionally its tenant or one of your own), each with its quotas. It admits the request
-//! in all of them or in none.
+//! [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets*, one for each
+//! limit that applies (of the key's family, its user, its tenant, an address, or all), each with its
+//! quotas. It admits the request in all of them or in none.
 //!
 //! # A first program
 //! This limiter implements the definition directly: it stores the time of every admitted unit. It
@@ -16,7 +16,7 @@
 //! use std::time::Duration;
 //!
 //! use async_trait::async_trait;
-//! use portunus::limit::{BucketId, Decision, LimitRequest, LimiterError, WindowState};
+//! use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, WindowState};
 //! use portunus::quota::Quota;
 //! use portunus::{Clock, RateLimiter};
 //!
@@ -50,14 +50,20 @@
 //!     }
 //! }
 //!
-//! /// A unique name for each bucket, across all kinds.
-//! fn name(id: BucketId<'_>) -> Option<String> {
-//!     match id {
-//!         BucketId::Family(family) => Some(format!("family {family}")),
-//!         BucketId::Tenant(tenant) => Some(format!("tenant {tenant}")),
-//!         BucketId::Custom(name) => Some(format!("custom {name}")),
-//!         _ => None, // a kind that this limiter does not know
-//!     }
+//! /// A unique name for each bucket, across all kinds and classes. No id contains a space.
+//! fn name(bucket: &LimitBucket<'_>) -> Option<String> {
+//!     let id = match bucket.id {
+//!         BucketId::Family(family) => format!("family {family}"),
+//!         BucketId::User(tenant, user) => format!("user {tenant} {user}"),
+//!         BucketId::Tenant(tenant) => format!("tenant {tenant}"),
+//!         BucketId::Address(ip) => format!("address {ip:?}"),
+//!         BucketId::Anonymous(ip) => format!("anonymous {ip:?}"),
+//!         BucketId::Shared => "shared".to_owned(),
+//!         BucketId::AnonymousShared => "anonymous shared".to_owned(),
+//!         BucketId::Custom(name) => format!("custom {name}"),
+//!         _ => return None, // a kind that this limiter does not know
+//!     };
+//!     Some(format!("{:?} {id}", bucket.class))
 //! }
 //!
 //! #[async_trait]
@@ -66,10 +72,10 @@
 //!         let cost = request.cost;
 //!         let quotas = || request.buckets.iter().flat_map(|bucket| bucket.quotas.as_slice());
 //!         let least = quotas().map(Quota::limit).min().unwrap_or(u64::MAX);
-//!         if cost == 0 || cost > least {
+//!         if cost == 0 || (cost > least && !request.overdraw) {
 //!             return Err(LimiterError::Cost { cost, limit: least }); // it could never pass
 //!         }
-//!         let names: Option<Vec<String>> = request.buckets.iter().map(|bucket| name(bucket.id)).collect();
+//!         let names: Option<Vec<String>> = request.buckets.iter().map(name).collect();
 //!         let names = names.ok_or_else(|| LimiterError::Unavailable("a bucket of an unknown kind".into()))?;
 //!
 //!         // One lock around everything. The time is read inside it, so it never goes backwards.
@@ -83,7 +89,7 @@
 //!                 wait = wait.max(bucket.wait(quota, cost, now));
 //!             }
 //!         }
-//!         let admitted = wait.is_zero();
+//!         let admitted = wait.is_zero() || request.overdraw;
 //!         let mut decision = if admitted { Decision::admitted() } else { Decision::refused(wait) };
 //!         for (name, asked) in names.iter().zip(request.buckets) {
 //!             let bucket = buckets.entry(name.clone()).or_default();
@@ -103,7 +109,7 @@
 //!                     state
 //!                 }
 //!             });
-//!             decision = decision.with_bucket(asked.quotas, windows);
+//!             decision = decision.with_windows(windows);
 //!         }
 //!         Ok(decision)
 //!     }

@@ -1,7 +1,6 @@
 //! The state of one bucket: a recorder for each window length of its quotas.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -30,41 +29,38 @@ pub(super) struct State {
 
 impl State {
     /// Returns each quota's recorder and limit, in the order of the quotas.
-    fn windows<'s>(&'s self, quotas: &'s Quotas) -> impl Iterator<Item = (&'s Recorder, u64)> {
+    fn windows(&self) -> impl Iterator<Item = (&Recorder, u64)> {
+        let quotas = self.quotas.iter().flat_map(Quotas::as_slice);
         let recorders = self
             .places
             .iter()
             .filter_map(|place| self.recorders.get(usize::from(*place)));
-        recorders.zip(quotas.as_slice().iter().map(Quota::limit))
+        recorders.zip(quotas.map(Quota::limit))
     }
 
     /// Returns how long units must wait until they fit into all windows; zero if they fit now.
-    pub(super) fn wait(&self, quotas: &Quotas, now: u64, units: u64) -> u64 {
-        self.windows(quotas)
+    pub(super) fn wait(&self, now: u64, units: u64) -> u64 {
+        self.windows()
             .map(|(recorder, limit)| recorder.wait(now, units, limit))
             .max()
             .unwrap_or(0)
     }
 
-    /// Adds the state of the windows to the decision.
-    pub(super) fn report(
-        &self,
-        decision: Decision,
-        quotas: &Quotas,
-        now: u64,
-        units: u64,
-    ) -> Decision {
+    /// Counts the units if the decision admits them, and adds the state of the windows to it.
+    pub(super) fn settle(&mut self, decision: &mut Decision, now: u64, units: u64) {
         let refused = !decision.is_admitted();
-        let windows = self.windows(quotas).map(|(recorder, limit)| {
+        if !refused {
+            self.admit(now, units);
+        }
+        for (recorder, limit) in self.windows() {
             let remaining = limit.saturating_sub(recorder.live());
-            let state = WindowState::new(remaining, recorder.reset(now).map(Duration::from_nanos));
-            if refused && recorder.wait(now, units, limit) > 0 {
+            let state = WindowState::of_nanos(remaining, recorder.reset(now));
+            decision.push(if refused && recorder.wait(now, units, limit) > 0 {
                 state.violated()
             } else {
                 state
-            }
-        });
-        decision.with_bucket(quotas, windows)
+            });
+        }
     }
 
     /// Drops the units that are past.
@@ -82,7 +78,7 @@ impl State {
         };
     }
 
-    pub(super) fn admit(&mut self, now: u64, units: u64) {
+    fn admit(&mut self, now: u64, units: u64) {
         let mut widest = 0;
         for recorder in &mut self.recorders {
             recorder.remember(now, units);

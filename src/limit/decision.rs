@@ -4,37 +4,43 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::quota::Quotas;
-
 /// The decision about one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a decision has no effect until it is checked"]
 pub struct Decision {
     retry_after: Option<Duration>,
-    buckets: SmallVec<[(Quotas, WindowStates); 1]>,
+    windows: SmallVec<[WindowState; 4]>,
 }
-
-type WindowStates = SmallVec<[WindowState; 3]>;
 
 /// The state of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct WindowState {
-    /// The number of units left.
-    pub remaining: u64,
-    /// The time until the first units are available again; `None` if none are used.
-    pub reset: Option<Duration>,
-    /// Whether this window refused the request.
-    pub violated: bool,
+    /// In nanoseconds; [`NONE_USED`] if no units are used.
+    reset: u64,
+    remaining: u32,
+    violated: bool,
 }
 
+const NONE_USED: u64 = u64::MAX;
+
 impl WindowState {
-    /// Creates the state of a window that did not refuse the request.
+    /// Creates the state of a window that did not refuse the request: the number of units left, and
+    /// the time until the first used units are available again; `None` if none are used.
     #[must_use]
-    pub const fn new(remaining: u64, reset: Option<Duration>) -> Self {
+    pub fn new(remaining: u64, reset: Option<Duration>) -> Self {
+        let nanos = |reset: Duration| u64::try_from(reset.as_nanos()).unwrap_or(NONE_USED - 1);
         Self {
-            remaining,
-            reset,
+            reset: reset.map_or(NONE_USED, nanos),
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            violated: false,
+        }
+    }
+
+    /// Like [`new`](Self::new), in nanoseconds.
+    pub(super) fn of_nanos(remaining: u64, reset: Option<u64>) -> Self {
+        Self {
+            reset: reset.unwrap_or(NONE_USED),
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             violated: false,
         }
     }
@@ -45,6 +51,27 @@ impl WindowState {
         self.violated = true;
         self
     }
+
+    /// Returns the number of units left.
+    #[must_use]
+    pub const fn remaining(&self) -> u64 {
+        self.remaining as u64
+    }
+
+    /// Returns the time until the first used units are available again; `None` if none are used.
+    #[must_use]
+    pub const fn reset(&self) -> Option<Duration> {
+        match self.reset {
+            NONE_USED => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Returns whether this window refused the request.
+    #[must_use]
+    pub const fn is_violated(&self) -> bool {
+        self.violated
+    }
 }
 
 impl Decision {
@@ -52,7 +79,7 @@ impl Decision {
     pub fn admitted() -> Self {
         Self {
             retry_after: None,
-            buckets: SmallVec::new(),
+            windows: SmallVec::new(),
         }
     }
 
@@ -60,19 +87,18 @@ impl Decision {
     pub fn refused(retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
-            buckets: SmallVec::new(),
+            windows: SmallVec::new(),
         }
     }
 
     /// Adds the windows of a bucket: one state per quota, in the order of the quotas.
-    pub fn with_bucket(
-        mut self,
-        quotas: &Quotas,
-        windows: impl IntoIterator<Item = WindowState>,
-    ) -> Self {
-        self.buckets
-            .push((quotas.clone(), windows.into_iter().collect()));
+    pub fn with_windows(mut self, windows: impl IntoIterator<Item = WindowState>) -> Self {
+        self.windows.extend(windows);
         self
+    }
+
+    pub(super) fn push(&mut self, window: WindowState) {
+        self.windows.push(window);
     }
 
     /// Returns whether the request is admitted.
@@ -87,24 +113,10 @@ impl Decision {
         self.retry_after
     }
 
-    /// Returns the quotas and windows of each bucket, in the order of the request.
-    pub fn buckets(&self) -> impl Iterator<Item = (&Quotas, &[WindowState])> {
-        self.buckets
-            .iter()
-            .map(|(quotas, windows)| (quotas, windows.as_slice()))
-    }
-
-    /// Returns the names of the quotas that refused the request.
+    /// Returns the state of each quota of each bucket, in the order of the request. Empty if nothing
+    /// was counted.
     #[must_use]
-    pub fn violated(&self) -> Vec<&str> {
-        let mut names = Vec::new();
-        for (quotas, windows) in &self.buckets {
-            for (quota, window) in quotas.as_slice().iter().zip(windows) {
-                if window.violated {
-                    names.push(quota.name());
-                }
-            }
-        }
-        names
+    pub fn windows(&self) -> &[WindowState] {
+        &self.windows
     }
 }

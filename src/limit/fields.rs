@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Decision, WindowState};
+use super::{LimitReport, WindowState};
 use crate::quota::Quota;
 
 /// The rate-limit fields that responses carry.
@@ -21,35 +21,26 @@ pub enum LimitFields {
 
 impl LimitFields {
     /// Calls `add` with each field; names are in lower case.
-    pub(crate) fn each(self, decision: &Decision, add: &mut dyn FnMut(&'static str, String)) {
-        if self == Self::Off || decision.buckets().next().is_none() {
+    pub(crate) fn each(self, report: &LimitReport, add: &mut dyn FnMut(&'static str, String)) {
+        if self == Self::Off || report.quotas().next().is_none() {
             return;
         }
-        let mut policy = String::with_capacity(48);
         let mut state = String::with_capacity(48);
-        for (quotas, windows) in decision.buckets() {
-            let between = if policy.is_empty() { "" } else { ", " };
-            let _ = write!(policy, "{between}{quotas}");
-            for (quota, window) in quotas.as_slice().iter().zip(windows) {
-                let between = if state.is_empty() { "" } else { ", " };
-                let _ = write!(
-                    state,
-                    "{between}\"{}\";r={}",
-                    quota.name(),
-                    window.remaining
-                );
-                if let Some(reset) = reset_seconds(quota, window) {
-                    let _ = write!(state, ";t={reset}");
-                }
+        for (quota, window) in report.quotas() {
+            let between = if state.is_empty() { "" } else { ", " };
+            let (name, remaining) = (quota.name(), window.remaining());
+            let _ = write!(state, "{between}\"{name}\";r={remaining}");
+            if let Some(reset) = reset_seconds(quota, window) {
+                let _ = write!(state, ";t={reset}");
             }
         }
-        add("ratelimit-policy", policy);
+        add("ratelimit-policy", report.set().field.clone());
         add("ratelimit", state);
         if self == Self::WithLegacy
-            && let Some((quota, window)) = nearest(decision)
+            && let Some((quota, window)) = nearest(report)
         {
             add("x-ratelimit-limit", quota.limit().to_string());
-            add("x-ratelimit-remaining", window.remaining.to_string());
+            add("x-ratelimit-remaining", window.remaining().to_string());
             add(
                 "x-ratelimit-reset",
                 reset_seconds(quota, window).unwrap_or(0).to_string(),
@@ -62,18 +53,15 @@ impl LimitFields {
 /// window's length, as clients expect. A unit can be counted longer than that, by a slot and a tick
 /// of the clock; `Retry-After` has the full wait.
 fn reset_seconds(quota: &Quota, window: &WindowState) -> Option<u64> {
-    let reset = window.reset?.min(quota.window());
+    let reset = window.reset()?.min(quota.window());
     Some(whole_seconds(reset))
 }
 
 /// Returns the window with the smallest share left.
-fn nearest(decision: &Decision) -> Option<(&Quota, &WindowState)> {
-    let windows = decision
-        .buckets()
-        .flat_map(|(quotas, windows)| quotas.as_slice().iter().zip(windows));
-    windows.min_by(|(a, x), (b, y)| {
+fn nearest(report: &LimitReport) -> Option<(&Quota, &WindowState)> {
+    report.quotas().min_by(|(a, x), (b, y)| {
         let share = |window: &WindowState, other: &Quota| {
-            u128::from(window.remaining) * u128::from(other.limit())
+            u128::from(window.remaining()) * u128::from(other.limit())
         };
         share(x, b).cmp(&share(y, a))
     })

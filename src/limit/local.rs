@@ -18,16 +18,17 @@
 //! 5. Counts are freed only once the cell was idle for longer than its widest window. A quota that
 //!    is changed starts with all units that the former windows still hold.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
@@ -35,8 +36,7 @@ use super::cell::State;
 use super::window::nanos;
 use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
 use crate::clock::{Clock, SystemClock};
-use crate::key::{KeyFamily, TenantId};
-use crate::quota::Quotas;
+use crate::key::{KeyFamily, TenantId, UserId};
 
 const SHARDS: usize = 64;
 
@@ -58,21 +58,79 @@ struct Inner {
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    /// The number of cells with recorders.
+    /// The number of cells with recorders, and how many of them are of addresses.
     live: AtomicUsize,
+    live_addresses: AtomicUsize,
     most: usize,
+    most_addresses: usize,
     next_shard: AtomicUsize,
     next_full_sweep: AtomicU64,
 }
 
 #[derive(Default)]
 struct Shard {
-    families: HashMap<KeyFamily, Arc<Cell>>,
-    tenants: HashMap<TenantId, Arc<Cell>>,
-    customs: HashMap<Box<str>, Arc<Cell>>,
+    cells: HashTable<Entry>,
     /// The time of the latest sweep.
     swept: u64,
     next_sweep: u64,
+}
+
+/// A cell, and the bucket that it is of.
+struct Entry {
+    id: OwnedId,
+    class: Option<Box<str>>,
+    cell: Arc<Cell>,
+}
+
+/// A [`BucketId`] that owns its data.
+enum OwnedId {
+    Family(KeyFamily),
+    User(TenantId, UserId),
+    Tenant(TenantId),
+    Address(Option<IpAddr>),
+    Anonymous(Option<IpAddr>),
+    Shared,
+    AnonymousShared,
+    Custom(Box<str>),
+}
+
+impl OwnedId {
+    fn of(id: BucketId<'_>) -> Self {
+        match id {
+            BucketId::Family(family) => Self::Family(family.clone()),
+            BucketId::User(tenant, user) => Self::User(tenant.clone(), user.clone()),
+            BucketId::Tenant(tenant) => Self::Tenant(tenant.clone()),
+            BucketId::Address(ip) => Self::Address(ip),
+            BucketId::Anonymous(ip) => Self::Anonymous(ip),
+            BucketId::Shared => Self::Shared,
+            BucketId::AnonymousShared => Self::AnonymousShared,
+            BucketId::Custom(name) => Self::Custom(name.into()),
+        }
+    }
+
+    fn as_id(&self) -> BucketId<'_> {
+        match self {
+            Self::Family(family) => BucketId::Family(family),
+            Self::User(tenant, user) => BucketId::User(tenant, user),
+            Self::Tenant(tenant) => BucketId::Tenant(tenant),
+            Self::Address(ip) => BucketId::Address(*ip),
+            Self::Anonymous(ip) => BucketId::Anonymous(*ip),
+            Self::Shared => BucketId::Shared,
+            Self::AnonymousShared => BucketId::AnonymousShared,
+            Self::Custom(name) => BucketId::Custom(name),
+        }
+    }
+}
+
+impl Entry {
+    /// What identifies the bucket.
+    fn key(&self) -> (BucketId<'_>, Option<&str>) {
+        (self.id.as_id(), self.class.as_deref())
+    }
+
+    fn is_of_address(&self) -> bool {
+        matches!(self.id, OwnedId::Address(_) | OwnedId::Anonymous(_))
+    }
 }
 
 /// One bucket.
@@ -116,6 +174,7 @@ impl LocalLimiter {
         LocalLimiterBuilder {
             clock: None,
             most: 250_000,
+            most_addresses: None,
         }
     }
 
@@ -130,41 +189,35 @@ impl LocalLimiter {
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
         let now = nanos(self.inner.clock.monotonic());
+        let cost = request.cost;
         // Fast path: a single bucket needs no lists.
         if let [bucket] = request.buckets {
             let cell = self.inner.find(bucket, now);
             let mut state = cell.0.lock();
             let now = now.max(state.now);
-            self.inner.prepare(&mut state, bucket.quotas, now)?;
-            let wait = state.wait(bucket.quotas, now, request.cost);
-            if wait == 0 {
-                state.admit(now, request.cost);
-            }
-            return Ok(state.report(decision(wait), bucket.quotas, now, request.cost));
+            self.inner.prepare(&mut state, bucket, now)?;
+            let mut decision = decision(state.wait(now, cost), request);
+            state.settle(&mut decision, now, cost);
+            return Ok(decision);
         }
-        let cells: SmallVec<[Found<'_>; 3]> = request
+        let cells: SmallVec<[Found<'_>; 4]> = request
             .buckets
             .iter()
             .map(|bucket| self.inner.find(bucket, now))
             .collect();
-        // Locked in the order of their kinds, one cell of each kind, so requests cannot deadlock.
-        let mut states: SmallVec<[MutexGuard<'_, State>; 3]> =
+        // Locked in the order of their kinds and classes, one cell of each, so requests cannot
+        // deadlock.
+        let mut states: SmallVec<[MutexGuard<'_, State>; 4]> =
             cells.iter().map(|cell| cell.0.lock()).collect();
         let now = states.iter().fold(now, |now, state| now.max(state.now));
+        let mut wait = 0;
         for (state, bucket) in states.iter_mut().zip(request.buckets) {
-            self.inner.prepare(state, bucket.quotas, now)?;
+            self.inner.prepare(state, bucket, now)?;
+            wait = wait.max(state.wait(now, cost));
         }
-        let waits = states
-            .iter()
-            .zip(request.buckets)
-            .map(|(state, b)| state.wait(b.quotas, now, request.cost));
-        let wait = waits.max().unwrap_or(0);
-        let mut decision = decision(wait);
-        for (state, bucket) in states.iter_mut().zip(request.buckets) {
-            if wait == 0 {
-                state.admit(now, request.cost);
-            }
-            decision = state.report(decision, bucket.quotas, now, request.cost);
+        let mut decision = decision(wait, request);
+        for state in &mut states {
+            state.settle(&mut decision, now, cost);
         }
         Ok(decision)
     }
@@ -182,12 +235,12 @@ impl LocalLimiter {
         }
         state.now = now;
         state.advance(now);
-        Some(Duration::from_nanos(state.wait(bucket.quotas, now, 1)))
+        Some(Duration::from_nanos(state.wait(now, 1)))
     }
 }
 
-fn decision(wait: u64) -> Decision {
-    if wait == 0 {
+fn decision(wait: u64, request: &LimitRequest<'_>) -> Decision {
+    if wait == 0 || request.overdraw {
         Decision::admitted()
     } else {
         Decision::refused(Duration::from_nanos(wait))
@@ -196,58 +249,44 @@ fn decision(wait: u64) -> Decision {
 
 /// Rejects requests that could never pass, and those that would lock a cell twice.
 fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
-    let least = request
-        .buckets
-        .iter()
-        .map(|bucket| bucket.quotas.least())
-        .min()
-        .unwrap_or(u64::MAX);
-    if request.cost == 0 || request.cost > least {
+    let least = request.buckets.iter().map(|bucket| bucket.quotas.least());
+    let least = least.min().unwrap_or(u64::MAX);
+    if request.cost == 0 || (request.cost > least && !request.overdraw) {
         return Err(LimiterError::Cost {
             cost: request.cost,
             limit: least,
         });
     }
-    if request
-        .buckets
-        .iter()
-        .map(|bucket| kind(bucket.id))
-        .is_sorted_by(|one, next| one < next)
-    {
+    let order = |bucket: &LimitBucket<'_>, next: &LimitBucket<'_>| {
+        let kinds = (bucket.id.kind(), next.id.kind());
+        kinds.0 < kinds.1 || (kinds.0 == kinds.1 && bucket.class < next.class)
+    };
+    if request.buckets.is_sorted_by(order) {
         Ok(())
     } else {
-        Err(LimiterError::Unavailable(
-            "buckets must be at most one of each kind, in the order of BucketId".into(),
-        ))
-    }
-}
-
-fn kind(id: BucketId<'_>) -> u8 {
-    match id {
-        BucketId::Family(_) => 0,
-        BucketId::Tenant(_) => 1,
-        BucketId::Custom(_) => 2,
+        let why = "buckets must be at most one of each kind and class, in the order of BucketId";
+        Err(LimiterError::Unavailable(why.into()))
     }
 }
 
 impl Inner {
     fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
-        let shard = self.shard(bucket.id).lock();
-        match bucket.id {
-            BucketId::Family(family) => shard.families.get(family).cloned(),
-            BucketId::Tenant(tenant) => shard.tenants.get(tenant).cloned(),
-            BucketId::Custom(name) => shard.customs.get(name).cloned(),
-        }
+        let hash = self.hash(bucket.id, bucket.class);
+        let shard = self.shard(hash).lock();
+        let key = (bucket.id, bucket.class);
+        let entry = shard.cells.find(hash, |entry| entry.key() == key);
+        entry.map(|entry| Arc::clone(&entry.cell))
     }
 
-    fn shard(&self, id: BucketId<'_>) -> &Mutex<Shard> {
+    fn hash(&self, id: BucketId<'_>, class: Option<&str>) -> u64 {
+        self.hasher.hash_one((id, class))
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
+        // Not the bits that the table of a shard uses.
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
-        let hash = match id {
-            BucketId::Family(family) => self.hasher.hash_one(family),
-            BucketId::Tenant(tenant) => self.hasher.hash_one(tenant),
-            BucketId::Custom(name) => self.hasher.hash_one(name),
-        } as usize;
-        &self.shards[hash % SHARDS]
+        let place = (hash >> 32) as usize % SHARDS;
+        &self.shards[place]
     }
 
     /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
@@ -255,15 +294,26 @@ impl Inner {
         if let Some(cell) = bucket.slot.and_then(|slot| slot.get::<Cell>(self.id)) {
             return Found::Slot(cell);
         }
-        let mut shard = self.shard(bucket.id).lock();
+        let hash = self.hash(bucket.id, bucket.class);
+        let mut shard = self.shard(hash).lock();
         if now >= shard.next_sweep {
             self.sweep(&mut shard, now);
         }
-        let swept = shard.swept;
-        let cell = match bucket.id {
-            BucketId::Family(id) => of(&mut shard.families, id, swept, || id.clone()),
-            BucketId::Tenant(id) => of(&mut shard.tenants, id, swept, || id.clone()),
-            BucketId::Custom(name) => of(&mut shard.customs, name, swept, || name.into()),
+        let key = (bucket.id, bucket.class);
+        let known = shard.cells.find(hash, |entry| entry.key() == key);
+        let cell = match known {
+            Some(entry) => Arc::clone(&entry.cell),
+            None => {
+                let cell = Arc::new(Cell::not_before(shard.swept));
+                let entry = Entry {
+                    id: OwnedId::of(bucket.id),
+                    class: bucket.class.map(Into::into),
+                    cell: Arc::clone(&cell),
+                };
+                let rehash = |entry: &Entry| self.hash(entry.id.as_id(), entry.class.as_deref());
+                shard.cells.insert_unique(hash, entry, rehash);
+                cell
+            }
         };
         if let Some(slot) = bucket.slot {
             slot.fill(self.id, Arc::clone(&cell) as _);
@@ -272,13 +322,19 @@ impl Inner {
     }
 
     /// Prepares the cell for these quotas, and drops the units that are past.
-    fn prepare(&self, state: &mut State, quotas: &Quotas, now: u64) -> Result<(), LimiterError> {
+    fn prepare(
+        &self,
+        state: &mut State,
+        bucket: &LimitBucket<'_>,
+        now: u64,
+    ) -> Result<(), LimiterError> {
+        let quotas = bucket.quotas;
         match &state.quotas {
             Some(known) if known.is_same(quotas) => {}
             Some(known) if known == quotas => state.quotas = Some(quotas.clone()),
             Some(_) => state.take(quotas, now),
             None => {
-                self.reserve_cell(now)?;
+                self.reserve_cell(bucket, now)?;
                 state.take(quotas, now);
             }
         }
@@ -288,7 +344,7 @@ impl Inner {
     }
 
     /// Counts one more live cell, unless the limiter is full.
-    fn reserve_cell(&self, now: u64) -> Result<(), LimiterError> {
+    fn reserve_cell(&self, bucket: &LimitBucket<'_>, now: u64) -> Result<(), LimiterError> {
         // Cells found through slots bypass the map and its sweeps, so a cell that becomes live
         // sweeps the next shard.
         let next = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
@@ -297,13 +353,25 @@ impl Inner {
         {
             self.sweep(&mut shard, now);
         }
-        let take = || {
-            let more = |live: usize| (live < self.most).then_some(live + 1);
-            self.live
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok()
+        let of_address = matches!(bucket.id, BucketId::Address(_) | BucketId::Anonymous(_));
+        let one_more = |count: &AtomicUsize, most: usize| {
+            let more = |live: usize| (live < most).then_some(live + 1);
+            let order = Ordering::Relaxed;
+            count.fetch_update(order, order, more).is_ok()
         };
-        if take() {
+        let take = || {
+            if of_address && !one_more(&self.live_addresses, self.most_addresses) {
+                return Err(LimiterError::Full(self.most_addresses));
+            }
+            if one_more(&self.live, self.most) {
+                return Ok(());
+            }
+            if of_address {
+                self.live_addresses.fetch_sub(1, Ordering::Relaxed);
+            }
+            Err(LimiterError::Full(self.most))
+        };
+        if take().is_ok() {
             return Ok(());
         }
         let due = self
@@ -318,11 +386,7 @@ impl Inner {
                 }
             }
         }
-        if take() {
-            Ok(())
-        } else {
-            Err(LimiterError::Full(self.most))
-        }
+        take()
     }
 
     /// Frees the recorders of idle cells, and removes cells without recorders from the map unless
@@ -336,40 +400,20 @@ impl Inner {
     fn sweep(&self, shard: &mut Shard, now: u64) {
         shard.swept = shard.swept.max(now);
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);
-        let keep = |cell: &Arc<Cell>| {
-            let Some(mut state) = cell.0.try_lock() else {
+        shard.cells.retain(|entry| {
+            let Some(mut state) = entry.cell.0.try_lock() else {
                 return true;
             };
             if state.quotas.is_some() && state.idle_at < now {
                 state.forget();
                 state.now = state.now.max(now);
                 self.live.fetch_sub(1, Ordering::Relaxed);
+                if entry.is_of_address() {
+                    self.live_addresses.fetch_sub(1, Ordering::Relaxed);
+                }
             }
-            state.quotas.is_some() || Arc::strong_count(cell) > 1
-        };
-        shard.families.retain(|_, cell| keep(cell));
-        shard.tenants.retain(|_, cell| keep(cell));
-        shard.customs.retain(|_, cell| keep(cell));
-    }
-}
-
-/// Returns the cell under this key, created if missing: not before the latest sweep.
-fn of<K, Q>(
-    cells: &mut HashMap<K, Arc<Cell>>,
-    key: &Q,
-    swept: u64,
-    owned: impl FnOnce() -> K,
-) -> Arc<Cell>
-where
-    K: std::borrow::Borrow<Q> + Eq + Hash,
-    Q: Eq + Hash + ?Sized,
-{
-    match cells.get(key) {
-        Some(cell) => Arc::clone(cell),
-        None => {
-            let new = || Arc::new(Cell::not_before(swept));
-            Arc::clone(cells.entry(owned()).or_insert_with(new))
-        }
+            state.quotas.is_some() || Arc::strong_count(&entry.cell) > 1
+        });
     }
 }
 
@@ -404,6 +448,7 @@ impl fmt::Debug for LocalLimiter {
 pub struct LocalLimiterBuilder {
     clock: Option<Arc<dyn Clock>>,
     most: usize,
+    most_addresses: Option<usize>,
 }
 
 impl LocalLimiterBuilder {
@@ -411,6 +456,14 @@ impl LocalLimiterBuilder {
     /// bucket takes less than 1.5 KiB.
     pub fn most_buckets(mut self, most: usize) -> Self {
         self.most = most;
+        self
+    }
+
+    /// Sets the maximum number of live buckets of client addresses, which are among
+    /// [`most_buckets`](Self::most_buckets): half of them by default, so that clients with many
+    /// addresses leave buckets for keys.
+    pub fn most_addresses(mut self, most: usize) -> Self {
+        self.most_addresses = Some(most);
         self
     }
 
@@ -433,7 +486,9 @@ impl LocalLimiterBuilder {
                 hasher: RandomState::new(),
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 live: AtomicUsize::new(0),
+                live_addresses: AtomicUsize::new(0),
                 most: self.most,
+                most_addresses: self.most_addresses.unwrap_or(self.most / 2),
                 next_shard: AtomicUsize::new(0),
                 next_full_sweep: AtomicU64::new(0),
             }),

@@ -14,31 +14,43 @@
 //!
 //! The test `limits_beside_gcra` of `portunus-integration-tests` verifies the last two rows.
 
+mod bucket;
 mod cell;
+mod class;
 mod decision;
 mod fields;
 mod local;
 mod lookups;
+mod plan;
+mod policy;
+mod report;
+mod table;
 mod window;
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
+pub use bucket::{BucketId, LimitBucket, LimitRequest, LimiterSlot};
+pub(crate) use class::{ClassRules, is_method};
 pub use decision::{Decision, WindowState};
 pub use fields::LimitFields;
 pub(crate) use fields::whole_seconds;
 pub use local::{LocalLimiter, LocalLimiterBuilder};
 pub use lookups::LookupBudget;
+pub(crate) use plan::Bound;
+pub use plan::Plan;
+pub use policy::{CountedBy, LimitPolicy};
+pub use report::LimitReport;
+pub(crate) use report::PolicySource;
+pub(crate) use table::{
+    LimitTable, Place, PlanLimits, Policy, PolicySet, Variant, counted_address,
+};
 pub(crate) use window::{Recorder, nanos};
 
-use crate::key::{KeyFamily, TenantId};
 use crate::pointer::to_the_pointee;
-use crate::quota::Quotas;
 use crate::text::{ParseError, start};
 
 /// Decides whether a request is within its quotas.
@@ -48,8 +60,9 @@ use crate::text::{ParseError, start};
 ///   quota of each bucket.
 /// - A request is admitted by all quotas of all buckets or by none; a refusal changes no count.
 /// - [`Decision::retry_after`] is exactly how long a lone retry must wait.
-/// - Buckets are independent of each other. Two ids denote one bucket only if their kinds and all
-///   bytes of their names are equal.
+/// - Buckets are independent of each other. Two of them are the same only if the kinds and all
+///   bytes of their ids and their classes are equal.
+/// - With [`overdraw`](LimitRequest::overdraw), all units count although they do not fit.
 /// - A request is refused only if its units do not fit into a quota, even if requests are
 ///   concurrent. A unit never counts for less than W. While the quotas do not change, it counts for
 ///   at most W/256 and a millisecond longer; waits, remaining units and reset times agree with
@@ -65,7 +78,8 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Returns an error if the limiter does not answer; the host's [`OnOutage`] mode then decides.
-    /// Returns [`LimiterError::Cost`] if the cost is 0 or exceeds a quota; no count changes then.
+    /// Returns [`LimiterError::Cost`] if the cost is 0, or exceeds a quota without
+    /// [`overdraw`](LimitRequest::overdraw); no count changes then.
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
 
     /// Admits or refuses a request without waiting. `None`, the default, means that
@@ -79,111 +93,6 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     /// Frees the memory of idle buckets. It is called about twice a minute and must not block. The
     /// default does nothing, which is right for a limiter that keeps no state in this process.
     fn sweep(&self) {}
-}
-
-/// A request to a limiter.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct LimitRequest<'a> {
-    /// The buckets that the request counts in, with their quotas: at most one of each kind, in the
-    /// order of [`BucketId`].
-    pub buckets: &'a [LimitBucket<'a>],
-    /// The number of units that the request takes, at least 1.
-    pub cost: u64,
-}
-
-impl<'a> LimitRequest<'a> {
-    /// Creates a request.
-    #[must_use]
-    pub const fn new(buckets: &'a [LimitBucket<'a>], cost: u64) -> Self {
-        Self { buckets, cost }
-    }
-}
-
-/// A bucket with its current quotas.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct LimitBucket<'a> {
-    /// The id.
-    pub id: BucketId<'a>,
-    /// The quotas. They may differ from the last request; units admitted before still count, at
-    /// least as far back as the windows of the former quotas reached, whatever the quotas' names.
-    pub quotas: &'a Quotas,
-    /// A slot in which an in-process limiter can store a pointer to its cell. It does not affect
-    /// decisions: the bucket is the same without a slot, or with one that another limiter filled.
-    pub slot: Option<&'a LimiterSlot>,
-}
-
-impl<'a> LimitBucket<'a> {
-    /// Creates a bucket without a slot.
-    #[must_use]
-    pub const fn new(id: BucketId<'a>, quotas: &'a Quotas) -> Self {
-        Self {
-            id,
-            quotas,
-            slot: None,
-        }
-    }
-
-    /// Sets the slot.
-    #[must_use]
-    pub const fn with_slot(mut self, slot: &'a LimiterSlot) -> Self {
-        self.slot = Some(slot);
-        self
-    }
-}
-
-/// The id of a bucket, by which requests are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum BucketId<'a> {
-    /// A key and its successors by rotation.
-    Family(&'a KeyFamily),
-    /// All keys of a tenant.
-    Tenant(&'a TenantId),
-    /// A name chosen by the host.
-    Custom(&'a str),
-}
-
-/// A slot in the cache entry of a key in which a limiter can store a pointer to its cell, which
-/// saves a lookup per request. It holds the pointer of the first limiter that fills it; other
-/// limiters have to look up their cells.
-#[derive(Default)]
-pub struct LimiterSlot {
-    filled: OnceLock<(u64, Arc<dyn Any + Send + Sync>)>,
-}
-
-impl LimiterSlot {
-    /// Creates an empty slot.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            filled: OnceLock::new(),
-        }
-    }
-
-    /// Returns the value that the limiter with this number has stored.
-    #[must_use]
-    pub fn get<T: 'static>(&self, limiter: u64) -> Option<&T> {
-        let (owner, value) = self.filled.get()?;
-        if *owner == limiter {
-            value.downcast_ref()
-        } else {
-            None
-        }
-    }
-
-    /// Stores a pointer, unless the slot is filled. `limiter` is a number that no other limiter in
-    /// the process uses.
-    pub fn fill(&self, limiter: u64, value: Arc<dyn Any + Send + Sync>) {
-        let _ = self.filled.set((limiter, value));
-    }
-}
-
-impl fmt::Debug for LimiterSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LimiterSlot(filled: {})", self.filled.get().is_some())
-    }
 }
 
 /// Error returned when a limiter does not decide.

@@ -1,7 +1,7 @@
 //! What issuing and importing accept, for a document that describes it.
 
 use super::KeyManager;
-use crate::key::{DigestScheme, Environment, KeyKind};
+use crate::key::{DigestScheme, Environment, KeyKind, PlanName};
 use crate::scope::Vocabulary;
 
 /// The values that a service accepts for new keys, by its settings. Host rules and the operator
@@ -19,6 +19,10 @@ pub struct Accepted {
     pub schemes: Vec<DigestScheme>,
     /// The scopes that can be granted; `None` for any valid scope.
     pub vocabulary: Option<Vocabulary>,
+    /// The plans that keys can have; `None` for any, if the limits declare none.
+    pub plans: Option<Vec<PlanName>>,
+    /// The names of the windows by which the plans limit each key.
+    pub windows: Vec<String>,
     /// Whether API keys cannot have an expiry. Access tokens can.
     pub never_expire: bool,
     /// Whether rotated keys work until they are deleted, so that no grace period can be set.
@@ -34,12 +38,15 @@ impl KeyManager {
         let authenticator = &self.inner.authenticator;
         let has_format = |kind: &KeyKind| self.format_of(*kind).is_ok();
         let is_unscoped = |kind: &KeyKind| authenticator.is_unscoped(*kind);
+        let table = authenticator.limit_table();
         Accepted {
             kinds: all.into_iter().filter(has_format).collect(),
             unscoped: all.into_iter().filter(is_unscoped).collect(),
             environments: settings.environments.clone(),
             schemes: authenticator.hasher().schemes().collect(),
             vocabulary: settings.vocabulary.clone(),
+            plans: table.has_plans().then(|| table.plan_names.clone()),
+            windows: table.windows(),
             never_expire: settings.rules.never_expire,
             rotated_keys_stay: settings.rules.rotated_keys_stay,
         }

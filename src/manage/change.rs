@@ -1,5 +1,6 @@
 //! Changing a key: name, grants, restrictions, lifetime, and whether it is enabled.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::check::{check_order, check_time, once, once_in};
@@ -11,6 +12,7 @@ use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
 use crate::error::AuthError;
 use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
+use crate::limit::PlanLimits;
 use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
@@ -30,14 +32,13 @@ pub struct KeyChange {
     pub access: Option<Access>,
     /// The only workspaces that the key can access.
     pub workspaces: Option<Option<Vec<WorkspaceId>>>,
-    /// The plan of the key; `Some(None)` restores the tenant's plan, as given by
-    /// [`HostRules`](super::HostRules).
+    /// The plan of the key; `Some(None)` lets it follow the tenant's plan.
     pub plan: Option<Option<PlanName>>,
     /// Whether the key may act for users.
     pub delegation: Option<Delegation>,
     /// The client addresses from which the key may be used.
     pub allowed_ips: Option<Option<AllowList>>,
-    /// The key's own quotas.
+    /// The key's own quotas; `Some(None)` restores those of its plan.
     pub quotas: Option<Option<Quotas>>,
     /// Metadata of the host.
     pub metadata: Option<Metadata>,
@@ -263,7 +264,12 @@ impl KeyManager {
             change
                 .actions()
                 .try_for_each(|action| self.may(action, &record))?;
-            self.may_grant(&record, Some(before))?;
+            // The plan matters to the expiry only: other changes need no plan that is known.
+            let limits = match change.expires_at {
+                Some(_) => self.limits_of_key(&record).await?,
+                None => Arc::new(PlanLimits::undeclared()),
+            };
+            self.may_grant(&record, Some(before), &limits)?;
             let expected = version.unwrap_or(before.version);
             let unmet = match before.version == expected {
                 true => ManageError::PreconditionFailed,
@@ -288,7 +294,7 @@ impl KeyManager {
             // the quota.
             let longer = is_later(record.expires_at, before.expires_at);
             let batch = if longer {
-                self.within_quota(batch, &record, now)
+                self.within_quota(batch, &record, now, &limits).await?
             } else {
                 batch
             };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{KeyChange, NewKey, Operator};
 use crate::error::AuthError;
-use crate::key::{KeyRecord, PlanName, TenantId};
+use crate::key::KeyRecord;
 use crate::pointer::to_the_pointee;
 
 /// The host's own rules, which complete or refuse requests, for example according to the users,
@@ -16,17 +16,6 @@ use crate::pointer::to_the_pointee;
 /// a change, it calls them once for each version of the key that the change is tried on.
 #[async_trait]
 pub trait HostRules: fmt::Debug + Send + Sync + 'static {
-    /// Returns the plan that a tenant pays for. It is the default plan of every key of the tenant,
-    /// and the only plan that an operator of the tenant may set, unless the policy says otherwise.
-    /// The default implementation returns `None`.
-    ///
-    /// # Errors
-    /// The error with which the request is refused if the plan cannot be determined.
-    async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
-        let _ = tenant;
-        Ok(None)
-    }
-
     /// Completes or refuses a key that is about to be issued or imported.
     ///
     /// # Errors
@@ -61,7 +50,6 @@ impl HostRules for NoRules {}
 
 to_the_pointee! {
     HostRules {
-        async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError>;
         async fn issuing(&self, operator: &Operator, new: &mut NewKey) -> Result<(), AuthError>;
         async fn changing(
             &self,

@@ -165,24 +165,27 @@ impl KeyManager {
         record.may_be_primary = !self.inner.settings.rules.sign_events;
         watch.makes(&record);
         self.may(Action::KeyImport, &record)?;
-        self.may_grant(&record, None)?;
-        self.insert(&record, digest.0, None, now).await?;
+        let limits = self
+            .limits_of(record.plan.as_ref(), &record.owner.tenant_id)
+            .await?;
+        self.may_grant(&record, None, &limits)?;
+        self.insert(&record, digest.0, None, now, &limits).await?;
         Ok(self.done(record).await)
     }
 
-    /// Returns the successor of a rotated key as shown to operators.
-    #[must_use]
-    pub fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
-        self.managed(
-            Arc::clone(&rotated.record),
-            Usage::default(),
-            rotated.primary,
-        )
+    /// Returns the successor of a rotated key as shown to operators. What cannot be read is left
+    /// out: it does not undo the rotation.
+    pub async fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
+        let limits = self.limits_shown(&rotated.record).await.ok();
+        let record = Arc::clone(&rotated.record);
+        self.shown(record, Usage::default(), rotated.primary, limits)
     }
 
-    /// Returns an issued key as shown to operators.
-    #[must_use]
-    pub fn overview(&self, issued: &Issued) -> ManagedKey {
-        self.managed(Arc::clone(&issued.record), Usage::default(), issued.primary)
+    /// Returns an issued key as shown to operators. What cannot be read is left out: the key is
+    /// issued.
+    pub async fn overview(&self, issued: &Issued) -> ManagedKey {
+        let limits = self.limits_shown(&issued.record).await.ok();
+        let record = Arc::clone(&issued.record);
+        self.shown(record, Usage::default(), issued.primary, limits)
     }
 }

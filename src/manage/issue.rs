@@ -12,6 +12,7 @@ use crate::key::{
     Access, Delegation, Environment, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, Metadata,
     Owner, PlaintextKey, PlanName, SigningState, WorkspaceId,
 };
+use crate::limit::PlanLimits;
 use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
@@ -51,15 +52,15 @@ pub struct NewKey {
     /// The only workspaces that the key can access: 1 to 1000, duplicates are removed. By default
     /// all workspaces of the tenant.
     pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan of the key; by default the tenant's plan, as given by
-    /// [`HostRules`](super::HostRules).
+    /// The plan of the key; by default it follows the tenant's
+    /// ([`Directory::plan`](crate::actor::Directory::plan)).
     pub plan: Option<PlanName>,
     /// Whether the key may act for users; by default as
     /// [`IssueRules::delegation`](super::IssueRules::delegation) says.
     pub delegation: Option<Delegation>,
     /// The client addresses from which the key may be used; all by default.
     pub allowed_ips: Option<AllowList>,
-    /// The key's own quotas; by default those of the authenticator apply.
+    /// The key's own quotas; by default those of its plan apply.
     pub quotas: Option<Quotas>,
     /// Metadata of the host.
     pub metadata: Metadata,
@@ -194,12 +195,21 @@ impl KeyManager {
         }
         watch.makes(&record);
         self.may(Action::KeyIssue, &record)?;
-        self.may_grant(&record, None)?;
+        let limits = self
+            .limits_of(record.plan.as_ref(), &record.owner.tenant_id)
+            .await?;
+        self.may_grant(&record, None, &limits)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;
         record.masked = format.mask(&key);
         let digest = self.inner.authenticator.hasher().digest(key.as_str());
         let inserted = self
-            .insert(&record, digest, self.signing_of(&record, &key), now)
+            .insert(
+                &record,
+                digest,
+                self.signing_of(&record, &key),
+                now,
+                &limits,
+            )
             .await;
         match (inserted, request) {
             (Err(ManageError::Store(error)), Some(request)) if is_known(&error) => {
@@ -282,6 +292,7 @@ impl KeyManager {
         digest: KeyDigest,
         signing: Option<SigningState>,
         now: SystemTime,
+        limits: &PlanLimits,
     ) -> Result<(), ManageError> {
         // Pinned before the insertion as well, so that the new key does not replace a key that
         // became primary only because others expired.
@@ -291,7 +302,7 @@ impl KeyManager {
         };
         let batch = WriteBatch::new()
             .change(pin)
-            .join(self.insertion(record, digest, signing, now));
+            .join(self.insertion(record, digest, signing, now, limits).await?);
         let holds = self.precondition_holds(None);
         // A publishing error is ignored: it must not lose the new secret.
         self.apply(&batch, holds, 1).await?.done().map(drop)
@@ -299,13 +310,14 @@ impl KeyManager {
 
     /// Returns the changes that store a new key under its quota and make it primary if its owner
     /// has no primary key.
-    pub(super) fn insertion(
+    pub(super) async fn insertion(
         &self,
         record: &KeyRecord,
         digest: KeyDigest,
         signing: Option<SigningState>,
         now: SystemTime,
-    ) -> WriteBatch {
+        limits: &PlanLimits,
+    ) -> Result<WriteBatch, ManageError> {
         let pin = Change::PinPrimary {
             owner: OwnerRef::of(&record.owner),
             at: now,
@@ -321,20 +333,21 @@ impl KeyManager {
                 state: signing,
             });
         }
-        self.within_quota(batch, record, now)
+        self.within_quota(batch, record, now, limits).await
     }
 
     /// Adds the limits on active keys to a batch, if the key counts as active.
-    pub(super) fn within_quota(
+    pub(super) async fn within_quota(
         &self,
         batch: WriteBatch,
         record: &KeyRecord,
         now: SystemTime,
-    ) -> WriteBatch {
+        limits: &PlanLimits,
+    ) -> Result<WriteBatch, ManageError> {
         if !record.counts_as_active(now) {
-            return batch;
+            return Ok(batch);
         }
-        let of_tenant = self.inner.active_keys(&record.owner.tenant_id);
+        let of_tenant = self.active_keys(record, limits).await?;
         let of_tenant =
             of_tenant.map(|limit| (OwnerRef::Tenant(record.owner.tenant_id.clone()), limit));
         let of_owner = self
@@ -344,13 +357,13 @@ impl KeyManager {
             .active_keys_per_owner
             .map(|limit| (OwnerRef::of(&record.owner), limit));
         let limits = [of_tenant, of_owner].into_iter().flatten();
-        limits.fold(batch, |batch, (owner, limit)| {
+        Ok(limits.fold(batch, |batch, (owner, limit)| {
             batch.require(Condition::ActiveKeysAtMost {
                 owner,
                 at: now,
                 limit,
             })
-        })
+        }))
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {

@@ -54,7 +54,12 @@ use crate::audit::{Action, AuditReader, AuditTrail, EventPage, EventQuery};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
 use crate::config::BuildError;
-use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, TenantId};
+use crate::error::ErrorCode;
+use crate::key::{
+    Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, PlanName, TenantId,
+};
+use crate::limit::PlanLimits;
+use crate::quota::{Quota, Quotas};
 use crate::store::{
     Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour, UsageStore,
 };
@@ -76,6 +81,14 @@ pub struct ManagedKey {
     /// When the key should be rotated, if a rotation interval is set. This is a recommendation and
     /// not enforced.
     pub rotation_due: Option<SystemTime>,
+    /// The plan that applies to the key: its own, or else its tenant's.
+    pub plan: Option<PlanName>,
+    /// The quotas of the key for all requests: its own, or else its plan's. `None` if nothing limits
+    /// the key itself, and if its plan is not declared.
+    pub quotas: Option<Quotas>,
+    /// Every quota that applies to requests with the key, whatever their class, by the name that
+    /// responses show.
+    pub policies: Vec<Quota>,
 }
 
 /// A page of keys.
@@ -112,18 +125,6 @@ struct Inner {
     counts: Option<Arc<dyn UsageStore>>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     settings: Management,
-}
-
-impl Inner {
-    /// Returns the maximum number of active keys of a tenant.
-    fn active_keys(&self, tenant: &TenantId) -> Option<u64> {
-        let own = self
-            .settings
-            .active_keys_of
-            .as_ref()
-            .and_then(|of| of(tenant));
-        own.or(self.settings.rules.active_keys)
-    }
 }
 
 impl KeyManager {
@@ -218,7 +219,7 @@ impl KeyManager {
         self.may(Action::KeyRead, &record)?;
         let primary = self.is_primary(&record, self.now()).await?;
         let usage = self.usage_of_one(&record.id).await?;
-        Ok(self.managed(record, usage, primary))
+        self.managed(record, usage, primary).await
     }
 
     /// Returns a page of keys, newest first, without secrets or digests. An operator sees the keys
@@ -239,12 +240,13 @@ impl KeyManager {
             let primaries = self.inner.store.primaries(&owners, query.now).await?;
             primaries.into_iter().flatten().collect()
         };
-        let managed = |(record, usage): (Arc<KeyRecord>, Usage)| {
+        let mut items = Vec::with_capacity(page.items.len());
+        for (record, usage) in page.items.into_iter().zip(usage) {
             let primary = primaries.contains(&record.id);
-            self.managed(record, usage, primary)
-        };
+            items.push(self.managed(record, usage, primary).await?);
+        }
         Ok(KeyPage {
-            items: page.items.into_iter().zip(usage).map(managed).collect(),
+            items,
             next: page.next,
             corrupt: self.log_omitted(page.corrupt),
         })
@@ -419,10 +421,47 @@ impl KeyManager {
     async fn done_to(&self, record: impl Into<Arc<KeyRecord>>, primary: bool) -> ManagedKey {
         let record = record.into();
         let usage = self.usage_of_one(&record.id).await.unwrap_or_default();
-        self.managed(record, usage, primary)
+        let limits = self.limits_shown(&record).await.ok();
+        self.shown(record, usage, primary, limits)
     }
 
-    fn managed(&self, record: Arc<KeyRecord>, usage: Usage, primary: bool) -> ManagedKey {
+    async fn managed(
+        &self,
+        record: Arc<KeyRecord>,
+        usage: Usage,
+        primary: bool,
+    ) -> Result<ManagedKey, ManageError> {
+        let limits = self.limits_shown(&record).await?;
+        Ok(self.shown(record, usage, primary, Some(limits)))
+    }
+
+    /// Returns the limits of a key's plan. A plan that is not declared has none.
+    async fn limits_of_key(&self, record: &KeyRecord) -> Result<Arc<PlanLimits>, ManageError> {
+        let (plan, tenant) = (record.plan.as_ref(), &record.owner.tenant_id);
+        match self.inner.authenticator.limits_of(plan, tenant).await {
+            Err(error) if error.code() == ErrorCode::LimiterUnavailable => {
+                Ok(Arc::new(PlanLimits::undeclared()))
+            }
+            limits => Ok(limits?),
+        }
+    }
+
+    /// Returns the limits that apply to a key.
+    async fn limits_shown(&self, record: &KeyRecord) -> Result<Arc<PlanLimits>, ManageError> {
+        let limits = self.limits_of_key(record).await?;
+        Ok(match &record.quotas {
+            Some(own) => Arc::new(limits.with_own(own)),
+            None => limits,
+        })
+    }
+
+    fn shown(
+        &self,
+        record: Arc<KeyRecord>,
+        usage: Usage,
+        primary: bool,
+        limits: Option<Arc<PlanLimits>>,
+    ) -> ManagedKey {
         // A key that has ended or has a successor needs no rotation.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
         let due = self
@@ -432,12 +471,37 @@ impl KeyManager {
             .rotate_every
             .filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| later(record.created_at, every));
+        let limits = limits.as_ref();
+        let plan = record.plan.clone();
         ManagedKey {
-            record,
             usage,
             primary,
             rotation_due,
+            plan: plan.or_else(|| limits?.name.clone()),
+            quotas: limits.and_then(|limits| limits.per_key.clone()),
+            policies: limits
+                .map(|limits| limits.all_quotas(&record.owner))
+                .unwrap_or_default(),
+            record,
         }
+    }
+
+    /// Returns the quotas of keys with this plan that have none of their own; of keys without a plan
+    /// if it is not declared. `None` if nothing limits such keys themselves.
+    #[must_use]
+    pub fn quotas_of_plan(&self, plan: &PlanName) -> Option<Quotas> {
+        let table = self.inner.authenticator.limit_table();
+        table.plan(plan).unwrap_or(&table.base).per_key.clone()
+    }
+
+    /// Returns the quotas of keys of a tenant that follow its plan and have no quotas of their own.
+    /// `None` if nothing limits such keys themselves.
+    ///
+    /// # Errors
+    /// [`ManageError::Refused`] with `DIRECTORY_UNAVAILABLE` if the tenant's plan is not known, or
+    /// with `LIMITER_UNAVAILABLE` if it is not declared.
+    pub async fn quotas_of_tenant(&self, tenant: &TenantId) -> Result<Option<Quotas>, ManageError> {
+        Ok(self.limits_of(None, tenant).await?.per_key.clone())
     }
 
     /// Returns the manager's clock.

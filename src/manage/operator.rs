@@ -168,10 +168,10 @@ impl Denied {
 /// | access | within [`Operator::access`] | [`Setting::Access`] |
 /// | workspaces | as [`allows`](Self::allows) says | `allows` |
 /// | delegation | at most [`IssueRules::delegation`] | [`Setting::Delegation`] |
-/// | plan | the plan that [`HostRules::plan_of`] returns for the tenant, if any | [`Setting::Plan`] |
-/// | quotas | at most the authenticator's defaults, in every window | [`Setting::Quotas`] |
+/// | plan | the tenant's plan ([`Directory::plan`]), which the key then follows | [`Setting::Plan`] |
+/// | quotas | at most what the key's plan allows ([`Plan::own_quotas`]), in every window | [`Setting::Quotas`] |
 /// | owner's user | a user that the `Directory` knows in the tenant | [`Setting::Owner`] |
-/// | lifetime | any, within [`IssueRules::longest_lifetime`] if set | [`Setting::Lifetime`] |
+/// | lifetime | any, within that of the plan or [`IssueRules::longest_lifetime`] if set | [`Setting::Lifetime`] |
 /// | addresses, texts, metadata, start, environment, kind | any that the API supports | |
 ///
 /// Scopes are compared by the authenticator's `ScopeModel`; issuing a key for an API without scopes
@@ -181,7 +181,8 @@ impl Denied {
 ///
 /// [`IssueRules::delegation`]: super::IssueRules::delegation
 /// [`IssueRules::longest_lifetime`]: super::IssueRules::longest_lifetime
-/// [`HostRules::plan_of`]: super::HostRules::plan_of
+/// [`Directory::plan`]: crate::actor::Directory::plan
+/// [`Plan::own_quotas`]: crate::limit::Plan::own_quotas
 ///
 /// The service itself ([`Operator::host`], and a manager without an operator) may set everything;
 /// the policy does not apply to it.

@@ -150,12 +150,13 @@ impl KeyManager {
             if let Some(request) = &request {
                 request.mark(&mut record);
             }
-            if let Some(latest) = self.latest_end(now) {
+            let limits = self.limits_of_key(&record).await?;
+            if let Some(latest) = self.latest_end(now, &limits) {
                 record.expires_at = Some(record.expires_at.map_or(latest, |end| end.min(latest)));
             }
             // The operator receives the successor's secret, so it must be allowed to grant what the
             // key grants.
-            self.may_grant(&record, None)?;
+            self.may_grant(&record, None, &limits)?;
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());
             match grace.filter(|grace| grace.as_millis() > 0) {
@@ -171,7 +172,10 @@ impl KeyManager {
                 }
             }
             let digest = self.inner.authenticator.hasher().digest(key.as_str());
-            let insertion = self.insertion(&record, digest, self.signing_of(&record, &key), now);
+            let signing = self.signing_of(&record, &key);
+            let insertion = self
+                .insertion(&record, digest, signing, now, &limits)
+                .await?;
             // Pinned before the update, so that a change of the primary key can only result from
             // the end of the old key.
             let pin = Change::PinPrimary {

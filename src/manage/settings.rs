@@ -5,6 +5,7 @@
 //! record that would be stored. Existing values of a key may stay, because others have granted
 //! them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 use crate::actor::UserRef;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Access, Delegation, KeyRecord, PlanName, TenantId, UserId};
+use crate::limit::{Bound, PlanLimits};
 use crate::quota::Quotas;
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
@@ -39,8 +41,7 @@ impl KeyManager {
         }
     }
 
-    /// Checks whether the operator may request this key. If no plan is requested, sets the tenant's
-    /// plan.
+    /// Checks whether the operator may request this key.
     pub(super) async fn check_asked(&self, new: &mut NewKey) -> Result<(), ManageError> {
         // Normalized as it would be stored, so that the directory is queried with one spelling.
         new.owner = self.inner.authenticator.user_ids().owner(new.owner.clone());
@@ -51,14 +52,13 @@ impl KeyManager {
         if let Some(policy) = self.policy() {
             policy.admits(&self.operator)?;
         }
-        let plan = self.inner.settings.host_rules.plan_of(tenant).await?;
-        match &new.plan {
-            None => new.plan = plan,
-            Some(asked) if plan.as_ref() == Some(asked) => {}
-            Some(asked) => self.refuse_plan(asked)?,
-        }
+        new.plan = match new.plan.take() {
+            None => None,
+            Some(asked) => self.check_plan(asked, None, tenant).await?,
+        };
+        let limits = self.limits_of(new.plan.as_ref(), tenant).await?;
         if let Some(quotas) = &new.quotas {
-            self.check_quotas(quotas, None)?;
+            self.check_quotas(quotas, None, &limits)?;
         }
         match &new.owner.user_id {
             Some(user) => self.check_owner(tenant, user).await,
@@ -66,50 +66,99 @@ impl KeyManager {
         }
     }
 
-    /// Checks whether the operator may request this change. If it clears the plan, sets the
-    /// tenant's plan.
+    /// Checks whether the operator may request this change.
     pub(super) async fn check_asked_change(
         &self,
         change: &mut KeyChange,
         before: &KeyRecord,
     ) -> Result<(), ManageError> {
-        if let Some(asked) = &mut change.plan {
-            let plan = self
-                .inner
-                .settings
-                .host_rules
-                .plan_of(&before.owner.tenant_id)
-                .await?;
-            match asked {
-                None => *asked = plan,
-                Some(asked) if [&plan, &before.plan].contains(&&Some(asked.clone())) => {}
-                Some(asked) => self.refuse_plan(asked)?,
-            }
+        let tenant = &before.owner.tenant_id;
+        if let Some(asked) = change.plan.take() {
+            change.plan = Some(match asked {
+                None => None,
+                Some(asked) => self.check_plan(asked, before.plan.as_ref(), tenant).await?,
+            });
         }
         match &change.quotas {
-            Some(Some(quotas)) => self.check_quotas(quotas, before.quotas.as_ref()),
-            // The defaults apply, which are always allowed.
+            Some(Some(quotas)) => {
+                let plan = change.plan.as_ref().unwrap_or(&before.plan);
+                let limits = self.limits_of(plan.as_ref(), tenant).await?;
+                self.check_quotas(quotas, before.quotas.as_ref(), &limits)
+            }
+            // The plan's quotas apply, which are always allowed.
             Some(None) | None => Ok(()),
         }
     }
 
-    fn refuse_plan(&self, asked: &PlanName) -> Result<(), ManageError> {
-        self.beyond(Setting::Plan, || {
-            format!("You cannot set plan {asked}: it is not your tenant's plan")
-        })
+    /// Returns the limits of a key with this plan, or else with the tenant's.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] for a plan that is not declared; [`ManageError::Refused`] if the
+    /// tenant's plan is not known.
+    pub(super) async fn limits_of(
+        &self,
+        plan: Option<&PlanName>,
+        tenant: &TenantId,
+    ) -> Result<Arc<PlanLimits>, ManageError> {
+        if let Some(plan) = plan {
+            self.check_declared(plan)?;
+        }
+        Ok(self.inner.authenticator.limits_of(plan, tenant).await?)
     }
 
-    /// Checks that a key's own quotas allow no more than the default quotas, or than its previous
-    /// quotas.
-    fn check_quotas(&self, asked: &Quotas, before: Option<&Quotas>) -> Result<(), ManageError> {
+    fn check_declared(&self, plan: &PlanName) -> Result<(), ManageError> {
+        let table = self.inner.authenticator.limit_table();
+        if !table.has_plans() || table.plan(plan).is_some() {
+            return Ok(());
+        }
+        let names: Vec<_> = table.plan_names.iter().map(PlanName::as_str).collect();
+        Err(ManageError::invalid(
+            "plan",
+            format!("must be one of {}", names.join(", ")),
+        ))
+    }
+
+    /// Checks whether the operator may set a plan. Returns the plan of the key: none, if it follows
+    /// the tenant's. An operator who may set no other plan cannot pin the tenant's either: the key
+    /// would keep it after the tenant's plan has changed.
+    async fn check_plan(
+        &self,
+        asked: PlanName,
+        before: Option<&PlanName>,
+        tenant: &TenantId,
+    ) -> Result<Option<PlanName>, ManageError> {
+        if before == Some(&asked) {
+            return Ok(Some(asked));
+        }
+        let refused = self.beyond(Setting::Plan, || {
+            format!("You cannot set plan {asked}: it is not your tenant's plan")
+        });
+        if refused.is_ok() {
+            self.check_declared(&asked)?;
+            return Ok(Some(asked));
+        }
+        let tenants = self.limits_of(None, tenant).await?;
+        match tenants.name.as_ref() == Some(&asked) {
+            true => Ok(None),
+            false => refused.map(|()| None),
+        }
+    }
+
+    /// Checks that a key's own quotas allow no more than its plan, or than its previous quotas.
+    fn check_quotas(
+        &self,
+        asked: &Quotas,
+        before: Option<&Quotas>,
+        limits: &PlanLimits,
+    ) -> Result<(), ManageError> {
         // The most that these quotas allow in any interval of this length.
         let most = |quotas: &Quotas, window: Duration| {
             let as_long = |quota: &&crate::quota::Quota| quota.window() >= window;
             let limits = quotas.as_slice().iter().filter(as_long);
             limits.map(crate::quota::Quota::limit).min()
         };
-        let default = self.default_quotas();
-        let exceeded = default.as_slice().iter().find(|quota| {
+        let ceiling = limits.own_at_most.iter().flat_map(Quotas::as_slice);
+        let exceeded = ceiling.into_iter().find(|quota| {
             let window = quota.window();
             // `None` means no limit.
             let within = |limit: u64| most(asked, window).is_some_and(|asked| asked <= limit);
@@ -123,10 +172,6 @@ impl KeyManager {
                 format!("You cannot set more than {most} requests in {window:?}")
             }),
         }
-    }
-
-    fn default_quotas(&self) -> Quotas {
-        self.inner.authenticator.quotas().clone()
     }
 
     /// Checks that a user belongs to this tenant. Users of other tenants are refused after the same
@@ -153,6 +198,7 @@ impl KeyManager {
         &self,
         record: &KeyRecord,
         before: Option<&KeyRecord>,
+        limits: &PlanLimits,
     ) -> Result<(), ManageError> {
         let access = before.map_or(self.operator.access, |before| {
             wider(self.operator.access, before.access)
@@ -164,7 +210,7 @@ impl KeyManager {
         }
         self.check_delegated(record, before)?;
         self.check_scopes_within(record, before)?;
-        self.check_lifetime(record, before)
+        self.check_lifetime(record, before, limits)
     }
 
     /// Checks the delegation. It never adds scopes to those of the key itself, so its limit is the
@@ -227,15 +273,16 @@ impl KeyManager {
         &self,
         record: &KeyRecord,
         before: Option<&KeyRecord>,
+        limits: &PlanLimits,
     ) -> Result<(), ManageError> {
-        let longest = self.latest_end(record.created_at);
+        let longest = self.latest_end(record.created_at, limits);
         let beyond =
             |end: Option<SystemTime>, latest: SystemTime| end.is_none_or(|end| end > latest);
         let kept = before.is_some_and(|before| {
             let end = before.expires_at;
             end.is_none_or(|end| !beyond(record.expires_at, end))
         });
-        match (longest, self.inner.settings.rules.longest_lifetime) {
+        match (longest, self.longest_lifetime(limits)) {
             (Some(latest), Some(longest)) if beyond(record.expires_at, latest) && !kept => {
                 Err(Denied::because(format!(
                     "expires_at: must be within {} seconds of the key's creation",
@@ -247,15 +294,51 @@ impl KeyManager {
         }
     }
 
+    /// Returns the maximum lifetime of a key with this plan.
+    fn longest_lifetime(&self, limits: &PlanLimits) -> Option<Duration> {
+        match limits.lifetime {
+            Some(Bound::AtMost(longest)) => Some(longest),
+            Some(Bound::Unlimited) => None,
+            None => self.inner.settings.rules.longest_lifetime,
+        }
+    }
+
     /// Returns the latest expiry that the operator may give to a key created at this time, if it is
     /// limited.
-    pub(super) fn latest_end(&self, created_at: SystemTime) -> Option<SystemTime> {
-        let longest = self.inner.settings.rules.longest_lifetime?;
+    pub(super) fn latest_end(
+        &self,
+        created_at: SystemTime,
+        limits: &PlanLimits,
+    ) -> Option<SystemTime> {
+        let longest = self.longest_lifetime(limits)?;
         let limited = self.beyond(Setting::Lifetime, String::new).is_err();
         limited.then(|| created_at.checked_add(longest)).flatten()
     }
 
-    fn compile(&self, scopes: &[Scope]) -> Result<std::sync::Arc<dyn ScopeSet>, ManageError> {
+    /// Returns the maximum number of active keys of a key's tenant: the host's for this tenant, that
+    /// of the tenant's plan, or else of the key's, or the rules'.
+    pub(super) async fn active_keys(
+        &self,
+        record: &KeyRecord,
+        limits: &PlanLimits,
+    ) -> Result<Option<u64>, ManageError> {
+        let (settings, tenant) = (&self.inner.settings, &record.owner.tenant_id);
+        let of_host = settings.active_keys_of.as_ref().and_then(|of| of(tenant));
+        if of_host.is_some() {
+            return Ok(of_host);
+        }
+        let tenants = match record.plan {
+            Some(_) => self.limits_of(None, tenant).await?.active_keys,
+            None => None,
+        };
+        Ok(match tenants.or(limits.active_keys) {
+            Some(Bound::AtMost(most)) => Some(most),
+            Some(Bound::Unlimited) => None,
+            None => settings.rules.active_keys,
+        })
+    }
+
+    fn compile(&self, scopes: &[Scope]) -> Result<Arc<dyn ScopeSet>, ManageError> {
         let model = self.inner.authenticator.scope_model();
         model
             .compile(scopes)

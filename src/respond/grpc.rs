@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::error::{AuthError, ErrorCode};
-use crate::limit::Decision;
+use crate::limit::LimitReport;
 use crate::request::{FieldName, RequestHead, Single};
 use crate::text::floor_char_boundary;
 
@@ -153,7 +153,10 @@ fn error_info(error: &AuthError, domain: &str) -> Message {
     let mut info = Message::default();
     info.bytes(1, error.code().as_str().as_bytes());
     info.bytes(2, domain.as_bytes());
-    let violated = error.limits().map(Decision::violated).unwrap_or_default();
+    let violated = error
+        .limits()
+        .map(LimitReport::violated)
+        .unwrap_or_default();
     if !violated.is_empty() {
         let mut entry = Message::default();
         entry.bytes(1, b"violated-policies");

@@ -17,7 +17,7 @@ pub use grpc::GrpcStatus;
 pub use problem::ProblemDetails;
 
 use crate::error::AuthError;
-use crate::limit::{Decision, LimitFields, whole_seconds};
+use crate::limit::{LimitFields, LimitReport, whole_seconds};
 use crate::request::RequestHead;
 
 /// The body of an error response.
@@ -131,9 +131,14 @@ impl Responder {
         }
     }
 
-    /// Calls `add` with each rate-limit field, for the response to a request that was counted
-    /// against its quotas.
-    pub fn limit_fields(&self, limits: &Decision, add: &mut dyn FnMut(&'static str, String)) {
+    /// Returns whether responses carry rate-limit fields.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn reports_limits(&self) -> bool {
+        self.limit_fields != LimitFields::Off
+    }
+
+    /// Calls `add` with each rate-limit field, for the response to a request that was counted.
+    pub fn limit_fields(&self, limits: &LimitReport, add: &mut dyn FnMut(&'static str, String)) {
         self.limit_fields.each(limits, add);
     }
 

@@ -2,7 +2,7 @@
 
 use super::{ErrorBody, RejectionRenderer};
 use crate::error::{AuthError, ErrorCode};
-use crate::limit::Decision;
+use crate::limit::LimitReport;
 use crate::request::RequestHead;
 
 /// Renders `application/problem+json` with the stable code as extension member `code`.
@@ -50,7 +50,10 @@ const QUOTA_EXCEEDED: (&str, &str) = (
 
 impl RejectionRenderer for ProblemDetails {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
-        let violated_policies = error.limits().map(Decision::violated).unwrap_or_default();
+        let violated_policies = error
+            .limits()
+            .map(LimitReport::violated)
+            .unwrap_or_default();
         let (r#type, title) = match &self.type_base {
             _ if error.code() == ErrorCode::RateLimited => {
                 (QUOTA_EXCEEDED.0.into(), QUOTA_EXCEEDED.1)

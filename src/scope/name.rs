@@ -42,7 +42,8 @@ impl Scope {
     /// Creates a scope from a constant. [`scope!`](crate::scope!) validates it at compile time.
     ///
     /// # Panics
-    /// Panics if the text is not a valid scope; in a `const`, this is a compile error.
+    /// Panics if the text is not a valid scope, with the reason; in a `const`, this is a compile
+    /// error.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         match check(text.as_bytes()) {
@@ -50,7 +51,8 @@ impl Scope {
                 text: Text::Static(text),
                 wildcard,
             },
-            Err(_) => panic!("invalid scope: see portunus::scope::Scope"),
+            // A constant's panic can have no other text.
+            Err(reason) => panic!("{}", reason),
         }
     }
 
@@ -118,10 +120,10 @@ impl Scope {
 /// Returns whether the text is a wildcard, or why it is invalid.
 const fn check(text: &[u8]) -> Result<bool, &'static str> {
     if text.is_empty() {
-        return Err("it must not be empty");
+        return Err("a scope must not be empty");
     }
     if text.len() > MAX_SCOPE_LENGTH {
-        return Err("it must be at most 128 bytes long");
+        return Err("a scope must be at most 128 bytes long");
     }
     let mut at = 0;
     let mut segment_start = 0;
@@ -130,23 +132,27 @@ const fn check(text: &[u8]) -> Result<bool, &'static str> {
         match byte {
             b':' | b'.' => {
                 if at == segment_start {
-                    return Err("a segment must not be empty");
+                    return Err("a segment of a scope must not be empty");
                 }
                 segment_start = at + 1;
             }
             b'*' => {
                 if at != segment_start || at + 1 != text.len() {
-                    return Err("a * must be the whole last segment");
+                    return Err("in a scope, * must be the whole last segment, as in document:*");
                 }
             }
             // RFC 6749 §3.3: %x21 / %x23-5B / %x5D-7E.
             0x21 | 0x23..=0x5B | 0x5D..=0x7E => {}
-            _ => return Err("only the characters of RFC 6749 §3.3 are allowed"),
+            _ => {
+                return Err(
+                    "a scope must have only the characters of a scope token (RFC 6749 §3.3)",
+                );
+            }
         }
         at += 1;
     }
     if segment_start == text.len() {
-        return Err("a segment must not be empty");
+        return Err("a segment of a scope must not be empty");
     }
     Ok(text[text.len() - 1] == b'*')
 }
@@ -162,9 +168,11 @@ const fn check(text: &[u8]) -> Result<bool, &'static str> {
 /// ```
 #[macro_export]
 macro_rules! scope {
-    ($text:expr) => {
-        const { $crate::scope::Scope::from_static($text) }
-    };
+    ($text:expr) => {{
+        // An item: the compiler evaluates it also where it generates no code (`cargo check`).
+        const SCOPE: $crate::scope::Scope = $crate::scope::Scope::from_static($text);
+        SCOPE
+    }};
 }
 
 impl PartialEq for Scope {

@@ -12,7 +12,7 @@ use crate::authenticator::{Authenticator, AuthenticatorParts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::manage::{KeyManager, Management};
-use crate::store::{Cache, KeyLookup, KeyStore};
+use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
 
 /// Builder for [`Portunus`].
 ///
@@ -132,6 +132,7 @@ impl PortunusBuilder {
         if managed && self.management.signs_events() && store.signing().is_none() {
             return Err(BuildError::NoSigning);
         }
+        let own_bus = self.cache.own_bus();
         // A store that answers an empty lookup immediately never needs to be awaited.
         let must_wait = store.find_now(&[]).is_none();
         let cache = (must_wait && !self.cache.is_off()).then(|| {
@@ -157,6 +158,13 @@ impl PortunusBuilder {
             audit: self.audit,
             clock: self.clock,
         })?;
+        // Of an uncached store, only if the plans of tenants are cached.
+        let is_needed = cache.is_some() || authenticator.directory().is_some();
+        let bus = own_bus.or_else(|| is_needed.then(|| store.bus()).flatten());
+        if let Some(bus) = &bus {
+            let plans = Arc::clone(authenticator.tenant_plans()) as Arc<dyn InvalidationListener>;
+            bus.subscribe(Arc::downgrade(&plans));
+        }
         let jobs = Jobs::new(jobs::Parts {
             counts: store.usage(),
             cache: cache.clone(),
@@ -169,6 +177,7 @@ impl PortunusBuilder {
                 authenticator,
                 manager,
                 cache,
+                bus,
                 jobs,
             }),
         })

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{Change, WriteBatch};
-use crate::key::{DigestScheme, KeyDigest, KeyId};
+use crate::key::{DigestScheme, KeyDigest, KeyId, TenantId};
 use crate::pointer::to_the_pointee;
 
 /// A change that caches must drop from their entries. It carries no digest and no secret.
@@ -20,6 +20,8 @@ pub struct Invalidation {
     pub keys: Vec<KeyId>,
     /// Fingerprints ([`fingerprint`](Self::fingerprint)) of digests that a key gained or lost.
     pub known: Vec<u64>,
+    /// The tenants that changed ([`Portunus::tenant_changed`](crate::Portunus::tenant_changed)).
+    pub tenants: Vec<TenantId>,
     /// Whether everything must be dropped, because what changed is unknown.
     pub everything: bool,
 }
@@ -58,7 +60,7 @@ impl Invalidation {
     /// Returns whether nothing is invalidated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.known.is_empty() && !self.everything
+        self.keys.is_empty() && self.known.is_empty() && self.tenants.is_empty() && !self.everything
     }
 
     /// Returns a 64-bit fingerprint of a digest. It identifies the digest to caches and is too

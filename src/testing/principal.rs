@@ -3,17 +3,29 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::{ManualClock, valid};
 use crate::actor::{ActorMode, Intersection, User, own_mode};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
+use crate::error::AuthError;
 use crate::key::{Access, KeyId, KeyKind, KeyRecord, Owner};
-use crate::limit::LimiterSlot;
-use crate::principal::{Acting, KeyEntry, KeyPrincipal};
-use crate::quota::Quotas;
+use crate::limit::Decision;
+use crate::principal::{Acting, Charge, Charger, KeyEntry, KeyLimits, KeyPrincipal, PlanOf};
 use crate::respond::Responder;
 use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use crate::usage::UsageRecorder;
+
+/// Counts nothing: no request was made.
+struct Uncounted;
+
+#[async_trait]
+impl Charger for Uncounted {
+    async fn charge(&self, _: Charge<'_>) -> Result<Decision, Result<Decision, AuthError>> {
+        Ok(Decision::admitted())
+    }
+}
 
 /// Builder for a [`KeyPrincipal`] without a presented key.
 ///
@@ -178,9 +190,7 @@ impl TestPrincipal {
         let entry = KeyEntry {
             scopes,
             delegated: None,
-            quotas: Quotas::default(),
-            family_slot: LimiterSlot::new(),
-            tenant_slot: LimiterSlot::new(),
+            limits: KeyLimits::new(PlanOf::Tenant, None, 0, Arc::new(Uncounted)),
             usage: UsageRecorder::default().cell(&self.record.id),
             responder: self.responder,
             record: Arc::new(self.record),

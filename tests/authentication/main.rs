@@ -13,6 +13,7 @@ mod authenticator;
 mod introspection;
 mod lookups;
 mod own_store_and_scopes;
+mod plans;
 mod policies;
 mod testing;
 mod verifier;

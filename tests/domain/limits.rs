@@ -18,13 +18,13 @@ use portunus::authenticator::Authenticated;
 use portunus::error::ParseError;
 use portunus::key::{KeyFamily, Owner, TenantId};
 use portunus::limit::{
-    BucketId, Decision, LimitBucket, LimitFields, LimitRequest, LimiterError, LimiterSlot,
-    LocalLimiter, OnOutage, RateLimiter, WindowState,
+    BucketId, Decision, LimitBucket, LimitFields, LimitPolicy, LimitReport, LimitRequest,
+    LimiterError, LimiterSlot, LocalLimiter, OnOutage, RateLimiter, WindowState,
 };
 use portunus::manage::NewKey;
 use portunus::network::{ClientIp, ForwardedHeader};
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, Authenticator, Clock, ErrorCode, RequestHead};
+use portunus::{AuthError, Authenticator, Clock, ErrorCode, Limits, RequestHead};
 use portunus_test_support::random::Random;
 use portunus_test_support::{Fixture, Head, Setup, stranger, tenant};
 use tower::{Layer, Service, service_fn};
@@ -140,18 +140,27 @@ fn admitted(limiter: &LocalLimiter, name: &str, quotas: &Quotas, requests: u64) 
 }
 
 fn windows(decision: &Decision) -> Vec<WindowState> {
-    decision
-        .buckets()
-        .flat_map(|(_, windows)| windows)
-        .copied()
-        .collect()
+    decision.windows().to_vec()
 }
 
 fn remaining(decision: &Decision) -> Vec<u64> {
     windows(decision)
         .iter()
-        .map(|window| window.remaining)
+        .map(|window| window.remaining())
         .collect()
+}
+
+fn units_left(limits: &LimitReport) -> Vec<u64> {
+    limits
+        .quotas()
+        .map(|(_, window)| window.remaining())
+        .collect()
+}
+
+/// The names of the quotas that refused a request on one bucket.
+fn violated(quotas: &Quotas, decision: &Decision) -> Vec<String> {
+    let report = LimitReport::of(quotas, decision.clone());
+    report.violated().into_iter().map(str::to_owned).collect()
 }
 
 fn retry(decision: &Decision) -> u64 {
@@ -236,42 +245,45 @@ fn check(
             context()
         );
         assert!(
-            !window.violated || may + cost > limit,
+            !window.is_violated() || may + cost > limit,
             "refused too early: {}",
             context()
         );
         assert!(
-            decision.is_admitted() || window.violated || must + cost <= limit,
+            decision.is_admitted() || window.is_violated() || must + cost <= limit,
             "not violated: {}",
             context()
         );
         // The reported state matches the model.
         assert!(
-            window.remaining <= limit.saturating_sub(must + admitted),
+            window.remaining() <= limit.saturating_sub(must + admitted),
             "{}",
             context()
         );
         assert!(
-            window.remaining >= limit.saturating_sub(may + admitted),
+            window.remaining() >= limit.saturating_sub(may + admitted),
             "{}",
             context()
         );
         assert_eq!(
-            window.reset.is_none(),
-            window.remaining == limit,
+            window.reset().is_none(),
+            window.remaining() == limit,
             "{}",
             context()
         );
         let longest = Duration::from_nanos(length + length / 256 + 1);
         assert!(
             window
-                .reset
+                .reset()
                 .is_none_or(|reset| Duration::ZERO < reset && reset <= longest),
             "{}",
             context()
         );
     }
-    assert_eq!(decision.is_admitted(), decision.violated().is_empty());
+    assert_eq!(
+        decision.is_admitted(),
+        !decision.windows().iter().any(WindowState::is_violated)
+    );
 }
 
 fn random_quotas(random: &mut Random) -> Quotas {
@@ -464,11 +476,14 @@ fn a_request_is_counted_in_all_of_its_buckets_or_in_none() {
                 .unwrap();
             let cost = random_cost(random, most);
             let decision = ask(&limiter, &buckets, cost);
-            assert_eq!(decision.buckets().count(), chosen.len());
-            for (&(kind, which), (quotas, windows)) in chosen.iter().zip(decision.buckets()) {
-                assert_eq!(quotas, &kinds[kind]);
+            let mut reported = decision.windows();
+            for &(kind, which) in &chosen {
+                let quotas = &kinds[kind];
+                let (windows, rest) = reported.split_at(quotas.as_slice().len());
                 check(&pasts[kind][which], quotas, cost, now, &decision, windows);
+                reported = rest;
             }
+            assert!(reported.is_empty());
             if decision.is_admitted() {
                 chosen
                     .iter()
@@ -890,7 +905,7 @@ fn sixty_at_the_end_of_a_minute_are_all_for_the_next_sixty_seconds() {
             [0, 940],
             "a refusal counts in no window"
         );
-        assert_eq!(refused.violated(), ["minute"]);
+        assert_eq!(violated(&quotas, &refused), ["minute"]);
     }
     time.advance(1);
     assert_eq!(admitted(&limiter, "one", &quotas, 100), 60);
@@ -911,7 +926,7 @@ fn a_refusal_by_the_hour_leaves_the_minute_unchanged() {
             (refused.is_admitted(), remaining(&refused)),
             (false, vec![20, 0])
         );
-        assert_eq!(refused.violated(), [format!("q100-{HOUR}")]);
+        assert_eq!(violated(&quotas, &refused), [format!("q100-{HOUR}")]);
     }
     time.advance(MINUTE + 1);
     assert_eq!(remaining(&one(&limiter, "one", &quotas)), [60, 0]);
@@ -1230,11 +1245,11 @@ fn a_concurrent_sweep_loses_no_history() {
 
 // ---- as callers see it: fields ----
 
-fn fields(authenticator: &Authenticator, decision: &Decision) -> Vec<(&'static str, String)> {
+fn fields(authenticator: &Authenticator, limits: &LimitReport) -> Vec<(&'static str, String)> {
     let mut fields = Vec::new();
     authenticator
         .responder()
-        .limit_fields(decision, &mut |name, value| fields.push((name, value)));
+        .limit_fields(limits, &mut |name, value| fields.push((name, value)));
     fields
 }
 
@@ -1272,12 +1287,8 @@ async fn passed(authenticator: &Authenticator, head: &Head, requests: usize) -> 
 }
 
 async fn left(authenticator: &Authenticator, head: &Head) -> Vec<u64> {
-    remaining(
-        &admission(authenticator, head)
-            .await
-            .limits
-            .expect("counted"),
-    )
+    let admission = admission(authenticator, head).await;
+    units_left(&admission.limits().expect("counted"))
 }
 
 /// Calls a service behind the layer; returns the response's rate limit fields, status and body.
@@ -1520,7 +1531,7 @@ async fn refusals_before_the_limit_are_not_counted_and_those_after_it_are() {
     let (key, _) = fixture.issue_new(new).await;
     let error = refusal(&authenticator, &Head::bearer(&key).with("x-user-id", "u2")).await;
     assert_eq!(error.status(), 403, "{error}");
-    assert_eq!(remaining(error.limits().expect("counted")), [59, 999]);
+    assert_eq!(units_left(error.limits().expect("counted")), [59, 999]);
     let told = fields(&authenticator, error.limits().unwrap());
     let answer = authenticator.responder().answer(&error, &Head::new());
     assert!(
@@ -1593,8 +1604,7 @@ async fn a_changed_record_keeps_its_history() {
 #[tokio::test]
 async fn all_keys_of_a_tenant_share_its_quota_in_addition_to_their_own() {
     let fixture = Fixture::new();
-    let shared =
-        Quotas::new([Quota::new("tenant", 100, Duration::from_secs(60)).unwrap()]).unwrap();
+    let shared = Quotas::new([Quota::new("pool", 100, Duration::from_secs(60)).unwrap()]).unwrap();
     let authenticator = limited(&fixture).tenant_quotas(shared).build().unwrap();
     let (first, _) = fixture.issue(&[]).await;
     let (second, _) = fixture.issue(&[]).await;
@@ -1607,28 +1617,24 @@ async fn all_keys_of_a_tenant_share_its_quota_in_addition_to_their_own() {
         40
     );
     let error = refusal(&authenticator, &Head::bearer(&second)).await;
-    assert_eq!(error.limits().unwrap().violated(), ["tenant"]);
+    assert_eq!(error.limits().unwrap().violated(), ["pool"]);
     // The tenant's quota refused, so the key's own windows are unchanged.
-    assert_eq!(remaining(error.limits().unwrap()), [20, 960, 0]);
+    assert_eq!(units_left(error.limits().unwrap()), [20, 960, 0]);
     let told = fields(&authenticator, error.limits().unwrap());
-    assert_eq!(told[0].1, format!(r#"{POLICY}, "tenant";q=100;w=60"#));
+    assert_eq!(told[0].1, format!(r#"{POLICY}, "pool";q=100;w=60"#));
     assert_eq!(passed(&authenticator, &Head::bearer(&other), 100).await, 60);
 }
 
 #[tokio::test]
-async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
+async fn requests_may_cost_more_and_be_counted_by_their_class() {
     let fixture = Fixture::new();
-    let exports =
-        Quotas::new([Quota::new("exports", 25, Duration::from_secs(3600)).unwrap()]).unwrap();
-    let authenticator = limited(&fixture)
+    let exports = LimitPolicy::shared([Quota::per_hour(25)]);
+    let limits = Limits::default()
+        .limiter(LocalLimiter::builder().clock(fixture.clock.clone()).build())
         .cost(|head: &dyn RequestHead| if head.path() == "/bulk" { 10 } else { 1 })
-        .bucket(move |head: &dyn RequestHead| {
-            head.path()
-                .starts_with("/exports")
-                .then(|| ("exports".to_owned(), exports.clone()))
-        })
-        .build()
-        .unwrap();
+        .class("exports", [exports])
+        .on_request(|head| head.path().starts_with("/exports"));
+    let authenticator = fixture.bearer().limits(limits).build().unwrap();
     let (key, _) = fixture.issue(&[]).await;
     assert_eq!(
         left(&authenticator, &Head::bearer(&key).at("/bulk")).await,
@@ -1648,7 +1654,7 @@ async fn requests_may_cost_more_and_be_counted_in_a_bucket_of_the_hosts() {
         2
     );
     assert_eq!(left(&authenticator, &Head::bearer(&key)).await, [3, 943]);
-    // The bucket belongs to no key.
+    // The policy is shared by all keys.
     let (other, _) = fixture.issue(&[]).await;
     assert_eq!(
         passed(&authenticator, &Head::bearer(&other).at("/exports/9"), 30).await,
@@ -2155,7 +2161,7 @@ async fn a_limiter_that_was_awaited_is_not_asked_again_for_the_request() {
         .build()
         .unwrap();
     let admission = authenticator.authenticate(&Head::bearer(&key)).await;
-    assert!(admission.unwrap().limits.is_some());
+    assert!(admission.unwrap().limits().is_some());
     assert_eq!(limiter.admitted.load(Ordering::SeqCst), 1);
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
-use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner, TenantId};
+use portunus::key::{KeyHasher, KeyId, KeyRecord, Owner, PlanName, TenantId};
 use portunus::manage::{
     IssueRules, Issued, KeyChange, KeyManager, ManageError, ManagedKey, NewKey, Operator, Role,
 };
@@ -48,6 +48,12 @@ impl Directory for People {
         // Gil is a collaborator of every tenant, but owns only keys of globex.
         let visible = of == asking.as_str() || of == "globex";
         Ok(visible.then(|| Arc::new(user)))
+    }
+
+    /// Acme has the plan `standard`, and other tenants have none. It matters where the limits
+    /// declare plans.
+    async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        Ok((tenant.as_str() == "acme").then(|| PlanName::new("standard").unwrap()))
     }
 }
 

@@ -7,7 +7,7 @@ use portunus::config::Policy;
 use portunus::key::{
     Access, Alphabet, Environment, FormatError, KeyFormat, KeyKind, KeyStatus, Metadata, Owner,
 };
-use portunus::limit::{LocalLimiter, OnOutage};
+use portunus::limit::{LimitPolicy, LocalLimiter, OnOutage, Plan};
 use portunus::manage::{KeyManager, ManageError, Management, NewKey};
 use portunus::quota::Quota;
 use portunus::store::{KeyStore, ListQuery};
@@ -212,11 +212,12 @@ async fn a_description_that_contradicts_itself_does_not_build() {
     // A quota without effect is refused when it is set, not when a flood arrives.
     let of_tenants = [Quota::per_minute(5)];
     for limits in [
-        Limits::none().per_tenant(of_tenants),
+        Limits::none().policy(LimitPolicy::per_tenant(of_tenants)),
+        Limits::none().class("reports", []),
+        Limits::none().plan(Plan::new("free", [])),
         Limits::none().cost(|_| 2),
         Limits::none().on_outage(OnOutage::Closed),
         Limits::none().limiter(LocalLimiter::default()),
-        Limits::none().bucket(|_| None),
     ] {
         let built = setup().builder().limits(limits).build();
         assert_eq!(refused(built), Some(BuildError::UnusedLimits));

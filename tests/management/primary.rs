@@ -29,7 +29,8 @@ async fn the_first_key_of_each_owner_is_its_primary_one() {
         desk.tick();
         let second = manager.issue(of(owner.clone())).await.unwrap();
         assert_eq!((first.primary, second.primary), (true, false), "{owner:?}");
-        assert!(manager.overview(&first).primary && !manager.overview(&second).primary);
+        assert!(manager.overview(&first).await.primary);
+        assert!(!manager.overview(&second).await.primary);
         assert!(manager.get(&first.record.id).await.unwrap().primary);
         assert!(!manager.get(&second.record.id).await.unwrap().primary);
     }

@@ -3,34 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use portunus::audit::Action;
 use portunus::key::{
-    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, TenantId, WorkspaceId,
+    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, WorkspaceId,
 };
+use portunus::limit::Plan;
 use portunus::manage::{
-    ByRole, Denied, HostRules, Idempotency, ImportedDigest, KeyChange, KeyManager, ManageError,
-    NewImport, NewKey, Operator, OperatorPolicy, Role, Setting,
+    ByRole, Denied, Idempotency, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport,
+    NewKey, Operator, OperatorPolicy, Role, Setting,
 };
 use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 use portunus::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use portunus::store::ListQuery;
-use portunus::{AuthError, ErrorCode};
+use portunus::{ErrorCode, Limits};
 
 use crate::life::{DAY, Desk, HOUR, acme, change, globex, issue, named, operator, refused, rules};
 use portunus_test_support::{scope, tenant, user};
-
-/// Acme has the plan `standard`, and other tenants have none.
-#[derive(Debug)]
-struct Plans;
-
-#[async_trait]
-impl HostRules for Plans {
-    async fn plan_of(&self, tenant: &TenantId) -> Result<Option<PlanName>, AuthError> {
-        Ok((tenant.as_str() == "acme").then(|| plan("standard")))
-    }
-}
 
 fn plan(name: &str) -> PlanName {
     PlanName::new(name).unwrap()
@@ -362,7 +351,11 @@ fn manager(desk: &Desk, lifted: Option<Setting>) -> KeyManager {
         rules.longest_lifetime = Some(DAY);
     });
     let builder = desk.builder().rules(rules).policy(Arc::new(Lifted(lifted)));
-    builder.host_rules(Plans).manager()
+    let plans = ["free", "standard", "enterprise"];
+    let limits = plans.into_iter().fold(Limits::default(), |limits, name| {
+        limits.plan(Plan::new(name, []))
+    });
+    builder.limits(limits).manager()
 }
 
 /// The change that makes an existing key equal to a new one.
@@ -481,8 +474,10 @@ async fn existing_values_of_a_key_may_stay_or_be_reduced() {
     let restored = limited.update(&key.id, restored, None).await.unwrap();
     assert_eq!(
         (&restored.record.plan, &restored.record.quotas),
-        (&Some(plan("standard")), &None)
+        (&None, &None)
     );
+    assert_eq!(restored.plan, Some(plan("standard")));
+    assert_eq!(restored.quotas, Some(Quotas::default()));
     // An operator who rotates a key holds the secret of its successor, whose lifetime is limited
     // accordingly.
     assert_eq!(
@@ -534,12 +529,17 @@ async fn a_tenant_without_a_plan_can_be_given_none() {
     assert_eq!(key.plan, None);
     new.plan = Some(plan("standard"));
     assert_eq!(refused(eve.issue(new).await), ErrorCode::Forbidden);
+    // A key follows its tenant's plan, also if the host or an operator names that plan.
     let (_, key) = issue(&host, named("key")).await;
-    assert_eq!(
-        key.plan,
-        Some(plan("standard")),
-        "of every key, also the host's"
-    );
+    let shown = host.get(&key.id).await.unwrap();
+    assert_eq!((&key.plan, shown.plan), (&None, Some(plan("standard"))));
+    let mut named = named("key");
+    named.plan = Some(plan("standard"));
+    named.expires_at = Some(desk.now() + HOUR);
+    let (_, key) = issue(&host.by(olga()), named.clone()).await;
+    assert_eq!(key.plan, None, "an operator cannot pin the tenant's plan");
+    let (_, key) = issue(&host, named).await;
+    assert_eq!(key.plan, Some(plan("standard")), "the host can");
 }
 
 /// A model in which `all` grants `read` and `write`.

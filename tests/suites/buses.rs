@@ -29,6 +29,7 @@ enum How {
     NotifiesOnlyItself,
     FirstListenerOnly,
     NoFingerprints,
+    NoTenants,
     RoundedFingerprints,
     LowerCase,
     ShortPayloads,
@@ -172,6 +173,7 @@ impl Shared {
         match self.how {
             RightButImprecise => what = Invalidation::everything(),
             NoFingerprints => what.known.clear(),
+            NoTenants => what.tenants.clear(),
             RoundedFingerprints => what
                 .known
                 .iter_mut()
@@ -197,6 +199,13 @@ impl Shared {
                 let mut piece = Invalidation::default();
                 piece.keys.extend(id);
                 piece.known.extend(fingerprint);
+                listeners
+                    .iter()
+                    .for_each(|listener| listener.invalidated(&piece));
+            }
+            for tenant in &what.tenants {
+                let mut piece = Invalidation::default();
+                piece.tenants.push(tenant.clone());
                 listeners
                     .iter()
                     .for_each(|listener| listener.invalidated(&piece));
@@ -324,6 +333,7 @@ impl InvalidationBus for SmallBus {
             for one in taken {
                 what.keys.extend(one.keys);
                 what.known.extend(one.known);
+                what.tenants.extend(one.tenants);
             }
         }
         for node in self
@@ -422,6 +432,10 @@ async fn each_incorrect_bus_fails_exactly_one_check() {
         (NotifiesOnlyItself, RECEIVED),
         (FirstListenerOnly, RECEIVED),
         (NoFingerprints, RECEIVED),
+        (
+            NoTenants,
+            "tenants arrive on every node, or everything does, and no others do",
+        ),
         (RoundedFingerprints, RECEIVED),
         (LowerCase, EXACT),
         (

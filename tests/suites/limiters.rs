@@ -38,6 +38,10 @@ enum How {
     ByNameOfQuota,
     ForgetsSoon,
     OneNamespace,
+    IgnoresClasses,
+    IgnoresOverdrafts,
+    OverdrawsByOne,
+    ChargesSixAtMost,
     TimeOfDay,
     LooksThenActs,
     TryIsApart,
@@ -170,7 +174,8 @@ impl Log {
             .min()
             .unwrap();
         let free = request.cost == 0 && self.how != FreeIsFree;
-        if free || (request.cost > least && self.how != NoCostError) {
+        let overdraw = request.overdraw && self.how != IgnoresOverdrafts;
+        if free || (request.cost > least && self.how != NoCostError && !overdraw) {
             return Err(LimiterError::Cost {
                 cost: request.cost,
                 limit: least,
@@ -187,15 +192,16 @@ impl Log {
         let mut keys = Vec::new();
         for bucket in request.buckets {
             for quota in bucket.quotas.as_slice() {
+                let whole = format!("{:?} {:?}", bucket.id, bucket.class);
                 let id = match self.how {
-                    OneNamespace => format!("{:?}", bucket.id)
+                    OneNamespace => whole
                         .split_once('(')
-                        .unwrap()
-                        .1
+                        .map_or(&*whole, |(_, name)| name)
                         .replace("KeyFamily(", "")
                         .replace("TenantId(", "")
                         .replace(['"', ')'], ""),
-                    _ => format!("{:?}", bucket.id),
+                    IgnoresClasses => format!("{:?}", bucket.id),
+                    _ => whole,
                 };
                 let key = match self.how {
                     ForgetsQuotas => format!("{id} {}", bucket.quotas),
@@ -211,7 +217,14 @@ impl Log {
             .iter()
             .map(|(key, quota)| self.wait(&log(buckets, key), quota, now, cost))
             .collect();
-        let wait = waits.iter().copied().max().unwrap();
+        let wait = match waits.iter().copied().max().unwrap() {
+            _ if overdraw => Duration::ZERO,
+            wait => wait,
+        };
+        let most = match self.how {
+            ChargesSixAtMost => 6,
+            _ => usize::MAX,
+        };
         let mut counted: Vec<&str> = Vec::new();
         for ((key, _), own) in keys.iter().zip(&waits) {
             let alone = matches!(self.how, EachBucketAlone | EachWindowAlone) && own.is_zero();
@@ -221,7 +234,11 @@ impl Log {
                 counted.push(key);
             }
         }
-        for key in counted {
+        let cost = match self.how {
+            OverdrawsByOne if overdraw => cost.min(1),
+            _ => cost,
+        };
+        for key in counted.into_iter().take(most) {
             let log = buckets.entry(key.to_owned()).or_default();
             if self.how == ForgetsOnCost && cost > 1 {
                 log.clear();
@@ -254,16 +271,17 @@ impl Log {
                 let remaining =
                     quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
                 let state = WindowState::new(remaining, reset);
-                let refused = !waits.next().unwrap().is_zero() && self.how != NothingViolated;
+                let waits = !waits.next().unwrap().is_zero();
+                let refused = waits && !wait.is_zero() && self.how != NothingViolated;
                 windows.push(if refused { state.violated() } else { state });
             }
-            states.push((bucket.quotas, windows));
+            states.push(windows);
         }
         if self.how == OrderLost {
             states.reverse();
         }
-        for (quotas, windows) in states {
-            decision = decision.with_bucket(quotas, windows);
+        for windows in states {
+            decision = decision.with_windows(windows);
         }
         Ok(decision)
     }
@@ -280,7 +298,7 @@ impl RateLimiter for Log {
                 let mut buckets = self.buckets.lock().unwrap();
                 for bucket in request.buckets {
                     buckets
-                        .entry(format!("{:?}", bucket.id))
+                        .entry(format!("{:?} {:?}", bucket.id, bucket.class))
                         .or_default()
                         .push((self.now(), request.cost));
                 }
@@ -379,7 +397,25 @@ async fn each_incorrect_limiter_fails_exactly_one_check() {
         ),
         (
             OneNamespace,
-            "buckets with different names or of different kinds are independent",
+            "buckets with different names, of different kinds or of different classes are \
+             independent",
+        ),
+        (
+            IgnoresClasses,
+            "buckets with different names, of different kinds or of different classes are \
+             independent",
+        ),
+        (
+            IgnoresOverdrafts,
+            "an overdraft counts all its units, and refuses later requests",
+        ),
+        (
+            OverdrawsByOne,
+            "an overdraft counts all its units, and refuses later requests",
+        ),
+        (
+            ChargesSixAtMost,
+            "many policies of a request are charged together or not at all, also concurrently",
         ),
         (TimeOfDay, "changes of the wall clock have no effect"),
         (

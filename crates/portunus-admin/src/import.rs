@@ -188,15 +188,19 @@ pub(crate) async fn import(
     body: Content,
 ) -> Result<Response, Fault> {
     let asked = read::<ImportRequest>(body).await?;
-    let import = operator.audited(Action::KeyImport, None, new_import(&operator, asked))?;
+    let import = new_import(&operator, asked).await;
+    let import = operator.audited(Action::KeyImport, None, import)?;
     let imported = operator.manager.import(import).await?;
     let record = operator.view(&imported);
     Ok(private(StatusCode::CREATED, &ImportedKey { record }))
 }
 
 /// Converts the request into an import in the operator's tenant.
-fn new_import(operator: &AuthenticatedOperator, asked: ImportRequest) -> Result<NewImport, Fault> {
-    let key = asked.key.into_new_key(operator)?;
+async fn new_import(
+    operator: &AuthenticatedOperator,
+    asked: ImportRequest,
+) -> Result<NewImport, Fault> {
+    let key = asked.key.into_new_key(operator).await?;
     let mut import = NewImport::new(asked.digest.into_digest()?, key);
     import.last_four = asked.last_four;
     Ok(import)

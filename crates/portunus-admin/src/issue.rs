@@ -105,7 +105,10 @@ pub(crate) fn null() -> NullSchema {
 
 impl IssueRequest {
     /// Converts the request into a new key in the operator's tenant.
-    pub(crate) fn into_new_key(self, operator: &AuthenticatedOperator) -> Result<NewKey, Fault> {
+    pub(crate) async fn into_new_key(
+        self,
+        operator: &AuthenticatedOperator,
+    ) -> Result<NewKey, Fault> {
         let owner = owner(self.owner, operator.operator())?;
         let mut new = NewKey::new(self.name, owner);
         // Before the host's rules are evaluated.
@@ -130,9 +133,13 @@ impl IssueRequest {
             .transpose()?;
         new.plan = self.plan.map(|name| plan(&name)).transpose()?;
         new.allowed_ips = self.allowed_ips.map(allow_list).transpose()?;
-        let defaults = operator.shared.authenticator.quotas();
         if let Some(Object(config)) = self.rate_limit_config {
-            new.quotas = config.merged_into(None, defaults)?;
+            let (manager, tenant) = (&operator.manager, &new.owner.tenant_id);
+            let default = match &new.plan {
+                Some(plan) => manager.quotas_of_plan(plan),
+                None => manager.quotas_of_tenant(tenant).await?,
+            };
+            new.quotas = config.merged_into(None, default.as_ref())?;
         }
         new.not_before = time("not_before", self.not_before)?;
         new.expires_at = time("expires_at", self.expires_at)?;
@@ -216,14 +223,15 @@ pub(crate) async fn issue(
     body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<IssueRequest>(body).await?;
-    let mut new = operator.audited(Action::KeyIssue, None, asked.into_new_key(&operator))?;
+    let new = asked.into_new_key(&operator).await;
+    let mut new = operator.audited(Action::KeyIssue, None, new)?;
     new.idempotency = operator.idempotency(&headers, "issue", &bytes)?;
     drop(bytes);
     let issued = match operator.manager.issue(new).await {
         Err(ManageError::DoneBefore(done)) => return Ok(operator.repeated(&done)),
         issued => issued?,
     };
-    let overview = operator.manager.overview(&issued);
+    let overview = operator.manager.overview(&issued).await;
     let answer = IssuedKey {
         key: Secret(Zeroizing::new(issued.key.reveal())),
         record: operator.view(&overview),

@@ -26,7 +26,7 @@ use crate::{AuthenticatedOperator, Fault, name_of, terms};
 impl AuthenticatedOperator {
     /// Returns the response view of a key.
     pub(crate) fn view<'k>(&self, key: &'k ManagedKey) -> KeyRecord<'k> {
-        KeyRecord::of(key, self.shared.authenticator.quotas(), self.manager.now())
+        KeyRecord::of(key, self.manager.now())
     }
 
     /// Identifies a request that may be repeated, if the caller sends an `Idempotency-Key`
@@ -249,7 +249,7 @@ pub(crate) async fn rotate(
         Err(ManageError::DoneBefore(done)) => return Ok(operator.repeated(&done)),
         rotated => rotated?,
     };
-    let overview = operator.manager.overview_of_rotated(&rotated);
+    let overview = operator.manager.overview_of_rotated(&rotated).await;
     let works_until = rotated.old_works_until().map(time_text);
     let answer = RotatedKey {
         record: operator.view(&overview),

@@ -109,7 +109,7 @@ use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use portunus::audit::AuditReader;
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LocalLimiter};
+use portunus::limit::{BucketId, LimitBucket, LimitReport, LimitRequest, LocalLimiter};
 use portunus::manage::{KeyManager, Operator};
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
@@ -324,7 +324,9 @@ impl Shared {
         let name = name_of(operator);
         let bucket = LimitBucket::new(BucketId::Custom(&name), quotas);
         match self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1)) {
-            Some(Ok(decision)) if !decision.is_admitted() => Err(AuthError::rate_limited(decision)),
+            Some(Ok(decision)) if !decision.is_admitted() => {
+                Err(AuthError::rate_limited(LimitReport::of(quotas, decision)))
+            }
             // With more operators than the limiter can count, requests are admitted.
             Some(_) | None => Ok(()),
         }

@@ -100,18 +100,20 @@ impl<'de> Deserialize<'de> for Windows {
 
 impl Windows {
     /// Returns the new quotas of a key whose current own quotas are `own`. A window that is not
-    /// named is left unchanged, and `null` restores the default. Returns `None` if the key then has
-    /// no quotas of its own and follows the default.
+    /// named is left unchanged, and `null` restores the default (that of the key's plan; `None` if it
+    /// sets no limit). Returns `None` if the key then has no quotas of its own and follows the
+    /// default.
     pub(crate) fn merged_into(
         &self,
         own: Option<&Quotas>,
-        default: &Quotas,
+        default: Option<&Quotas>,
     ) -> Result<Option<Quotas>, Fault> {
         if self.0.is_empty() {
             return Ok(own.cloned());
         }
         let invalid = |error: ParseError| Fault::invalid("rate_limit_config", error);
-        let mut quotas = own.unwrap_or(default).as_slice().to_vec();
+        let default = default.map_or(&[][..], Quotas::as_slice);
+        let mut quotas = own.map_or(default, Quotas::as_slice).to_vec();
         for (name, limit) in &self.0 {
             let place = quotas.iter().position(|quota| quota.name() == name);
             let usual = find(default, name).cloned();
@@ -135,7 +137,7 @@ impl Windows {
             }
         }
         let restored = self.0.iter().any(|(_, limit)| limit.is_none());
-        if quotas.is_empty() || (restored && quotas == default.as_slice()) {
+        if quotas.is_empty() || (restored && quotas == default) {
             return Ok(None);
         }
         Quotas::new(quotas).map(Some).map_err(invalid)
@@ -143,7 +145,7 @@ impl Windows {
 }
 
 /// The effective rate limits of a key, as `requests_per_` followed by the window's name: its own,
-/// or the defaults. `null` if the window does not limit the key.
+/// or those of its plan. `null` if the window does not limit the key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RateLimits {
     #[schema(required)]
@@ -155,10 +157,11 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    pub(crate) fn of(quotas: &Quotas) -> Self {
+    pub(crate) fn of(quotas: Option<&Quotas>) -> Self {
+        let quotas = quotas.map_or(&[][..], Quotas::as_slice);
         let limit = |quota: &Quota| Limit(quota.limit());
         let usual = |name| find(quotas, name).map(limit);
-        let others = quotas.as_slice().iter();
+        let others = quotas.iter();
         let others = others.filter(|quota| always_known(quota.name()).is_none());
         Self {
             requests_per_minute: usual("minute"),
@@ -174,8 +177,35 @@ pub(crate) fn member(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-fn find<'q>(quotas: &'q Quotas, name: &str) -> Option<&'q Quota> {
-    quotas.as_slice().iter().find(|quota| quota.name() == name)
+fn find<'q>(quotas: &'q [Quota], name: &str) -> Option<&'q Quota> {
+    quotas.iter().find(|quota| quota.name() == name)
+}
+
+/// A limit that applies to requests with a key.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy<'q> {
+    /// The name in `RateLimit-Policy`: `minute` counts the key, `tenant-minute` its tenant,
+    /// `reports-minute` the key's requests of class `reports`.
+    #[schema(pattern = "^[a-z0-9_-]{1,32}$")]
+    name: &'q str,
+    /// Maximum number of units in the window.
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+    limit: u64,
+    /// Length of the window.
+    #[schema(minimum = 1)]
+    window_seconds: u64,
+}
+
+impl<'q> Policy<'q> {
+    pub(crate) fn of(quota: &'q Quota) -> Self {
+        let window = quota.window();
+        Self {
+            name: quota.name(),
+            limit: quota.limit(),
+            window_seconds: window.as_secs() + u64::from(window.subsec_nanos() > 0),
+        }
+    }
 }
 
 fn always_known(name: &str) -> Option<Duration> {

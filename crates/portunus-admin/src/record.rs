@@ -5,12 +5,11 @@ use std::time::SystemTime;
 
 use portunus::key;
 use portunus::manage::ManagedKey;
-use portunus::quota::Quotas;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::limits::RateLimits;
+use crate::limits::{Policy, RateLimits};
 use crate::terms;
 use crate::time::time_text;
 
@@ -45,12 +44,16 @@ pub(crate) struct KeyRecord<'k> {
     /// `null` for the whole organization.
     #[schema(required, value_type = Option<Vec<terms::WorkspaceId>>, min_items = 1)]
     workspaces: Option<&'k [key::WorkspaceId]>,
+    /// The plan that applies: the key's own, or else the tenant's.
     #[schema(required, value_type = Option<terms::PlanName>)]
     plan: Option<&'k key::PlanName>,
     /// `null` for any address.
     #[schema(required, value_type = Option<Vec<terms::Network>>, min_items = 1)]
     allowed_ips: Option<&'k portunus::network::AllowList>,
     rate_limit_config: RateLimits,
+    /// Every limit that applies to requests with the key, by the name that responses show. Limits of
+    /// a class of requests apply to its requests only.
+    policies: Vec<Policy<'k>>,
     #[schema(value_type = terms::KeyStatus)]
     status: &'static str,
     primary: bool,
@@ -91,9 +94,8 @@ pub(crate) struct Owner {
 }
 
 impl<'k> KeyRecord<'k> {
-    /// Builds the view of a key with its usage. `defaults` are the quotas of keys without their
-    /// own.
-    pub(crate) fn of(key: &'k ManagedKey, defaults: &Quotas, now: SystemTime) -> Self {
+    /// Builds the view of a key with its usage.
+    pub(crate) fn of(key: &'k ManagedKey, now: SystemTime) -> Self {
         let (record, usage) = (&*key.record, &key.usage);
         let revoked = record.revoked.as_ref();
         Self {
@@ -109,9 +111,10 @@ impl<'k> KeyRecord<'k> {
             scopes: &record.scopes,
             access: record.access,
             workspaces: record.workspaces.as_deref(),
-            plan: record.plan.as_ref(),
+            plan: key.plan.as_ref(),
             allowed_ips: record.allowed_ips.as_ref(),
-            rate_limit_config: RateLimits::of(record.quotas.as_ref().unwrap_or(defaults)),
+            rate_limit_config: RateLimits::of(key.quotas.as_ref()),
+            policies: key.policies.iter().map(Policy::of).collect(),
             status: record.status(now).as_str(),
             primary: key.primary,
             enabled: record.enabled,

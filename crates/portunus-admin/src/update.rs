@@ -3,7 +3,7 @@
 
 use axum::response::Response;
 use portunus::audit::Action;
-use portunus::key::{Access, KeyRecord, Metadata};
+use portunus::key::{Access, KeyRecord, Metadata, PlanName};
 use portunus::manage::KeyChange;
 use portunus::quota::Quotas;
 use serde::Deserialize;
@@ -67,7 +67,12 @@ pub(crate) struct ChangeRequest {
 
 impl ChangeRequest {
     /// Converts the request into a change of the current record.
-    fn into_change(self, before: &KeyRecord, default: &Quotas) -> Result<KeyChange, Fault> {
+    /// `default` returns the quotas of keys with a plan, or without a plan of their own.
+    fn into_change(
+        self,
+        before: &KeyRecord,
+        default: impl Fn(Option<&PlanName>) -> Option<Quotas>,
+    ) -> Result<KeyChange, Fault> {
         let mut change = KeyChange::new();
         change.name = self.name;
         change.description = self.description;
@@ -80,7 +85,9 @@ impl ChangeRequest {
             None => None,
             Some(None) => Some(None),
             Some(Some(Object(config))) => {
-                Some(config.merged_into(before.quotas.as_ref(), default)?)
+                let plan = change.plan.as_ref().unwrap_or(&before.plan);
+                let default = default(plan.as_ref());
+                Some(config.merged_into(before.quotas.as_ref(), default.as_ref())?)
             }
         };
         change.metadata = match self.metadata {
@@ -143,7 +150,18 @@ pub(crate) async fn update(
     let act = Action::KeyUpdate;
     let before = operator.manager.get_for(act, &id).await?.record;
     let asked = operator.audited(act, Some(&before), read::<ChangeRequest>(body).await)?;
-    let default = operator.shared.authenticator.quotas();
+    // The tenant of a key never changes, and so the quotas of its plan are asked for once.
+    let tenants = match asked.rate_limit_config {
+        Some(Some(_)) => {
+            let quotas = operator.manager.quotas_of_tenant(&before.owner.tenant_id);
+            operator.audited(act, Some(&before), quotas.await.map_err(Fault::from))?
+        }
+        _ => None,
+    };
+    let default = |plan: Option<&PlanName>| match plan {
+        Some(plan) => operator.manager.quotas_of_plan(plan),
+        None => tenants.clone(),
+    };
     let change = |before: &KeyRecord| Ok(asked.clone().into_change(before, default)?);
     let changed = operator.manager.update_with(&id, change, None).await?;
     Ok(with_etag(&changed, &operator.view(&changed)))

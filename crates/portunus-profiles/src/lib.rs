@@ -34,6 +34,7 @@ use portunus::config::{Actors, Credentials, Policy, Responses};
 use portunus::key::{
     Alphabet, Delegation, Environment, FormatError, KeyFormat, KeyFormatBuilder, KeyKind,
 };
+use portunus::limit::Plan;
 use portunus::manage::{IssueRules, Management};
 use portunus::network::Transport;
 use portunus::quota::Quota;
@@ -221,10 +222,14 @@ impl Profile {
     }
 
     /// Returns the rate limits that the API documents (AllSign: 60 per minute and 1000 per hour),
-    /// otherwise the library's defaults.
+    /// otherwise the library's defaults; and IUSign's plans, which change no limit.
     pub fn limits(self) -> Limits {
         match self {
             Self::AllSign => Limits::per_key([Quota::per_minute(60), Quota::per_hour(1000)]),
+            Self::IuSign => Limits::default()
+                .plan(Plan::new("free", []))
+                .plan(Plan::new("standard", []))
+                .plan(Plan::new("enterprise", [])),
             _ => Limits::default(),
         }
     }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portunus::actor::{Directory, OwnerStanding, UserIds};
 use portunus::audit::AuditTrail;
 use portunus::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use portunus::error::ParseError;
 use portunus::key::{Environment, KeyFormat, KeyHasher, KeyKind, TenantId};
-use portunus::limit::{LimitFields, LookupBudget, OnOutage};
+use portunus::limit::{LimitFields, LimitPolicy, LookupBudget, OnOutage};
 use portunus::manage::{HostRules, IssueRules, KeyManager, Management, OperatorPolicy};
 use portunus::network::{ClientIp, Transport};
 use portunus::quota::{Quota, Quotas};
@@ -45,12 +46,12 @@ struct LimitSettings {
     on_outage: Option<OnOutage>,
     quotas: Option<Quotas>,
     tenant_quotas: Option<Quotas>,
-    bucket_of: Option<Arc<BucketOf>>,
+    /// Instead of the others.
+    limits: Option<Limits>,
     cost_of: Option<Arc<CostOf>>,
 }
 
 type CostOf = dyn Fn(&dyn RequestHead) -> u64 + Send + Sync;
-type BucketOf = dyn Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync;
 
 impl fmt::Debug for LimitSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +63,9 @@ impl fmt::Debug for LimitSettings {
 
 impl LimitSettings {
     fn limits(self) -> Limits {
+        if let Some(limits) = self.limits {
+            return limits;
+        }
         if self.limiter.is_none() && self.quotas.is_none() && self.tenant_quotas.is_none() {
             return Limits::none();
         }
@@ -73,10 +77,7 @@ impl LimitSettings {
             limits = limits.on_outage(mode);
         }
         if let Some(quotas) = self.tenant_quotas {
-            limits = limits.per_tenant(each(&quotas));
-        }
-        if let Some(of) = self.bucket_of {
-            limits = limits.bucket(move |head| of(head));
+            limits = limits.policy(LimitPolicy::per_tenant(each(&quotas)));
         }
         if let Some(of) = self.cost_of {
             limits = limits.cost(move |head| of(head));
@@ -193,12 +194,14 @@ impl Setup {
         self
     }
 
-    pub fn bucket(
-        mut self,
-        of: impl Fn(&dyn RequestHead) -> Option<(String, Quotas)> + Send + Sync + 'static,
-    ) -> Self {
-        self.limit_settings.bucket_of = Some(Arc::new(of));
+    /// Sets all limits. The other settings of limits have no effect then.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limit_settings.limits = Some(limits);
         self
+    }
+
+    pub fn plan_bound(self, bound: Duration) -> Self {
+        self.actors(|group| group.plan_bound(bound))
     }
 
     pub fn cost(mut self, of: impl Fn(&dyn RequestHead) -> u64 + Send + Sync + 'static) -> Self {

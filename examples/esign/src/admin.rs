@@ -1,4 +1,4 @@
-//! The demo's part of the management API: rules for its workspaces and plans, and the call that
+//! The demo's part of the management API: rules for its workspaces and addresses, and the call that
 //! changes a user.
 
 use std::fmt;
@@ -12,9 +12,8 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use portunus::audit::AuditEvent;
-use portunus::key::{KeyRecord, PlanName, TenantId, WorkspaceId};
+use portunus::key::{KeyRecord, PlanName, WorkspaceId};
 use portunus::manage::{KeyChange, NewKey, Operator, Role};
-use portunus::policy::PlanOrder;
 use portunus::{AuthError, ErrorCode};
 use portunus_admin::{Fault, HostRules, OperatorProof};
 use portunus_profiles::{Profile, RequestMetadata};
@@ -23,13 +22,12 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::directory::UserRole;
-use crate::operators::{HIGHEST_PLAN, PLANS, TENANTS_PLAN, WORKSPACES};
+use crate::operators::{HIGHEST_PLAN, WORKSPACES};
 
 /// The rules that the demo adds to the manager's.
 #[derive(Debug, Clone)]
 pub(crate) struct DemoRules {
     pub(crate) profile: Profile,
-    pub(crate) plans: PlanOrder,
 }
 
 fn invalid(field: &str, reason: impl fmt::Display) -> AuthError {
@@ -41,17 +39,6 @@ fn forbidden(detail: &'static str) -> AuthError {
 }
 
 impl DemoRules {
-    /// Rejects a plan that the demo does not have.
-    fn plan(&self, asked: Option<&PlanName>) -> Result<(), AuthError> {
-        match asked {
-            Some(plan) if !self.plans.knows(plan) => Err(invalid(
-                "plan",
-                format!("must be one of {}", PLANS.join(", ")),
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// Rejects `allowed_ips` where IUSign's plan does not include IP restrictions.
     fn addresses(&self, listed: bool, plan: Option<&PlanName>) -> Result<(), AuthError> {
         if listed
@@ -81,14 +68,8 @@ fn workspaces(asked: Option<&[WorkspaceId]>) -> Result<(), AuthError> {
 
 #[async_trait]
 impl HostRules for DemoRules {
-    async fn plan_of(&self, _: &TenantId) -> Result<Option<PlanName>, AuthError> {
-        let plan = PlanName::new(TENANTS_PLAN).map_err(|error| invalid("plan", error))?;
-        Ok(Some(plan))
-    }
-
     async fn issuing(&self, _: &Operator, new: &mut NewKey) -> Result<(), AuthError> {
         workspaces(new.workspaces.as_deref())?;
-        self.plan(new.plan.as_ref())?;
         self.addresses(new.allowed_ips.is_some(), new.plan.as_ref())
     }
 
@@ -100,9 +81,6 @@ impl HostRules for DemoRules {
     ) -> Result<(), AuthError> {
         if let Some(asked) = &change.workspaces {
             workspaces(asked.as_deref())?;
-        }
-        if let Some(asked) = &change.plan {
-            self.plan(asked.as_ref())?;
         }
         let plan = change
             .plan

@@ -13,6 +13,7 @@ use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
 use portunus::key::KeyHasher;
+use portunus::limit::Plan;
 use portunus::manage::KeyManager;
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
@@ -62,6 +63,13 @@ impl App {
         // The in-process limiter is the only choice so far.
         let Limiter::Local = flags.limiter;
         let limits = profile.limits().on_outage(flags.on_limiter_outage.into());
+        // IUSign declares these plans itself. No plan of the demo changes a limit.
+        let limits = match profile {
+            Profile::IuSign => limits,
+            _ => operators::PLANS
+                .iter()
+                .fold(limits, |limits, name| limits.plan(Plan::new(*name, []))),
+        };
         let mut policy = profile.policy().client_ip(flags.client_ip());
         if flags.tls_cert.is_none() {
             if profile == Profile::IuSign {
@@ -74,7 +82,7 @@ impl App {
         let mut management = profile
             .management()
             .operators(operators::DemoPolicy)
-            .host_rules(admin::DemoRules { profile, plans });
+            .host_rules(admin::DemoRules { profile });
         if let Some(bound) = &flags.environment {
             policy = policy.serve_only(bound.clone());
             // The flag binds serving, not issuing: the bound environment is the default for new

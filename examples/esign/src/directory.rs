@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::error::ParseError;
-use portunus::key::{Owner, TenantId, UserId};
+use portunus::key::{Owner, PlanName, TenantId, UserId};
 use portunus_profiles::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::operators::{OTHER_TENANT, TENANT};
+use crate::operators::{OTHER_TENANT, TENANT, TENANTS_PLAN};
 
 /// A user's role in the demo's organizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +170,12 @@ impl Directory for DemoDirectory {
         user: &UserRef,
     ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         Some(Ok(self.find(tenant, user)))
+    }
+
+    /// Every tenant of the demo has the same plan.
+    async fn plan(&self, _: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        let plan = PlanName::new(TENANTS_PLAN).map_err(DirectoryError::unavailable)?;
+        Ok(Some(plan))
     }
 }
 

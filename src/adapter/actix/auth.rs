@@ -78,6 +78,23 @@ impl Auth {
         self
     }
 
+    /// Returns this middleware for routes whose requests have these classes, by method.
+    pub(super) fn with_classes(mut self, classes: Vec<(Option<&'static str>, u8)>) -> Self {
+        if !classes.is_empty() {
+            let authenticator = self.authenticator().with_classes(classes);
+            self.change().authenticator = authenticator;
+        }
+        self
+    }
+
+    /// Returns this middleware for routes that need no key, where requests are only counted; `None` if
+    /// there is nothing to count them by.
+    pub(super) fn without_key(mut self) -> Option<Self> {
+        let authenticator = self.authenticator().without_key()?;
+        self.change().authenticator = authenticator;
+        Some(self)
+    }
+
     /// Returns the authenticator.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {

@@ -13,7 +13,8 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseErr
 
 use super::{ActixHead, into_response};
 use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
-use crate::adapter::inside::{check, principal};
+use crate::adapter::inside::{check, not_authenticated, principal};
+use crate::adapter::limits::RateLimits;
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 
@@ -39,6 +40,17 @@ impl FromRequest for KeyPrincipal {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let caller = principal(request).map(Cow::into_owned);
         ready(caller.map_err(|error| rejection(error, request)))
+    }
+}
+
+impl FromRequest for RateLimits {
+    type Error = Rejection;
+    type Future = Ready<Result<Self, Rejection>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let head = ActixHead::new(request, None);
+        let limits = Self::read(request, &head);
+        ready(limits.ok_or_else(|| rejection(not_authenticated(), request)))
     }
 }
 

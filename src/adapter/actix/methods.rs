@@ -8,7 +8,7 @@ use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use super::answers::by_method;
 use super::{Auth, require};
-use crate::adapter::routes::{KeyCheck, RouteDemand, Unguarded};
+use crate::adapter::routes::{KeyCheck, RouteDemand, Unguarded, classes};
 
 /// Creates a route from a handler: called once for each method that the handler answers.
 pub(super) type MakeRoute = Box<dyn Fn() -> Route>;
@@ -62,13 +62,17 @@ impl Handled {
             method.is_none_or(|method| context.head().method.as_str() == method)
         });
         let mut route = (self.make)().guard(asked);
+        let classes = classes(std::iter::once(&self.demand), self.auth.authenticator());
+        let auth = self.auth.clone().with_classes(classes);
         if let Some(requirement) = self.demand.requirement.clone() {
             route = match self.demand.key_check() {
                 KeyCheck::Optional => route
                     .wrap(require(requirement).optional_key())
-                    .wrap(self.auth.clone().optional_key()),
-                _ => route.wrap(require(requirement)).wrap(self.auth.clone()),
+                    .wrap(auth.optional_key()),
+                _ => route.wrap(require(requirement)).wrap(auth),
             };
+        } else if let Some(counting) = auth.without_key() {
+            route = route.wrap(counting);
         }
         match method {
             None | Some("HEAD") => {

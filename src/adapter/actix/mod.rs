@@ -63,6 +63,7 @@ mod service;
 mod table;
 
 pub use super::caller::{Caller, Demand, Granted, Rejection};
+pub use super::limits::RateLimits;
 pub use super::require::require;
 pub use super::routes::RouteDemand;
 pub use auth::Auth;

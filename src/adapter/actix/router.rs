@@ -6,7 +6,7 @@ use actix_web::{FromRequest, Handler, HttpResponse, Responder, web};
 use super::Auth;
 use super::methods::MakeRoute;
 use super::table::Table;
-use crate::adapter::routes::{Guarded, RouteDemand};
+use crate::adapter::routes::{DeclaredRoute, RouteDemand, classes};
 
 /// A router in which every route declares what it requires: `.require(…)`, `.any_key()`,
 /// `.optional_key()` or `.public()`.
@@ -65,8 +65,12 @@ impl ProtectedRouter {
     ///
     /// # Panics
     /// Panics, as axum does, if a path has two handlers for one method or was added before with
-    /// other parameter names: one of them would never be reached.
-    pub fn route(mut self, path: &str, route: Guarded<MakeRoute>) -> Self {
+    /// other parameter names: one of them would never be reached. Panics if the limits do not
+    /// declare the class of the route.
+    pub fn route(mut self, path: &str, route: impl DeclaredRoute<MakeRoute>) -> Self {
+        let route = route.declared();
+        let demands: Vec<_> = route.demands(path).collect();
+        classes(demands.iter(), self.auth.authenticator());
         self.table.add(path, route, &self.auth);
         self
     }

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
 use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
-use crate::adapter::inside::{check, principal};
+use crate::adapter::inside::{check, not_authenticated, principal};
+use crate::adapter::limits::RateLimits;
 use crate::adapter::tower::{HttpHead, into_response};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
@@ -41,6 +42,15 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for KeyPrincipal {
     /// `None` if the request passed as anonymous or no authentication ran.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
         Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RateLimits {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let head = HttpHead::of_parts(parts, None);
+        Self::read(&parts.extensions, &head).ok_or_else(|| rejection(not_authenticated(), parts))
     }
 }
 

@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 
 use crate::adapter::require::require;
-use crate::adapter::routes::{Guarded, KeyCheck, RouteDemand, Unguarded};
+use crate::adapter::routes::{Guarded, KeyCheck, RouteDemand, Unguarded, classes};
 use crate::adapter::tower::AuthLayer;
 
 /// The handlers of a path, and the part of them that a requirement covers.
@@ -102,6 +102,11 @@ pub(super) fn path<S: Clone + Send + Sync + 'static>(
         .iter()
         .map(|(demand, _)| demand.key_check());
     let strictest = checks.max();
+    let classes = classes(
+        guarded.handlers.iter().map(|(demand, _)| demand),
+        auth.authenticator(),
+    );
+    let auth = auth.clone().with_classes(classes);
     let mut handlers = guarded.handlers;
     let mut whole = MethodRouter::new();
     // The strictest last: `merge` keeps the second router's fallback.
@@ -116,7 +121,10 @@ pub(super) fn path<S: Clone + Send + Sync + 'static>(
             None => routers,
         };
         whole = whole.merge(match check {
-            KeyCheck::None => routers,
+            KeyCheck::None => match auth.clone().without_key() {
+                Some(counting) => routers.layer(counting),
+                None => routers,
+            },
             KeyCheck::Optional => routers.layer(auth.clone().optional_key()),
             KeyCheck::Required => routers.layer(auth.clone()),
         });

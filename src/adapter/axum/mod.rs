@@ -18,6 +18,7 @@ mod require;
 mod router;
 
 pub use super::caller::{Caller, Demand, Granted, Rejection};
+pub use super::limits::RateLimits;
 pub use super::routes::RouteDemand;
 // Re-exported so that one import is enough.
 pub use super::tower::AuthLayer;

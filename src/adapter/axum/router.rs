@@ -10,7 +10,7 @@ use axum::handler::Handler;
 use axum::routing::MethodRouter;
 
 use super::methods::{Handlers, path};
-use crate::adapter::routes::{Guarded, RouteDemand, nested};
+use crate::adapter::routes::{DeclaredRoute, Guarded, RouteDemand, classes, nested};
 use crate::adapter::tower::AuthLayer;
 
 /// A router in which every route declares what it requires.
@@ -65,9 +65,13 @@ impl<S: Clone + Send + Sync + 'static> ProtectedRouter<S> {
     /// Adds a route. The same path can be added again with other methods.
     ///
     /// # Panics
-    /// Panics if a path is malformed or has two handlers for one method, as axum does.
-    pub fn route(mut self, path: &str, route: Guarded<Handlers<S>>) -> Self {
-        self.demands.extend(route.demands(path));
+    /// Panics if the limits do not declare the class of the route. `into_router` panics if a path is
+    /// malformed or has two handlers for one method, as axum does.
+    pub fn route(mut self, path: &str, route: impl DeclaredRoute<Handlers<S>>) -> Self {
+        let route = route.declared();
+        let demands: Vec<_> = route.demands(path).collect();
+        classes(demands.iter(), self.auth.authenticator());
+        self.demands.extend(demands);
         // Taken out and put back: `and` takes both by value.
         let known = self.routes.iter().position(|(known, _)| known == path);
         match known.map(|place| self.routes.remove(place)) {

@@ -195,13 +195,16 @@ impl<C: Carrier> Exchange<C> {
             }
         }
         let responder = self.authenticator.responder();
-        let (principal, report) = Report::split(admission, audit, responder);
-        match principal {
+        let report = Report::new(&admission, audit, responder);
+        match admission.principal {
             Some(principal) => carrier.put(principal),
             None => {
                 // An outer layer's principal belongs to another API.
                 Holds::<KeyPrincipal>::remove(carrier);
-                carrier.put(Anonymous(Arc::clone(responder)));
+                carrier.put(Anonymous {
+                    responder: Arc::clone(responder),
+                    count: admission.anonymous,
+                });
             }
         }
         report

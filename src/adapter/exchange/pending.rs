@@ -106,7 +106,7 @@ impl<C: Carrier> Pending<C> {
 /// Adds the rate limits and the key to the error of a mapping that refuses a request.
 fn refusal(error: AuthError, admission: &Authenticated, record: &Arc<KeyRecord>) -> AuthError {
     error
-        .with_limits(admission.limits.clone())
+        .with_limits(admission.limits())
         .presenting(record, None)
 }
 

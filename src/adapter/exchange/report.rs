@@ -9,9 +9,9 @@ use crate::audit::{RequestAudit, RequestId};
 use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
-use crate::limit::Decision;
+use crate::limit::LimitReport;
 use crate::policy::Principal;
-use crate::principal::KeyPrincipal;
+use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::respond::Responder;
 use crate::telemetry;
 
@@ -19,14 +19,34 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct ResponseFields {
     responder: Arc<Responder>,
-    limits: Option<Decision>,
+    limits: Limited,
     user: Option<UserId>,
+}
+
+/// What the limits of a request are reported from when its response is known: a handler may charge
+/// more units until then.
+#[derive(Debug)]
+enum Limited {
+    /// A key, and the number of charges when the request was admitted.
+    Key(KeyPrincipal, u64),
+    Anonymous(Arc<AnonymousCount>),
+    Nothing,
+}
+
+impl Limited {
+    fn report(&self) -> Option<LimitReport> {
+        match self {
+            Self::Key(principal, since) => principal.limits_after(*since),
+            Self::Anonymous(count) => Some(count.report()),
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl ResponseFields {
     /// Calls `add` with each name, in lower case, and its value.
     pub(in crate::adapter) fn each(&self, add: &mut dyn FnMut(&'static str, String)) {
-        if let Some(limits) = &self.limits {
+        if let Some(limits) = &self.limits.report() {
             self.responder.limit_fields(limits, add);
         }
         if let Some(user) = &self.user {
@@ -44,29 +64,35 @@ pub(in crate::adapter) struct Report {
 }
 
 impl Report {
-    /// Splits an admission into its principal and its report. The report is `None` if there is
-    /// nothing to report.
-    pub(super) fn split(
-        admission: Authenticated,
+    /// Returns the report of an admission; `None` if there is nothing to report.
+    pub(super) fn new(
+        admission: &Authenticated,
         audit: Option<RequestAudit>,
         responder: &Arc<Responder>,
-    ) -> (Option<KeyPrincipal>, Option<Box<Self>>) {
-        let (limits, user) = (admission.limits, admission.canonical_user);
-        let principal = admission.principal;
-        if limits.is_none() && user.is_none() && audit.is_none() && !telemetry::ON {
-            return (principal, None);
+    ) -> Option<Box<Self>> {
+        let limits = match (&admission.principal, &admission.anonymous) {
+            _ if !responder.reports_limits() => Limited::Nothing,
+            (Some(principal), _) if principal.is_counted() => {
+                Limited::Key(principal.clone(), principal.entry().limits.charges())
+            }
+            (_, Some(count)) => Limited::Anonymous(Arc::clone(count)),
+            _ => Limited::Nothing,
+        };
+        let user = admission.canonical_user.clone();
+        let is_empty = matches!(limits, Limited::Nothing) && user.is_none() && audit.is_none();
+        if is_empty && !telemetry::ON {
+            return None;
         }
-        let responder = Arc::clone(responder);
-        let report = Self {
+        let principal = admission.principal.as_ref();
+        Some(Box::new(Self {
             fields: ResponseFields {
-                responder,
+                responder: Arc::clone(responder),
                 limits,
                 user,
             },
-            key: principal.as_ref().filter(|_| telemetry::ON).cloned(),
+            key: principal.filter(|_| telemetry::ON).cloned(),
             audit,
-        };
-        (principal, Some(Box::new(report)))
+        }))
     }
 
     /// Reports the inner service's response.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, Request, Uri, request};
 
 use crate::adapter::carrier::ServesGrpc;
+use crate::adapter::limits::RateLimits;
 use crate::request::{RequestHead, TlsVersion};
 
 /// The authenticator's view of an `http` request.
@@ -79,5 +80,14 @@ impl fmt::Debug for HttpHead<'_> {
             .field("peer", &self.peer)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
+    }
+}
+
+impl RateLimits {
+    /// Returns the limits of a request that an outer [`AuthLayer`](super::AuthLayer)
+    /// authenticated; `None` if none did. With axum, take it as a handler's argument.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Option<Self> {
+        Self::read(request.extensions(), &HttpHead::new(request, None))
     }
 }

@@ -55,6 +55,8 @@ mod response;
 mod routed;
 mod service;
 
+pub use super::caller::Rejection;
+pub use super::limits::RateLimits;
 pub use super::require::require;
 pub use auth::AuthLayer;
 pub use body::EitherBody;

@@ -69,6 +69,11 @@ impl Cache {
         self
     }
 
+    /// Returns the bus that is set instead of the store's own.
+    pub(crate) fn own_bus(&self) -> Option<Arc<dyn InvalidationBus>> {
+        self.bus.clone()
+    }
+
     /// Sets how long an answer is used while the bus is healthy.
     pub fn time_to_live(mut self, longest: Duration) -> Self {
         self.time_to_live = longest;

@@ -4,7 +4,6 @@
 use portunus::Scope;
 use portunus::key::{Environment, KeyKind};
 use portunus::manage::Accepted;
-use portunus::quota::Quotas;
 use serde_json::{Value, json};
 use utoipa::PartialSchema;
 use utoipa::openapi::extensions::Extensions;
@@ -17,7 +16,7 @@ use crate::limits::{LimitOrNull, member};
 const NEW: [&str; 2] = ["IssueRequest", "ImportRequest"];
 
 /// Adds the bounds of a service to the schemas.
-pub(super) fn add(components: &mut Components, accepted: &Accepted, quotas: &Quotas) {
+pub(super) fn add(components: &mut Components, accepted: &Accepted) {
     let mut schemas = Schemas(components);
     let kinds = accepted.kinds.iter().map(|kind| kind.as_str());
     let kinds = one_of(kinds.map(Value::from).chain([Value::Null]));
@@ -41,7 +40,14 @@ pub(super) fn add(components: &mut Components, accepted: &Accepted, quotas: &Quo
             Object::with_type(Type::Null),
         );
     }
-    schemas.windows(quotas);
+    if let Some(plans) = &accepted.plans {
+        let names = plans.iter().map(|plan| Value::from(plan.as_str()));
+        let plans = one_of(names.chain([Value::Null]));
+        for name in NEW.into_iter().chain(["ChangeRequest"]) {
+            schemas.replace(name, "plan", plans.clone());
+        }
+    }
+    schemas.windows(&accepted.windows);
     schemas.digests(accepted);
 }
 
@@ -154,12 +160,12 @@ impl Schemas<'_> {
         }
     }
 
-    /// A new key has only the windows of the default; an existing key may have others.
-    fn windows(&mut self, quotas: &Quotas) {
+    /// A new key has only the windows of its plan; an existing key may have others.
+    fn windows(&mut self, names: &[String]) {
         if let Some(new) = self.object("RateLimitRequest") {
             new.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-            for quota in quotas.as_slice() {
-                let known = new.properties.entry(member(quota.name()));
+            for name in names {
+                let known = new.properties.entry(member(name));
                 known.or_insert_with(LimitOrNull::schema);
             }
         }

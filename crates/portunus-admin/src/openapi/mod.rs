@@ -155,7 +155,7 @@ struct Schemas;
 fn components(shared: &Shared) -> Components {
     let mut components = Schemas::openapi().components.unwrap_or_default();
     let accepted = shared.manager.accepted();
-    bounds::add(&mut components, &accepted, shared.authenticator.quotas());
+    bounds::add(&mut components, &accepted);
     let is_event = |(name, _): &(&String, &mut RefOr<Schema>)| *name == "Event";
     let mut schemas = components.schemas.iter_mut();
     if shared.event_view.is_some()

@@ -19,11 +19,12 @@ use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
     TenantId, WorkspaceId,
 };
-use portunus::manage::{HostRules, IssueRules, Operator, Role};
+use portunus::limit::Plan;
+use portunus::manage::{IssueRules, Operator, Role};
 use portunus::quota::{Quota, Quotas};
 use portunus::store::{Change, KeyStore, Rejected, StoreError, UsageDelta, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
-use portunus::{AuthError, ErrorCode, Scope};
+use portunus::{AuthError, ErrorCode, Limits, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
 use portunus_test_support::Setup;
 use serde_json::{Value, json};
@@ -119,15 +120,9 @@ impl Directory for People {
         let user = User::new(id.clone(), TenantId::new(of).unwrap());
         Ok((of == asking.as_str()).then(|| Arc::new(user)))
     }
-}
 
-/// Every tenant has the same plan.
-#[derive(Debug)]
-struct Plans;
-
-#[async_trait]
-impl HostRules for Plans {
-    async fn plan_of(&self, _: &TenantId) -> Result<Option<PlanName>, AuthError> {
+    /// Every tenant has the same plan.
+    async fn plan(&self, _: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
         Ok(Some(PlanName::new("standard_1").unwrap()))
     }
 }
@@ -253,9 +248,8 @@ impl Fixture {
             .bearer([format])
             .environments(environments)
             .rules(rules)
-            .host_rules(Plans)
             .active_keys_of(|tenant| (tenant.as_str() == "tenant_crowded").then_some(2))
-            .quotas(quotas)
+            .limits(Limits::from(quotas).plan(Plan::new("standard_1", [])))
             .directory(People)
             .clock(clock.clone())
             .audit(trail)

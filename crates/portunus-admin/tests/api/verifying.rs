@@ -82,9 +82,10 @@ impl Service {
             Value::String(name) => Requirement::scope(name.parse().unwrap()),
             names => {
                 let names = names.as_array().unwrap().iter();
-                Requirement::all_of(
-                    names.map(|name| Requirement::scope(name.as_str().unwrap().parse().unwrap())),
-                )
+                let scopes = names.map(|name| name.as_str().unwrap().parse().unwrap());
+                // An empty list is never met.
+                Requirement::all_of_list(scopes.map(Requirement::scope))
+                    .unwrap_or(Requirement::any_of::<Requirement>([]))
             }
         };
         if let Some(workspace) = text("workspace") {

@@ -173,6 +173,19 @@ impl Node {
         Ok(change)
     }
 
+    /// Publishes that a tenant changed, which no store does.
+    pub(super) async fn change_tenant(&self, name: &str) -> Result<Change, Failure> {
+        let mut what = Invalidation::default();
+        what.tenants.push(valid(TenantId::new(name)));
+        let began = Instant::now();
+        self.bus.publish(&what).await?;
+        Ok(Change {
+            began,
+            acknowledged: Some(Instant::now()),
+            what,
+        })
+    }
+
     /// Inserts a key with this number, and rehashes it.
     pub(super) async fn change_key(&self, number: u64) -> Result<Change, Failure> {
         self.change(&new_and_moved(number)).await

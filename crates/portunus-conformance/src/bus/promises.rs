@@ -20,6 +20,8 @@ checks!(CHECKS: BusNodes {
         => truth depends on [by_every_listener],
     "keys and fingerprints arrive complete, individually or as everything, and no others do"
         => exactly depends on [by_every_listener],
+    "tenants arrive on every node, or everything does, and no others do"
+        => tenants depends on [by_every_listener],
     "a change of thousands of keys arrives complete"
         => large depends on [exactly],
     "no change is lost among many concurrent ones on several nodes"
@@ -81,6 +83,20 @@ async fn exactly(nodes: BusNodes) -> Checked {
         .chain(gone)
         .fold(WriteBatch::new(), WriteBatch::change);
     all.push(nodes.there.change(&several).await?);
+    all_receive(&listeners, &all, nodes.bound).await
+}
+
+async fn tenants(nodes: BusNodes) -> Checked {
+    let listeners = nodes.listeners().await?;
+    let longest = "t".repeat(128);
+    let mut all = Vec::new();
+    for (number, name) in ["t", "T", "a\"b\\", "{}", "null", &longest]
+        .into_iter()
+        .enumerate()
+    {
+        all.push(nodes.alternating(number).change_tenant(name).await?);
+        all_receive(&listeners, &all, nodes.bound).await?;
+    }
     all_receive(&listeners, &all, nodes.bound).await
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::report::{Checked, Failure};
+use portunus::key::TenantId;
 use portunus::store::{Invalidation, InvalidationBus, InvalidationListener};
 
 /// The first `caught_up` may take this many times the bound, since the bus may have to connect.
@@ -145,6 +146,7 @@ impl RecordingListener {
     fn place_of(&self, change: &Change) -> Option<usize> {
         let mut keys: HashSet<_> = change.what.keys.iter().collect();
         let mut known: HashSet<_> = change.what.known.iter().collect();
+        let mut tenants: HashSet<_> = change.what.tenants.iter().collect();
         let received = self.received.lock();
         received.iter().position(|(at, received)| match received {
             // An entry before the change began does not refer to it.
@@ -155,7 +157,11 @@ impl RecordingListener {
                 for fingerprint in &what.known {
                     known.remove(fingerprint);
                 }
-                what.everything || (keys.is_empty() && known.is_empty() && !change.what.everything)
+                what.tenants.iter().for_each(|tenant| {
+                    tenants.remove(tenant);
+                });
+                let complete = keys.is_empty() && known.is_empty() && tenants.is_empty();
+                what.everything || (complete && !change.what.everything)
             }
             Received::Changed(_) | Received::All(_) => false,
         })
@@ -226,6 +232,15 @@ impl RecordingListener {
                 other.is_none(),
                 "the unknown fingerprint {other:?} was received"
             );
+            let is_other = |id: &&TenantId| {
+                let mut tenants = changes.iter().flat_map(|change| &change.what.tenants);
+                !tenants.any(|tenant| tenant == *id)
+            };
+            let other = what.tenants.iter().find(is_other);
+            ensure!(
+                other.is_none(),
+                "the unchanged tenant {other:?} was received"
+            );
         }
         Ok(())
     }
@@ -282,8 +297,15 @@ fn shown(what: &Invalidation) -> String {
         .known
         .first()
         .map(|print| some(format!("fingerprint {print:016x}"), what.known.len()));
+    let tenant = what
+        .tenants
+        .first()
+        .map(|id| some(format!("tenant {id}"), what.tenants.len()));
     let everything = what.everything.then(|| "everything".to_owned());
-    let all: Vec<_> = [everything, key, known].into_iter().flatten().collect();
+    let all: Vec<_> = [everything, key, known, tenant]
+        .into_iter()
+        .flatten()
+        .collect();
     if all.is_empty() {
         "nothing".to_owned()
     } else {

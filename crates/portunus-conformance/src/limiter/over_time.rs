@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use super::tools::{TICK, Tried, late, quotas, seconds, wait, windows};
-use crate::report::Checked;
+use crate::report::{Checked, Failure, valid};
 use portunus::Clock;
+use portunus::key::{KeyFamily, TenantId};
 use portunus::limit::{BucketId, LimitBucket};
+use portunus::quota::Quotas;
 
 checks!(CHECKS: Tried {
     "no interval of a window's length admits more than its limit, wherever it begins"
@@ -29,6 +31,8 @@ checks!(CHECKS: Tried {
         => wall_clock depends on [quiet],
     "changed quotas see earlier admissions as far back as the old window reached"
         => quotas_over_time depends on [other_quotas, long_memory],
+    "a plan that changes midway keeps the history of every policy"
+        => plan_changes depends on [quotas_over_time, policies],
 });
 
 async fn every_interval(tried: Tried) -> Checked {
@@ -149,7 +153,7 @@ async fn reported(tried: Tried) -> Checked {
     for (turn, remaining) in [4, 3, 2, 1, 0].into_iter().enumerate() {
         let decision = tried.one("reported", &quotas).await?;
         let states = windows(&decision);
-        let all: Vec<_> = states.iter().map(|window| window.remaining).collect();
+        let all: Vec<_> = states.iter().map(|window| window.remaining()).collect();
         ensure_eq!(
             all,
             [remaining, remaining + 95],
@@ -160,7 +164,7 @@ async fn reported(tried: Tried) -> Checked {
         // each turn.
         for (state, window) in states.iter().zip([60, 3600]) {
             let due = seconds(window - turn as u64);
-            let reset = state.reset.unwrap_or_default();
+            let reset = state.reset().unwrap_or_default();
             let right = (due..=due + late(seconds(window))).contains(&reset);
             ensure!(
                 right,
@@ -319,5 +323,51 @@ async fn quotas_over_time(tried: Tried) -> Checked {
             "turn {turn} of alternating quotas"
         );
     }
+    Ok(())
+}
+
+/// A request with a policy per key, per tenant and per tenant for a class.
+async fn plan_changes(tried: Tried) -> Checked {
+    let (family, tenant) = (valid(KeyFamily::new("f")), valid(TenantId::new("t")));
+    let ask = async |plan: &[Quotas; 3]| -> Result<bool, Failure> {
+        let buckets = [
+            LimitBucket::new(BucketId::Family(&family), &plan[0]),
+            LimitBucket::new(BucketId::Tenant(&tenant), &plan[1]),
+            LimitBucket::new(BucketId::Tenant(&tenant), &plan[2]).in_class("exports"),
+        ];
+        Ok(tried.ask(&buckets, 1).await?.is_admitted())
+    };
+    let passed = async |plan: &[Quotas; 3], requests: u64| -> Result<u64, Failure> {
+        let mut passed = 0;
+        for _ in 0..requests {
+            passed += u64::from(ask(plan).await?);
+        }
+        Ok(passed)
+    };
+    let of = |key, tenant, class| {
+        [
+            quotas([(key, seconds(60))]),
+            quotas([(tenant, seconds(3600))]),
+            quotas([(class, seconds(60))]),
+        ]
+    };
+    let (free, paid) = (of(5, 12, 4), of(9, 100, 20));
+    ensure_eq!(passed(&free, 10).await?, 4, "under the small plan");
+    tried.clock.advance(seconds(30));
+    ensure_eq!(
+        passed(&paid, 20).await?,
+        5,
+        "after the plan was raised by 4 per key"
+    );
+    tried.clock.advance(seconds(30) + late(seconds(60)));
+    // The first 4 are over a minute old. Of the class, 5 of 4 count; of the key, 5 of 5.
+    ensure_eq!(
+        passed(&free, 10).await?,
+        0,
+        "after the plan was lowered again"
+    );
+    tried.clock.advance(seconds(30) + late(seconds(60)));
+    // The tenant's hour has counted 9 of 12 under both plans.
+    ensure_eq!(passed(&free, 10).await?, 3, "of the tenant's hour");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! concurrency. No time passes in these checks, so that they also apply to limiters with their own
 //! clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,8 +10,10 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::tools::{Tried, agrees_with_itself, quotas, seconds, windows};
 use crate::report::{Checked, Failure, valid};
-use portunus::key::{KeyFamily, TenantId};
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, LimiterSlot};
+use portunus::key::{KeyFamily, TenantId, UserId};
+use portunus::limit::{
+    BucketId, LimitBucket, LimitRequest, LimiterError, LimiterSlot, WindowState,
+};
 use portunus::quota::{Quota, Quotas};
 
 checks!(CHECKS: Tried {
@@ -18,7 +21,7 @@ checks!(CHECKS: Tried {
         => limit,
     "a request is counted in all of its buckets or in none"
         => all_or_none depends on [limit],
-    "buckets with different names or of different kinds are independent"
+    "buckets with different names, of different kinds or of different classes are independent"
         => apart depends on [limit],
     "a request consumes exactly as many units as it costs, or none"
         => costs depends on [all_or_none],
@@ -34,6 +37,12 @@ checks!(CHECKS: Tried {
         => slots depends on [all_or_none],
     "changed quotas see admissions made under the old ones"
         => other_quotas depends on [all_or_none],
+    "many policies of a request are charged together or not at all, also concurrently"
+        => policies depends on [concurrent, apart, costs],
+    "requests of two plans share the history of a bucket, also concurrently"
+        => two_plans depends on [concurrent, other_quotas],
+    "an overdraft counts all its units, and refuses later requests"
+        => overdraft depends on [costs],
 });
 
 fn per_minute(limit: u64) -> Quotas {
@@ -42,6 +51,10 @@ fn per_minute(limit: u64) -> Quotas {
 
 fn family(name: &str) -> KeyFamily {
     valid(KeyFamily::new(name))
+}
+
+fn user(name: &str) -> UserId {
+    valid(UserId::new(name))
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -61,7 +74,7 @@ async fn limit(tried: Tried) -> Checked {
         agrees_with_itself(&refused)?;
         let states: Vec<_> = windows(&refused)
             .iter()
-            .map(|window| (window.remaining, window.violated))
+            .map(|window| (window.remaining(), window.is_violated()))
             .collect();
         ensure_eq!(
             states,
@@ -110,7 +123,7 @@ async fn all_or_none(tried: Tried) -> Checked {
     );
     let remaining: Vec<_> = windows(&tried.one("both", &both).await?)
         .iter()
-        .map(|window| window.remaining)
+        .map(|window| window.remaining())
         .collect();
     ensure_eq!(
         remaining,
@@ -121,7 +134,10 @@ async fn all_or_none(tried: Tried) -> Checked {
 }
 
 async fn apart(tried: Tried) -> Checked {
-    let (quotas, family, tenant) = (per_minute(2), family("same"), tenant("same"));
+    let (quotas, family, user) = (per_minute(2), family("same"), user("same"));
+    // The same text, divided differently.
+    let (user_as_tenant, tenant_as_user) = (tenant("sam"), self::user("esame"));
+    let tenant = tenant("same");
     let ids = [
         BucketId::Family(&family),
         BucketId::Tenant(&tenant),
@@ -132,17 +148,202 @@ async fn apart(tried: Tried) -> Checked {
         BucketId::Custom("s\u{e4}me"),
         BucketId::Custom(""),
         BucketId::Custom("*"),
+        BucketId::User(&tenant, &user),
+        BucketId::User(&user_as_tenant, &tenant_as_user),
+        BucketId::Address(None),
+        BucketId::Address(Some(IpAddr::from([192, 0, 2, 1]))),
+        BucketId::Address(Some(IpAddr::from([192, 0, 2, 2]))),
+        BucketId::Address(Some(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, 0]))),
+        BucketId::Address(Some(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 0]))),
+        BucketId::Anonymous(None),
+        BucketId::Anonymous(Some(IpAddr::from([192, 0, 2, 1]))),
+        BucketId::Shared,
+        BucketId::AnonymousShared,
     ];
-    for id in ids {
-        for (turn, expected) in [(1, true), (2, true), (3, false)] {
-            let decision = tried.ask(&[LimitBucket::new(id, &quotas)], 1).await?;
-            ensure_eq!(
-                decision.is_admitted(),
-                expected,
-                "request {turn} on {id:?}, after others on other buckets"
-            );
+    for class in [None, Some("a"), Some("b"), Some("same")] {
+        for id in ids {
+            for (turn, expected) in [(1, true), (2, true), (3, false)] {
+                let mut bucket = LimitBucket::new(id, &quotas);
+                bucket.class = class;
+                let decision = tried.ask(&[bucket], 1).await?;
+                ensure_eq!(
+                    decision.is_admitted(),
+                    expected,
+                    "request {turn} on {id:?} of class {class:?}, after others on other buckets"
+                );
+            }
         }
     }
+    Ok(())
+}
+
+/// The policies of an API with many: eight buckets for each request.
+async fn policies(tried: Tried) -> Checked {
+    const TASKS: u64 = 8;
+    const EACH: u64 = 20;
+    let limits = [9, 12, 15, 31, 20, 24, 40, 33].map(per_minute);
+    let limits = Arc::new(limits);
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (tried, limits) = (tried.clone(), Arc::clone(&limits));
+        tasks.spawn(async move {
+            let own = Own::of(task);
+            let mut admitted = 0;
+            for _ in 0..EACH {
+                yield_now().await;
+                let decision = tried.ask(&own.buckets(&limits), 1).await?;
+                agrees_with_itself(&decision)?;
+                admitted += u64::from(decision.is_admitted());
+            }
+            Ok::<_, Failure>((task, admitted))
+        });
+    }
+    let mut admitted = [0; TASKS as usize];
+    while let Some(done) = tasks.join_next().await {
+        let (task, of_task) = done??;
+        admitted[task as usize] = of_task;
+    }
+    // Each bucket has counted exactly the requests that were admitted, whatever refused the others.
+    for task in 0..TASKS {
+        let own = Own::of(task);
+        for (place, bucket) in own.buckets(&limits).into_iter().enumerate() {
+            let shares = |other: &u64| own.shares(place, *other);
+            let counted: u64 = (0..TASKS)
+                .filter(shares)
+                .map(|of| admitted[of as usize])
+                .sum();
+            let limit = bucket.quotas.as_slice()[0].limit();
+            ensure!(
+                counted <= limit,
+                "{counted} of {limit} were admitted in {bucket:?}"
+            );
+            // A cost of the whole limit is refused unless nothing was counted; nothing changes.
+            let asked = tried.ask(&[bucket], limit).await?;
+            if counted == 0 {
+                continue;
+            }
+            let left = windows(&asked).first().map(WindowState::remaining);
+            ensure_eq!(left, Some(limit - counted), "units left in {bucket:?}");
+        }
+    }
+    ensure!(
+        admitted.iter().sum::<u64>() > 0,
+        "no request was admitted under any policy"
+    );
+    Ok(())
+}
+
+/// Those counted by the requests of one task.
+struct Own {
+    task: u64,
+    family: KeyFamily,
+    user: UserId,
+    tenant: TenantId,
+    address: IpAddr,
+}
+
+impl Own {
+    fn of(task: u64) -> Self {
+        Self {
+            task,
+            family: family(&format!("f{task}")),
+            user: user(&format!("u{}", task / 2)),
+            tenant: tenant(&format!("t{}", task / 4)),
+            address: IpAddr::from([192, 0, 2, task.to_le_bytes()[0] % 2]),
+        }
+    }
+
+    fn buckets<'a>(&'a self, limits: &'a [Quotas; 8]) -> [LimitBucket<'a>; 8] {
+        let ids = [
+            (BucketId::Family(&self.family), None),
+            (BucketId::Family(&self.family), Some("exports")),
+            (BucketId::User(&self.tenant, &self.user), None),
+            (BucketId::Tenant(&self.tenant), None),
+            (BucketId::Tenant(&self.tenant), Some("exports")),
+            (BucketId::Address(Some(self.address)), None),
+            (BucketId::Shared, None),
+            (BucketId::Shared, Some("exports")),
+        ];
+        std::array::from_fn(|place| {
+            let (id, class) = ids[place];
+            let mut bucket = LimitBucket::new(id, &limits[place]);
+            bucket.class = class;
+            bucket
+        })
+    }
+
+    /// Whether a task counts in the same bucket.
+    fn shares(&self, place: usize, other: u64) -> bool {
+        match place {
+            0 | 1 => self.task == other,
+            2 => self.task / 2 == other / 2,
+            3 | 4 => self.task / 4 == other / 4,
+            5 => self.task % 2 == other % 2,
+            _ => true,
+        }
+    }
+}
+
+async fn two_plans(tried: Tried) -> Checked {
+    let plans = [
+        per_minute(30),
+        quotas([(45, seconds(60)), (200, seconds(3600))]),
+    ];
+    let plans = Arc::new(plans);
+    let mut tasks = JoinSet::new();
+    for task in 0..6_usize {
+        let (tried, plans) = (tried.clone(), Arc::clone(&plans));
+        tasks.spawn(async move {
+            let tenant = tenant("of-two-plans");
+            let mut admitted = [0_u64; 2];
+            for turn in 0..20 {
+                yield_now().await;
+                let plan = (task + turn) % 2;
+                let bucket = LimitBucket::new(BucketId::Tenant(&tenant), &plans[plan]);
+                let decision = tried.ask(&[bucket], 1).await?;
+                admitted[plan] += u64::from(decision.is_admitted());
+            }
+            Ok::<_, Failure>(admitted)
+        });
+    }
+    let (mut small, mut large) = (0, 0);
+    while let Some(done) = tasks.join_next().await {
+        let [of_small, of_large] = done??;
+        (small, large) = (small + of_small, large + of_large);
+    }
+    ensure!(
+        small <= 30,
+        "{small} were admitted under a plan of 30 in a minute"
+    );
+    ensure_eq!(
+        small + large,
+        45,
+        "how many of 120 requests were admitted under plans of 30 and 45 in a minute"
+    );
+    Ok(())
+}
+
+async fn overdraft(tried: Tried) -> Checked {
+    let (ten, tenant) = (per_minute(10), tenant("overdrawn"));
+    let bucket = [LimitBucket::new(BucketId::Tenant(&tenant), &ten)];
+    let mut admitted = tried.ask(&bucket, 4).await?.is_admitted();
+    for (cost, remaining) in [(3, 3), (25, 0), (1, 0)] {
+        let request = LimitRequest::new(&bucket, cost).overdrawing();
+        let decision = tried.limiter.acquire(&request).await?;
+        admitted &= decision.is_admitted();
+        let left = windows(&decision).first().map(WindowState::remaining);
+        ensure_eq!(
+            left,
+            Some(remaining),
+            "units left after an overdraft of {cost}"
+        );
+    }
+    ensure!(admitted, "an overdraft was refused");
+    let refused = tried.ask(&bucket, 1).await?;
+    ensure!(
+        !refused.is_admitted(),
+        "a request after an overdraft was admitted"
+    );
     Ok(())
 }
 
@@ -157,7 +358,7 @@ async fn costs(tried: Tried) -> Checked {
         (1, false, 0),
     ] {
         let decision = tried.ask(&bucket, cost).await?;
-        let reported = windows(&decision).first().map(|window| window.remaining);
+        let reported = windows(&decision).first().map(|window| window.remaining());
         ensure_eq!(
             (decision.is_admitted(), reported),
             (passes, Some(remaining)),
@@ -211,27 +412,23 @@ async fn order(tried: Tried) -> Checked {
         LimitBucket::new(BucketId::Tenant(&tenant), &second),
         LimitBucket::new(BucketId::Custom("order"), &first),
     ];
-    for (passes, violated) in [(true, &[][..]), (false, &["z", "a"])] {
+    for (passes, violated) in [(true, [false; 4]), (false, [true, false, true, false])] {
         let decision = tried.ask(&buckets, 1).await?;
-        let reported: Vec<_> = decision
-            .buckets()
-            .map(|(quotas, _)| quotas.clone())
-            .collect();
-        ensure_eq!(
-            reported,
-            [second.clone(), first.clone()],
-            "the quotas of the buckets"
-        );
         let remaining: Vec<_> = windows(&decision)
             .iter()
-            .map(|window| window.remaining)
+            .map(|window| window.remaining())
             .collect();
         ensure_eq!(
             (decision.is_admitted(), remaining),
             (passes, vec![0, 2, 0, 1]),
             "whether admitted, and remaining units"
         );
-        ensure_eq!(decision.violated(), violated, "the windows that refused");
+        let refused = decision.windows().iter().map(WindowState::is_violated);
+        ensure_eq!(
+            refused.collect::<Vec<_>>(),
+            violated,
+            "the windows that refused"
+        );
     }
     Ok(())
 }

@@ -82,11 +82,30 @@ pub(super) fn late(window: Duration) -> Duration {
 }
 
 pub(super) fn windows(decision: &Decision) -> Vec<WindowState> {
-    decision
-        .buckets()
-        .flat_map(|(_, windows)| windows)
-        .copied()
-        .collect()
+    decision.windows().to_vec()
+}
+
+/// The windows of each bucket.
+pub(super) fn by_bucket<'d>(
+    decision: &'d Decision,
+    buckets: &[LimitBucket<'_>],
+) -> Result<Vec<&'d [WindowState]>, Failure> {
+    let (mut rest, mut all) = (decision.windows(), Vec::new());
+    for bucket in buckets {
+        let count = bucket.quotas.as_slice().len();
+        let split = rest.split_at_checked(count);
+        let (windows, later) = split.ok_or_else(|| {
+            let why = format!("the decision does not report every window: {decision:?}");
+            Failure::new(why)
+        })?;
+        all.push(windows);
+        rest = later;
+    }
+    ensure!(
+        rest.is_empty(),
+        "the decision reports more windows than asked: {decision:?}"
+    );
+    Ok(all)
 }
 
 pub(super) fn wait(decision: &Decision) -> Result<Duration, Failure> {
@@ -147,31 +166,31 @@ impl Past {
                 seen()
             );
             ensure!(
-                !window.violated || may + cost > limit,
+                !window.is_violated() || may + cost > limit,
                 "refused too early: {}",
                 seen()
             );
             ensure!(
-                decision.is_admitted() || window.violated || must + cost <= limit,
+                decision.is_admitted() || window.is_violated() || must + cost <= limit,
                 "a window that refused is not reported as violated: {}",
                 seen()
             );
             let most = limit.saturating_sub(must + admitted);
             let least = limit.saturating_sub(may + admitted);
             ensure!(
-                (least..=most).contains(&window.remaining),
+                (least..=most).contains(&window.remaining()),
                 "wrong remaining units: {}",
                 seen()
             );
             ensure_eq!(
-                window.reset.is_none(),
-                window.remaining == limit,
+                window.reset().is_none(),
+                window.remaining() == limit,
                 "wrong presence of a reset time: {}",
                 seen()
             );
             let longest = length + late(length);
             let right = window
-                .reset
+                .reset()
                 .is_none_or(|reset| !reset.is_zero() && reset <= longest);
             ensure!(right, "wrong reset time: {}", seen());
         }
@@ -181,7 +200,7 @@ impl Past {
 
 /// Checks that a decision admits exactly if no window is violated.
 pub(super) fn agrees_with_itself(decision: &Decision) -> Checked {
-    let none_violated = decision.violated().is_empty();
+    let none_violated = !decision.windows().iter().any(WindowState::is_violated);
     ensure!(
         decision.is_admitted() == none_violated,
         "whether it admits contradicts its violated windows: {decision:?}"

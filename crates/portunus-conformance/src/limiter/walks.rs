@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::tools::{Past, TICK, Tried, agrees_with_itself, late, quota, seconds, wait};
+use super::tools::{Past, TICK, Tried, agrees_with_itself, by_bucket, late, quota, seconds, wait};
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
 use portunus::key::{KeyFamily, TenantId};
@@ -157,12 +157,8 @@ async fn act(
         tried.now(),
         bucket[0].quotas,
     );
-    let reported: Vec<_> = decision.buckets().collect();
-    ensure!(
-        reported.len() == 1 && reported[0].0 == quotas,
-        "the decision does not report its one bucket: {decision:?}"
-    );
-    past.check(quotas, (cost, now), &decision, reported[0].1)?;
+    let reported = by_bucket(&decision, bucket)?;
+    past.check(quotas, (cost, now), &decision, reported[0])?;
     if decision.is_admitted() {
         past.admit(now, cost);
     }
@@ -202,19 +198,9 @@ pub(super) async fn several_buckets(tried: Tried, seed: u64) -> Checked {
             .collect();
         let cost = random_cost(&mut random, most);
         let (decision, now) = (ask(&tried, &mut random, &buckets, cost).await?, tried.now());
-        let reported: Vec<_> = decision.buckets().collect();
-        ensure_eq!(
-            reported.len(),
-            chosen.len(),
-            "the number of buckets in the decision"
-        );
-        for (&(kind, which), (quotas, windows)) in chosen.iter().zip(reported) {
-            ensure_eq!(
-                *quotas,
-                kinds[kind],
-                "the quotas of a bucket, in the order of the request"
-            );
-            pasts[kind][which].check(quotas, (cost, now), &decision, windows)?;
+        let reported = by_bucket(&decision, &buckets)?;
+        for (&(kind, which), windows) in chosen.iter().zip(reported) {
+            pasts[kind][which].check(&kinds[kind], (cost, now), &decision, windows)?;
         }
         if decision.is_admitted() {
             chosen

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::events::SigningStore;
-use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
+use portunus::key::{KeyDigest, KeyId, KeyRecord, PlanName, SigningState, TenantId};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
 use portunus::store::{
     BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
@@ -183,6 +183,15 @@ impl<T: Directory> Directory for Watched<T> {
     ) -> Option<Result<Option<Arc<User>>, DirectoryError>> {
         let call = || self.subject.resolve_now(tenant, user);
         self.calls.now("resolve_now", call).flatten()
+    }
+
+    async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        self.calls.call("plan", self.subject.plan(tenant)).await
+    }
+
+    fn tenant_changed(&self, tenant: &TenantId) {
+        let call = || self.subject.tenant_changed(tenant);
+        self.calls.now("tenant_changed", call);
     }
 
     fn sweep(&self) {

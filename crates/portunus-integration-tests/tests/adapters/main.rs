@@ -9,6 +9,7 @@
 )]
 
 mod actix_server;
+mod diagnostics;
 mod layer_order;
 mod mapping_and_demands;
 mod on_actix;

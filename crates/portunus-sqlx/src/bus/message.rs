@@ -3,7 +3,7 @@
 //! newer version, counts as a change of everything, and a heartbeat counts only on the node that
 //! sent it.
 
-use portunus::key::KeyId;
+use portunus::key::{KeyId, TenantId};
 use portunus::store::Invalidation;
 
 /// The name of the channel.
@@ -25,13 +25,16 @@ pub(crate) enum Message {
     NoBeat,
 }
 
-/// The payload of a change: ids of keys and fingerprints, or everything if these are too many.
+/// The payload of a change: ids of keys and fingerprints, and of tenants if there are any, or
+/// everything if these are too many. A version that does not know of tenants takes a payload with
+/// them for everything.
 pub(crate) fn changed(what: &Invalidation) -> String {
     let keys: Vec<&str> = what.keys.iter().map(KeyId::as_str).collect();
-    let payload = format!(
-        "{CHANGED}{}",
-        serde_json::json!({ "keys": keys, "known": what.known })
-    );
+    let mut all = serde_json::json!({ "keys": keys, "known": what.known });
+    if !what.tenants.is_empty() {
+        all["tenants"] = what.tenants.iter().map(TenantId::as_str).collect();
+    }
+    let payload = format!("{CHANGED}{all}");
     if what.everything || payload.len() > MOST_BYTES {
         format!("{CHANGED}{{\"everything\":true}}")
     } else {
@@ -63,11 +66,12 @@ fn read_beat(text: &str) -> Option<Message> {
     Some(Message::Beat(number(node)?, number(mark)?))
 }
 
-/// Decodes exactly the two lists.
+/// Decodes exactly the two lists, or the three.
 fn read_changed(json: &str) -> Option<Invalidation> {
     let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
     let list = |name: &str| all.get(name)?.as_array();
-    if all.len() != 2 {
+    let tenants = all.get("tenants").map(serde_json::Value::as_array);
+    if all.len() != 2 + usize::from(tenants.is_some()) {
         return None;
     }
     let mut what = Invalidation::default();
@@ -79,6 +83,12 @@ fn read_changed(json: &str) -> Option<Invalidation> {
         .iter()
         .map(serde_json::Value::as_u64)
         .collect::<Option<_>>()?;
+    if let Some(tenants) = tenants {
+        what.tenants = tenants?
+            .iter()
+            .map(|id| TenantId::new(id.as_str()?).ok())
+            .collect::<Option<_>>()?;
+    }
     Some(what)
 }
 
@@ -103,6 +113,9 @@ mod tests {
         for count in [0, 1, 2, 100] {
             assert_eq!(read(&changed(&keys(count))), Message::Changed(keys(count)));
         }
+        let mut tenants = keys(1);
+        tenants.tenants = ["t1", "\"t\\2"].map(|id| TenantId::new(id).unwrap()).into();
+        assert_eq!(read(&changed(&tenants)), Message::Changed(tenants));
         let everything = Message::Changed(Invalidation::everything());
         assert_eq!(read(&changed(&Invalidation::everything())), everything);
         assert_eq!(
@@ -130,6 +143,9 @@ mod tests {
         let more = [
             "changed {\"keys\":[\"\"],\"known\":[]}",
             "changed {\"keys\":[],\"known\":[],\"new\":1}",
+            "changed {\"keys\":[],\"known\":[],\"tenants\":1}",
+            "changed {\"keys\":[],\"known\":[],\"tenants\":[\"\"]}",
+            "changed {\"keys\":[],\"known\":[],\"tenants\":[],\"new\":1}",
             "é\u{1f511}",
         ];
         for payload in cut

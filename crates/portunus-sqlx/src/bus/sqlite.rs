@@ -22,7 +22,9 @@ use super::Task;
 use super::listeners::Listeners;
 use crate::SqliteStore;
 use crate::bus::message::{self, Message};
+use crate::operation::Publish;
 use crate::sql::{CHANGES, DATA_VERSION, RECENT_CHANGES, REMEMBERED_CHANGES};
+use crate::store::Database;
 
 /// How often the file is polled.
 const EVERY: Duration = Duration::from_millis(50);
@@ -52,6 +54,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct SqliteWatch {
     listeners: Arc<Listeners>,
+    store: SqliteStore,
     _task: Arc<Task>,
 }
 
@@ -84,6 +87,7 @@ impl SqliteStore {
         ));
         SqliteWatch {
             listeners,
+            store: self.clone(),
             _task: Arc::new(task),
         }
     }
@@ -95,11 +99,20 @@ impl InvalidationBus for SqliteWatch {
         self.listeners.subscribe(listener);
     }
 
+    /// Notifies the listeners of this watch. Tenants are also recorded in the file for other
+    /// processes; the store has recorded keys in the transaction of the write.
     async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
-        if !what.is_empty() {
-            self.listeners.published(what);
+        if what.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.listeners.published(what);
+        if what.tenants.is_empty() {
+            return Ok(());
+        }
+        let mut tenants = Invalidation::default();
+        tenants.tenants.clone_from(&what.tenants);
+        let told = self.store.0.write(Publish(tenants)).await;
+        told.map_err(|fault| BusError::unavailable(fault.into_source()))
     }
 }
 
@@ -203,6 +216,7 @@ async fn missed(
             Message::Changed(what) if !what.everything => {
                 all.keys.extend(what.keys);
                 all.known.extend(what.known);
+                all.tenants.extend(what.tenants);
             }
             _ => return Ok(Invalidation::everything()),
         }

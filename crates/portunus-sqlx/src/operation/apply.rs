@@ -159,6 +159,20 @@ impl Apply<'_> {
     }
 }
 
+/// Announces a change that is not one of a key.
+#[cfg(feature = "sqlite")]
+pub(crate) struct Publish(pub(crate) Invalidation);
+
+#[cfg(feature = "sqlite")]
+#[async_trait]
+impl Operation for Publish {
+    type Answer = ();
+
+    async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
+        tell(session, &self.0).await
+    }
+}
+
 /// Announces a change to those who may have cached the data, in the same transaction.
 pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
     if what.is_empty() {

@@ -15,6 +15,8 @@ mod usage;
 use async_trait::async_trait;
 
 pub(crate) use apply::Apply;
+#[cfg(feature = "sqlite")]
+pub(crate) use apply::Publish;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{Find, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
