@@ -4,22 +4,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use smallvec::SmallVec;
-
 use super::facts::Facts;
 use crate::clock::Clock;
 use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
-use crate::key::Owner;
 use crate::limit::{
-    BucketId, ClassRules, CountedBy, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
-    LimiterError, LimiterSlot, LocalLimiter, OnOutage, Place, PlanLimits, RateLimiter, Variant,
+    BucketId, ClassRules, Counter, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
+    LimiterError, LocalLimiter, OnOutage, Place, PlanLimits, Policy, RateLimiter, Variant,
     counted_address,
 };
 use crate::principal::{Charge, Charger, KeyEntry};
 use crate::request::RequestHead;
 use crate::telemetry::{self, Step};
+use async_trait::async_trait;
 
 /// The limits of a service. It refers to no entry of a key, so that entries may refer to it.
 pub(crate) struct Limiting {
@@ -91,6 +88,7 @@ impl Limiting {
     fn note_address(&self, client_ip: Option<IpAddr>) {
         if self.table.by_address
             && client_ip.is_none()
+            && !self.warned.load(Ordering::Relaxed)
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             telemetry::no_address_to_count();
@@ -107,11 +105,10 @@ impl Limiting {
     ) -> Option<Result<Decision, LimiterError>> {
         self.note_address(caller.client_ip);
         telemetry::timed(Step::Limiter, || {
-            let buckets = buckets(limits, caller);
-            if buckets.is_empty() {
-                return Some(Ok(Decision::admitted()));
-            }
-            limiter.try_acquire(&LimitRequest::new(&buckets, cost))
+            with_buckets(limits, caller, |buckets| match buckets {
+                [] => Some(Ok(Decision::admitted())),
+                buckets => limiter.try_acquire(&LimitRequest::new(buckets, cost)),
+            })
         })
     }
 
@@ -122,7 +119,11 @@ impl Limiting {
         caller: Caller<'_>,
         cost: u64,
     ) -> Result<Decision, LimiterError> {
-        let buckets = buckets(limits, caller);
+        let policies = &limits.set(caller.variant()).policies;
+        let buckets: Vec<_> = policies
+            .iter()
+            .map(|policy| bucket(policy, caller))
+            .collect();
         let request = LimitRequest::new(&buckets, cost);
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
@@ -165,8 +166,9 @@ impl Limiting {
         cost: u64,
     ) -> Result<Decision, AuthError> {
         let again = |local: &LocalLimiter| {
-            let buckets = buckets(limits, caller);
-            local.decide(&LimitRequest::new(&buckets, cost))
+            with_buckets(limits, caller, |buckets| {
+                local.decide(&LimitRequest::new(buckets, cost))
+            })
         };
         self.admitted(decided, again)
             .map_err(|refused| match refused {
@@ -199,40 +201,54 @@ impl Caller<'_> {
     }
 }
 
-/// Returns the buckets of a request: one for each policy that applies, in their order.
-fn buckets<'a>(limits: &'a PlanLimits, caller: Caller<'a>) -> SmallVec<[LimitBucket<'a>; 4]> {
-    let set = limits.set(caller.variant());
+/// Returns the bucket of a policy that applies to a request.
+#[inline]
+fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
     let address = || caller.client_ip.map(counted_address);
-    let slots = caller.entry.map_or(&[][..], |entry| &entry.limits.slots);
-    let bucket = |policy: &'a crate::limit::Policy| {
-        let record = caller.entry.map(|entry| &entry.record);
-        let id = match (policy.counted, record) {
-            (CountedBy::Key, Some(record)) => BucketId::Family(&record.family),
-            (CountedBy::User, Some(record)) => {
-                let Owner {
-                    tenant_id, user_id, ..
-                } = &record.owner;
-                BucketId::User(tenant_id, user_id.as_ref()?)
+    let id = match (policy.counter, caller.entry) {
+        (Counter::Key, Some(entry)) => BucketId::Family(&entry.record.family),
+        (Counter::Tenant, Some(entry)) => BucketId::Tenant(&entry.record.owner.tenant_id),
+        (Counter::User, Some(entry)) => {
+            let owner = &entry.record.owner;
+            match &owner.user_id {
+                Some(user) => BucketId::User(&owner.tenant_id, user),
+                // Such a key has no such policy (`Variant::without_user`).
+                None => BucketId::Tenant(&owner.tenant_id),
             }
-            (CountedBy::Tenant, Some(record)) => BucketId::Tenant(&record.owner.tenant_id),
-            (CountedBy::Address, _) if policy.anonymous => BucketId::Anonymous(address()),
-            (CountedBy::Address, _) => BucketId::Address(address()),
-            (CountedBy::Shared, _) if policy.anonymous => BucketId::AnonymousShared,
-            (CountedBy::Shared, _) => BucketId::Shared,
-            // Those without a key have no such policies.
-            (CountedBy::Key | CountedBy::User | CountedBy::Tenant, None) => return None,
-        };
-        let slot: Option<&'a LimiterSlot> = match &policy.place {
-            Place::Entry(place) => slots.get(*place),
-            Place::Policy(slot) => Some(slot),
-            Place::Nowhere => None,
-        };
-        let mut bucket = LimitBucket::new(id, &policy.quotas);
-        bucket.class = policy.class.as_deref();
-        bucket.slot = slot;
-        Some(bucket)
+        }
+        (Counter::Address, _) => BucketId::Address(address()),
+        (Counter::Anonymous, _) => BucketId::Anonymous(address()),
+        (Counter::AnonymousShared, _) => BucketId::AnonymousShared,
+        // A request without a key has no policies that count keys or their owners.
+        (Counter::Shared | Counter::Key | Counter::User | Counter::Tenant, _) => BucketId::Shared,
     };
-    set.policies.iter().filter_map(bucket).collect()
+    let mut bucket = LimitBucket::new(id, &policy.quotas);
+    bucket.class = policy.class.as_deref();
+    bucket.slot = match (&policy.place, caller.entry) {
+        (Place::Entry(place), Some(entry)) => entry.limits.slots.get(*place),
+        (Place::Policy(slot), _) => Some(slot),
+        _ => None,
+    };
+    bucket
+}
+
+/// Calls a function with the buckets of a request: one for each policy that applies, in their
+/// order. Up to four need no memory of their own.
+#[inline]
+fn with_buckets<T>(
+    limits: &PlanLimits,
+    caller: Caller<'_>,
+    ask: impl FnOnce(&[LimitBucket<'_>]) -> T,
+) -> T {
+    let of = |policy| bucket(policy, caller);
+    match limits.set(caller.variant()).policies.as_slice() {
+        [] => ask(&[]),
+        [a] => ask(&[of(a)]),
+        [a, b] => ask(&[of(a), of(b)]),
+        [a, b, c] => ask(&[of(a), of(b), of(c)]),
+        [a, b, c, d] => ask(&[of(a), of(b), of(c), of(d)]),
+        many => ask(&many.iter().map(of).collect::<Vec<_>>()),
+    }
 }
 
 #[async_trait]
@@ -246,7 +262,12 @@ impl Charger for Limiting {
             client_ip: charge.client_ip,
             class: charge.variant.class,
         };
-        let buckets = buckets(charge.limits, caller);
+        let set = charge.limits.set(charge.variant);
+        let buckets: Vec<_> = set
+            .policies
+            .iter()
+            .map(|policy| bucket(policy, caller))
+            .collect();
         if buckets.is_empty() {
             return Ok(Decision::admitted());
         }

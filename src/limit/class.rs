@@ -7,6 +7,14 @@ use crate::request::RequestHead;
 
 pub(crate) type MatchesRequest = dyn Fn(&dyn RequestHead) -> bool + Send + Sync;
 
+/// The pattern of a route.
+#[derive(Clone)]
+struct Pattern {
+    whole: Box<str>,
+    /// The length of the part before the first parameter, which a path must begin with.
+    literal: usize,
+}
+
 /// The rules that decide the class of a request, in the order in which they are tried.
 #[derive(Clone, Default)]
 pub(crate) struct ClassRules(Vec<(u8, Rule)>);
@@ -14,7 +22,7 @@ pub(crate) struct ClassRules(Vec<(u8, Rule)>);
 #[derive(Clone)]
 enum Rule {
     /// A route, and its method; without one, all methods.
-    Route(Option<Box<str>>, Box<str>),
+    Route(Option<Box<str>>, Pattern),
     Request(Arc<MatchesRequest>),
 }
 
@@ -25,7 +33,8 @@ impl ClassRules {
             Some((method, pattern)) => (Some(method.into()), pattern.trim_start()),
             None => (None, route),
         };
-        self.0.push((class, Rule::Route(method, pattern.into())));
+        let pattern = Pattern::new(pattern);
+        self.0.push((class, Rule::Route(method, pattern)));
     }
 
     pub(crate) fn on_request(&mut self, class: u8, matches: Arc<MatchesRequest>) {
@@ -41,8 +50,8 @@ impl ClassRules {
         let matches = |rule: &Rule| match rule {
             Rule::Route(method, pattern) => {
                 let same = match route {
-                    Some(route) => *route == **pattern,
-                    None => matches_path(pattern, head.path()),
+                    Some(route) => *route == *pattern.whole,
+                    None => pattern.matches(head.path()),
                 };
                 same && method
                     .as_ref()
@@ -60,28 +69,46 @@ pub(crate) fn is_method(route: &str, request: &str) -> bool {
     route == request || (route == "GET" && request == "HEAD")
 }
 
-/// Returns whether a path has the pattern, where the framework does not say which route matched:
-/// `{name}` and `:name` stand for one segment, `{*rest}` and `*` at the end for at least one.
-fn matches_path(pattern: &str, path: &str) -> bool {
-    let (mut segments, mut parts) = (path.split('/'), pattern.split('/'));
-    loop {
-        match (parts.next(), segments.next()) {
-            (None, None) => return true,
-            (Some(part), Some(segment)) => {
-                if part == "*" || part.starts_with("{*") {
-                    return !segment.is_empty();
+impl Pattern {
+    fn new(whole: &str) -> Self {
+        let parameter = ["/{", "/:", "/*"]
+            .iter()
+            .filter_map(|start| whole.find(start))
+            .min();
+        Self {
+            literal: parameter.map_or(whole.len(), |slash| slash + 1),
+            whole: whole.into(),
+        }
+    }
+
+    /// Returns whether a path has the pattern, where the framework does not say which route matched:
+    /// `{name}` and `:name` stand for one segment, `{*rest}` and `*` at the end for at least one.
+    fn matches(&self, path: &str) -> bool {
+        let (literal, rest) = self.whole.split_at(self.literal);
+        let Some(path) = path.strip_prefix(literal) else {
+            return false;
+        };
+        if rest.is_empty() {
+            return path.is_empty();
+        }
+        let (mut parts, mut segments) = (rest.split('/'), path.split('/'));
+        loop {
+            match (parts.next(), segments.next()) {
+                (None, None) => return true,
+                (Some(part), Some(segment)) => {
+                    if part == "*" || part.starts_with("{*") {
+                        return !segment.is_empty();
+                    }
+                    let same = match part.starts_with([':', '{']) {
+                        true => !segment.is_empty(),
+                        false => part == segment,
+                    };
+                    if !same {
+                        return false;
+                    }
                 }
-                let is_parameter = part.starts_with(':') || part.starts_with('{');
-                let same = if is_parameter {
-                    !segment.is_empty()
-                } else {
-                    part == segment
-                };
-                if !same {
-                    return false;
-                }
+                _ => return false,
             }
-            _ => return false,
         }
     }
 }
@@ -90,7 +117,11 @@ impl fmt::Debug for ClassRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = self.0.iter().map(|(class, rule)| match rule {
             Rule::Route(method, pattern) => {
-                format!("{} {pattern}: {class}", method.as_deref().unwrap_or("*"))
+                format!(
+                    "{} {}: {class}",
+                    method.as_deref().unwrap_or("*"),
+                    pattern.whole
+                )
             }
             Rule::Request(_) => format!("function: {class}"),
         });

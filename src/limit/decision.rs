@@ -1,15 +1,76 @@
 //! The decision of a limiter, and the state of all windows after it.
 
+use std::fmt;
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 /// The decision about one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a decision has no effect until it is checked"]
 pub struct Decision {
     retry_after: Option<Duration>,
-    windows: SmallVec<[WindowState; 4]>,
+    windows: Windows,
+}
+
+/// The number of windows that need no memory of their own.
+const INLINE: usize = 4;
+
+/// The states of windows: the first few inline, or all of them in a list.
+#[derive(Clone)]
+struct Windows {
+    inline: [WindowState; INLINE],
+    count: usize,
+    all: Vec<WindowState>,
+}
+
+impl Windows {
+    const fn new() -> Self {
+        const UNUSED: WindowState = WindowState {
+            reset: NONE_USED,
+            remaining: 0,
+            violated: false,
+        };
+        Self {
+            inline: [UNUSED; INLINE],
+            count: 0,
+            all: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, state: WindowState) {
+        match self.inline.get_mut(self.count) {
+            Some(place) => *place = state,
+            None => self.push_beyond(state),
+        }
+        self.count += 1;
+    }
+
+    fn push_beyond(&mut self, state: WindowState) {
+        if self.all.is_empty() {
+            self.all.extend(self.inline);
+        }
+        self.all.push(state);
+    }
+
+    fn as_slice(&self) -> &[WindowState] {
+        match self.inline.get(..self.count) {
+            Some(inline) => inline,
+            None => &self.all,
+        }
+    }
+}
+
+impl PartialEq for Windows {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+impl Eq for Windows {}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
 }
 
 /// The state of one window.
@@ -37,6 +98,7 @@ impl WindowState {
     }
 
     /// Like [`new`](Self::new), in nanoseconds.
+    #[inline]
     pub(super) fn of_nanos(remaining: u64, reset: Option<u64>) -> Self {
         Self {
             reset: reset.unwrap_or(NONE_USED),
@@ -79,7 +141,7 @@ impl Decision {
     pub fn admitted() -> Self {
         Self {
             retry_after: None,
-            windows: SmallVec::new(),
+            windows: Windows::new(),
         }
     }
 
@@ -87,16 +149,19 @@ impl Decision {
     pub fn refused(retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
-            windows: SmallVec::new(),
+            windows: Windows::new(),
         }
     }
 
     /// Adds the windows of a bucket: one state per quota, in the order of the quotas.
     pub fn with_windows(mut self, windows: impl IntoIterator<Item = WindowState>) -> Self {
-        self.windows.extend(windows);
+        windows
+            .into_iter()
+            .for_each(|window| self.windows.push(window));
         self
     }
 
+    #[inline]
     pub(super) fn push(&mut self, window: WindowState) {
         self.windows.push(window);
     }
@@ -117,6 +182,6 @@ impl Decision {
     /// was counted.
     #[must_use]
     pub fn windows(&self) -> &[WindowState] {
-        &self.windows
+        self.windows.as_slice()
     }
 }

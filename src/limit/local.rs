@@ -30,7 +30,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 use super::cell::State;
 use super::window::nanos;
@@ -189,37 +188,19 @@ impl LocalLimiter {
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
         let now = nanos(self.inner.clock.monotonic());
-        let cost = request.cost;
-        // Fast path: a single bucket needs no lists.
-        if let [bucket] = request.buckets {
-            let cell = self.inner.find(bucket, now);
-            let mut state = cell.0.lock();
-            let now = now.max(state.now);
-            self.inner.prepare(&mut state, bucket, now)?;
-            let mut decision = decision(state.wait(now, cost), request);
-            state.settle(&mut decision, now, cost);
-            return Ok(decision);
+        // Lists of known lengths need no memory of their own.
+        match request.buckets {
+            [a] => self.inner.decide_all([a], request, now),
+            [a, b] => self.inner.decide_all([a, b], request, now),
+            [a, b, c] => self.inner.decide_all([a, b, c], request, now),
+            [a, b, c, d] => self.inner.decide_all([a, b, c, d], request, now),
+            buckets => {
+                let cells = buckets.iter().map(|bucket| self.inner.find(bucket, now));
+                let cells: Vec<_> = cells.collect();
+                let mut states: Vec<_> = cells.iter().map(|cell| cell.0.lock()).collect();
+                self.inner.settle(&mut states, buckets.iter(), request, now)
+            }
         }
-        let cells: SmallVec<[Found<'_>; 4]> = request
-            .buckets
-            .iter()
-            .map(|bucket| self.inner.find(bucket, now))
-            .collect();
-        // Locked in the order of their kinds and classes, one cell of each, so requests cannot
-        // deadlock.
-        let mut states: SmallVec<[MutexGuard<'_, State>; 4]> =
-            cells.iter().map(|cell| cell.0.lock()).collect();
-        let now = states.iter().fold(now, |now, state| now.max(state.now));
-        let mut wait = 0;
-        for (state, bucket) in states.iter_mut().zip(request.buckets) {
-            self.inner.prepare(state, bucket, now)?;
-            wait = wait.max(state.wait(now, cost));
-        }
-        let mut decision = decision(wait, request);
-        for state in &mut states {
-            state.settle(&mut decision, now, cost);
-        }
-        Ok(decision)
     }
 
     /// Returns how long one unit would have to wait, without taking it; zero if it would pass.
@@ -233,8 +214,6 @@ impl LocalLimiter {
         if state.quotas.as_ref() != Some(bucket.quotas) {
             return None;
         }
-        state.now = now;
-        state.advance(now);
         Some(Duration::from_nanos(state.wait(now, 1)))
     }
 }
@@ -249,13 +228,16 @@ fn decision(wait: u64, request: &LimitRequest<'_>) -> Decision {
 
 /// Rejects requests that could never pass, and those that would lock a cell twice.
 fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
-    let least = request.buckets.iter().map(|bucket| bucket.quotas.least());
-    let least = least.min().unwrap_or(u64::MAX);
-    if request.cost == 0 || (request.cost > least && !request.overdraw) {
-        return Err(LimiterError::Cost {
-            cost: request.cost,
-            limit: least,
-        });
+    // A quota is at least 1.
+    if request.cost != 1 {
+        let least = request.buckets.iter().map(|bucket| bucket.quotas.least());
+        let least = least.min().unwrap_or(u64::MAX);
+        if request.cost == 0 || (request.cost > least && !request.overdraw) {
+            return Err(LimiterError::Cost {
+                cost: request.cost,
+                limit: least,
+            });
+        }
     }
     let order = |bucket: &LimitBucket<'_>, next: &LimitBucket<'_>| {
         let kinds = (bucket.id.kind(), next.id.kind());
@@ -270,6 +252,44 @@ fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
 }
 
 impl Inner {
+    /// Decides about a request with this number of buckets.
+    fn decide_all<const N: usize>(
+        &self,
+        buckets: [&LimitBucket<'_>; N],
+        request: &LimitRequest<'_>,
+        now: u64,
+    ) -> Result<Decision, LimiterError> {
+        let cells = buckets.map(|bucket| self.find(bucket, now));
+        // Locked in the order of their kinds and classes, one cell of each, so requests cannot
+        // deadlock.
+        let mut states = cells.each_ref().map(|cell| cell.0.lock());
+        self.settle(&mut states, buckets.into_iter(), request, now)
+    }
+
+    /// Decides about a request whose cells are all locked.
+    fn settle<'b>(
+        &self,
+        states: &mut [MutexGuard<'_, State>],
+        buckets: impl Iterator<Item = &'b LimitBucket<'b>>,
+        request: &LimitRequest<'_>,
+        now: u64,
+    ) -> Result<Decision, LimiterError> {
+        let now = states.iter().fold(now, |now, state| now.max(state.now));
+        let mut wait = 0;
+        for (state, bucket) in states.iter_mut().zip(buckets) {
+            let known = state.quotas.as_ref();
+            if !known.is_some_and(|known| known.is_same(bucket.quotas)) {
+                self.prepare(state, bucket, now)?;
+            }
+            wait = wait.max(state.wait(now, request.cost));
+        }
+        let mut decision = decision(wait, request);
+        for state in states {
+            state.settle(&mut decision, now, request.cost);
+        }
+        Ok(decision)
+    }
+
     fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
         let hash = self.hash(bucket.id, bucket.class);
         let shard = self.shard(hash).lock();
@@ -290,10 +310,15 @@ impl Inner {
     }
 
     /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
+    #[inline]
     fn find<'a>(&self, bucket: &LimitBucket<'a>, now: u64) -> Found<'a> {
-        if let Some(cell) = bucket.slot.and_then(|slot| slot.get::<Cell>(self.id)) {
-            return Found::Slot(cell);
+        match bucket.slot.and_then(|slot| slot.get::<Cell>(self.id)) {
+            Some(cell) => Found::Slot(cell),
+            None => Found::Map(self.look_up(bucket, now)),
         }
+    }
+
+    fn look_up(&self, bucket: &LimitBucket<'_>, now: u64) -> Arc<Cell> {
         let hash = self.hash(bucket.id, bucket.class);
         let mut shard = self.shard(hash).lock();
         if now >= shard.next_sweep {
@@ -318,10 +343,10 @@ impl Inner {
         if let Some(slot) = bucket.slot {
             slot.fill(self.id, Arc::clone(&cell) as _);
         }
-        Found::Map(cell)
+        cell
     }
 
-    /// Prepares the cell for these quotas, and drops the units that are past.
+    /// Prepares the cell for these quotas, which are not the very list that it was last used with.
     fn prepare(
         &self,
         state: &mut State,
@@ -330,7 +355,6 @@ impl Inner {
     ) -> Result<(), LimiterError> {
         let quotas = bucket.quotas;
         match &state.quotas {
-            Some(known) if known.is_same(quotas) => {}
             Some(known) if known == quotas => state.quotas = Some(quotas.clone()),
             Some(_) => state.take(quotas, now),
             None => {
@@ -338,8 +362,6 @@ impl Inner {
                 state.take(quotas, now);
             }
         }
-        state.now = now;
-        state.advance(now);
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub use policy::{CountedBy, LimitPolicy};
 pub use report::LimitReport;
 pub(crate) use report::PolicySource;
 pub(crate) use table::{
-    LimitTable, Place, PlanLimits, Policy, PolicySet, Variant, counted_address,
+    Counter, LimitTable, Place, PlanLimits, Policy, PolicySet, Variant, counted_address,
 };
 pub(crate) use window::{Recorder, nanos};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::plan::{Bound, Plan};
 use super::policy::{CountedBy, LimitPolicy};
-use super::{BucketId, LimiterSlot, PolicySource};
+use super::{LimiterSlot, PolicySource};
 use crate::key::{Owner, PlanName};
 use crate::quota::{Quota, Quotas};
 use crate::text::{ParseError, start};
@@ -58,12 +58,37 @@ pub(crate) struct PolicySet {
 /// A policy, compiled.
 #[derive(Clone)]
 pub(crate) struct Policy {
-    pub(crate) counted: CountedBy,
-    pub(crate) anonymous: bool,
+    pub(crate) counter: Counter,
     pub(crate) class: Option<Arc<str>>,
     /// With the names that responses show.
     pub(crate) quotas: Quotas,
     pub(crate) place: Place,
+}
+
+/// What a policy counts by, in the order of buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Counter {
+    Key,
+    User,
+    Tenant,
+    Address,
+    Anonymous,
+    Shared,
+    AnonymousShared,
+}
+
+impl Counter {
+    const fn of(counted: CountedBy, anonymous: bool) -> Self {
+        match (counted, anonymous) {
+            (CountedBy::Key, _) => Self::Key,
+            (CountedBy::User, _) => Self::User,
+            (CountedBy::Tenant, _) => Self::Tenant,
+            (CountedBy::Address, false) => Self::Address,
+            (CountedBy::Address, true) => Self::Anonymous,
+            (CountedBy::Shared, false) => Self::Shared,
+            (CountedBy::Shared, true) => Self::AnonymousShared,
+        }
+    }
 }
 
 /// Where the slot of a policy's bucket is.
@@ -168,7 +193,7 @@ impl LimitTable {
         table.by_address = all
             .flat_map(|plan| plan.sets.iter())
             .flat_map(|set| &set.policies)
-            .any(|policy| policy.counted == CountedBy::Address);
+            .any(|policy| matches!(policy.counter, Counter::Address | Counter::Anonymous));
         Ok(table)
     }
 
@@ -393,8 +418,7 @@ impl Compiler<'_> {
             _ => slot.map_or(Place::Nowhere, Place::Entry),
         };
         Ok(Some(Policy {
-            counted: policy.counted,
-            anonymous: policy.anonymous,
+            counter: Counter::of(policy.counted, policy.anonymous),
             class: class.map(|class| Arc::clone(&self.names[class])),
             quotas,
             place,
@@ -404,21 +428,8 @@ impl Compiler<'_> {
 
 impl Policy {
     /// Returns the order of the policy's bucket among those of a request.
-    fn order(&self) -> (u8, Option<&str>) {
-        (self.kind(), self.class.as_deref())
-    }
-
-    fn kind(&self) -> u8 {
-        let id = match (self.counted, self.anonymous) {
-            (CountedBy::Key, _) => return 0,
-            (CountedBy::User, _) => return 1,
-            (CountedBy::Tenant, _) => return 2,
-            (CountedBy::Address, false) => BucketId::Address(None),
-            (CountedBy::Address, true) => BucketId::Anonymous(None),
-            (CountedBy::Shared, false) => BucketId::Shared,
-            (CountedBy::Shared, true) => BucketId::AnonymousShared,
-        };
-        id.kind()
+    fn order(&self) -> (Counter, Option<&str>) {
+        (self.counter, self.class.as_deref())
     }
 }
 
@@ -465,8 +476,7 @@ impl PolicySet {
     /// Returns a set of one policy.
     pub(super) fn of(quotas: &Quotas) -> Self {
         Self::named(vec![Policy {
-            counted: CountedBy::Shared,
-            anonymous: false,
+            counter: Counter::Shared,
             class: None,
             quotas: quotas.clone(),
             place: Place::Nowhere,
@@ -488,14 +498,13 @@ impl PolicySet {
     fn with_own(&self, own: &Quotas) -> Self {
         let mut policies = self.policies.clone();
         match policies.first_mut() {
-            Some(first) if first.counted == CountedBy::Key && first.class.is_none() => {
+            Some(first) if first.counter == Counter::Key && first.class.is_none() => {
                 first.quotas = own.clone();
             }
             _ => policies.insert(
                 0,
                 Policy {
-                    counted: CountedBy::Key,
-                    anonymous: false,
+                    counter: Counter::Key,
                     class: None,
                     quotas: own.clone(),
                     // The first slot, see `LimitTable::new`.
@@ -536,7 +545,7 @@ impl PlanLimits {
         let mut all: Vec<Quota> = Vec::new();
         for set in self.sets.iter() {
             let applies =
-                |policy: &&Policy| policy.counted != CountedBy::User || owner.user_id.is_some();
+                |policy: &&Policy| policy.counter != Counter::User || owner.user_id.is_some();
             let quotas = set.policies.iter().filter(applies);
             for quota in quotas.flat_map(|policy| policy.quotas.as_slice()) {
                 if all.iter().all(|known| known.name() != quota.name()) {

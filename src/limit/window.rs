@@ -19,11 +19,14 @@ use std::time::Duration;
 /// Up to this many units, exact times take less memory than slots.
 const MOST_EXACT: usize = 64;
 
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;
+
 /// The number of slots per window: a slot is W/256 long.
 const SLOTS_PER_WINDOW: u64 = 256;
 
 /// The units that were admitted within the last `length` nanoseconds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     length: u64,
     /// Whether it was created for a small quota, however many units it holds now.
@@ -35,14 +38,14 @@ fn is_small(limit: u64) -> bool {
     limit <= MOST_EXACT as u64
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Exact(Exact),
     Slotted(Slotted),
 }
 
 /// The time of each unit, oldest first from `oldest`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Exact {
     times: Box<[u64]>,
     oldest: usize,
@@ -50,17 +53,25 @@ struct Exact {
 }
 
 /// Units by slot. Slot s holds times from s·step to just before (s+1)·step.
-#[derive(Debug)]
+///
+/// Most requests find the newest slot current and the oldest not yet past: the ends of both are kept,
+/// so that these requests divide nothing.
+#[derive(Debug, Clone)]
 struct Slotted {
     counts: Counts,
     step: u64,
-    /// The oldest slot that may hold units.
+    /// The oldest slot that holds units.
     oldest: u64,
+    /// When the oldest slot is dropped; the end of time if there is none.
+    oldest_gone_at: u64,
+    /// The end of the newest slot that holds units, and its place in the ring.
+    newest_end: u64,
+    newest_place: usize,
     live: u64,
 }
 
 /// Counters of the smallest type that holds all counts so far.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Counts {
     Narrow(Box<[u16]>),
     Wide(Box<[u32]>),
@@ -100,6 +111,7 @@ impl Recorder {
     }
 
     /// Drops the units that cannot be in one interval of this length with `now`.
+    #[inline]
     pub(crate) fn advance(&mut self, now: u64) {
         match &mut self.kind {
             Kind::Exact(ring) => {
@@ -120,6 +132,7 @@ impl Recorder {
     }
 
     /// Records units at `now`. Call `advance` first.
+    #[inline]
     pub(crate) fn remember(&mut self, now: u64, units: u64) {
         if let Kind::Exact(ring) = &mut self.kind {
             match usize::try_from(units)
@@ -133,18 +146,20 @@ impl Recorder {
                 }
                 _ => {
                     let mut slotted = Slotted::new(self.length);
-                    (1..=ring.live as u64).for_each(|n| slotted.add(ring.nth(n), 1));
+                    let length = self.length;
+                    (1..=ring.live as u64).for_each(|n| slotted.add(ring.nth(n), 1, length));
                     self.kind = Kind::Slotted(slotted);
                 }
             }
         }
         if let Kind::Slotted(ring) = &mut self.kind {
-            ring.add(now, units);
+            ring.add(now, units, self.length);
         }
     }
 
     /// Returns the time from `now` until this many units fit under a limit, if nothing else is
     /// admitted; zero if they fit now. Call `advance` first.
+    #[inline]
     pub(crate) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
         match (self.live() + units).saturating_sub(limit) {
             0 => 0,
@@ -152,10 +167,48 @@ impl Recorder {
         }
     }
 
+    /// Drops the units that are past, and returns how long units must wait: see
+    /// [`advance`](Self::advance) and [`wait`](Self::wait).
+    #[inline]
+    pub(super) fn check(&mut self, now: u64, units: u64, limit: u64) -> u64 {
+        if let Kind::Slotted(ring) = &mut self.kind {
+            ring.advance(now, self.length);
+            if ring.live + units <= limit {
+                return 0;
+            }
+        } else {
+            self.advance(now);
+        }
+        self.wait(now, units, limit)
+    }
+
+    /// Records units, if any, at `now`. Returns the recorded units, and the time from `now` until
+    /// the first are dropped: see [`remember`](Self::remember) and [`reset`](Self::reset).
+    #[inline]
+    pub(super) fn settle(&mut self, now: u64, units: u64) -> (u64, Option<u64>) {
+        if let Kind::Slotted(ring) = &mut self.kind {
+            if units > 0 {
+                ring.add(now, units, self.length);
+            }
+            let first_gone_at = ring.oldest_gone_at;
+            let reset = (first_gone_at != NEVER).then(|| first_gone_at.saturating_sub(now));
+            return (ring.live, reset);
+        }
+        if units > 0 {
+            self.remember(now, units);
+        }
+        (self.live(), self.reset(now))
+    }
+
     /// Returns the time from `now` until the first units are dropped; `None` if there are none.
     /// Call `advance` first.
     pub(super) fn reset(&self, now: u64) -> Option<u64> {
-        (self.live() > 0).then(|| self.gone_at(1).saturating_sub(now))
+        let first_gone_at = match &self.kind {
+            Kind::Slotted(ring) => ring.oldest_gone_at,
+            Kind::Exact(_) if self.live() > 0 => self.gone_at(1),
+            Kind::Exact(_) => NEVER,
+        };
+        (first_gone_at != NEVER).then(|| first_gone_at.saturating_sub(now))
     }
 
     /// Returns the time at which this many of the oldest units are dropped.
@@ -220,13 +273,22 @@ impl Exact {
         }
     }
 
+    /// Returns the place of the nth oldest unit, counted from 0; there is a place for each.
+    fn place(&self, n: usize) -> usize {
+        let place = self.oldest + n;
+        match place.checked_sub(self.times.len()) {
+            Some(wrapped) => wrapped,
+            None => place,
+        }
+    }
+
     fn forget(&mut self) {
-        self.oldest = (self.oldest + 1) % self.times.len();
+        self.oldest = self.place(1);
         self.live -= 1;
     }
 
     fn push(&mut self, now: u64) {
-        let place = (self.oldest + self.live) % self.times.len();
+        let place = self.place(self.live);
         self.times[place] = now;
         self.live += 1;
     }
@@ -237,7 +299,7 @@ impl Exact {
         reason = "n is at most the number of live units"
     )]
     fn nth(&self, n: u64) -> u64 {
-        self.times[(self.oldest + n as usize - 1) % self.times.len()]
+        self.times[self.place(n as usize - 1)]
     }
 }
 
@@ -250,6 +312,9 @@ impl Slotted {
             counts: Counts::Narrow(vec![0; slots].into()),
             step,
             oldest: 0,
+            oldest_gone_at: NEVER,
+            newest_end: 0,
+            newest_place: 0,
             live: 0,
         }
     }
@@ -263,26 +328,44 @@ impl Slotted {
             .saturating_add(length)
     }
 
+    #[inline]
     fn advance(&mut self, now: u64, length: u64) {
+        if now >= self.oldest_gone_at {
+            self.drop_past(now, length);
+        }
+    }
+
+    fn drop_past(&mut self, now: u64, length: u64) {
         while self.live > 0
             && (self.counts.get(self.oldest) == 0 || self.slot_gone_at(self.oldest, length) <= now)
         {
             self.live -= self.counts.get(self.oldest);
-            self.counts.set(self.oldest, 0);
+            let place = self.counts.place(self.oldest);
+            self.counts.set(place, 0);
             self.oldest += 1;
         }
+        self.oldest_gone_at = match self.live {
+            0 => NEVER,
+            _ => self.slot_gone_at(self.oldest, length),
+        };
     }
 
-    fn add(&mut self, time: u64, units: u64) {
-        if self.live == 0 {
-            self.oldest = time / self.step;
+    /// Adds units. Times never decrease.
+    #[inline]
+    fn add(&mut self, time: u64, units: u64, length: u64) {
+        if self.live == 0 || time >= self.newest_end {
+            let slot = time / self.step;
+            if self.live == 0 {
+                self.oldest = slot;
+                self.oldest_gone_at = self.slot_gone_at(slot, length);
+            }
+            let slot = slot.max(self.oldest);
+            self.newest_end = slot.saturating_add(1).saturating_mul(self.step);
+            self.newest_place = self.counts.place(slot);
         }
-        let slot = (time / self.step).max(self.oldest);
-        let before = self.counts.get(slot);
-        self.counts.set(slot, before.saturating_add(units));
         // Add only what the slot could take: `advance` relies on `live` being the sum of the
         // counts.
-        self.live += self.counts.get(slot) - before;
+        self.live += self.counts.add(self.newest_place, units);
     }
 
     /// Returns the time at which this many of the oldest units are dropped.
@@ -324,8 +407,32 @@ impl Counts {
         }
     }
 
-    fn set(&mut self, slot: u64, units: u64) {
-        let place = self.place(slot);
+    /// Adds units to a place. Returns how many it could take.
+    #[inline]
+    fn add(&mut self, place: usize, units: u64) -> u64 {
+        if let Self::Narrow(counts) = self
+            && let Some(count) = counts.get_mut(place)
+            && let Ok(sum) = u16::try_from(u64::from(*count).saturating_add(units))
+        {
+            *count = sum;
+            return units;
+        }
+        self.add_many(place, units)
+    }
+
+    fn add_many(&mut self, place: usize, units: u64) -> u64 {
+        let before = match self {
+            Self::Narrow(counts) => counts[place].into(),
+            Self::Wide(counts) => counts[place].into(),
+        };
+        self.set(place, u64::saturating_add(before, units));
+        match self {
+            Self::Narrow(counts) => u64::from(counts[place]) - before,
+            Self::Wide(counts) => u64::from(counts[place]) - before,
+        }
+    }
+
+    fn set(&mut self, place: usize, units: u64) {
         if let (Self::Narrow(counts), Err(_)) = (&*self, u16::try_from(units)) {
             *self = Self::Wide(counts.iter().copied().map(u32::from).collect());
         }

@@ -1,0 +1,76 @@
+//! One variant of the hot path, called a number of times, to count its instructions under callgrind:
+//! `scripts/measure instructions`. Run alone, it prints nothing.
+
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark may stop where it cannot go on"
+)]
+
+use std::env;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use http::Request;
+use portunus::Limits;
+use portunus::adapter::tower::HttpHead;
+use portunus::authenticator::Attempt;
+use portunus::key::Owner;
+use portunus::limit::LimitPolicy;
+use portunus::manage::NewKey;
+use portunus::quota::Quota;
+use portunus::store::MemoryStore;
+use portunus_profiles::Profile;
+use portunus_test_support::Setup;
+
+const MANY: u64 = u32::MAX as u64;
+
+/// Runs a future that is ready immediately.
+fn now<F: Future>(future: F) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("the in-memory store never waits"),
+    }
+}
+
+fn limits(variant: &str) -> Limits {
+    let base = Limits::per_key([Quota::per_minute(MANY), Quota::per_hour(MANY)]);
+    match variant {
+        "none" => Limits::none(),
+        "tenant" => base.policy(LimitPolicy::per_tenant([Quota::per_minute(MANY)])),
+        "class" => base
+            .class("reports", [LimitPolicy::per_key([Quota::per_minute(MANY)])])
+            .on("GET /v2/reports"),
+        _ => base,
+    }
+}
+
+fn main() {
+    let mut arguments = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"));
+    let variant = arguments.next().unwrap_or_default();
+    let calls = arguments
+        .next()
+        .and_then(|calls| calls.parse().ok())
+        .unwrap_or(1);
+    let store = MemoryStore::new();
+    let manager = Setup::of(store.clone(), Profile::AllSign).manager();
+    let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
+    let issued = now(manager.issue(NewKey::new("bench", owner))).expect("issued");
+    let setup = Setup::of(store, Profile::AllSign).failure_quotas(None);
+    let authenticator = setup
+        .limits(limits(&variant))
+        .build()
+        .expect("valid settings");
+    let request = Request::get("/v2/documents")
+        .header("authorization", format!("Bearer {}", issued.key.reveal()))
+        .body(())
+        .expect("a valid request");
+    for _ in 0..calls {
+        let attempt = authenticator.attempt(&HttpHead::new(&request, None));
+        assert!(matches!(black_box(attempt), Attempt::Ready(Ok(_))));
+    }
+}
