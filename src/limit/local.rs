@@ -275,13 +275,15 @@ impl Inner {
         now: u64,
     ) -> Result<Decision, LimiterError> {
         let now = states.iter().fold(now, |now, state| now.max(state.now));
+        // An overdraft waits for nothing, and may be more than any number of past units.
+        let asked = if request.overdraw { 0 } else { request.cost };
         let mut wait = 0;
         for (state, bucket) in states.iter_mut().zip(buckets) {
             let known = state.quotas.as_ref();
             if !known.is_some_and(|known| known.is_same(bucket.quotas)) {
                 self.prepare(state, bucket, now)?;
             }
-            wait = wait.max(state.wait(now, request.cost));
+            wait = wait.max(state.wait(now, asked));
         }
         let mut decision = decision(wait, request);
         for state in states {

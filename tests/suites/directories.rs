@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::actor::{CachedDirectory, Directory, DirectoryError, User, UserRef};
-use portunus::key::{TenantId, UserId};
+use portunus::key::{PlanName, TenantId, UserId};
 use portunus_conformance::{self as conformance, DirectoryFacts, Violation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,9 @@ enum How {
     NowFindsNone,
     EverySecondAnswer,
     AnyoneById,
+    NoPlans,
+    OnePlanForAll,
+    UnknownTenantIsAnError,
 }
 
 use How::*;
@@ -65,6 +68,7 @@ fn facts() -> DirectoryFacts {
         .with_other_email(PEOPLE[2].2)
         .with_collaborator(id("cora"), tenant("other"))
         .with_suspended(id("sue"))
+        .with_plan(PlanName::new("team").unwrap())
 }
 
 impl People {
@@ -161,6 +165,18 @@ impl Directory for People {
             _ => None,
         }
     }
+
+    async fn plan(&self, tenant: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        let team = || Some(PlanName::new("team").unwrap());
+        match (self.how, tenant.as_str()) {
+            (NoPlans, _) => Ok(None),
+            (OnePlanForAll, _) | (_, "acme") => Ok(team()),
+            (UnknownTenantIsAnError, name) if name != "other" => {
+                Err(DirectoryError::unavailable("no rows returned"))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -201,6 +217,8 @@ async fn minimal_facts_are_enough() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_incorrect_directory_fails_exactly_one_check() {
+    const PLAN: &str =
+        "a tenant has its plan, also after it changed, and an unknown tenant has none";
     let cases = [
         (
             AnyTenant,
@@ -247,6 +265,9 @@ async fn each_incorrect_directory_fails_exactly_one_check() {
             AnyoneById,
             "unknown users and users of another tenant are both not found",
         ),
+        (NoPlans, PLAN),
+        (OnePlanForAll, PLAN),
+        (UnknownTenantIsAnError, PLAN),
     ];
     let mut wrong = Vec::new();
     for (how, expected) in cases {

@@ -35,6 +35,8 @@ checks!(CHECKS: Tried {
         => again depends on [foreign, by_email],
     "concurrent queries return the right results"
         => concurrent depends on [foreign],
+    "a tenant has its plan, also after it changed, and an unknown tenant has none"
+        => plans,
 });
 
 impl Tried {
@@ -351,6 +353,29 @@ async fn must_not_find(tried: &Tried, tenant: &TenantId, user: &UserRef) -> Chec
             error,
         }),
     }
+}
+
+async fn plans(tried: Tried) -> Checked {
+    let Tried { directory, facts } = &tried;
+    for _ in 0..3 {
+        let plan = directory.plan(&facts.tenant).await?;
+        if let Some(expected) = &facts.plan {
+            ensure_eq!(
+                plan.as_ref(),
+                Some(expected),
+                "the plan of {}",
+                facts.tenant
+            );
+        }
+        directory.tenant_changed(&facts.tenant);
+    }
+    for unknown in ["no-such-tenant", "';--", "%", &"t".repeat(128)] {
+        let unknown = valid(TenantId::new(unknown));
+        directory.tenant_changed(&unknown);
+        let plan = directory.plan(&unknown).await?;
+        ensure_eq!(plan, None, "the plan of the unknown tenant {unknown}");
+    }
+    Ok(())
 }
 
 async fn concurrent(tried: Tried) -> Checked {

@@ -11,7 +11,7 @@ use super::report::{Violations, valid};
 use super::runner::{Calls, Suite, Watched};
 use checks::{CHECKS, Tried};
 use portunus::actor::Directory;
-use portunus::key::{TenantId, UserId};
+use portunus::key::{PlanName, TenantId, UserId};
 
 /// Facts about the contents of a directory.
 #[derive(Debug, Clone)]
@@ -27,6 +27,7 @@ pub struct DirectoryFacts {
     aliases: Vec<String>,
     collaborator: Option<(UserId, TenantId)>,
     suspended: Option<UserId>,
+    plan: Option<PlanName>,
 }
 
 impl DirectoryFacts {
@@ -46,7 +47,15 @@ impl DirectoryFacts {
             aliases: Vec::new(),
             collaborator: None,
             suspended: None,
+            plan: None,
         }
+    }
+
+    /// Sets the plan of the tenant. By default its plan is not checked.
+    #[must_use]
+    pub fn with_plan(mut self, plan: PlanName) -> Self {
+        self.plan = Some(plan);
+        self
     }
 
     /// Sets the email address of the user, as it is stored, if users are found by it.

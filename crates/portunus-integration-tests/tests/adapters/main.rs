@@ -15,6 +15,7 @@ mod mapping_and_demands;
 mod on_actix;
 mod on_axum;
 mod outside;
+mod policies;
 mod protected_on_actix;
 mod real_clients;
 mod real_wire;

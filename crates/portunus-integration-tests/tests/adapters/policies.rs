@@ -1,0 +1,458 @@
+//! Limits of routes and of callers without a key, and what handlers see of them: the same on axum,
+//! actix-web and plain tower.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use actix_web::body::{MessageBody, to_bytes};
+use actix_web::test::{TestRequest, call_service, init_service};
+use actix_web::{App, web};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use portunus::adapter::axum as on_axum;
+use portunus::adapter::tower::{AuthLayer, RateLimits, Rejection, into_response};
+use portunus::adapter::{actix, axum::RequireExt};
+use portunus::limit::{LimitPolicy, LocalLimiter};
+use portunus::quota::Quota;
+use portunus::{Authenticator, Limits, scope};
+use portunus_test_support::Fixture;
+use tower::{Layer, ServiceExt, service_fn};
+
+fn limits() -> Limits {
+    Limits::per_key([Quota::per_minute(20)])
+        .policy(LimitPolicy::per_address([Quota::per_minute(3)]).anonymous())
+        .class(
+            "reports",
+            [
+                LimitPolicy::per_tenant([Quota::per_minute(9)]),
+                LimitPolicy::per_address([Quota::per_minute(2)]).anonymous(),
+            ],
+        )
+        .on("GET /by-rule/{id}")
+}
+
+async fn fixture() -> (Fixture, Authenticator, String) {
+    let fixture = Fixture::new();
+    let limiter = LocalLimiter::builder().clock(fixture.clock.clone()).build();
+    let limits = limits().limiter(limiter);
+    let authenticator = fixture.bearer().limits(limits).build().unwrap();
+    let key = fixture.issue(&["a"]).await.0;
+    (fixture, authenticator, key)
+}
+
+/// A handler that counts 4 more units, or as many as asked, and says what is left.
+async fn spend<E>(
+    units: u64,
+    charged: impl Future<Output = Result<Vec<(String, u64)>, E>>,
+) -> Result<String, E> {
+    let left = charged.await?;
+    let left: Vec<_> = left
+        .iter()
+        .map(|(name, left)| format!("{name}={left}"))
+        .collect();
+    Ok(format!("{units}: {}", left.join(" ")))
+}
+
+fn left(limits: &RateLimits) -> Vec<(String, u64)> {
+    let each = limits.quotas();
+    each.map(|(quota, window)| (quota.name().to_owned(), window.remaining()))
+        .collect()
+}
+
+async fn charge(mut limits: RateLimits, units: u64) -> Result<String, Rejection> {
+    spend(units, async {
+        limits.charge(units).await?;
+        Ok(left(&limits))
+    })
+    .await
+}
+
+async fn overdraw(mut limits: RateLimits, units: u64) -> Result<String, Rejection> {
+    spend(units, async {
+        limits.overdraw(units).await?;
+        Ok(left(&limits))
+    })
+    .await
+}
+
+fn by_axum(authenticator: &Authenticator) -> Router {
+    use on_axum::{ProtectedRouter, get, post};
+    ProtectedRouter::new(AuthLayer::new(authenticator.clone()))
+        .route("/plain", get(|| async { "ok" }).any_key())
+        .route(
+            "/reports",
+            get(|| async { "ok" }).require(scope!("a")).class("reports"),
+        )
+        .route("/reports", post(|| async { "ok" }).any_key())
+        .route("/by-rule/{id}", get(|| async { "ok" }).any_key())
+        .route(
+            "/optional",
+            get(|| async { "ok" }).optional_key().class("reports"),
+        )
+        .route("/public", get(|| async { "ok" }).public())
+        .route(
+            "/charge",
+            get(|limits: RateLimits| charge(limits, 4)).any_key(),
+        )
+        .route(
+            "/too-much",
+            get(|limits: RateLimits| charge(limits, 19)).any_key(),
+        )
+        .route(
+            "/never",
+            get(|limits: RateLimits| charge(limits, 21)).any_key(),
+        )
+        .route(
+            "/overdraw",
+            get(|limits: RateLimits| overdraw(limits, 50)).any_key(),
+        )
+        .route(
+            "/charge-nobody",
+            get(|limits: RateLimits| charge(limits, 1)).public(),
+        )
+        .into_router()
+}
+
+fn by_actix(authenticator: &Authenticator) -> actix::ProtectedRouter {
+    use actix::{ProtectedRouter, get, post};
+    ProtectedRouter::new(actix::Auth::new(authenticator.clone()))
+        .route("/plain", get(|| async { "ok" }).any_key())
+        .route(
+            "/reports",
+            get(|| async { "ok" }).require(scope!("a")).class("reports"),
+        )
+        .route("/reports", post(|| async { "ok" }).any_key())
+        .route("/by-rule/{id}", get(|| async { "ok" }).any_key())
+        .route(
+            "/optional",
+            get(|| async { "ok" }).optional_key().class("reports"),
+        )
+        .route("/public", get(|| async { "ok" }).public())
+        .route(
+            "/charge",
+            get(|limits: RateLimits| charge(limits, 4)).any_key(),
+        )
+        .route(
+            "/too-much",
+            get(|limits: RateLimits| charge(limits, 19)).any_key(),
+        )
+        .route(
+            "/never",
+            get(|limits: RateLimits| charge(limits, 21)).any_key(),
+        )
+        .route(
+            "/overdraw",
+            get(|limits: RateLimits| overdraw(limits, 50)).any_key(),
+        )
+        .route(
+            "/charge-nobody",
+            get(|limits: RateLimits| charge(limits, 1)).public(),
+        )
+}
+
+/// A request: method, path, whether with the key, and the last byte of its address.
+type Asked = (&'static str, &'static str, bool, u8);
+
+/// Status, `RateLimit`, and the body.
+type Told = (u16, String, String);
+
+/// Each request with what it gets: a status, the state of the limits, and the body of a success.
+const CASES: &[(Asked, u16, &str, &str)] = &[
+    (
+        ("GET", "/plain", true, 1),
+        200,
+        r#""minute";r=19;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/reports", true, 1),
+        200,
+        r#""minute";r=18;t=60, "reports-tenant-minute";r=8;t=60"#,
+        "ok",
+    ),
+    (
+        ("HEAD", "/reports", true, 1),
+        200,
+        r#""minute";r=17;t=60, "reports-tenant-minute";r=7;t=60"#,
+        "",
+    ),
+    // Another method of the path, without a class.
+    (
+        ("POST", "/reports", true, 1),
+        200,
+        r#""minute";r=16;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/by-rule/7", true, 1),
+        200,
+        r#""minute";r=15;t=60, "reports-tenant-minute";r=6;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/charge", true, 1),
+        200,
+        r#""minute";r=10;t=60"#,
+        "4: minute=10",
+    ),
+    // The request itself counts, and its charge does not.
+    (
+        ("GET", "/too-much", true, 1),
+        429,
+        r#""minute";r=9;t=60"#,
+        "",
+    ),
+    (("GET", "/never", true, 1), 403, r#""minute";r=8;t=60"#, ""),
+    (
+        ("GET", "/overdraw", true, 1),
+        200,
+        r#""minute";r=0;t=60"#,
+        "50: minute=0",
+    ),
+    (("GET", "/plain", true, 1), 429, r#""minute";r=0;t=60"#, ""),
+    // Without a key.
+    (
+        ("GET", "/public", false, 1),
+        200,
+        r#""anonymous-minute";r=2;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/charge-nobody", false, 1),
+        200,
+        r#""anonymous-minute";r=0;t=60"#,
+        "1: anonymous-minute=0",
+    ),
+    (
+        ("GET", "/public", false, 1),
+        429,
+        r#""anonymous-minute";r=0;t=60"#,
+        "",
+    ),
+    // A key is not read on a public route.
+    (
+        ("GET", "/public", true, 1),
+        429,
+        r#""anonymous-minute";r=0;t=60"#,
+        "",
+    ),
+    (
+        ("GET", "/optional", false, 2),
+        200,
+        r#""anonymous-minute";r=2;t=60, "reports-anonymous-minute";r=1;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/optional", false, 2),
+        200,
+        r#""anonymous-minute";r=1;t=60, "reports-anonymous-minute";r=0;t=60"#,
+        "ok",
+    ),
+    (
+        ("GET", "/optional", false, 2),
+        429,
+        r#""anonymous-minute";r=1;t=60, "reports-anonymous-minute";r=0;t=60"#,
+        "",
+    ),
+    (
+        ("GET", "/public", false, 2),
+        200,
+        r#""anonymous-minute";r=0;t=60"#,
+        "ok",
+    ),
+    // Without a key where one is required, nothing is counted.
+    (("GET", "/plain", false, 3), 401, "", ""),
+    (("GET", "/unknown", false, 3), 404, "", ""),
+];
+
+fn check(name: &str, case: &(Asked, u16, &str, &str), told: &Told) {
+    let (asked, status, state, body) = case;
+    assert_eq!(
+        (told.0, &*told.1),
+        (*status, *state),
+        "{name}: {asked:?}: {told:?}"
+    );
+    if *status == 200 {
+        assert_eq!(told.2, *body, "{name}: {asked:?}");
+    }
+    if *status == 429 {
+        assert!(
+            told.2.contains("violated-policies"),
+            "{name}: {asked:?}: {told:?}"
+        );
+    }
+}
+
+fn peer(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 4711))
+}
+
+fn told(status: u16, state: Option<&[u8]>, body: &[u8]) -> Told {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (status, state.map(text).unwrap_or_default(), text(body))
+}
+
+#[tokio::test]
+async fn routes_have_the_limits_of_their_class_on_axum() {
+    let (_fixture, authenticator, key) = fixture().await;
+    let app = by_axum(&authenticator);
+    for case in CASES {
+        let (method, path, with_key, last) = case.0;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .extension(ConnectInfo(peer(last)));
+        if with_key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let response = app
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 10_000).await.unwrap();
+        let state = parts.headers.get("ratelimit").map(|value| value.as_bytes());
+        check("axum", case, &told(parts.status.as_u16(), state, &body));
+    }
+}
+
+#[actix_web::test]
+async fn routes_have_the_limits_of_their_class_on_actix() {
+    let (_fixture, authenticator, key) = fixture().await;
+    let app = init_service(App::new().service(by_actix(&authenticator))).await;
+    for case in CASES {
+        let (method, path, with_key, last) = case.0;
+        let mut request = TestRequest::with_uri(path)
+            .method(method.parse().unwrap())
+            .peer_addr(peer(last));
+        if with_key {
+            request = request.insert_header(("authorization", format!("Bearer {key}")));
+        }
+        let response = call_service(&app, request.to_request()).await;
+        let status = response.status().as_u16();
+        let state = response.headers().get("ratelimit").cloned();
+        let body = to_bytes(response.into_body().boxed()).await.unwrap();
+        let state = state.as_ref().map(|value| value.as_bytes());
+        check("actix", case, &told(status, state, &body));
+    }
+}
+
+/// A framework's own routes inside the layer: the rules of the limits decide.
+#[tokio::test]
+async fn rules_see_the_pattern_of_a_nested_route() {
+    let fixture = Fixture::new();
+    let limits = Limits::new([])
+        .class("reports", [LimitPolicy::per_key([Quota::per_minute(9)])])
+        .on("/v1/reports/{id}");
+    let authenticator = fixture.bearer().limits(limits).build().unwrap();
+    let key = fixture.issue(&["a"]).await.0;
+    let value = format!("Bearer {key}");
+    let inner = || {
+        let get = |path: &'static str| async move { path };
+        Router::new()
+            .route(
+                "/reports/{id}",
+                axum::routing::get(move || get("one")).require(scope!("a")),
+            )
+            .route(
+                "/reports/all/pages",
+                axum::routing::get(move || get("all")).require(scope!("a")),
+            )
+    };
+    let layer = || AuthLayer::new(authenticator.clone());
+    let apps = [
+        Router::new().nest("/v1", inner()).route_layer(layer()),
+        Router::new().nest("/v1", inner()).layer(layer()),
+        Router::new().nest("/v1", inner().route_layer(layer())),
+    ];
+    for (number, app) in (1..).zip(apps) {
+        for (path, expected) in [
+            (
+                "/v1/reports/7",
+                Some(format!(r#""reports-minute";r={};t=60"#, 9 - number)),
+            ),
+            ("/v1/reports/all/pages", None),
+        ] {
+            let request = Request::get(path).header("authorization", &value);
+            let request = request.body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let state = response.headers().get("ratelimit");
+            let state = state.map(|state| state.to_str().unwrap().to_owned());
+            assert_eq!(state, expected, "{number} {path}");
+        }
+    }
+    let auth = actix::Auth::new(authenticator.clone());
+    let get = || async { "one" };
+    let routes = move |config: &mut web::ServiceConfig| {
+        let all = web::resource("/reports/all/pages").route(web::get().to(get));
+        let one = web::resource("/reports/{id}").route(web::get().to(get));
+        config.service(web::scope("/v1").service(all).service(one));
+    };
+    let app = init_service(App::new().wrap(auth).configure(routes)).await;
+    for (path, expected) in [
+        ("/v1/reports/7", Some(r#""reports-minute";r=5;t=60"#)),
+        ("/v1/reports/all/pages", None),
+    ] {
+        let request = TestRequest::with_uri(path).insert_header(("authorization", value.clone()));
+        let response = call_service(&app, request.to_request()).await;
+        assert_eq!(response.status(), 200);
+        let state = response
+            .headers()
+            .get("ratelimit")
+            .map(|state| state.to_str().unwrap());
+        assert_eq!(state, expected, "actix {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_tower_service_reads_and_charges_the_limits_of_a_request() {
+    let (_fixture, authenticator, key) = fixture().await;
+    let inner = service_fn(|request: Request<Body>| async move {
+        let mut limits = RateLimits::of(&request).expect("the layer ran");
+        let response: Response<Body> = match limits.charge(4).await {
+            Ok(()) => Response::new(Body::from(format!("{:?}", limits.remaining()))),
+            Err(rejection) => axum::response::IntoResponse::into_response(rejection),
+        };
+        Ok::<_, Infallible>(response)
+    });
+    let service = AuthLayer::new(authenticator).layer(inner);
+    for (status, left) in [(200, 15), (200, 10), (200, 5), (200, 0), (429, 0)] {
+        let request = Request::get("/").header("authorization", format!("Bearer {key}"));
+        let response = service
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let state = response.headers()["ratelimit"].to_str().unwrap().to_owned();
+        assert_eq!(response.status(), status);
+        assert_eq!(state, format!(r#""minute";r={left};t=60"#));
+    }
+    let nobody = Request::get("/").body(()).unwrap();
+    assert!(RateLimits::of(&nobody).is_none(), "no layer ran");
+    let _ = into_response::<Body>;
+}
+
+#[test]
+#[should_panic(expected = "/reports: the class unheard-of is not declared")]
+fn an_undeclared_class_stops_the_start_on_axum() {
+    let authenticator = Fixture::new().bearer().build().unwrap();
+    let router: on_axum::ProtectedRouter =
+        on_axum::ProtectedRouter::new(AuthLayer::new(authenticator));
+    let handler = on_axum::get(|| async { "ok" })
+        .any_key()
+        .class("unheard-of");
+    let _ = router.route("/reports", handler);
+}
+
+#[test]
+#[should_panic(expected = "/reports: the class unheard-of is not declared")]
+fn an_undeclared_class_stops_the_start_on_actix() {
+    let authenticator = Fixture::new().bearer().build().unwrap();
+    let router = actix::ProtectedRouter::new(actix::Auth::new(authenticator));
+    let handler = actix::get(|| async { "ok" }).any_key().class("unheard-of");
+    let _ = router.route("/reports", handler);
+}
