@@ -120,7 +120,7 @@ impl Inner {
             }
             Wait::Limiter(limiter) => {
                 let (limits, caller) = self.counted_by(facts, so_far);
-                let decided = self.limits.decide(&limiter, &limits, caller, facts.cost);
+                let decided = self.limits.decide(&limiter, limits, caller, facts.cost);
                 Answer::Limiter(decided.await)
             }
             Wait::Directory(directory, entry, user) => {

@@ -306,7 +306,6 @@ impl Inner {
 
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
         // Not the bits that the table of a shard uses.
-        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let place = (hash >> 32) as usize % SHARDS;
         &self.shards[place]
     }

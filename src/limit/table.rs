@@ -543,7 +543,7 @@ impl PlanLimits {
     /// Returns every quota that applies to requests with a key of this owner, of any class.
     pub(crate) fn all_quotas(&self, owner: &Owner) -> Vec<Quota> {
         let mut all: Vec<Quota> = Vec::new();
-        for set in self.sets.iter() {
+        for set in &self.sets {
             let applies =
                 |policy: &&Policy| policy.counter != Counter::User || owner.user_id.is_some();
             let quotas = set.policies.iter().filter(applies);

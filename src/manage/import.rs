@@ -178,7 +178,7 @@ impl KeyManager {
     pub async fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
         let limits = self.limits_shown(&rotated.record).await.ok();
         let record = Arc::clone(&rotated.record);
-        self.shown(record, Usage::default(), rotated.primary, limits)
+        self.shown(record, Usage::default(), rotated.primary, limits.as_deref())
     }
 
     /// Returns an issued key as shown to operators. What cannot be read is left out: the key is
@@ -186,6 +186,6 @@ impl KeyManager {
     pub async fn overview(&self, issued: &Issued) -> ManagedKey {
         let limits = self.limits_shown(&issued.record).await.ok();
         let record = Arc::clone(&issued.record);
-        self.shown(record, Usage::default(), issued.primary, limits)
+        self.shown(record, Usage::default(), issued.primary, limits.as_deref())
     }
 }

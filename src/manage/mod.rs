@@ -422,7 +422,7 @@ impl KeyManager {
         let record = record.into();
         let usage = self.usage_of_one(&record.id).await.unwrap_or_default();
         let limits = self.limits_shown(&record).await.ok();
-        self.shown(record, usage, primary, limits)
+        self.shown(record, usage, primary, limits.as_deref())
     }
 
     async fn managed(
@@ -432,7 +432,7 @@ impl KeyManager {
         primary: bool,
     ) -> Result<ManagedKey, ManageError> {
         let limits = self.limits_shown(&record).await?;
-        Ok(self.shown(record, usage, primary, Some(limits)))
+        Ok(self.shown(record, usage, primary, Some(&limits)))
     }
 
     /// Returns the limits of a key's plan. A plan that is not declared has none.
@@ -460,7 +460,7 @@ impl KeyManager {
         record: Arc<KeyRecord>,
         usage: Usage,
         primary: bool,
-        limits: Option<Arc<PlanLimits>>,
+        limits: Option<&PlanLimits>,
     ) -> ManagedKey {
         // A key that has ended or has a successor needs no rotation.
         let may_rotate = record.successor.is_none() && record.counts_as_active(self.now());
@@ -471,7 +471,6 @@ impl KeyManager {
             .rotate_every
             .filter(|_| may_rotate);
         let rotation_due = due.and_then(|every| later(record.created_at, every));
-        let limits = limits.as_ref();
         let plan = record.plan.clone();
         ManagedKey {
             usage,

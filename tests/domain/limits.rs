@@ -146,7 +146,7 @@ fn windows(decision: &Decision) -> Vec<WindowState> {
 fn remaining(decision: &Decision) -> Vec<u64> {
     windows(decision)
         .iter()
-        .map(|window| window.remaining())
+        .map(WindowState::remaining)
         .collect()
 }
 

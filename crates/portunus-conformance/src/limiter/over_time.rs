@@ -7,7 +7,7 @@ use super::tools::{TICK, Tried, late, quotas, seconds, wait, windows};
 use crate::report::{Checked, Failure, valid};
 use portunus::Clock;
 use portunus::key::{KeyFamily, TenantId};
-use portunus::limit::{BucketId, LimitBucket};
+use portunus::limit::{BucketId, LimitBucket, WindowState};
 use portunus::quota::Quotas;
 
 checks!(CHECKS: Tried {
@@ -153,7 +153,7 @@ async fn reported(tried: Tried) -> Checked {
     for (turn, remaining) in [4, 3, 2, 1, 0].into_iter().enumerate() {
         let decision = tried.one("reported", &quotas).await?;
         let states = windows(&decision);
-        let all: Vec<_> = states.iter().map(|window| window.remaining()).collect();
+        let all: Vec<_> = states.iter().map(WindowState::remaining).collect();
         ensure_eq!(
             all,
             [remaining, remaining + 95],

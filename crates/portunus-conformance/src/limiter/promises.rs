@@ -123,7 +123,7 @@ async fn all_or_none(tried: Tried) -> Checked {
     );
     let remaining: Vec<_> = windows(&tried.one("both", &both).await?)
         .iter()
-        .map(|window| window.remaining())
+        .map(WindowState::remaining)
         .collect();
     ensure_eq!(
         remaining,
@@ -358,7 +358,7 @@ async fn costs(tried: Tried) -> Checked {
         (1, false, 0),
     ] {
         let decision = tried.ask(&bucket, cost).await?;
-        let reported = windows(&decision).first().map(|window| window.remaining());
+        let reported = windows(&decision).first().map(WindowState::remaining);
         ensure_eq!(
             (decision.is_admitted(), reported),
             (passes, Some(remaining)),
@@ -416,7 +416,7 @@ async fn order(tried: Tried) -> Checked {
         let decision = tried.ask(&buckets, 1).await?;
         let remaining: Vec<_> = windows(&decision)
             .iter()
-            .map(|window| window.remaining())
+            .map(WindowState::remaining)
             .collect();
         ensure_eq!(
             (decision.is_admitted(), remaining),

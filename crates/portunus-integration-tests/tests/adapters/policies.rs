@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use actix_web::body::{MessageBody, to_bytes};
+use actix_web::http::header::HeaderValue;
 use actix_web::test::{TestRequest, call_service, init_service};
 use actix_web::{App, web};
 use axum::Router;
@@ -314,7 +315,10 @@ async fn routes_have_the_limits_of_their_class_on_axum() {
             .unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 10_000).await.unwrap();
-        let state = parts.headers.get("ratelimit").map(|value| value.as_bytes());
+        let state = parts
+            .headers
+            .get("ratelimit")
+            .map(http::HeaderValue::as_bytes);
         check("axum", case, &told(parts.status.as_u16(), state, &body));
     }
 }
@@ -335,7 +339,7 @@ async fn routes_have_the_limits_of_their_class_on_actix() {
         let status = response.status().as_u16();
         let state = response.headers().get("ratelimit").cloned();
         let body = to_bytes(response.into_body().boxed()).await.unwrap();
-        let state = state.as_ref().map(|value| value.as_bytes());
+        let state = state.as_ref().map(HeaderValue::as_bytes);
         check("actix", case, &told(status, state, &body));
     }
 }
