@@ -7,7 +7,7 @@ use portunus::audit::Action;
 use portunus::key::{
     Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, WorkspaceId,
 };
-use portunus::limit::Plan;
+use portunus::limit::{CountedBy, LimitPolicy, Plan};
 use portunus::manage::{
     ByRole, Denied, Idempotency, ImportedDigest, KeyChange, KeyManager, ManageError, NewImport,
     NewKey, Operator, OperatorPolicy, Role, Setting,
@@ -590,4 +590,152 @@ async fn an_operator_that_lost_its_authority_still_gets_the_answer_to_a_repeated
         matches!(&again, Err(ManageError::DoneBefore(done)) if done.record == first.record),
         "{again:?}"
     );
+}
+
+/// A plan that sells little, one that sells much, and one that sells everything.
+fn three_plans() -> Limits {
+    Limits::default()
+        .plan(
+            Plan::new("free", [LimitPolicy::per_key([Quota::per_minute(5)])])
+                .active_keys(2)
+                .longest_lifetime(HOUR),
+        )
+        .plan(
+            Plan::new("standard", [LimitPolicy::per_key([Quota::per_minute(50)])])
+                .own_quotas([Quota::per_minute(80), Quota::per_hour(900)])
+                .active_keys(4)
+                .longest_lifetime(2 * DAY),
+        )
+        .plan(
+            Plan::new("enterprise", [LimitPolicy::unlimited(CountedBy::Key)])
+                .any_active_keys()
+                .any_lifetime(),
+        )
+}
+
+#[tokio::test]
+async fn a_plan_limits_what_operators_set() {
+    let desk = Desk::new();
+    let rules = rules(|rules| {
+        rules.longest_lifetime = Some(DAY);
+        rules.active_keys = Some(3);
+    });
+    let builder = desk.builder().rules(rules).limits(three_plans());
+    let host = builder.manager();
+    let acmes = host.by(olga());
+    let globexs = host.by(operator("eve", "globex", Role::Owner));
+    let new = |of: Owner, lifetime: Option<Duration>| {
+        let mut new = NewKey::new("key", of);
+        new.expires_at = lifetime.map(|lifetime| desk.now() + lifetime);
+        new
+    };
+    let forbidden = Some(ErrorCode::Forbidden);
+    // Own quotas, when a key is issued, imported and changed: acme has the plan `standard`.
+    let (_, key) = issue(&acmes, new(acme(), Some(HOUR))).await;
+    let minute = Quotas::new([Quota::per_minute(80).unwrap()]).unwrap();
+    for (own, expected) in [
+        (quotas(80, 900), None),
+        (quotas(81, 900), forbidden),
+        (quotas(80, 901), forbidden),
+        (minute, forbidden),
+    ] {
+        let change = change(|change| change.quotas = Some(Some(own.clone())));
+        assert_eq!(
+            code(acmes.update(&key.id, change, None).await),
+            expected,
+            "{own}"
+        );
+        let with_own = new(acme(), Some(HOUR)).with_quotas(own.clone());
+        let issued = acmes.issue(with_own.clone()).await;
+        if let Ok(issued) = &issued {
+            host.revoke(&issued.record.id, None).await.unwrap();
+        }
+        assert_eq!(code(issued), expected, "{own}");
+        let added = acmes.import(imported(with_own)).await;
+        if let Ok(added) = &added {
+            host.revoke(&added.record.id, None).await.unwrap();
+        }
+        assert_eq!(code(added), expected, "{own}: import");
+    }
+    // Lifetimes: the plan's, whether it is longer or shorter than that of the rules.
+    for (by, of, longest) in [(&acmes, acme(), 2 * DAY), (&globexs, globex(), DAY)] {
+        for (lifetime, expected) in [
+            (Some(longest), None),
+            (Some(longest + Duration::from_secs(1)), forbidden),
+            (None, forbidden),
+        ] {
+            let issued = by.issue(new(of.clone(), lifetime)).await;
+            if let Ok(issued) = &issued {
+                host.revoke(&issued.record.id, None).await.unwrap();
+            }
+            assert_eq!(code(issued), expected, "{of:?} {lifetime:?}");
+        }
+    }
+    let (_, endless) = issue(&host, new(acme(), None)).await;
+    let rotated = acmes.rotate(&endless.id, None).await.unwrap();
+    assert_eq!(rotated.record.expires_at, Some(desk.now() + 2 * DAY));
+    // Active keys: two so far, and four by the plan. Globex has no plan: three by the rules.
+    for (by, of, left) in [(&acmes, acme(), 2), (&globexs, globex(), 3)] {
+        for _ in 0..left {
+            issue(by, new(of.clone(), Some(HOUR))).await;
+        }
+        let over = by.issue(new(of.clone(), Some(HOUR))).await;
+        assert_eq!(code(over), Some(ErrorCode::QuotaExceeded), "{of:?}");
+        assert_eq!(
+            code(host.issue(new(of, Some(HOUR))).await),
+            Some(ErrorCode::QuotaExceeded),
+            "also for the host"
+        );
+    }
+    // A key's own plan counts only where its tenant has none.
+    let mut large = new(globex(), Some(HOUR));
+    large.plan = Some(plan("enterprise"));
+    issue(&host, large).await;
+    let mut small = new(acme(), Some(HOUR));
+    small.plan = Some(plan("enterprise"));
+    assert_eq!(
+        code(host.issue(small).await),
+        Some(ErrorCode::QuotaExceeded)
+    );
+    // The host's own number for a tenant comes first.
+    let raised = desk
+        .builder()
+        .limits(three_plans())
+        .active_keys_of(|_| Some(5))
+        .manager();
+    issue(&raised, new(acme(), Some(HOUR))).await;
+}
+
+#[tokio::test]
+async fn a_plan_that_is_not_known_stops_no_restriction_of_a_key() {
+    let desk = Desk::new();
+    let before = desk.host();
+    let mut named = named("key").with_scopes([scope("a"), scope("b")]);
+    named.plan = Some(plan("withdrawn"));
+    let (_, key) = issue(&before, named).await;
+    let host = desk.builder().limits(three_plans()).manager();
+    let shown = host.get(&key.id).await.unwrap();
+    assert_eq!((shown.plan, shown.quotas), (Some(plan("withdrawn")), None));
+    assert_eq!(
+        host.list(ListQuery::new(desk.now()))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    let narrower = change(|change| change.scopes = Some(vec![scope("a")]));
+    host.update(&key.id, narrower, None).await.unwrap();
+    host.disable(&key.id).await.unwrap();
+    let to_none = change(|change| change.plan = Some(Some(plan("nowhere"))));
+    assert_eq!(
+        refused(host.update(&key.id, to_none, None).await),
+        ErrorCode::InvalidBody
+    );
+    let rotated = host.rotate(&key.id, None).await.unwrap();
+    assert_eq!(rotated.record.plan, Some(plan("withdrawn")));
+    let known = change(|change| change.plan = Some(None));
+    let known = host.update(&rotated.record.id, known, None).await.unwrap();
+    assert_eq!(known.plan, Some(plan("standard")));
+    host.revoke(&rotated.record.id, None).await.unwrap();
 }
