@@ -2,18 +2,13 @@
 //! caller, and a principal that meets a requirement. Each adapter implements extraction for them.
 
 use std::fmt;
-#[cfg(any(feature = "actix-web", feature = "axum"))]
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::carrier::Carrier;
-use super::inside;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
-use crate::request::RequestHead;
-use crate::respond::Answer;
 
 /// The error for a missing host type on a request that does have a principal.
 pub(super) fn missing_caller() -> AuthError {
@@ -21,38 +16,6 @@ pub(super) fn missing_caller() -> AuthError {
         ErrorCode::Forbidden,
         "This route needs a caller type that no mapping provides",
     )
-}
-
-/// An extractor's refusal: the error and the rendered response.
-#[derive(Debug)]
-pub struct Rejection {
-    pub(super) error: AuthError,
-    pub(super) answer: Answer,
-}
-
-impl Rejection {
-    pub(super) fn new<C: Carrier>(error: AuthError, carrier: &C, head: &dyn RequestHead) -> Self {
-        let answer = inside::answer(&error, carrier, head);
-        Self { error, answer }
-    }
-
-    /// Returns the error.
-    #[must_use]
-    pub fn error(&self) -> &AuthError {
-        &self.error
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for Rejection {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
 }
 
 /// The host's own type for a caller, created by one of the layer's mappings (`map_principal` or

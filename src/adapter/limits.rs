@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
-use super::caller::Rejection;
 use super::carrier::{Anonymous, Carrier, Holds};
+use super::rejection::Rejection;
 use crate::error::AuthError;
 use crate::limit::LimitReport;
 use crate::principal::{AnonymousCount, KeyPrincipal};

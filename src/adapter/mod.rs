@@ -9,7 +9,7 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(any(feature = "actix-web", feature = "tower"))]
+#[cfg(any(feature = "actix-web", feature = "axum"))]
 mod caller;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod carrier;
@@ -20,8 +20,19 @@ mod inside;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 mod limits;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
+mod rejection;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 mod require;
 #[cfg(any(feature = "actix-web", feature = "axum"))]
 mod routes;
 #[cfg(feature = "tower")]
 pub mod tower;
+
+#[cfg(any(feature = "actix-web", feature = "axum"))]
+pub use caller::{Caller, Demand, Granted};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub use limits::RateLimits;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub use rejection::Rejection;
+#[cfg(any(feature = "actix-web", feature = "axum"))]
+pub use routes::RouteDemand;

@@ -178,7 +178,7 @@ impl Authenticator {
 
     /// Returns an authenticator that shares all state, for routes without a key: requests are only
     /// counted. `None` if there is nothing to count them by.
-    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
     pub(crate) fn without_key(&self) -> Option<Self> {
         self.inner.limits.of_anonymous()?;
         Some(Self {
@@ -188,7 +188,7 @@ impl Authenticator {
     }
 
     /// Returns an authenticator that shares all state, for routes of these classes, by method.
-    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
     pub(crate) fn with_classes(
         &self,
         classes: impl IntoIterator<Item = (Option<&'static str>, u8)>,
@@ -200,7 +200,7 @@ impl Authenticator {
     }
 
     /// Returns the number of a class of the [limits](crate::Limits::class).
-    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
     pub(crate) fn class(&self, name: &str) -> Option<u8> {
         self.inner.limits.table.class(name)
     }

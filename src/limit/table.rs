@@ -227,7 +227,7 @@ impl LimitTable {
     }
 
     /// Returns the number of a class, from 1.
-    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
     pub(crate) fn class(&self, name: &str) -> Option<u8> {
         let place = self.classes.iter().position(|known| **known == *name)?;
         u8::try_from(place + 1).ok()

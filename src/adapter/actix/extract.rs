@@ -12,9 +12,10 @@ use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 
 use super::{ActixHead, into_response};
-use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
+use crate::adapter::caller::{Caller, Demand, Granted, missing_caller};
 use crate::adapter::inside::{check, not_authenticated, principal};
 use crate::adapter::limits::RateLimits;
+use crate::adapter::rejection::Rejection;
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 

@@ -62,9 +62,14 @@ mod router;
 mod service;
 mod table;
 
-pub use super::caller::{Caller, Demand, Granted, Rejection};
+#[doc(no_inline)]
+pub use super::caller::{Caller, Demand, Granted};
+#[doc(no_inline)]
 pub use super::limits::RateLimits;
+#[doc(no_inline)]
+pub use super::rejection::Rejection;
 pub use super::require::require;
+#[doc(no_inline)]
 pub use super::routes::RouteDemand;
 pub use auth::Auth;
 pub use head::ActixHead;

@@ -7,9 +7,10 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::adapter::caller::{Caller, Demand, Granted, Rejection, missing_caller};
+use crate::adapter::caller::{Caller, Demand, Granted, missing_caller};
 use crate::adapter::inside::{check, not_authenticated, principal};
 use crate::adapter::limits::RateLimits;
+use crate::adapter::rejection::Rejection;
 use crate::adapter::tower::{HttpHead, into_response};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;

@@ -17,8 +17,13 @@ mod methods;
 mod require;
 mod router;
 
-pub use super::caller::{Caller, Demand, Granted, Rejection};
+#[doc(no_inline)]
+pub use super::caller::{Caller, Demand, Granted};
+#[doc(no_inline)]
 pub use super::limits::RateLimits;
+#[doc(no_inline)]
+pub use super::rejection::Rejection;
+#[doc(no_inline)]
 pub use super::routes::RouteDemand;
 // Re-exported so that one import is enough.
 pub use super::tower::AuthLayer;

@@ -55,8 +55,10 @@ mod response;
 mod routed;
 mod service;
 
-pub use super::caller::Rejection;
+#[doc(no_inline)]
 pub use super::limits::RateLimits;
+#[doc(no_inline)]
+pub use super::rejection::Rejection;
 pub use super::require::require;
 pub use auth::AuthLayer;
 pub use body::EitherBody;

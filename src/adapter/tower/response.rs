@@ -7,6 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators};
 
+use crate::adapter::rejection::Rejection;
 use crate::error::AuthError;
 use crate::respond::Answer;
 
@@ -62,4 +63,11 @@ pub fn into_response<R: RejectionBody>(answer: Answer, error: &AuthError) -> Res
     }
     response.extensions_mut().insert(error.clone());
     response
+}
+
+/// For services that are not handlers of a framework.
+impl<B: RejectionBody> From<Rejection> for Response<B> {
+    fn from(rejection: Rejection) -> Self {
+        into_response(rejection.answer, &rejection.error)
+    }
 }

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use portunus::adapter::axum as on_axum;
-use portunus::adapter::tower::{AuthLayer, RateLimits, Rejection, into_response};
+use portunus::adapter::tower::{AuthLayer, RateLimits, Rejection};
 use portunus::adapter::{actix, axum::RequireExt};
 use portunus::limit::{LimitPolicy, LocalLimiter};
 use portunus::quota::Quota;
@@ -417,11 +417,11 @@ async fn a_tower_service_reads_and_charges_the_limits_of_a_request() {
     let (_fixture, authenticator, key) = fixture().await;
     let inner = service_fn(|request: Request<Body>| async move {
         let mut limits = RateLimits::of(&request).expect("the layer ran");
-        let response: Response<Body> = match limits.charge(4).await {
+        let response = match limits.charge(4).await {
             Ok(()) => Response::new(Body::from(format!("{:?}", limits.remaining()))),
-            Err(rejection) => axum::response::IntoResponse::into_response(rejection),
+            Err(rejection) => rejection.into(),
         };
-        Ok::<_, Infallible>(response)
+        Ok::<Response<Body>, Infallible>(response)
     });
     let service = AuthLayer::new(authenticator).layer(inner);
     for (status, left) in [(200, 15), (200, 10), (200, 5), (200, 0), (429, 0)] {
@@ -437,7 +437,6 @@ async fn a_tower_service_reads_and_charges_the_limits_of_a_request() {
     }
     let nobody = Request::get("/").body(()).unwrap();
     assert!(RateLimits::of(&nobody).is_none(), "no layer ran");
-    let _ = into_response::<Body>;
 }
 
 #[test]

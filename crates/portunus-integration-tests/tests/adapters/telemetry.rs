@@ -18,10 +18,10 @@ use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditSink, AuditTrail, MemoryAudit, TracingAudit};
 use portunus::key::{Delegation, Owner};
-use portunus::limit::{LocalLimiter, OnOutage};
+use portunus::limit::{LimitPolicy, LocalLimiter, OnOutage, Plan};
 use portunus::manage::NewKey;
 use portunus::quota::{Quota, Quotas};
-use portunus::{AuthError, ErrorCode, KeyPrincipal};
+use portunus::{AuthError, ErrorCode, KeyPrincipal, Limits};
 use portunus_test_support::{FIND, Fixture, Setup, base64, format, scope, stranger, tenant};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
@@ -516,6 +516,53 @@ fn that_requests_have_no_client_address_is_said_once() {
         assert_eq!(log.matches("has no client address").count(), 1, "{log}");
         assert!(log.contains(" WARN "), "{log}");
     }
+}
+
+#[test]
+fn that_a_policy_per_address_sees_none_is_said_once_with_the_fix() {
+    let limits = || Limits::new([LimitPolicy::per_address([Quota::per_minute(9)])]);
+    let log = logged(async {
+        let door = door(false).await;
+        let app = app(door.fixture.bearer().limits(limits()));
+        for _ in 0..3 {
+            ask(&app, "/a/1", &[("authorization", &bearer(&door.key))]).await;
+        }
+    });
+    assert_eq!(log.matches("has no client address").count(), 1, "{log}");
+    assert!(log.contains("into_make_service_with_connect_info"), "{log}");
+    assert!(log.contains(" WARN "), "{log}");
+    // No policy needs an address.
+    let log = logged(async {
+        let door = door(false).await;
+        let app = app(door.fixture.bearer().quotas(per_minute(9)));
+        ask(&app, "/a/1", &[("authorization", &bearer(&door.key))]).await;
+    });
+    assert!(!log.contains("has no client address"), "{log}");
+}
+
+#[test]
+fn a_plan_that_is_not_declared_is_one_line() {
+    let log = logged(async {
+        let door = door(false).await;
+        let mut new = NewKey::new("key", Owner::tenant(tenant("acme")));
+        new.plan = Some("gold".parse().unwrap());
+        let (key, _) = door.fixture.issue_new(new).await;
+        let limits = Limits::default().plan(Plan::new("free", []));
+        let app = app(door.fixture.bearer().limits(limits));
+        for _ in 0..3 {
+            let response = ask(&app, "/a/1", &[("authorization", &bearer(&key))]).await;
+            assert_eq!(response.status(), 503);
+        }
+    });
+    let lines = log.lines().filter(|line| line.contains("is not declared"));
+    let lines: Vec<_> = lines
+        .filter(|line| line.contains("requests with them get 503"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("ERROR") && lines[0].contains("gold"),
+        "{log}"
+    );
 }
 
 #[test]

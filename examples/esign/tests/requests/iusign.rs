@@ -136,14 +136,22 @@ fn plans_and_policies_are_shown_by_name() {
     let body = json!({ "key": issued.key });
     let verified = server.admin("owner", Call::post("/verify").json(&body));
     for record in [&issued.record, &shown.json(), &verified.json()["record"]] {
-        assert_eq!((&record["plan"], &record["policies"]), (&json!("standard"), &policies));
+        assert_eq!(
+            (&record["plan"], &record["policies"]),
+            (&json!("standard"), &policies)
+        );
     }
     let own = json!({ "rate_limit_config": { "requests_per_minute": 5 } });
     let issued = server.issue_as("owner", own);
     assert_eq!(issued.record["policies"][0]["limit"], 5);
-    let document = server.admin("owner", Call::new("GET", "/openapi.json")).json();
+    let document = server
+        .admin("owner", Call::new("GET", "/openapi.json"))
+        .json();
     let plan = &document["components"]["schemas"]["IssueRequest"]["properties"]["plan"];
-    assert_eq!(plan["enum"], json!(["free", "standard", "enterprise", null]));
+    assert_eq!(
+        plan["enum"],
+        json!(["free", "standard", "enterprise", null])
+    );
 }
 
 // ---- addresses ----
