@@ -86,10 +86,12 @@
 //!             let bucket = buckets.entry(name.clone()).or_default();
 //!             for quota in asked.quotas.as_slice() {
 //!                 bucket.widest = bucket.widest.max(quota.window());
-//!                 wait = wait.max(bucket.wait(quota, cost, now));
+//!                 if !request.overdraw {
+//!                     wait = wait.max(bucket.wait(quota, cost, now));
+//!                 }
 //!             }
 //!         }
-//!         let admitted = wait.is_zero() || request.overdraw;
+//!         let admitted = wait.is_zero(); // an overdraft is always admitted
 //!         let mut decision = if admitted { Decision::admitted() } else { Decision::refused(wait) };
 //!         for (name, asked) in names.iter().zip(request.buckets) {
 //!             let bucket = buckets.entry(name.clone()).or_default();
@@ -142,6 +144,7 @@
 //!   Incrementing two counters one after the other breaks this; in Redis, use one script.
 //! - **A refusal changes nothing.** Retrying must not extend the wait.
 //! - **`retry_after` is exact** for a lone client, and never a millisecond too early.
+//! - **An overdraft always counts,** whatever fits: its units may be more than the quota.
 //! - **Quotas change,** with a plan or a key's record. Units admitted under the old quotas still
 //!   count.
 //! - **Count families, not keys.** Rotated keys share
