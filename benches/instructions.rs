@@ -1,5 +1,7 @@
 //! One variant of the hot path, called a number of times, to count its instructions under callgrind:
 //! `scripts/measure instructions`. Run alone, it prints nothing.
+//!
+//! Arguments: the variant, and the number of calls.
 
 #![allow(
     clippy::expect_used,
@@ -7,22 +9,26 @@
     reason = "a benchmark may stop where it cannot go on"
 )]
 
+use std::convert::Infallible;
 use std::env;
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use http::Request;
-use portunus::Limits;
-use portunus::adapter::tower::HttpHead;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::authenticator::Attempt;
 use portunus::key::Owner;
 use portunus::limit::LimitPolicy;
 use portunus::manage::NewKey;
 use portunus::quota::Quota;
 use portunus::store::MemoryStore;
+use portunus::{Limits, Requirement};
 use portunus_profiles::Profile;
 use portunus_test_support::Setup;
+use tower::{Layer, Service, service_fn};
 
 const MANY: u64 = u32::MAX as u64;
 
@@ -65,12 +71,37 @@ fn main() {
         .limits(limits(&variant))
         .build()
         .expect("valid settings");
-    let request = Request::get("/v2/documents")
-        .header("authorization", format!("Bearer {}", issued.key.reveal()))
-        .body(())
-        .expect("a valid request");
-    for _ in 0..calls {
-        let attempt = authenticator.attempt(&HttpHead::new(&request, None));
-        assert!(matches!(black_box(attempt), Attempt::Ready(Ok(_))));
+    let value = format!("Bearer {}", issued.key.reveal());
+    let request = || {
+        Request::get("/v2/documents")
+            .header("authorization", &value)
+            .body(Full::<Bytes>::default())
+            .expect("a valid request")
+    };
+    let inner = service_fn(|request: Request<Full<Bytes>>| async move {
+        black_box(&request);
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    match variant.as_str() {
+        // The service alone, and with the layer and a requirement around it.
+        "service" => (0..calls).for_each(|_| {
+            let mut service = inner;
+            black_box(now(service.call(request()))).expect("it never fails");
+        }),
+        "layer" => {
+            let needed = Requirement::none().any_workspace();
+            let mut service = AuthLayer::new(authenticator).layer(require(needed).layer(inner));
+            (0..calls).for_each(|_| {
+                let response = now(service.call(request())).expect("it never fails");
+                assert_eq!(black_box(response).status(), 200);
+            });
+        }
+        _ => {
+            let request = request();
+            for _ in 0..calls {
+                let attempt = authenticator.attempt(&HttpHead::new(&request, None));
+                assert!(matches!(black_box(attempt), Attempt::Ready(Ok(_))));
+            }
+        }
     }
 }
