@@ -84,6 +84,14 @@ impl Quota {
         Self::new("hour", limit, Duration::from_secs(3600))
     }
 
+    /// Returns the same quota under a longer name, for response fields.
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..self.clone()
+        }
+    }
+
     /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -162,6 +170,38 @@ impl Quotas {
     #[must_use]
     pub fn as_slice(&self) -> &[Quota] {
         &self.0
+    }
+
+    /// Returns these quotas limited by others: in no window do they allow more.
+    pub(crate) fn within(&self, ceiling: &Self) -> Self {
+        let least = |quota: &Quota| {
+            let as_long = |of: &&Quota| of.window >= quota.window;
+            let limits = ceiling.0.iter().filter(as_long).map(|of| of.limit);
+            Quota {
+                limit: limits.fold(quota.limit, u64::min),
+                ..quota.clone()
+            }
+        };
+        let own: Vec<_> = self.0.iter().map(least).collect();
+        // The ceiling's quotas that none of these implies. They come first: if there are too many,
+        // what is left allows no more.
+        let is_implied = |of: &&Quota| {
+            let implies = |quota: &Quota| quota.window >= of.window && quota.limit <= of.limit;
+            own.iter().any(implies)
+        };
+        let mut quotas: Vec<_> = ceiling
+            .0
+            .iter()
+            .filter(|of| !is_implied(of))
+            .cloned()
+            .collect();
+        for quota in own {
+            if quotas.iter().all(|of| of.name != quota.name) {
+                quotas.push(quota);
+            }
+        }
+        quotas.truncate(MOST_QUOTAS);
+        Self(quotas.into())
     }
 
     /// Returns whether both are the same list, not only equal: a fast check for the hot path.

@@ -188,6 +188,13 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         self.missing.retain(|(of, _), _| of != tenant);
     }
 
+    fn all_changed(&self) {
+        self.inner.all_changed();
+        self.clears.fetch_add(1, Ordering::SeqCst);
+        self.found.clear();
+        self.missing.clear();
+    }
+
     fn sweep(&self) {
         let now = self.clock.monotonic();
         self.found.retain(|_, (_, until)| now < *until);

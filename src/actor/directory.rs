@@ -71,6 +71,10 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         let _ = tenant;
     }
 
+    /// Drops everything that is cached, because any tenant may have changed: the service missed
+    /// messages of its bus. The default does nothing.
+    fn all_changed(&self) {}
+
     /// Frees expired cache entries. It is called about once a minute and must not block. The
     /// default does nothing.
     fn sweep(&self) {}
@@ -227,6 +231,7 @@ to_the_pointee! {
             user: &UserRef,
         ) -> Option<Result<Option<Arc<User>>, DirectoryError>>;
         fn tenant_changed(&self, tenant: &TenantId);
+        fn all_changed(&self);
         fn sweep(&self);
     }
     OwnerStanding {

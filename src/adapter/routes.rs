@@ -157,7 +157,7 @@ impl RouteDemand {
     }
 }
 
-/// Returns the number of each demand's class, by method.
+/// Returns the number of each demand's class, by method; 0 if the limits decide.
 ///
 /// # Panics
 /// Panics if the limits do not declare a class.
@@ -165,17 +165,19 @@ pub(super) fn classes<'d>(
     demands: impl Iterator<Item = &'d RouteDemand>,
     authenticator: &Authenticator,
 ) -> Vec<(Option<&'static str>, u8)> {
-    let number = |demand: &RouteDemand| {
-        let name = demand.class.as_ref()?;
-        let number = authenticator.class(name);
-        let path = &demand.path;
-        assert!(
-            number.is_some(),
-            "{path}: the class {name} is not declared: call class({name:?}, …) on Limits"
-        );
-        Some((demand.method, number?))
+    let number = |demand: &'d RouteDemand| {
+        let class = demand.class.as_ref().map(|name| {
+            let number = authenticator.class(name);
+            let path = &demand.path;
+            assert!(
+                number.is_some(),
+                "{path}: the class {name} is not declared: call class({name:?}, …) on Limits"
+            );
+            number.unwrap_or(0)
+        });
+        (demand.method, class.unwrap_or(0))
     };
-    demands.filter_map(number).collect()
+    demands.map(number).collect()
 }
 
 /// The path of a route that is nested under a prefix.

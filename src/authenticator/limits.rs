@@ -119,11 +119,7 @@ impl Limiting {
         caller: Caller<'_>,
         cost: u64,
     ) -> Result<Decision, LimiterError> {
-        let policies = &limits.set(caller.variant()).policies;
-        let buckets: Vec<_> = policies
-            .iter()
-            .map(|policy| bucket(policy, caller))
-            .collect();
+        let buckets = all_buckets(limits, caller, caller.variant());
         let request = LimitRequest::new(&buckets, cost);
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
@@ -232,6 +228,16 @@ fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
     bucket
 }
 
+/// Returns the bucket of a key's own quotas.
+#[inline]
+fn own_bucket<'a>(limits: &'a PlanLimits, caller: Caller<'a>) -> Option<LimitBucket<'a>> {
+    let (own, entry) = (limits.own.as_ref()?, caller.entry?);
+    let mut bucket = LimitBucket::new(BucketId::Family(&entry.record.family), own);
+    // The first slot, see `LimitTable::new`.
+    bucket.slot = entry.limits.slots.first();
+    Some(bucket)
+}
+
 /// Calls a function with the buckets of a request: one for each policy that applies, in their
 /// order. Up to four need no memory of their own.
 #[inline]
@@ -241,14 +247,32 @@ fn with_buckets<T>(
     ask: impl FnOnce(&[LimitBucket<'_>]) -> T,
 ) -> T {
     let of = |policy| bucket(policy, caller);
-    match limits.set(caller.variant()).policies.as_slice() {
-        [] => ask(&[]),
-        [a] => ask(&[of(a)]),
-        [a, b] => ask(&[of(a), of(b)]),
-        [a, b, c] => ask(&[of(a), of(b), of(c)]),
-        [a, b, c, d] => ask(&[of(a), of(b), of(c), of(d)]),
-        many => ask(&many.iter().map(of).collect::<Vec<_>>()),
+    match (
+        own_bucket(limits, caller),
+        limits.policies(caller.variant()),
+    ) {
+        (None, []) => ask(&[]),
+        (None, [a]) => ask(&[of(a)]),
+        (None, [a, b]) => ask(&[of(a), of(b)]),
+        (None, [a, b, c]) => ask(&[of(a), of(b), of(c)]),
+        (None, [a, b, c, d]) => ask(&[of(a), of(b), of(c), of(d)]),
+        (Some(own), []) => ask(&[own]),
+        (Some(own), [a]) => ask(&[own, of(a)]),
+        (Some(own), [a, b]) => ask(&[own, of(a), of(b)]),
+        (Some(own), [a, b, c]) => ask(&[own, of(a), of(b), of(c)]),
+        _ => ask(&all_buckets(limits, caller, caller.variant())),
     }
+}
+
+/// Returns the buckets of a request, as for [`with_buckets`].
+fn all_buckets<'a>(
+    limits: &'a PlanLimits,
+    caller: Caller<'a>,
+    variant: Variant,
+) -> Vec<LimitBucket<'a>> {
+    let policies = limits.policies(variant).iter();
+    let of = policies.map(|policy| bucket(policy, caller));
+    own_bucket(limits, caller).into_iter().chain(of).collect()
 }
 
 #[async_trait]
@@ -262,12 +286,7 @@ impl Charger for Limiting {
             client_ip: charge.client_ip,
             class: charge.variant.class,
         };
-        let set = charge.limits.set(charge.variant);
-        let buckets: Vec<_> = set
-            .policies
-            .iter()
-            .map(|policy| bucket(policy, caller))
-            .collect();
+        let buckets = all_buckets(charge.limits, caller, charge.variant);
         if buckets.is_empty() {
             return Ok(Decision::admitted());
         }

@@ -72,19 +72,23 @@ pub struct Authenticator {
     routes: RouteClasses,
 }
 
-/// The classes of the routes behind a layer, by method. Empty if the host's rules decide.
+/// The classes of the routes behind a layer, by method; 0 if the host's rules decide, as for other
+/// methods.
 #[derive(Debug, Clone, Default)]
 struct RouteClasses(Arc<[(Option<&'static str>, u8)]>);
 
 impl RouteClasses {
     /// Returns the class of a request with this method; 0 if its route has none.
     fn class_of(&self, method: &str) -> u8 {
-        let answers = |route: &Option<&'static str>| {
-            route.is_none_or(|route| crate::limit::is_method(route, method))
+        // As a router chooses: `HEAD` may have its own route, and one for all methods comes last.
+        let of = |answers: &dyn Fn(Option<&str>) -> bool| {
+            self.0.iter().find(|(route, _)| answers(*route))
         };
-        // A route of this very method comes first: `HEAD` may have its own.
-        let exact = self.0.iter().find(|(route, _)| *route == Some(method));
-        let found = exact.or_else(|| self.0.iter().find(|(route, _)| answers(route)));
+        let found = of(&|route| route == Some(method))
+            .or_else(|| {
+                of(&|route| route.is_some_and(|route| crate::limit::is_method(route, method)))
+            })
+            .or_else(|| of(&|route| route.is_none()));
         found.map_or(0, |(_, class)| *class)
     }
 }
@@ -185,6 +189,12 @@ impl Authenticator {
             anonymous: Anonymous::Always,
             ..self.clone()
         })
+    }
+
+    /// Returns whether it only counts requests, and reads no credentials.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn only_counts(&self) -> bool {
+        self.anonymous == Anonymous::Always
     }
 
     /// Returns an authenticator that shares all state, for routes of these classes, by method.

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,15 +35,19 @@ pub(super) enum TenantsPlan {
     Unknown(PlanName),
 }
 
+/// The directory's answer about a tenant's plan.
+pub(super) type Asked = Result<TenantsPlan, Arc<DirectoryError>>;
+
+/// How long a failure of the directory is kept: other requests of the tenant need not ask too.
+const FAILURE_BOUND: Duration = Duration::from_secs(1);
+
 /// The plans of tenants.
 pub(crate) struct TenantPlans {
     directory: Option<Arc<dyn Directory>>,
-    /// Each with the time at which the directory was asked.
-    known: Cache<TenantId, (TenantsPlan, Duration)>,
+    /// Each with the time at which the directory was asked. Requests that miss wait for one call.
+    known: Cache<TenantId, (Asked, Duration)>,
     bound: Duration,
     clock: Arc<dyn Clock>,
-    /// The number of changes. An answer is not kept if one happened while it was awaited.
-    changes: AtomicU64,
     /// Undeclared plans that were logged.
     logged: Mutex<HashSet<PlanName>>,
 }
@@ -60,43 +63,50 @@ impl TenantPlans {
             known: Cache::new(MOST_TENANTS),
             bound,
             clock,
-            changes: AtomicU64::new(0),
             logged: Mutex::default(),
         }
     }
 
-    /// Returns the plan of a tenant, if it is known.
-    fn known(&self, tenant: &TenantId) -> Option<TenantsPlan> {
-        let (plan, asked) = self.known.get(tenant)?;
-        let age = self.clock.monotonic().saturating_sub(asked);
-        (age < self.bound).then_some(plan)
+    fn is_current(&self, asked: &Asked, at: Duration) -> bool {
+        let bound = match asked {
+            Ok(_) => self.bound,
+            Err(_) => self.bound.min(FAILURE_BOUND),
+        };
+        self.clock.monotonic().saturating_sub(at) < bound
     }
 
-    /// Asks the directory.
+    /// Returns the plan of a tenant, if it is known.
+    fn known(&self, tenant: &TenantId) -> Option<Asked> {
+        let (plan, at) = self.known.get(tenant)?;
+        self.is_current(&plan, at).then_some(plan)
+    }
+
+    /// Asks the directory, or waits for the answer to another request of the tenant.
     pub(super) async fn ask(
         &self,
         directory: &Arc<dyn Directory>,
         tenant: &TenantId,
         table: &LimitTable,
-    ) -> Result<TenantsPlan, DirectoryError> {
-        let (asked, changes) = (self.clock.monotonic(), self.changes.load(Ordering::SeqCst));
-        let plan = telemetry::awaited(telemetry::Step::Directory, directory.plan(tenant)).await?;
-        let plan = match plan {
+    ) -> Asked {
+        let is_past = |(plan, at): &(Asked, Duration)| !self.is_current(plan, *at);
+        self.known.remove_if(tenant, is_past);
+        let ours = match self.known.get_value_or_guard_async(tenant).await {
+            Ok((plan, _)) => return plan,
+            Err(ours) => ours,
+        };
+        // Counted from the start of the call, so that a slow answer is not used for longer.
+        let at = self.clock.monotonic();
+        let plan = telemetry::awaited(telemetry::Step::Directory, directory.plan(tenant)).await;
+        let plan = plan.map_err(Arc::new).map(|plan| match plan {
             None => TenantsPlan::Declared(Arc::clone(&table.base)),
             Some(name) => match table.plan(&name) {
                 Some(limits) => TenantsPlan::Declared(Arc::clone(limits)),
                 None => TenantsPlan::Unknown(name),
             },
-        };
-        // Counted from the start of the call, so that a slow answer is not used for longer.
-        if self.changes.load(Ordering::SeqCst) == changes {
-            self.known.insert(tenant.clone(), (plan.clone(), asked));
-            // The tenant changed in between: drop the answer again.
-            if self.changes.load(Ordering::SeqCst) != changes {
-                self.known.remove(tenant);
-            }
-        }
-        Ok(plan)
+        });
+        // Refused if the tenant changed in between: the answer may be that from before.
+        let _ = ours.insert((plan.clone(), at));
+        plan
     }
 
     /// Drops what is known of a tenant, here and in the directory.
@@ -105,12 +115,13 @@ impl TenantPlans {
         if let Some(directory) = &self.directory {
             directory.tenant_changed(tenant);
         }
-        self.changes.fetch_add(1, Ordering::SeqCst);
         self.known.remove(tenant);
     }
 
     fn all_changed(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        if let Some(directory) = &self.directory {
+            directory.all_changed();
+        }
         self.known.clear();
     }
 
@@ -154,25 +165,22 @@ impl Inner {
     }
 
     /// Returns the plan of a key's tenant, if it is known.
-    pub(super) fn plan_now(&self, entry: &KeyEntry) -> Option<Result<TenantsPlan, DirectoryError>> {
+    pub(super) fn plan_now(&self, entry: &KeyEntry) -> Option<Asked> {
         let plan = self.plans.known(&entry.record.owner.tenant_id);
         telemetry::cache(telemetry::Cache::Directory, plan.is_some());
-        plan.map(Ok)
+        plan
     }
 
     /// Returns the limits of a key whose tenant has this plan.
     pub(super) fn tenants_limits(
         &self,
-        plan: Result<TenantsPlan, DirectoryError>,
+        plan: Asked,
         entry: &KeyEntry,
     ) -> Result<Arc<PlanLimits>, AuthError> {
         Ok(entry.limits.of_tenant(&self.declared(plan)?))
     }
 
-    fn declared(
-        &self,
-        plan: Result<TenantsPlan, DirectoryError>,
-    ) -> Result<Arc<PlanLimits>, AuthError> {
+    fn declared(&self, plan: Asked) -> Result<Arc<PlanLimits>, AuthError> {
         let plan =
             plan.map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
         match plan {
@@ -194,7 +202,7 @@ impl Inner {
             return Ok(Arc::clone(&self.limits.table.base));
         };
         let plan = match self.plans.known(tenant) {
-            Some(plan) => Ok(plan),
+            Some(plan) => plan,
             None => self.plans.ask(directory, tenant, &self.limits.table).await,
         };
         self.declared(plan)

@@ -6,7 +6,7 @@ use super::Inner;
 use super::budget::Refused;
 use super::facts::Facts;
 use super::path::{Progress, Step};
-use super::plans::TenantsPlan;
+use super::plans::Asked;
 use crate::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::{Decision, LimiterError, RateLimiter};
@@ -35,7 +35,7 @@ pub(super) enum Answer {
     Key(Result<Option<Arc<StoredKey>>, StoreError>),
     Token(Result<Option<Arc<KeyEntry>>, AuthError>),
     Owner(Result<Standing, DirectoryError>),
-    Plan(Result<TenantsPlan, DirectoryError>),
+    Plan(Asked),
     Limiter(Result<Decision, LimiterError>),
     User(Result<Option<Arc<User>>, DirectoryError>),
 }

@@ -115,14 +115,18 @@ impl Limits {
     /// the path: `{name}` stands for one segment, `{*rest}` for one or more.
     pub fn on(mut self, route: &str) -> Self {
         match self.last_class() {
-            Some(class) => self.rules.on_route(class, route),
+            Some(class) => {
+                let added = self.rules.on_route(class, route);
+                self.mistake = self.mistake.or(added.err());
+            }
             None => self.class_is_missing("on()"),
         }
         self
     }
 
     /// Adds the requests for which a function returns `true` to the class declared last. It runs for
-    /// each request of an accepted key whose class is not known by then.
+    /// each counted request whose class is not known by then: with a well-formed key, even an unknown
+    /// one, or without a key if such requests are counted.
     pub fn on_request(
         mut self,
         matches: impl Fn(&dyn RequestHead) -> bool + Send + Sync + 'static,
@@ -156,7 +160,9 @@ impl Limits {
         self
     }
 
-    /// Sets how many units a request costs. The default is 1. A request that costs more than one of
+    /// Sets how many units a request costs. The default is 1. The function runs for each counted
+    /// request: with a well-formed key, even an unknown one, or without a key if such requests are
+    /// counted. A request that costs more than one of
     /// its quotas can never pass and is refused with 403 `FORBIDDEN`. A cost of 0 is a host error and
     /// is answered with 503.
     pub fn cost(

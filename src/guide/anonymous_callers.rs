@@ -81,9 +81,8 @@
 //! - **IPv6 addresses count by /64,** the smallest network that a client is usually given.
 //! - **Public routes are counted in a `ProtectedRouter` only.** In another router, wrap them in
 //!   `keys.layer().optional_key()`.
-//! - **Memory is bounded.** At most half of the limiter's buckets are addresses
+//! - **Memory is bounded.** The in-process limiter has 125 000 buckets for addresses
 //!   ([`most_addresses`](crate::limit::LocalLimiterBuilder::most_addresses)). Once all of those are in
-//!   use, a request from a new address is an outage of the limiter, and its
-//!   [mode](crate::limit::OnOutage) applies; keys are not affected.
+//!   use, new addresses share one bucket: together, they may make as many requests as one address.
 //! - **A wrong key is not anonymous.** It is refused, and counts against the
 //!   [lookup budget](crate::limit::LookupBudget), which is there without any configuration.

@@ -104,7 +104,9 @@
 //! - **Let keys follow their tenant.** A key that is issued without a plan does. A plan that is set
 //!   on a key stays when the tenant's changes; only you, and operators whom your policy allows
 //!   [`Setting::Plan`](crate::manage::Setting::Plan), can set one.
-//! - **A key's own quotas** (`rate_limit_config`) replace the limit per key of its plan. An operator
-//!   can set at most the plan's, or what [`Plan::own_quotas`](crate::limit::Plan::own_quotas) says.
+//! - **A key's own quotas** (`rate_limit_config`) replace the limit per key, within what its plan
+//!   allows: its limit per key, or [`Plan::own_quotas`](crate::limit::Plan::own_quotas). So a tenant
+//!   that moves to a smaller plan keeps no larger quotas, unless the plan says
+//!   [`own_quotas_stay`](crate::limit::Plan::own_quotas_stay).
 //! - **Requiring a plan** is something else:
 //!   [`PlanOrder::at_least`](crate::policy::PlanOrder::at_least) on a route.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::compile::refused;
 use crate::request::RequestHead;
+use crate::text::{ParseError, start};
 
 pub(crate) type MatchesRequest = dyn Fn(&dyn RequestHead) -> bool + Send + Sync;
 
@@ -28,13 +30,26 @@ enum Rule {
 
 impl ClassRules {
     /// Adds a route: its pattern, after a method and a space if the class has only this method.
-    pub(crate) fn on_route(&mut self, class: u8, route: &str) {
+    ///
+    /// # Errors
+    /// Returns an error if no request could match.
+    pub(crate) fn on_route(&mut self, class: u8, route: &str) -> Result<(), ParseError> {
         let (method, pattern) = match route.split_once(' ') {
-            Some((method, pattern)) => (Some(method.into()), pattern.trim_start()),
+            Some((method, pattern)) => (Some(method), pattern),
             None => (None, route),
         };
-        let pattern = Pattern::new(pattern);
-        self.0.push((class, Rule::Route(method, pattern)));
+        let is_upper = |method: &str| {
+            !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
+        };
+        if !method.is_none_or(is_upper) || !pattern.starts_with('/') || pattern.contains(' ') {
+            let route = start(route, 80);
+            return Err(refused(format!(
+                "the route {route:?} must be a path, or a method in upper case, a space and a path"
+            )));
+        }
+        let rule = Rule::Route(method.map(Into::into), Pattern::new(pattern));
+        self.0.push((class, rule));
+        Ok(())
     }
 
     pub(crate) fn on_request(&mut self, class: u8, matches: Arc<MatchesRequest>) {
@@ -50,7 +65,7 @@ impl ClassRules {
         let matches = |rule: &Rule| match rule {
             Rule::Route(method, pattern) => {
                 let same = match route {
-                    Some(route) => *route == *pattern.whole,
+                    Some(route) => pattern.is_same(route),
                     None => pattern.matches(head.path()),
                 };
                 same && method
@@ -81,8 +96,20 @@ impl Pattern {
         }
     }
 
+    /// Returns whether a route that the framework matched has this pattern, whatever the parameters
+    /// are called.
+    fn is_same(&self, route: &str) -> bool {
+        let same = |(one, other): (&str, &str)| {
+            let parameters = is_parameter(one) && is_parameter(other);
+            one == other || parameters || (is_rest(one) && is_rest(other))
+        };
+        *route == *self.whole
+            || (route.split('/').count() == self.whole.split('/').count()
+                && self.whole.split('/').zip(route.split('/')).all(same))
+    }
+
     /// Returns whether a path has the pattern, where the framework does not say which route matched:
-    /// `{name}` and `:name` stand for one segment, `{*rest}` and `*` at the end for at least one.
+    /// `{name}` and `:name` stand for one segment, `{*rest}` and `*` at the end for any text.
     fn matches(&self, path: &str) -> bool {
         let (literal, rest) = self.whole.split_at(self.literal);
         let Some(path) = path.strip_prefix(literal) else {
@@ -91,26 +118,42 @@ impl Pattern {
         if rest.is_empty() {
             return path.is_empty();
         }
-        let (mut parts, mut segments) = (rest.split('/'), path.split('/'));
-        loop {
-            match (parts.next(), segments.next()) {
-                (None, None) => return true,
-                (Some(part), Some(segment)) => {
-                    if part == "*" || part.starts_with("{*") {
-                        return !segment.is_empty();
-                    }
-                    let same = match part.starts_with([':', '{']) {
-                        true => !segment.is_empty(),
-                        false => part == segment,
-                    };
-                    if !same {
-                        return false;
-                    }
-                }
-                _ => return false,
+        let mut left = Some(path);
+        for part in rest.split('/') {
+            let Some(path) = left else {
+                return false;
+            };
+            if is_rest(part) {
+                return !path.is_empty();
             }
+            let (segment, more) = match path.split_once('/') {
+                Some((segment, more)) => (segment, Some(more)),
+                None => (path, None),
+            };
+            let same = match part.starts_with([':', '{']) {
+                true => !segment.is_empty(),
+                false => part == segment,
+            };
+            if !same {
+                return false;
+            }
+            left = more;
         }
+        left.is_none()
     }
+}
+
+/// Returns whether a part of a pattern stands for any text of one segment.
+fn is_parameter(part: &str) -> bool {
+    let braces = part
+        .strip_prefix('{')
+        .and_then(|name| name.strip_suffix('}'));
+    part.starts_with(':') || braces.is_some_and(|name| !name.contains([':', '*', '{']))
+}
+
+/// Returns whether a part of a pattern stands for the rest of the path.
+fn is_rest(part: &str) -> bool {
+    part == "*" || part.starts_with("{*")
 }
 
 impl fmt::Debug for ClassRules {

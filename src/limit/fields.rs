@@ -34,7 +34,7 @@ impl LimitFields {
                 let _ = write!(state, ";t={reset}");
             }
         }
-        add("ratelimit-policy", report.set().field.clone());
+        add("ratelimit-policy", report.policy_field());
         add("ratelimit", state);
         if self == Self::WithLegacy
             && let Some((quota, window)) = nearest(report)

@@ -2,11 +2,12 @@
 //!
 //! A bucket's cell is found through the slot in its cache entry, or in a sharded map. The limiter
 //! owns the cells, so evicting the cache entry loses no counts. Idle cells are freed by requests
-//! that add a cell, one shard at a time. At the cap, with all cells live, a new bucket is an
-//! outage, and no cell is evicted.
+//! that add a cell, one shard at a time. At the cap, with all cells live, a new bucket of a key or
+//! of its owner is an outage, and no cell is evicted; addresses have a cap of their own, beyond
+//! which new ones share a cell (`overflow`).
 //!
 //! # Why at most N units are admitted in every interval of length W
-//! 1. A bucket has a single cell. A cell leaves the map only under the shard's lock, while no slot
+//! 1. A bucket has a single cell, and a new one only once that is idle. A cell leaves the map only under the shard's lock, while no slot
 //!    and no request holds it. Decisions are made and recorded under the cell's lock, at a time
 //!    that is never before that of an earlier decision (`State::now`).
 //! 2. At time t, the recorder counts at least the units admitted in `[t - W, t]` (see `window`),
@@ -21,7 +22,6 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,10 +32,11 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::cell::State;
+use super::entry::{Entry, OwnedId, is_of_address};
+use super::overflow::Overflow;
 use super::window::nanos;
 use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
 use crate::clock::{Clock, SystemClock};
-use crate::key::{KeyFamily, TenantId, UserId};
 
 const SHARDS: usize = 64;
 
@@ -57,9 +58,11 @@ struct Inner {
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    /// The number of cells with recorders, and how many of them are of addresses.
+    /// The number of cells with recorders, except those of addresses.
     live: AtomicUsize,
-    live_addresses: AtomicUsize,
+    /// The number of cells of addresses.
+    addresses: AtomicUsize,
+    overflow: Overflow,
     most: usize,
     most_addresses: usize,
     next_shard: AtomicUsize,
@@ -74,67 +77,9 @@ struct Shard {
     next_sweep: u64,
 }
 
-/// A cell, and the bucket that it is of.
-struct Entry {
-    id: OwnedId,
-    class: Option<Box<str>>,
-    cell: Arc<Cell>,
-}
-
-/// A [`BucketId`] that owns its data.
-enum OwnedId {
-    Family(KeyFamily),
-    User(TenantId, UserId),
-    Tenant(TenantId),
-    Address(Option<IpAddr>),
-    Anonymous(Option<IpAddr>),
-    Shared,
-    AnonymousShared,
-    Custom(Box<str>),
-}
-
-impl OwnedId {
-    fn of(id: BucketId<'_>) -> Self {
-        match id {
-            BucketId::Family(family) => Self::Family(family.clone()),
-            BucketId::User(tenant, user) => Self::User(tenant.clone(), user.clone()),
-            BucketId::Tenant(tenant) => Self::Tenant(tenant.clone()),
-            BucketId::Address(ip) => Self::Address(ip),
-            BucketId::Anonymous(ip) => Self::Anonymous(ip),
-            BucketId::Shared => Self::Shared,
-            BucketId::AnonymousShared => Self::AnonymousShared,
-            BucketId::Custom(name) => Self::Custom(name.into()),
-        }
-    }
-
-    fn as_id(&self) -> BucketId<'_> {
-        match self {
-            Self::Family(family) => BucketId::Family(family),
-            Self::User(tenant, user) => BucketId::User(tenant, user),
-            Self::Tenant(tenant) => BucketId::Tenant(tenant),
-            Self::Address(ip) => BucketId::Address(*ip),
-            Self::Anonymous(ip) => BucketId::Anonymous(*ip),
-            Self::Shared => BucketId::Shared,
-            Self::AnonymousShared => BucketId::AnonymousShared,
-            Self::Custom(name) => BucketId::Custom(name),
-        }
-    }
-}
-
-impl Entry {
-    /// What identifies the bucket.
-    fn key(&self) -> (BucketId<'_>, Option<&str>) {
-        (self.id.as_id(), self.class.as_deref())
-    }
-
-    fn is_of_address(&self) -> bool {
-        matches!(self.id, OwnedId::Address(_) | OwnedId::Anonymous(_))
-    }
-}
-
 /// One bucket.
 #[derive(Default)]
-struct Cell(Mutex<State>);
+pub(super) struct Cell(pub(super) Mutex<State>);
 
 impl Cell {
     /// Creates a cell whose time is not before this one.
@@ -181,7 +126,8 @@ impl LocalLimiter {
     /// or have not been swept since.
     #[must_use]
     pub fn live_buckets(&self) -> usize {
-        self.inner.live.load(Ordering::Relaxed)
+        let of_addresses = self.inner.addresses.load(Ordering::Relaxed);
+        self.inner.live.load(Ordering::Relaxed) + of_addresses
     }
 
     /// Admits or refuses a request without waiting.
@@ -224,6 +170,13 @@ fn decision(wait: u64, request: &LimitRequest<'_>) -> Decision {
     } else {
         Decision::refused(Duration::from_nanos(wait))
     }
+}
+
+/// Increments a count, unless it is at its maximum.
+fn one_more(count: &AtomicUsize, most: usize) -> bool {
+    let more = |count: usize| (count < most).then_some(count + 1);
+    let order = Ordering::Relaxed;
+    count.fetch_update(order, order, more).is_ok()
 }
 
 /// Rejects requests that could never pass, and those that would lock a cell twice.
@@ -321,25 +274,40 @@ impl Inner {
 
     fn look_up(&self, bucket: &LimitBucket<'_>, now: u64) -> Arc<Cell> {
         let hash = self.hash(bucket.id, bucket.class);
-        let mut shard = self.shard(hash).lock();
-        if now >= shard.next_sweep {
-            self.sweep(&mut shard, now);
-        }
-        let key = (bucket.id, bucket.class);
-        let known = shard.cells.find(hash, |entry| entry.key() == key);
-        let cell = match known {
-            Some(entry) => Arc::clone(&entry.cell),
-            None => {
-                let cell = Arc::new(Cell::not_before(shard.swept));
-                let entry = Entry {
-                    id: OwnedId::of(bucket.id),
-                    class: bucket.class.map(Into::into),
-                    cell: Arc::clone(&cell),
-                };
-                let rehash = |entry: &Entry| self.hash(entry.id.as_id(), entry.class.as_deref());
-                shard.cells.insert_unique(hash, entry, rehash);
-                cell
+        let mut swept = false;
+        let cell = loop {
+            let mut shard = self.shard(hash).lock();
+            if now >= shard.next_sweep {
+                self.sweep(&mut shard, now);
             }
+            let key = (bucket.id, bucket.class);
+            if let Some(entry) = shard.cells.find(hash, |entry| entry.key() == key) {
+                break Arc::clone(&entry.cell);
+            }
+            if is_of_address(bucket.id) {
+                if let Some(shared) = self.overflow.in_use(bucket, now) {
+                    break shared;
+                }
+                if !one_more(&self.addresses, self.most_addresses) {
+                    if swept {
+                        break self.overflow.cell(bucket);
+                    }
+                    swept = true;
+                    drop(shard);
+                    self.sweep_all(now);
+                    continue;
+                }
+            }
+            // What an address was admitted in a shared cell is past by now.
+            let cell = Arc::new(Cell::not_before(shard.swept.max(now)));
+            let entry = Entry {
+                id: OwnedId::of(bucket.id),
+                class: bucket.class.map(Into::into),
+                cell: Arc::clone(&cell),
+            };
+            let rehash = |entry: &Entry| self.hash(entry.id.as_id(), entry.class.as_deref());
+            shard.cells.insert_unique(hash, entry, rehash);
+            break cell;
         };
         if let Some(slot) = bucket.slot {
             slot.fill(self.id, Arc::clone(&cell) as _);
@@ -359,7 +327,9 @@ impl Inner {
             Some(known) if known == quotas => state.quotas = Some(quotas.clone()),
             Some(_) => state.take(quotas, now),
             None => {
-                self.reserve_cell(bucket, now)?;
+                if !is_of_address(bucket.id) {
+                    self.reserve_cell(now)?;
+                }
                 state.take(quotas, now);
             }
         }
@@ -367,7 +337,7 @@ impl Inner {
     }
 
     /// Counts one more live cell, unless the limiter is full.
-    fn reserve_cell(&self, bucket: &LimitBucket<'_>, now: u64) -> Result<(), LimiterError> {
+    fn reserve_cell(&self, now: u64) -> Result<(), LimiterError> {
         // Cells found through slots bypass the map and its sweeps, so a cell that becomes live
         // sweeps the next shard.
         let next = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
@@ -376,40 +346,26 @@ impl Inner {
         {
             self.sweep(&mut shard, now);
         }
-        let of_address = matches!(bucket.id, BucketId::Address(_) | BucketId::Anonymous(_));
-        let one_more = |count: &AtomicUsize, most: usize| {
-            let more = |live: usize| (live < most).then_some(live + 1);
-            let order = Ordering::Relaxed;
-            count.fetch_update(order, order, more).is_ok()
-        };
-        let take = || {
-            if of_address && !one_more(&self.live_addresses, self.most_addresses) {
-                return Err(LimiterError::Full(self.most_addresses));
-            }
-            if one_more(&self.live, self.most) {
-                return Ok(());
-            }
-            if of_address {
-                self.live_addresses.fetch_sub(1, Ordering::Relaxed);
-            }
-            Err(LimiterError::Full(self.most))
-        };
-        if take().is_ok() {
+        let take = || one_more(&self.live, self.most);
+        if take() || (self.sweep_all(now) && take()) {
             return Ok(());
         }
-        let due = self
-            .next_full_sweep
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
-                (now >= at).then_some(now.saturating_add(SWEEP_ALL_EVERY))
-            });
-        if due.is_ok() {
+        Err(LimiterError::Full(self.most))
+    }
+
+    /// Sweeps all shards that are not locked, unless this was done a moment ago.
+    fn sweep_all(&self, now: u64) -> bool {
+        let due = |at| (now >= at).then_some(now.saturating_add(SWEEP_ALL_EVERY));
+        let order = Ordering::Relaxed;
+        let is_due = self.next_full_sweep.fetch_update(order, order, due).is_ok();
+        if is_due {
             for shard in &self.shards {
                 if let Some(mut shard) = shard.try_lock() {
                     self.sweep(&mut shard, now);
                 }
             }
         }
-        take()
+        is_due
     }
 
     /// Frees the recorders of idle cells, and removes cells without recorders from the map unless
@@ -427,15 +383,19 @@ impl Inner {
             let Some(mut state) = entry.cell.0.try_lock() else {
                 return true;
             };
+            let of_address = is_of_address(entry.id.as_id());
             if state.quotas.is_some() && state.idle_at < now {
                 state.forget();
                 state.now = state.now.max(now);
-                self.live.fetch_sub(1, Ordering::Relaxed);
-                if entry.is_of_address() {
-                    self.live_addresses.fetch_sub(1, Ordering::Relaxed);
+                if !of_address {
+                    self.live.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            state.quotas.is_some() || Arc::strong_count(&entry.cell) > 1
+            let stays = state.quotas.is_some() || Arc::strong_count(&entry.cell) > 1;
+            if of_address && !stays {
+                self.addresses.fetch_sub(1, Ordering::Relaxed);
+            }
+            stays
         });
     }
 }
@@ -475,16 +435,18 @@ pub struct LocalLimiterBuilder {
 }
 
 impl LocalLimiterBuilder {
-    /// Sets the maximum number of live buckets; 250 000 by default. With the default quotas, a live
-    /// bucket takes less than 1.5 KiB.
+    /// Sets the maximum number of live buckets, besides those of addresses; 250 000 by default. With
+    /// the default quotas, a live bucket takes less than 1.5 KiB. A request that needs one more is
+    /// an [outage](crate::Limits::on_outage).
     pub fn most_buckets(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// Sets the maximum number of live buckets of client addresses, which are among
-    /// [`most_buckets`](Self::most_buckets): half of them by default, so that clients with many
-    /// addresses leave buckets for keys.
+    /// Sets the maximum number of live buckets of client addresses; half of
+    /// [`most_buckets`](Self::most_buckets) by default. Clients with more addresses share one bucket
+    /// for each class and policy, until that bucket is idle: nobody is admitted more often than the
+    /// policy allows, and buckets of keys are not affected.
     pub fn most_addresses(mut self, most: usize) -> Self {
         self.most_addresses = Some(most);
         self
@@ -509,7 +471,8 @@ impl LocalLimiterBuilder {
                 hasher: RandomState::new(),
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 live: AtomicUsize::new(0),
-                live_addresses: AtomicUsize::new(0),
+                addresses: AtomicUsize::new(0),
+                overflow: Overflow::default(),
                 most: self.most,
                 most_addresses: self.most_addresses.unwrap_or(self.most / 2),
                 next_shard: AtomicUsize::new(0),

@@ -17,10 +17,13 @@
 mod bucket;
 mod cell;
 mod class;
+mod compile;
 mod decision;
+mod entry;
 mod fields;
 mod local;
 mod lookups;
+mod overflow;
 mod plan;
 mod policy;
 mod report;
@@ -45,9 +48,7 @@ pub use plan::Plan;
 pub use policy::{CountedBy, LimitPolicy};
 pub use report::LimitReport;
 pub(crate) use report::PolicySource;
-pub(crate) use table::{
-    Counter, LimitTable, Place, PlanLimits, Policy, PolicySet, Variant, counted_address,
-};
+pub(crate) use table::{Counter, LimitTable, Place, PlanLimits, Policy, Variant, counted_address};
 pub(crate) use window::{Recorder, nanos};
 
 use crate::pointer::to_the_pointee;

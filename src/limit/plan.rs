@@ -12,8 +12,8 @@ use crate::text::ParseError;
 /// the same way and for the same class; the other policies of `Limits` also apply. So
 /// [`LimitPolicy::unlimited`] removes a limit, and a plan with no policy changes none.
 ///
-/// A plan also limits what an operator of a tenant may set on a key of the plan. Later changes of
-/// the plan do not change what keys already have.
+/// A plan also limits what an operator of a tenant may set on a key of the plan. Lifetimes and the
+/// number of active keys are checked then; later changes of the plan end no key.
 ///
 /// ```
 /// use portunus::Limits;
@@ -32,6 +32,7 @@ pub struct Plan {
     /// Each with its class.
     pub(super) policies: Vec<(Option<String>, LimitPolicy)>,
     pub(super) own: Option<Result<Quotas, ParseError>>,
+    pub(super) own_stay: bool,
     pub(super) active_keys: Option<Bound<u64>>,
     pub(super) lifetime: Option<Bound<Duration>>,
 }
@@ -52,6 +53,7 @@ impl Plan {
             name: name.into(),
             policies: policies.collect(),
             own: None,
+            own_stay: false,
             active_keys: None,
             lifetime: None,
         }
@@ -69,10 +71,18 @@ impl Plan {
         self
     }
 
-    /// Sets the most that a key's own quotas (`rate_limit_config`) may allow. The default is the
-    /// plan's limit per key.
+    /// Sets the most that a key's own quotas (`rate_limit_config`) may allow: what an operator can
+    /// set, and what applies to requests, so that a tenant that changes to a smaller plan keeps no
+    /// larger quotas. The default is the plan's limit per key.
     pub fn own_quotas(mut self, most: impl IntoIterator<Item = Result<Quota, ParseError>>) -> Self {
         self.own = Some(all(&mut most.into_iter()));
+        self
+    }
+
+    /// Lets own quotas apply in full, also those beyond [`own_quotas`](Self::own_quotas), which only
+    /// the service itself and operators whom the policy allows can set.
+    pub const fn own_quotas_stay(mut self) -> Self {
+        self.own_stay = true;
         self
     }
 

@@ -4,20 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::table::{PolicySet, Variant};
+use super::table::{PlanLimits, Variant};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
 
 /// Where the policies of a request are kept.
 pub(crate) trait PolicySource: Send + Sync {
-    /// Returns the policies that apply.
-    fn set(&self, variant: Variant) -> &PolicySet;
-}
-
-impl PolicySource for PolicySet {
-    fn set(&self, _: Variant) -> &PolicySet {
-        self
-    }
+    /// Returns the limits of the plan, and the key's own.
+    fn limits(&self) -> &PlanLimits;
 }
 
 /// The state of every limit that applies to a request, after the request was counted or refused.
@@ -40,7 +34,7 @@ impl LimitReport {
     /// Returns the report of a request that nothing limits.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn empty() -> Self {
-        let source = Arc::new(PolicySet::named(Vec::new()));
+        let source = Arc::new(PlanLimits::undeclared());
         Self::new(source, Variant::default(), Decision::admitted())
     }
 
@@ -48,7 +42,7 @@ impl LimitReport {
     /// one bucket with them.
     #[must_use]
     pub fn of(quotas: &Quotas, decision: Decision) -> Self {
-        let source = Arc::new(PolicySet::of(quotas));
+        let source = Arc::new(PlanLimits::undeclared().with_own(quotas));
         let variant = Variant {
             without_key: true,
             ..Variant::default()
@@ -56,15 +50,31 @@ impl LimitReport {
         Self::new(source, variant, decision)
     }
 
-    pub(crate) fn set(&self) -> &PolicySet {
-        self.source.set(self.variant)
+    /// Returns the value of `RateLimit-Policy`.
+    pub(crate) fn policy_field(&self) -> String {
+        let limits = self.source.limits();
+        match &limits.own {
+            None => limits.set(self.variant).field.clone(),
+            Some(own) => {
+                let policies = limits.policies(self.variant).iter();
+                let quotas = policies.map(|policy| policy.quotas.to_string());
+                let each: Vec<_> = std::iter::once(own.to_string()).chain(quotas).collect();
+                each.join(", ")
+            }
+        }
     }
 
     /// Returns each quota with its state, in the order of the response fields. A quota's name says
     /// what it counts ([`LimitPolicy`](super::LimitPolicy)). Empty if nothing was counted: nothing
     /// limits the request, or the limiter did not answer.
     pub fn quotas(&self) -> impl Iterator<Item = (&Quota, &WindowState)> {
-        self.set().quotas().zip(self.decision.windows())
+        let limits = self.source.limits();
+        let policies = limits.policies(self.variant).iter();
+        let all = limits
+            .own
+            .iter()
+            .chain(policies.map(|policy| &policy.quotas));
+        all.flat_map(Quotas::as_slice).zip(self.decision.windows())
     }
 
     /// Returns the state of the quota of this name.

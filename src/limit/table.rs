@@ -3,21 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::compile::{Compiler, Given, class_names, merged, placed, refused};
 use super::plan::{Bound, Plan};
 use super::policy::{CountedBy, LimitPolicy};
 use super::{LimiterSlot, PolicySource};
 use crate::key::{Owner, PlanName};
 use crate::quota::{Quota, Quotas};
 use crate::text::{ParseError, start};
-
-/// The maximum number of classes.
-const MOST_CLASSES: usize = 100;
-
-/// The maximum number of policies that apply to one request.
-const MOST_POLICIES: usize = 16;
 
 /// The policies of all plans, and of requests without a key.
 pub(crate) struct LimitTable {
@@ -39,7 +34,11 @@ pub(crate) struct PlanLimits {
     /// `None` without a plan.
     pub(crate) name: Option<PlanName>,
     /// By [`Variant`].
-    sets: Box<[Arc<PolicySet>]>,
+    pub(super) sets: Arc<[Arc<PolicySet>]>,
+    /// The key's own quotas, which replace those of its first policy.
+    pub(crate) own: Option<Quotas>,
+    /// Whether own quotas apply in full, even beyond the plan's.
+    pub(super) own_stay: bool,
     /// The quotas of a key for all requests; `None` if they are not limited.
     pub(crate) per_key: Option<Quotas>,
     /// The most that a key's own quotas may allow; `None` if they are not limited.
@@ -78,7 +77,7 @@ pub(crate) enum Counter {
 }
 
 impl Counter {
-    const fn of(counted: CountedBy, anonymous: bool) -> Self {
+    pub(super) const fn of(counted: CountedBy, anonymous: bool) -> Self {
         match (counted, anonymous) {
             (CountedBy::Key, _) => Self::Key,
             (CountedBy::User, _) => Self::User,
@@ -102,6 +101,9 @@ pub(crate) enum Place {
     Nowhere,
 }
 
+/// The number of variants of a class.
+pub(super) const VARIANTS: usize = 4;
+
 /// What decides which policies apply, besides the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Variant {
@@ -119,14 +121,6 @@ impl Variant {
             | usize::from(self.without_address) << 1
             | usize::from(self.without_user)
     }
-}
-
-/// A policy as the host gave it, with the index of its class.
-type Given<'p> = (Option<usize>, &'p LimitPolicy);
-
-/// Creates the error for limits that cannot be built.
-fn refused(why: String) -> ParseError {
-    ParseError::new("limits", why)
 }
 
 impl LimitTable {
@@ -240,221 +234,7 @@ impl LimitTable {
     }
 }
 
-/// Replaces the name of each policy's class by its index, and checks the list.
-fn placed<'p>(
-    policies: &'p [(Option<String>, LimitPolicy)],
-    classes: &[String],
-) -> Result<Vec<Given<'p>>, ParseError> {
-    let find = |name: &String| {
-        let place = classes.iter().position(|known| known == name);
-        place.ok_or_else(|| refused(format!("unknown class {:?}", start(name, 40))))
-    };
-    let place = |(name, policy): &'p (Option<String>, LimitPolicy)| {
-        Ok((name.as_ref().map(find).transpose()?, policy))
-    };
-    let placed = policies.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    check_each(&placed)?;
-    Ok(placed)
-}
-
-/// The policies of a plan: those of the base, except where the plan has its own.
-fn merged<'p>(base: &[Given<'p>], plan: &[Given<'p>]) -> Vec<Given<'p>> {
-    let stays = |(class, policy): &Given<'p>| {
-        let same = |(of, other): &Given<'p>| (class, policy.counted) == (of, other.counted);
-        !plan.iter().any(same)
-    };
-    let stays = base.iter().copied().filter(stays);
-    stays.chain(plan.iter().copied()).collect()
-}
-
-/// Checks the names of classes, which become parts of the names of quotas.
-fn class_names(classes: &[String]) -> Result<Vec<Arc<str>>, ParseError> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
-    for (place, name) in classes.iter().enumerate() {
-        if name.is_empty() || name.len() > 20 || !name.bytes().all(fits) {
-            let why = "a class must have a name of 1 to 20 characters of a-z 0-9 - _";
-            return Err(refused(format!("{why}, not {:?}", start(name, 40))));
-        }
-        if classes[..place].contains(name) {
-            return Err(refused(format!("duplicate class {name}")));
-        }
-    }
-    if classes.len() > MOST_CLASSES {
-        return Err(refused(format!("at most {MOST_CLASSES} classes")));
-    }
-    Ok(classes.iter().map(|name| name.as_str().into()).collect())
-}
-
-/// Checks the policies of one list.
-fn check_each(policies: &[Given<'_>]) -> Result<(), ParseError> {
-    for (place, (class, policy)) in policies.iter().enumerate() {
-        let LimitPolicy {
-            counted, anonymous, ..
-        } = policy;
-        if *anonymous && !matches!(counted, CountedBy::Address | CountedBy::Shared) {
-            return Err(refused(format!(
-                "anonymous() is for policies per address and shared ones, not per {}",
-                word(*counted)
-            )));
-        }
-        if policy.unknown.is_some() && *counted != CountedBy::Address {
-            return Err(refused(format!(
-                "without_address() is for policies per address, not per {}",
-                word(*counted)
-            )));
-        }
-        let same = |(other_class, other): &Given<'_>| {
-            (class, counted, anonymous) == (other_class, &other.counted, &other.anonymous)
-        };
-        if policies[..place].iter().any(same) {
-            return Err(refused(format!(
-                "two policies for one class count per {}: use one policy with all quotas",
-                word(*counted)
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The word for those counted, in names of quotas and errors.
-fn word(counted: CountedBy) -> &'static str {
-    match counted {
-        CountedBy::Key => "key",
-        CountedBy::User => "user",
-        CountedBy::Tenant => "tenant",
-        CountedBy::Address => "address",
-        CountedBy::Shared => "shared",
-    }
-}
-
-struct Compiler<'c> {
-    names: &'c [Arc<str>],
-    slots: &'c [(CountedBy, Option<usize>)],
-    /// By class; the last one without a class.
-    shared: &'c [Arc<LimiterSlot>],
-}
-
-impl Compiler<'_> {
-    fn plan(
-        &self,
-        plan: Option<(&PlanName, &Plan)>,
-        policies: &[Given<'_>],
-    ) -> Result<PlanLimits, ParseError> {
-        let mut sets: Vec<Arc<PolicySet>> = Vec::new();
-        for class in 0..=self.names.len() {
-            for variant in 0..4 {
-                let (no_address, no_user) = (variant & 2 != 0, variant & 1 != 0);
-                let mut set = Vec::new();
-                for (of, policy) in policies {
-                    let applies = of.is_none_or(|of| of + 1 == class)
-                        && !(no_user && policy.counted == CountedBy::User);
-                    if applies {
-                        set.extend(self.policy(*of, policy, no_address)?);
-                    }
-                }
-                let set = PolicySet::new(set)?;
-                // Most variants are the same as another.
-                let known = sets.iter().rev().take(3).find(|known| known.is_same(&set));
-                let set = known.map_or_else(|| Arc::new(set), Arc::clone);
-                sets.push(set);
-            }
-        }
-        let of_key = policies
-            .iter()
-            .find(|(class, policy)| class.is_none() && policy.counted == CountedBy::Key);
-        let per_key = of_key
-            .and_then(|(_, policy)| policy.quotas.clone())
-            .transpose()?;
-        let own = plan.and_then(|(_, plan)| plan.own.clone()).transpose()?;
-        Ok(PlanLimits {
-            name: plan.map(|(name, _)| name.clone()),
-            sets: sets.into(),
-            own_at_most: own.or_else(|| per_key.clone()),
-            per_key,
-            active_keys: plan.and_then(|(_, plan)| plan.active_keys),
-            lifetime: plan.and_then(|(_, plan)| plan.lifetime),
-        })
-    }
-
-    /// Compiles a policy; `None` if it sets no limit.
-    fn policy(
-        &self,
-        class: Option<usize>,
-        policy: &LimitPolicy,
-        no_address: bool,
-    ) -> Result<Option<Policy>, ParseError> {
-        let unknown = no_address && policy.counted == CountedBy::Address;
-        let quotas = policy.unknown.as_ref().filter(|_| unknown);
-        let Some(quotas) = quotas.or(policy.quotas.as_ref()) else {
-            return Ok(None);
-        };
-        let quotas = quotas.as_ref().map_err(Clone::clone)?;
-        let class_prefix = class.map(|class| format!("{}-", self.names[class]));
-        let class_prefix = class_prefix.unwrap_or_default();
-        let unknown_prefix = if unknown { "unknown-" } else { "" };
-        let who = match (policy.anonymous, policy.counted) {
-            (true, CountedBy::Shared) => "anonymous-shared-".to_owned(),
-            (true, _) => "anonymous-".to_owned(),
-            (false, CountedBy::Key) => String::new(),
-            (false, counted) => format!("{}-", word(counted)),
-        };
-        // Names that the host chose are shown as they are.
-        let renamed = quotas.as_slice().iter().map(|quota| {
-            let name = match quota.name() {
-                name @ ("minute" | "hour") => format!("{class_prefix}{unknown_prefix}{who}{name}"),
-                name => format!("{unknown_prefix}{name}"),
-            };
-            Quota::new(&name, quota.limit(), quota.window())
-        });
-        let quotas = Quotas::new(renamed.collect::<Result<Vec<_>, _>>()?)?;
-        let slot = self
-            .slots
-            .iter()
-            .position(|slot| *slot == (policy.counted, class));
-        let place = match policy.counted {
-            CountedBy::Shared if !policy.anonymous => {
-                Place::Policy(Arc::clone(&self.shared[class.unwrap_or(self.names.len())]))
-            }
-            _ => slot.map_or(Place::Nowhere, Place::Entry),
-        };
-        Ok(Some(Policy {
-            counter: Counter::of(policy.counted, policy.anonymous),
-            class: class.map(|class| Arc::clone(&self.names[class])),
-            quotas,
-            place,
-        }))
-    }
-}
-
-impl Policy {
-    /// Returns the order of the policy's bucket among those of a request.
-    fn order(&self) -> (Counter, Option<&str>) {
-        (self.counter, self.class.as_deref())
-    }
-}
-
 impl PolicySet {
-    fn new(mut policies: Vec<Policy>) -> Result<Self, ParseError> {
-        policies.sort_by(|one, other| one.order().cmp(&other.order()));
-        let mut names: Vec<&str> = Vec::new();
-        for quota in policies.iter().flat_map(|policy| policy.quotas.as_slice()) {
-            if names.contains(&quota.name()) {
-                let why = format!(
-                    "two quotas that apply to one request are named {}",
-                    quota.name()
-                );
-                return Err(refused(why));
-            }
-            names.push(quota.name());
-        }
-        if policies.len() > MOST_POLICIES {
-            return Err(refused(format!(
-                "at most {MOST_POLICIES} policies for one request"
-            )));
-        }
-        Ok(Self::named(policies))
-    }
-
     pub(super) fn named(policies: Vec<Policy>) -> Self {
         let each: Vec<_> = policies
             .iter()
@@ -472,48 +252,6 @@ impl PolicySet {
         };
         EMPTY
     }
-
-    /// Returns a set of one policy.
-    pub(super) fn of(quotas: &Quotas) -> Self {
-        Self::named(vec![Policy {
-            counter: Counter::Shared,
-            class: None,
-            quotas: quotas.clone(),
-            place: Place::Nowhere,
-        }])
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        self.field == other.field && self.policies.len() == other.policies.len()
-    }
-
-    /// Returns the quotas of all policies, in order.
-    pub(crate) fn quotas(&self) -> impl Iterator<Item = &Quota> {
-        self.policies
-            .iter()
-            .flat_map(|policy| policy.quotas.as_slice())
-    }
-
-    /// Returns this set for a key with quotas of its own.
-    fn with_own(&self, own: &Quotas) -> Self {
-        let mut policies = self.policies.clone();
-        match policies.first_mut() {
-            Some(first) if first.counter == Counter::Key && first.class.is_none() => {
-                first.quotas = own.clone();
-            }
-            _ => policies.insert(
-                0,
-                Policy {
-                    counter: Counter::Key,
-                    class: None,
-                    quotas: own.clone(),
-                    // The first slot, see `LimitTable::new`.
-                    place: Place::Entry(0),
-                },
-            ),
-        }
-        Self::named(policies)
-    }
 }
 
 impl PlanLimits {
@@ -524,15 +262,24 @@ impl PlanLimits {
 
     /// Returns the policies that apply.
     pub(crate) fn set(&self, variant: Variant) -> &PolicySet {
-        // `class` is a number that the table gave out.
-        self.sets.get(variant.index()).unwrap_or(&self.sets[0])
+        self.sets
+            .get(variant.index())
+            .map_or(PolicySet::empty(), |set| set)
+    }
+
+    /// Returns limits without a policy.
+    pub(crate) fn none() -> &'static Self {
+        static NONE: LazyLock<PlanLimits> = LazyLock::new(PlanLimits::undeclared);
+        &NONE
     }
 
     /// Returns the limits of a plan that is not declared, to be shown.
     pub(crate) fn undeclared() -> Self {
         Self {
             name: None,
-            sets: [Arc::new(PolicySet::named(Vec::new()))].into(),
+            sets: [].into(),
+            own: None,
+            own_stay: false,
             per_key: None,
             own_at_most: None,
             active_keys: None,
@@ -542,12 +289,23 @@ impl PlanLimits {
 
     /// Returns every quota that applies to requests with a key of this owner, of any class.
     pub(crate) fn all_quotas(&self, owner: &Owner) -> Vec<Quota> {
-        let mut all: Vec<Quota> = Vec::new();
-        for set in &self.sets {
-            let applies =
-                |policy: &&Policy| policy.counter != Counter::User || owner.user_id.is_some();
-            let quotas = set.policies.iter().filter(applies);
-            for quota in quotas.flat_map(|policy| policy.quotas.as_slice()) {
+        let mut all: Vec<Quota> = self
+            .own
+            .iter()
+            .flat_map(Quotas::as_slice)
+            .cloned()
+            .collect();
+        for class in 0..self.sets.len() / VARIANTS {
+            let variant = Variant {
+                class: u8::try_from(class).unwrap_or(0),
+                without_user: owner.user_id.is_none(),
+                ..Variant::default()
+            };
+            let quotas = self
+                .policies(variant)
+                .iter()
+                .flat_map(|policy| policy.quotas.as_slice());
+            for quota in quotas {
                 if all.iter().all(|known| known.name() != quota.name()) {
                     all.push(quota.clone());
                 }
@@ -556,29 +314,42 @@ impl PlanLimits {
         all
     }
 
-    /// Returns these limits for a key with quotas of its own.
+    /// Returns these limits for a key with quotas of its own, which apply within what the plan
+    /// allows.
     pub(crate) fn with_own(&self, own: &Quotas) -> Self {
-        let mut sets: Vec<Arc<PolicySet>> = Vec::new();
-        for (place, set) in self.sets.iter().enumerate() {
-            let known =
-                (place.saturating_sub(3)..place).find(|at| Arc::ptr_eq(&self.sets[*at], set));
-            let set = known.map_or_else(|| Arc::new(set.with_own(own)), |at| Arc::clone(&sets[at]));
-            sets.push(set);
-        }
+        let ceiling = self.own_at_most.as_ref();
+        let own = match ceiling.filter(|_| self.name.is_some() && !self.own_stay) {
+            Some(ceiling) => own.within(ceiling),
+            None => own.clone(),
+        };
         Self {
             name: self.name.clone(),
-            sets: sets.into(),
+            sets: Arc::clone(&self.sets),
             per_key: Some(own.clone()),
+            own: Some(own),
+            own_stay: self.own_stay,
             own_at_most: self.own_at_most.clone(),
             active_keys: self.active_keys,
             lifetime: self.lifetime,
         }
     }
+
+    /// Returns the policies that apply, besides the key's own quotas.
+    pub(crate) fn policies(&self, variant: Variant) -> &[Policy] {
+        match (&self.own, self.set(variant).policies.as_slice()) {
+            (Some(_), [first, rest @ ..])
+                if first.counter == Counter::Key && first.class.is_none() =>
+            {
+                rest
+            }
+            (_, policies) => policies,
+        }
+    }
 }
 
 impl PolicySource for PlanLimits {
-    fn set(&self, variant: Variant) -> &PolicySet {
-        self.set(variant)
+    fn limits(&self) -> &PlanLimits {
+        self
     }
 }
 

@@ -264,10 +264,13 @@ impl KeyManager {
             change
                 .actions()
                 .try_for_each(|action| self.may(action, &record))?;
-            // The plan matters to the expiry only: other changes need no plan that is known.
+            // The plan matters to a later expiry only: other changes need no plan that is known.
             let limits = match change.expires_at {
-                Some(_) => self.limits_of_key(&record).await?,
-                None => Arc::new(PlanLimits::undeclared()),
+                Some(end) if is_later(end, before.expires_at) => {
+                    let tenant = &record.owner.tenant_id;
+                    self.limits_of(record.plan.as_ref(), tenant).await?
+                }
+                _ => Arc::new(PlanLimits::undeclared()),
             };
             self.may_grant(&record, Some(before), &limits)?;
             let expected = version.unwrap_or(before.version);

@@ -219,7 +219,7 @@ impl KeyManager {
         self.may(Action::KeyRead, &record)?;
         let primary = self.is_primary(&record, self.now()).await?;
         let usage = self.usage_of_one(&record.id).await?;
-        self.managed(record, usage, primary).await
+        Ok(self.managed(record, usage, primary).await)
     }
 
     /// Returns a page of keys, newest first, without secrets or digests. An operator sees the keys
@@ -243,7 +243,7 @@ impl KeyManager {
         let mut items = Vec::with_capacity(page.items.len());
         for (record, usage) in page.items.into_iter().zip(usage) {
             let primary = primaries.contains(&record.id);
-            items.push(self.managed(record, usage, primary).await?);
+            items.push(self.managed(record, usage, primary).await);
         }
         Ok(KeyPage {
             items,
@@ -421,18 +421,14 @@ impl KeyManager {
     async fn done_to(&self, record: impl Into<Arc<KeyRecord>>, primary: bool) -> ManagedKey {
         let record = record.into();
         let usage = self.usage_of_one(&record.id).await.unwrap_or_default();
-        let limits = self.limits_shown(&record).await.ok();
-        self.shown(record, usage, primary, limits.as_deref())
+        self.managed(record, usage, primary).await
     }
 
-    async fn managed(
-        &self,
-        record: Arc<KeyRecord>,
-        usage: Usage,
-        primary: bool,
-    ) -> Result<ManagedKey, ManageError> {
-        let limits = self.limits_shown(&record).await?;
-        Ok(self.shown(record, usage, primary, Some(&limits)))
+    /// Returns a key as it is shown. While the directory does not answer, the limits of its tenant's
+    /// plan are left out: a key must be found and revoked then, too.
+    async fn managed(&self, record: Arc<KeyRecord>, usage: Usage, primary: bool) -> ManagedKey {
+        let limits = self.limits_shown(&record).await.ok();
+        self.shown(record, usage, primary, limits.as_deref())
     }
 
     /// Returns the limits of a key's plan. A plan that is not declared has none.

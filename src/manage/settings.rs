@@ -316,7 +316,7 @@ impl KeyManager {
     }
 
     /// Returns the maximum number of active keys of a key's tenant: the host's for this tenant, that
-    /// of the tenant's plan, or else of the key's, or the rules'.
+    /// of the tenant's plan or the rules', or that of the key's plan if its tenant has none.
     pub(super) async fn active_keys(
         &self,
         record: &KeyRecord,
@@ -327,11 +327,18 @@ impl KeyManager {
         if of_host.is_some() {
             return Ok(of_host);
         }
-        let tenants = match record.plan {
-            Some(_) => self.limits_of(None, tenant).await?.active_keys,
-            None => None,
+        // A tenant's plan decides for all its keys, whatever plan one of them has.
+        let most = match record.plan {
+            Some(_) => {
+                let tenants = self.limits_of(None, tenant).await?;
+                match tenants.name {
+                    Some(_) => tenants.active_keys,
+                    None => limits.active_keys,
+                }
+            }
+            None => limits.active_keys,
         };
-        Ok(match tenants.or(limits.active_keys) {
+        Ok(match most {
             Some(Bound::AtMost(most)) => Some(most),
             Some(Bound::Unlimited) => None,
             None => settings.rules.active_keys,

@@ -181,7 +181,11 @@ async fn a_keys_own_quotas_replace_the_limit_per_key_of_any_plan() {
         .unwrap();
     let own = Quotas::new([Quota::per_hour(7).unwrap()]).unwrap();
     for (of, expected) in [
-        ("middle", vec![("hour", 6), ("tenant-minute", 7)]),
+        // Within what the plan allows a key, 5 a minute.
+        (
+            "middle",
+            vec![("minute", 4), ("hour", 6), ("tenant-minute", 7)],
+        ),
         ("large", vec![("hour", 6)]),
         ("none", vec![("hour", 6)]),
     ] {
@@ -189,6 +193,86 @@ async fn a_keys_own_quotas_replace_the_limit_per_key_of_any_plan() {
         let (key, _) = fixture.issue_new(new).await;
         let report = ask(&authenticator, &Head::bearer(&key)).await.unwrap();
         assert_eq!(left(&report), names(&expected), "{of}");
+    }
+}
+
+#[tokio::test]
+async fn own_quotas_shrink_with_the_plan_unless_they_stay() {
+    let fixture = Fixture::new();
+    let billing = Billing::of(&[("acme", "large"), ("other", "large")]);
+    let large = || LimitPolicy::per_key(per_minute(1000));
+    let limits = Limits::per_key(per_minute(60))
+        .plan(Plan::new("large", [large()]))
+        .plan(Plan::new("small", [LimitPolicy::per_key(per_minute(2))]))
+        .plan(Plan::new("room", [LimitPolicy::per_key(per_minute(2))]).own_quotas(per_minute(3)))
+        .plan(Plan::new("kept", [LimitPolicy::per_key(per_minute(2))]).own_quotas_stay());
+    let keys = counting(&fixture, limits)
+        .directory(billing.clone())
+        .plan_bound(Duration::ZERO)
+        .keys();
+    let own = Quotas::new([Quota::per_minute(100).unwrap(), Quota::per_hour(7).unwrap()]).unwrap();
+    let (key, _) = fixture
+        .issue_new(NewKey::new("key", Owner::tenant(tenant("acme"))).with_quotas(own))
+        .await;
+    let key = Head::bearer(&key);
+    for (plan, expected) in [("large", 7), ("small", 2), ("room", 3), ("kept", 7)] {
+        billing.set("acme", plan);
+        keys.tenant_changed(&tenant("acme")).await.unwrap();
+        fixture.clock.advance(Duration::from_secs(4000));
+        let passed = passed(keys.authenticator(), &key, 50).await;
+        assert_eq!(passed, expected, "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn classes_whose_quotas_are_named_alike_count_apart() {
+    let fixture = Fixture::new();
+    let day = |most| [Quota::new("day", most, Duration::from_secs(86_400))];
+    let limits = Limits::per_key(per_minute(1000))
+        .class("a", [LimitPolicy::per_key(day(2))])
+        .on("/a")
+        .class("b", [LimitPolicy::per_tenant(day(2))])
+        .on("/b");
+    let authenticator = counting(&fixture, limits).build().unwrap();
+    let (first, _) = fixture.issue(&[]).await;
+    let (second, _) = fixture.issue(&[]).await;
+    let ask = |key: &str, path: &str| Head::bearer(key).at(path);
+    assert_eq!(passed(&authenticator, &ask(&first, "/b"), 5).await, 2);
+    assert_eq!(passed(&authenticator, &ask(&second, "/b"), 5).await, 0);
+    assert_eq!(passed(&authenticator, &ask(&first, "/a"), 5).await, 2);
+    assert_eq!(passed(&authenticator, &ask(&second, "/a"), 5).await, 2);
+}
+
+#[tokio::test]
+async fn a_route_of_a_class_matches_every_spelling_that_a_router_accepts() {
+    let fixture = Fixture::new();
+    for (route, path, is_of_class) in [
+        ("/files/{*rest}", "/files/a", true),
+        ("/files/{*rest}", "/files/a/b", true),
+        ("/files/{*rest}", "/files//a", true),
+        ("/files/{*rest}", "/files/", false),
+        ("/files/{*rest}", "/files", false),
+        ("/files/*", "/files/a/", true),
+        ("/files/{id}", "/files/a", true),
+        ("/files/{id}", "/files/a/", false),
+        ("/files/{id}", "/files/", false),
+        ("/files/{id}/pages", "/files/a/pages", true),
+        ("/files/{id}/pages", "/files/a/pages/", false),
+        ("/files/{id}/pages", "/files//pages", false),
+        ("/files/:id/pages", "/files/a/pages", true),
+        ("/files", "/files", true),
+        ("/files", "/files/", false),
+        ("/", "/", true),
+    ] {
+        let limits = Limits::per_key(per_minute(1000))
+            .class("a", [LimitPolicy::per_key(per_minute(1))])
+            .on(route);
+        let authenticator = counting(&fixture, limits).build().unwrap();
+        let (key, _) = fixture.issue(&[]).await;
+        let expected = if is_of_class { 1 } else { 3 };
+        let head = Head::bearer(&key).at(path);
+        let passed = passed(&authenticator, &head, 3).await;
+        assert_eq!(passed, expected, "{route} {path}");
     }
 }
 
@@ -262,6 +346,12 @@ async fn while_the_directory_is_down_the_last_known_plan_applies_up_to_its_bound
     );
     billing.go_down(false);
     billing.set("acme", "free");
+    assert_eq!(
+        code(&authenticator, &key).await,
+        Some(ErrorCode::DirectoryUnavailable),
+        "a failure is kept for a second"
+    );
+    fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(
         passed(&authenticator, &key, 5).await,
         2,
@@ -708,7 +798,7 @@ async fn a_charge_counts_in_all_policies_or_none_and_an_overdraft_always() {
 }
 
 #[tokio::test]
-async fn addresses_without_end_leave_room_for_keys() {
+async fn addresses_without_end_share_a_bucket_and_leave_keys_alone() {
     let fixture = Fixture::new();
     let limiter = LocalLimiter::builder()
         .clock(fixture.clock.clone())
@@ -716,7 +806,7 @@ async fn addresses_without_end_leave_room_for_keys() {
         .most_addresses(40)
         .build();
     let limits = Limits::per_key(per_minute(50))
-        .policy(LimitPolicy::per_address(per_minute(5)).anonymous())
+        .policy(LimitPolicy::per_address(per_minute(5)))
         .on_outage(OnOutage::Closed)
         .limiter(limiter.clone());
     let authenticator = fixture
@@ -726,33 +816,98 @@ async fn addresses_without_end_leave_room_for_keys() {
         .unwrap()
         .optional_key();
     let (key, _) = fixture.issue(&[]).await;
-    let (mut passed, mut refused) = (0, 0);
-    for number in 0..1000_u16 {
+    let peer = |number: u16| {
         let [high, low] = number.to_be_bytes();
-        let peer = SocketAddr::from(([10, 0, high, low], 1)).ip().to_string();
-        match code(&authenticator, &Head::new().from(&peer)).await {
-            None => passed += 1,
-            Some(ErrorCode::LimiterUnavailable) => refused += 1,
+        Head::new().from(&SocketAddr::from(([10, 0, high, low], 1)).ip().to_string())
+    };
+    let mut first = 0;
+    for number in 0..40 {
+        first += passed(&authenticator, &peer(number), 1).await;
+    }
+    assert_eq!((first, limiter.live_buckets()), (40, 40));
+    // Half a minute later, more addresses than there is room for are admitted as often as one.
+    fixture.clock.advance(Duration::from_secs(30));
+    let mut shared = 0;
+    for number in 100..1000 {
+        match code(&authenticator, &peer(number)).await {
+            None => shared += 1,
+            Some(ErrorCode::RateLimited) => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((passed, refused, limiter.live_buckets()), (40, 960, 40));
+    assert_eq!((shared, limiter.live_buckets()), (5, 40));
+    // A known address has what it had, and a key is refused by the address's policy only.
+    assert_eq!(passed(&authenticator, &peer(0), 9).await, 4);
+    let elsewhere = Head::bearer(&key).from("192.0.2.1");
     assert_eq!(
-        code(&authenticator, &Head::bearer(&key).from("192.0.2.1")).await,
-        None
+        code(&authenticator, &elsewhere).await,
+        Some(ErrorCode::RateLimited)
     );
-    // An address that is counted already is still served, and idle ones make room.
-    assert_eq!(
-        code(&authenticator, &Head::new().from("10.0.0.0")).await,
-        None
-    );
+    // The first addresses are idle now and make room, but those that shared a bucket get no second
+    // allowance: the bucket is in use until the last unit in it is past.
+    fixture.clock.advance(Duration::from_secs(29));
+    limiter.sweep();
+    let mut again = 0;
+    for number in 100..1000 {
+        again += passed(&authenticator, &peer(number), 1).await;
+    }
+    assert_eq!(again, 0);
+    fixture.clock.advance(Duration::from_secs(33));
+    for number in 100..110 {
+        assert_eq!(passed(&authenticator, &peer(number), 9).await, 5);
+    }
+    assert_eq!(passed(&authenticator, &elsewhere, 9).await, 5);
     fixture.clock.advance(Duration::from_secs(120));
     limiter.sweep();
     assert_eq!(limiter.live_buckets(), 0);
-    assert_eq!(
-        code(&authenticator, &Head::new().from("10.9.9.9")).await,
-        None
-    );
+}
+
+/// Addresses that move between buckets of their own and the shared one, at any time, are never
+/// admitted more often in a window than their policy allows.
+#[tokio::test]
+async fn an_address_has_one_allowance_wherever_it_is_counted() {
+    let fixture = Fixture::new();
+    let limiter = LocalLimiter::builder()
+        .clock(fixture.clock.clone())
+        .most_addresses(3)
+        .build();
+    let limits = Limits::per_key(per_minute(50))
+        .policy(LimitPolicy::per_address(per_minute(4)).anonymous())
+        .limiter(limiter.clone());
+    let authenticator = fixture
+        .bearer()
+        .limits(limits)
+        .build()
+        .unwrap()
+        .optional_key();
+    let mut admitted: Vec<Vec<u64>> = vec![Vec::new(); 8];
+    let (mut random, mut now) = (7_u64, 0);
+    for _ in 0..20_000 {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let step = (random >> 33) % 40;
+        // Often within a window, and sometimes beyond it.
+        let step = if step == 39 { 70 } else { step / 13 };
+        now += step;
+        fixture.clock.advance(Duration::from_secs(step));
+        let of = usize::try_from((random >> 45) % 8).unwrap();
+        if code(&authenticator, &Head::new().from(&format!("10.0.0.{of}")))
+            .await
+            .is_none()
+        {
+            admitted[of].push(now);
+        }
+        if (random >> 50).is_multiple_of(50) {
+            limiter.sweep();
+        }
+    }
+    for times in &admitted {
+        assert!(times.len() > 100, "{}", times.len());
+        for four in times.windows(5) {
+            assert!(four[4] - four[0] >= 60, "{four:?}");
+        }
+    }
 }
 
 #[test]
@@ -915,11 +1070,28 @@ fn limits_that_cannot_be_are_refused_with_what_to_change() {
             "two quotas that apply to one request are named tenant-minute",
         ),
         (
-            Limits::per_key(per_minute(5)).class(
-                "twenty-characters-ok",
-                [LimitPolicy::per_address(per_minute(5)).anonymous()],
-            ),
-            "a quota's name must be 1 to 32 characters",
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("/reports ok"),
+            "the route \"/reports ok\" must be a path",
+        ),
+        (
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("reports"),
+            "the route \"reports\" must be a path",
+        ),
+        (
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("get /reports"),
+            "a method in upper case",
+        ),
+        (
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("POST  /reports"),
+            "must be a path",
         ),
     ] {
         let text = wrong(limits);

@@ -187,7 +187,7 @@ fn find<'q>(quotas: &'q [Quota], name: &str) -> Option<&'q Quota> {
 pub(crate) struct Policy<'q> {
     /// The name in `RateLimit-Policy`: `minute` counts the key, `tenant-minute` its tenant,
     /// `reports-minute` the key's requests of class `reports`.
-    #[schema(pattern = "^[a-z0-9_-]{1,32}$")]
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
     name: &'q str,
     /// Maximum number of units in the window.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]

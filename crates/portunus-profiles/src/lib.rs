@@ -227,9 +227,9 @@ impl Profile {
         match self {
             Self::AllSign => Limits::per_key([Quota::per_minute(60), Quota::per_hour(1000)]),
             Self::IuSign => Limits::default()
-                .plan(Plan::new("free", []))
-                .plan(Plan::new("standard", []))
-                .plan(Plan::new("enterprise", [])),
+                .plan(Plan::new("free", []).own_quotas_stay())
+                .plan(Plan::new("standard", []).own_quotas_stay())
+                .plan(Plan::new("enterprise", []).own_quotas_stay()),
             _ => Limits::default(),
         }
     }

@@ -66,9 +66,9 @@ impl App {
         // IUSign declares these plans itself. No plan of the demo changes a limit.
         let limits = match profile {
             Profile::IuSign => limits,
-            _ => operators::PLANS
-                .iter()
-                .fold(limits, |limits, name| limits.plan(Plan::new(*name, []))),
+            _ => operators::PLANS.iter().fold(limits, |limits, name| {
+                limits.plan(Plan::new(*name, []).own_quotas_stay())
+            }),
         };
         let mut policy = profile.policy().client_ip(flags.client_ip());
         if flags.tls_cert.is_none() {

@@ -80,7 +80,7 @@ impl Auth {
 
     /// Returns this middleware for routes whose requests have these classes, by method.
     pub(super) fn with_classes(mut self, classes: Vec<(Option<&'static str>, u8)>) -> Self {
-        if !classes.is_empty() {
+        if classes.iter().any(|(_, class)| *class > 0) {
             let authenticator = self.authenticator().with_classes(classes);
             self.change().authenticator = authenticator;
         }

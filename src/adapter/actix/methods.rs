@@ -106,7 +106,11 @@ pub(super) fn resource(path: &str, mut handled: Vec<Handled>, not_allowed: Route
     let not_allowed = match strictest.map(|one| (one.demand.key_check(), one.auth.clone())) {
         Some((KeyCheck::Required, auth)) => not_allowed.wrap(auth),
         Some((KeyCheck::Optional, auth)) => not_allowed.wrap(auth.optional_key()),
-        _ => not_allowed,
+        Some((KeyCheck::None, auth)) => match auth.without_key() {
+            Some(counting) => not_allowed.wrap(counting),
+            None => not_allowed,
+        },
+        None => not_allowed,
     };
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
     let not_allowed = not_allowed.wrap(from_fn(move |request, next| {

@@ -46,9 +46,16 @@ impl RequestHead for ActixHead<'_> {
     }
 
     fn route(&self) -> Option<&str> {
-        self.route
-            .get_or_init(|| self.request.match_pattern())
-            .as_deref()
+        let pattern = || {
+            // Before a route is chosen, `match_pattern` compares the path as it was sent, but the
+            // router compares it decoded.
+            let decoded = self.request.match_info().as_str();
+            match decoded == self.request.path() {
+                true => self.request.match_pattern(),
+                false => self.request.resource_map().match_pattern(decoded),
+            }
+        };
+        self.route.get_or_init(pattern).as_deref()
     }
 
     fn request_id(&self) -> Option<&str> {

@@ -38,7 +38,7 @@ pub(super) use report::ResponseFields;
 use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, count, end};
-use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc};
+use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc, carries};
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
@@ -103,6 +103,10 @@ impl<C: Carrier> Exchange<C> {
         Q: Incoming<Carrier = C>,
         S: Inward<Q> + Clone,
     {
+        // An outer layer has authenticated and counted the request.
+        if self.authenticator.only_counts() && carries::<KeyPrincipal>(request.carrier()) {
+            return ExchangeFuture::passing(service.forward(request), None);
+        }
         request.hide(&self.secret_fields);
         let begun = self.authenticator.begin(&self.head(&request));
         let audit = begun.request_audit;

@@ -82,7 +82,7 @@ impl AuthLayer {
         mut self,
         classes: Vec<(Option<&'static str>, u8)>,
     ) -> Self {
-        if !classes.is_empty() {
+        if classes.iter().any(|(_, class)| *class > 0) {
             let authenticator = self.authenticator().with_classes(classes);
             self.change().authenticator = authenticator;
         }

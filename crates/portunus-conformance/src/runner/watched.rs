@@ -194,6 +194,10 @@ impl<T: Directory> Directory for Watched<T> {
         self.calls.now("tenant_changed", call);
     }
 
+    fn all_changed(&self) {
+        self.calls.now("all_changed", || self.subject.all_changed());
+    }
+
     fn sweep(&self) {
         self.calls.now("sweep", || self.subject.sweep());
     }
