@@ -174,34 +174,39 @@ impl Quotas {
 
     /// Returns these quotas limited by others: in no window do they allow more.
     pub(crate) fn within(&self, ceiling: &Self) -> Self {
-        let least = |quota: &Quota| {
+        let limited = |quota: &Quota| {
             let as_long = |of: &&Quota| of.window >= quota.window;
             let limits = ceiling.0.iter().filter(as_long).map(|of| of.limit);
+            let alike = |of: &Quota| of.name == quota.name && of.window != quota.window;
+            let name = match ceiling.0.iter().any(alike) {
+                true => format!("key-{}", quota.name).into(),
+                false => Arc::clone(&quota.name),
+            };
+            let limit = limits.fold(quota.limit, u64::min);
             Quota {
-                limit: limits.fold(quota.limit, u64::min),
-                ..quota.clone()
+                name,
+                limit,
+                ..*quota
             }
         };
-        let own: Vec<_> = self.0.iter().map(least).collect();
-        // The ceiling's quotas that none of these implies. They come first: if there are too many,
-        // what is left allows no more.
-        let is_implied = |of: &&Quota| {
-            let implies = |quota: &Quota| quota.window >= of.window && quota.limit <= of.limit;
-            own.iter().any(implies)
-        };
-        let mut quotas: Vec<_> = ceiling
-            .0
-            .iter()
-            .filter(|of| !is_implied(of))
-            .cloned()
-            .collect();
-        for quota in own {
-            if quotas.iter().all(|of| of.name != quota.name) {
-                quotas.push(quota);
+        let mut own: Vec<_> = self.0.iter().map(limited).collect();
+        loop {
+            // The ceiling's quotas that none of these implies.
+            let is_implied = |of: &&Quota| {
+                let implies = |own: &Quota| own.window >= of.window && own.limit <= of.limit;
+                own.iter().any(implies)
+            };
+            let needed = ceiling.0.iter().filter(|of| !is_implied(of));
+            let mut all: Vec<_> = needed.cloned().collect();
+            let alike = |own: &&Quota| all.iter().all(|of| of.name != own.name);
+            let own_names: Vec<_> = own.iter().filter(alike).cloned().collect();
+            if own_names.len() == own.len() && all.len() + own.len() <= MOST_QUOTAS {
+                all.extend(own_names);
+                return Self(all.into());
             }
+            // Too many: the ceiling's come first.
+            own.pop();
         }
-        quotas.truncate(MOST_QUOTAS);
-        Self(quotas.into())
     }
 
     /// Returns whether both are the same list, not only equal: a fast check for the hot path.

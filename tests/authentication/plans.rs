@@ -224,6 +224,42 @@ async fn own_quotas_shrink_with_the_plan_unless_they_stay() {
     }
 }
 
+/// A key with as many quotas of its own as a key may have, all wider than the plan's, gets the
+/// plan's.
+#[tokio::test]
+async fn many_own_quotas_do_not_crowd_out_those_of_the_plan() {
+    let fixture = Fixture::new();
+    let limits = Limits::per_key(per_minute(60)).plan(Plan::new(
+        "small",
+        [LimitPolicy::per_key([
+            Quota::per_minute(3),
+            Quota::per_hour(5),
+        ])],
+    ));
+    let billing = Billing::of(&[("acme", "small")]);
+    let authenticator = counting(&fixture, limits)
+        .directory(billing)
+        .build()
+        .unwrap();
+    let mut own = Quotas::new([Quota::per_minute(1).unwrap()]).unwrap();
+    let mut most = Vec::new();
+    for seconds in 1..100 {
+        let name = format!("q{seconds}");
+        most.push(Quota::new(&name, 1000, Duration::from_secs(seconds)).unwrap());
+        match Quotas::new(most.clone()) {
+            Ok(quotas) => own = quotas,
+            Err(_) => break,
+        }
+    }
+    assert!(own.as_slice().len() > 2);
+    let new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_quotas(own);
+    let (key, _) = fixture.issue_new(new).await;
+    let key = Head::bearer(&key);
+    assert_eq!(passed(&authenticator, &key, 9).await, 3);
+    fixture.clock.advance(Duration::from_secs(61));
+    assert_eq!(passed(&authenticator, &key, 9).await, 2);
+}
+
 #[tokio::test]
 async fn classes_whose_quotas_are_named_alike_count_apart() {
     let fixture = Fixture::new();

@@ -17,7 +17,7 @@ use portunus::adapter::tower::{AuthLayer, RateLimits, Rejection};
 use portunus::adapter::{actix, axum::RequireExt};
 use portunus::limit::{LimitPolicy, LocalLimiter};
 use portunus::quota::Quota;
-use portunus::{Authenticator, Limits, scope};
+use portunus::{Authenticator, KeyPrincipal, Limits, scope};
 use portunus_test_support::Fixture;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -409,6 +409,182 @@ async fn rules_see_the_pattern_of_a_nested_route() {
             .get("ratelimit")
             .map(|state| state.to_str().unwrap());
         assert_eq!(state, expected, "actix {path}");
+    }
+}
+
+/// A path that is percent-encoded reaches the same route, so it has the same class.
+#[actix_web::test]
+async fn an_encoded_path_has_the_class_of_the_route_that_it_reaches() {
+    let fixture = Fixture::new();
+    let limits = Limits::per_key([Quota::per_minute(90)])
+        .class("reports", [LimitPolicy::per_key([Quota::per_minute(3)])])
+        .on("/v1/reports/{name}");
+    let authenticator = fixture.bearer().limits(limits).build().unwrap();
+    let value = format!("Bearer {}", fixture.issue(&["a"]).await.0);
+    let one = || web::get().to(|| async { "one" });
+    let routes = move |config: &mut web::ServiceConfig| {
+        config.service(web::scope("/v1").route("/reports/{id}", one()));
+    };
+    let auth = actix::Auth::new(authenticator.clone());
+    let app = init_service(App::new().wrap(auth).configure(routes)).await;
+    let layer = AuthLayer::new(authenticator);
+    let on_axum = Router::new()
+        .route("/v1/reports/{id}", axum::routing::get(async || "one"))
+        .layer(layer);
+    for (path, left) in [("/v1/reports/1", 2), ("/v1/%72eports/1", 1)] {
+        let request = TestRequest::with_uri(path).insert_header(("authorization", value.clone()));
+        let response = call_service(&app, request.to_request()).await;
+        let state = response
+            .headers()
+            .get("ratelimit")
+            .map(HeaderValue::as_bytes);
+        let state = String::from_utf8(state.unwrap_or_default().to_vec()).unwrap();
+        let expected = format!(r#""reports-minute";r={left};t=60"#);
+        assert_eq!(response.status(), 200, "{path}");
+        assert!(state.ends_with(&expected), "{path}: {state}");
+    }
+    // axum compares the path as it was sent, so this one reaches no route.
+    for (path, status) in [("/v1/reports/1", 200), ("/v1/%72eports/1", 404)] {
+        let request = Request::get(path).header("authorization", &value);
+        let request = request.body(Body::empty()).unwrap();
+        let response = on_axum.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+}
+
+/// A caller whom an outer layer authenticated and counted keeps its principal on a public route, and
+/// is not counted as an anonymous client.
+#[tokio::test]
+async fn a_public_route_in_an_outer_layer_counts_callers_without_a_key_only() {
+    let (_fixture, authenticator, key) = fixture().await;
+    let who = |caller: Option<KeyPrincipal>| async move {
+        if caller.is_some() { "key" } else { "nobody" }
+    };
+    let inner = on_axum::ProtectedRouter::new(AuthLayer::new(authenticator.clone()))
+        .route("/", on_axum::get(who).public())
+        .into_router();
+    let layer = AuthLayer::new(authenticator.clone()).optional_key();
+    let app = inner.layer(layer);
+    for number in 0..5 {
+        let request = Request::get("/")
+            .header("authorization", format!("Bearer {key}"))
+            .extension(ConnectInfo(peer(9)));
+        let request = request.body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let state = response.headers()["ratelimit"].to_str().unwrap().to_owned();
+        assert_eq!(state, format!(r#""minute";r={};t=60"#, 19 - number));
+        let body = axum::body::to_bytes(response.into_body(), 99)
+            .await
+            .unwrap();
+        assert_eq!(&*body, b"key");
+    }
+}
+
+/// What a request of a method gets: its status, and the state of the limits.
+const METHODS: &[(&str, &str, u16, &str)] = &[
+    (
+        "GET",
+        "/any",
+        200,
+        r#""minute";r=19;t=60, "rule-minute";r=9;t=60"#,
+    ),
+    (
+        "POST",
+        "/any",
+        200,
+        r#""minute";r=18;t=60, "route-minute";r=9;t=60"#,
+    ),
+    ("HEAD", "/head", 200, r#""minute";r=17;t=60"#),
+    (
+        "GET",
+        "/head",
+        200,
+        r#""minute";r=16;t=60, "route-minute";r=8;t=60"#,
+    ),
+    (
+        "HEAD",
+        "/rest",
+        200,
+        r#""minute";r=15;t=60, "route-minute";r=7;t=60"#,
+    ),
+    ("PUT", "/rest", 200, r#""minute";r=14;t=60"#),
+    // A method that a public path has no handler for is counted like the path.
+    ("POST", "/public", 405, r#""anonymous-minute";r=1;t=60"#),
+    ("POST", "/public", 405, r#""anonymous-minute";r=0;t=60"#),
+    ("POST", "/public", 429, r#""anonymous-minute";r=0;t=60"#),
+    ("GET", "/public", 429, r#""anonymous-minute";r=0;t=60"#),
+];
+
+#[actix_web::test]
+async fn each_method_of_a_path_has_its_own_class() {
+    let fixture = Fixture::new();
+    let class = || [LimitPolicy::per_key([Quota::per_minute(10)])];
+    let limits = || {
+        Limits::per_key([Quota::per_minute(20)])
+            .policy(LimitPolicy::per_address([Quota::per_minute(2)]).anonymous())
+            .class("route", class())
+            .class("rule", class())
+            .on("GET /any")
+    };
+    let key = fixture.issue(&["a"]).await.0;
+    let value = format!("Bearer {key}");
+    macro_rules! routes {
+        ($framework:ident, $auth:expr) => {{
+            use $framework::{ProtectedRouter, any, get, head, post};
+            let ok = || async { "" };
+            ProtectedRouter::new($auth)
+                .route(
+                    "/any",
+                    post(ok).any_key().class("route").and(get(ok).any_key()),
+                )
+                .route(
+                    "/head",
+                    get(ok).any_key().class("route").and(head(ok).any_key()),
+                )
+                .route(
+                    "/rest",
+                    any(ok).any_key().and(get(ok).any_key().class("route")),
+                )
+                .route("/public", get(ok).public())
+        }};
+    }
+    let authenticator = fixture.bearer().limits(limits()).build().unwrap();
+    let app = routes!(on_axum, AuthLayer::new(authenticator)).into_router();
+    for (method, path, status, state) in METHODS {
+        let request = Request::builder()
+            .method(*method)
+            .uri(*path)
+            .header("authorization", &value)
+            .extension(ConnectInfo(peer(1)));
+        let request = request.body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        let told = response.headers().get("ratelimit");
+        let told = told.map(http::HeaderValue::as_bytes).unwrap_or_default();
+        assert_eq!(response.status(), *status, "axum {method} {path}");
+        assert_eq!(
+            String::from_utf8_lossy(told),
+            *state,
+            "axum {method} {path}"
+        );
+    }
+    let authenticator = fixture.bearer().limits(limits()).build().unwrap();
+    let app = routes!(actix, actix::Auth::new(authenticator));
+    let app = init_service(App::new().service(app)).await;
+    for (method, path, status, state) in METHODS {
+        let request = TestRequest::with_uri(path)
+            .method(method.parse().unwrap())
+            .insert_header(("authorization", value.clone()))
+            .peer_addr(peer(1));
+        let response = call_service(&app, request.to_request()).await;
+        assert_eq!(response.status(), *status, "actix {method} {path}");
+        let told = response.headers().get("ratelimit");
+        let told = told.map(HeaderValue::as_bytes).unwrap_or_default();
+        assert_eq!(
+            String::from_utf8_lossy(told),
+            *state,
+            "actix {method} {path}"
+        );
     }
 }
 
