@@ -17,7 +17,7 @@ use portunus::limit::{
 use portunus::manage::NewKey;
 use portunus::policy::PlanOrder;
 use portunus::quota::{Quota, Quotas};
-use portunus::store::{Cache, LocalBus};
+use portunus::store::{Cache, Invalidation, InvalidationBus, LocalBus};
 use portunus::{AuthError, Authenticator, ErrorCode, Limits, Portunus, Principal};
 use portunus_test_support::{Fixture, Head, Setup, tenant, user};
 
@@ -514,6 +514,133 @@ async fn a_change_of_a_tenant_is_seen_at_once_here_and_through_the_bus() {
         "the plan of the changed tenant only, once on each node"
     );
     assert_eq!(after.1 - before.1, 2, "and its users");
+}
+
+#[tokio::test]
+async fn after_lost_messages_the_directorys_own_answers_are_dropped_too() {
+    let billing = Billing::of(&[("acme", "free")]);
+    let (fixture, bus) = (Fixture::new(), LocalBus::new());
+    let directory = CachedDirectory::new(billing.clone(), 100, Duration::from_secs(60))
+        .with_clock(fixture.clock.clone());
+    let keys = Portunus::builder(portunus_test_support::format())
+        .store(fixture.store.clone())
+        .cache(Cache::new().bus(bus.clone()))
+        .limits(Limits::per_key(per_minute(50)))
+        .actors(Actors::new().directory(directory))
+        .clock(fixture.clock.clone())
+        .build()
+        .unwrap();
+    let (key, _) = fixture
+        .issue_new(
+            NewKey::new("key", Owner::tenant(tenant("acme")))
+                .with_delegation(portunus::key::Delegation::On),
+        )
+        .await;
+    let acting = Head::bearer(&key).with("x-user-id", "ann");
+    for _ in 0..3 {
+        ask(keys.authenticator(), &acting).await.unwrap();
+    }
+    assert_eq!(billing.users.load(Ordering::SeqCst), 1);
+    bus.publish(&Invalidation::everything()).await.unwrap();
+    ask(keys.authenticator(), &acting).await.unwrap();
+    assert_eq!(billing.users.load(Ordering::SeqCst), 2);
+}
+
+/// A directory whose answers wait until they are let go.
+#[derive(Debug, Clone, Default)]
+struct Slow {
+    billing: Billing,
+    gate: Arc<tokio::sync::Notify>,
+}
+
+#[async_trait]
+impl Directory for Slow {
+    async fn resolve(
+        &self,
+        of: &TenantId,
+        named: &UserRef,
+    ) -> std::result::Result<Option<Arc<User>>, DirectoryError> {
+        self.billing.resolve(of, named).await
+    }
+
+    async fn plan(
+        &self,
+        tenant: &TenantId,
+    ) -> std::result::Result<Option<PlanName>, DirectoryError> {
+        let answer = self.billing.plan(tenant).await;
+        self.gate.notified().await;
+        answer
+    }
+}
+
+#[tokio::test]
+async fn requests_of_a_tenant_share_one_question_about_its_plan() {
+    let fixture = Fixture::new();
+    let slow = Slow {
+        billing: Billing::of(&[("acme", "free")]),
+        ..Slow::default()
+    };
+    let keys = counting(&fixture, three_plans())
+        .directory(slow.clone())
+        .keys();
+    let (key, _) = fixture.issue(&[]).await;
+    let (key, asked) = (Head::bearer(&key), || {
+        slow.billing.asked.load(Ordering::SeqCst)
+    });
+    let many = || (0..50).map(|_| keys.authenticator().authenticate(&key));
+    let settle = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let all = async |answers: u32| {
+        let release = async {
+            for _ in 0..answers {
+                settle().await;
+                slow.gate.notify_one();
+            }
+        };
+        let (admitted, ()) = tokio::join!(futures_util::future::join_all(many()), release);
+        let codes = admitted
+            .iter()
+            .map(|one| one.as_ref().err().map(|error| error.code()));
+        codes.collect::<Vec<_>>()
+    };
+    let admitted = all(1).await.iter().filter(|code| code.is_none()).count();
+    assert_eq!((admitted, asked()), (2, 1));
+    // A failure is shared too, and kept for a second.
+    slow.billing.go_down(true);
+    keys.tenant_changed(&tenant("acme")).await.unwrap();
+    let refused = Some(ErrorCode::DirectoryUnavailable);
+    assert_eq!(all(1).await, [refused; 50]);
+    assert_eq!(all(0).await, [refused; 50]);
+    assert_eq!(asked(), 2);
+    // One that gives up lets the next one ask.
+    slow.billing.go_down(false);
+    fixture.clock.advance(Duration::from_secs(61));
+    {
+        let first = keys.authenticator().authenticate(&key);
+        assert!(futures_util::FutureExt::now_or_never(first).is_none());
+    }
+    let admitted = all(1).await.iter().filter(|code| code.is_none()).count();
+    assert_eq!((admitted, asked()), (2, 4));
+    // A change while the answer is awaited: it is not kept.
+    keys.tenant_changed(&tenant("acme")).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(61));
+    let change = async {
+        settle().await;
+        slow.billing.set("acme", "enterprise");
+        keys.tenant_changed(&tenant("acme")).await.unwrap();
+        slow.gate.notify_one();
+    };
+    let (first, ()) = tokio::join!(keys.authenticator().authenticate(&key), change);
+    assert_eq!(
+        left(&first.unwrap().limits().unwrap()),
+        names(&[("minute", 1)])
+    );
+    slow.gate.notify_one();
+    let report = ask(keys.authenticator(), &key).await.unwrap();
+    assert_eq!(left(&report), names(&[]));
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::Action;
 use portunus::key::{
-    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, WorkspaceId,
+    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, TenantId, WorkspaceId,
 };
 use portunus::limit::{CountedBy, LimitPolicy, Plan};
 use portunus::manage::{
@@ -738,4 +740,100 @@ async fn a_plan_that_is_not_known_stops_no_restriction_of_a_key() {
     let known = host.update(&rotated.record.id, known, None).await.unwrap();
     assert_eq!(known.plan, Some(plan("standard")));
     host.revoke(&rotated.record.id, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plan_that_is_not_known_lets_no_key_live_longer() {
+    let desk = Desk::new();
+    let mut named = named("key");
+    named.plan = Some(plan("withdrawn"));
+    named.expires_at = Some(desk.now() + HOUR);
+    let (_, key) = issue(&desk.host(), named).await;
+    let rules = rules(|rules| rules.longest_lifetime = Some(DAY));
+    let builder = || desk.builder().rules(rules.clone()).limits(three_plans());
+    let acmes = builder().manager().by(olga());
+    let to = |end: Option<Duration>| {
+        let end = end.map(|end| desk.now() + end);
+        change(|change| change.expires_at = Some(end))
+    };
+    for longer in [Some(2 * HOUR), Some(400 * DAY), None] {
+        let error = refused(acmes.update(&key.id, to(longer), None).await);
+        assert_eq!(
+            error,
+            ErrorCode::InvalidBody,
+            "{longer:?}: its plan is unknown"
+        );
+    }
+    let sooner = acmes.update(&key.id, to(Some(HOUR / 2)), None).await;
+    let end = sooner.unwrap().record.expires_at;
+    assert_eq!(end, Some(desk.now() + HOUR / 2));
+}
+
+/// A directory that does not answer.
+#[derive(Debug)]
+struct Down;
+
+#[async_trait]
+impl Directory for Down {
+    async fn resolve(
+        &self,
+        _: &TenantId,
+        _: &UserRef,
+    ) -> Result<Option<Arc<User>>, DirectoryError> {
+        Err(DirectoryError::unavailable("connection refused"))
+    }
+
+    async fn plan(&self, _: &TenantId) -> Result<Option<PlanName>, DirectoryError> {
+        Err(DirectoryError::unavailable("connection refused"))
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_found_restricted_and_revoked_while_the_directory_is_down() {
+    let desk = Desk::new();
+    let (_, key) = issue(&desk.host(), named("key").with_scopes([scope("a")])).await;
+    let (_, other) = issue(&desk.host(), named("other")).await;
+    let builder = desk.without_people().directory(Down);
+    let host = builder.limits(three_plans()).manager();
+    for manager in [host.clone(), host.by(olga())] {
+        let shown = manager.get(&key.id).await.unwrap();
+        assert_eq!(
+            (shown.plan, shown.quotas, shown.policies),
+            (None, None, vec![])
+        );
+        let listed = manager.list(ListQuery::new(desk.now())).await.unwrap();
+        assert_eq!(listed.items.len(), 2);
+        manager.get_for(Action::KeyRevoke, &key.id).await.unwrap();
+    }
+    let narrower = change(|change| change.scopes = Some(vec![]));
+    host.update(&key.id, narrower, None).await.unwrap();
+    host.disable(&key.id).await.unwrap();
+    host.revoke(&key.id, None).await.unwrap();
+    host.by(olga()).revoke(&other.id, None).await.unwrap();
+}
+
+/// A plan of the tenant that sets no number of keys leaves it to the rules, and a key's own plan
+/// does not change it.
+#[tokio::test]
+async fn the_number_of_active_keys_is_that_of_the_tenants_plan() {
+    let desk = Desk::new();
+    let limits = Limits::default()
+        .plan(Plan::new("standard", []))
+        .plan(Plan::new("enterprise", []).any_active_keys());
+    let rules = rules(|rules| rules.active_keys = Some(2));
+    let host = desk.builder().rules(rules).limits(limits).manager();
+    let large = |of: Owner| {
+        let mut new = NewKey::new("key", of);
+        new.plan = Some(plan("enterprise"));
+        new
+    };
+    for _ in 0..2 {
+        issue(&host, large(acme())).await;
+    }
+    let third = host.issue(large(acme())).await;
+    assert_eq!(code(third), Some(ErrorCode::QuotaExceeded));
+    // Globex has no plan: that of the key decides.
+    for _ in 0..3 {
+        issue(&host, large(globex())).await;
+    }
 }
