@@ -78,23 +78,6 @@ impl Auth {
         self
     }
 
-    /// Returns this middleware for routes whose requests have these classes, by method.
-    pub(super) fn with_classes(mut self, classes: Vec<(Option<&'static str>, u8)>) -> Self {
-        if classes.iter().any(|(_, class)| *class > 0) {
-            let authenticator = self.authenticator().with_classes(classes);
-            self.change().authenticator = authenticator;
-        }
-        self
-    }
-
-    /// Returns this middleware for routes that need no key, where requests are only counted; `None` if
-    /// there is nothing to count them by.
-    pub(super) fn without_key(mut self) -> Option<Self> {
-        let authenticator = self.authenticator().without_key()?;
-        self.change().authenticator = authenticator;
-        Some(self)
-    }
-
     /// Returns the authenticator.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {

@@ -7,6 +7,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use super::answers::by_method;
+use super::routed::behind_strictest;
 use super::{Auth, require};
 use crate::adapter::routes::{KeyCheck, RouteDemand, Unguarded, classes};
 
@@ -102,16 +103,7 @@ pub(super) fn resource(path: &str, mut handled: Vec<Handled>, not_allowed: Route
     });
     let listed = handled.iter().flat_map(|one| one.methods(head_is_taken));
     let listed: Vec<_> = listed.collect();
-    let strictest = handled.iter().max_by_key(|one| one.demand.key_check());
-    let not_allowed = match strictest.map(|one| (one.demand.key_check(), one.auth.clone())) {
-        Some((KeyCheck::Required, auth)) => not_allowed.wrap(auth),
-        Some((KeyCheck::Optional, auth)) => not_allowed.wrap(auth.optional_key()),
-        Some((KeyCheck::None, auth)) => match auth.without_key() {
-            Some(counting) => not_allowed.wrap(counting),
-            None => not_allowed,
-        },
-        None => not_allowed,
-    };
+    let not_allowed = behind_strictest(not_allowed, &handled);
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
     let not_allowed = not_allowed.wrap(from_fn(move |request, next| {
         by_method(Some(allow.clone()), request, next)

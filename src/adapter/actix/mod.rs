@@ -58,6 +58,7 @@ mod methods;
 mod paths;
 mod request_head;
 mod response;
+mod routed;
 mod router;
 mod service;
 mod table;

@@ -76,28 +76,6 @@ impl AuthLayer {
         self
     }
 
-    /// Returns this layer for routes whose requests have these classes, by method.
-    #[cfg(feature = "axum")]
-    pub(in crate::adapter) fn with_classes(
-        mut self,
-        classes: Vec<(Option<&'static str>, u8)>,
-    ) -> Self {
-        if classes.iter().any(|(_, class)| *class > 0) {
-            let authenticator = self.authenticator().with_classes(classes);
-            self.change().authenticator = authenticator;
-        }
-        self
-    }
-
-    /// Returns this layer for routes that need no key, where requests are only counted; `None` if
-    /// there is nothing to count them by.
-    #[cfg(feature = "axum")]
-    pub(in crate::adapter) fn without_key(mut self) -> Option<Self> {
-        let authenticator = self.authenticator().without_key()?;
-        self.change().authenticator = authenticator;
-        Some(self)
-    }
-
     /// Returns the authenticator.
     #[must_use]
     pub fn authenticator(&self) -> &Authenticator {

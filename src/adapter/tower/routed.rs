@@ -1,10 +1,13 @@
-//! The full path, the parameters and the route of a request, as matched by axum's router.
+//! Routes of axum: the full path, the parameters and the route that a request matched, and layers
+//! for routes.
 
 use std::borrow::Cow;
 
 use axum::extract::{FromRequestParts, MatchedPath, OriginalUri, RawPathParams};
 use futures_util::FutureExt;
 use http::{Extensions, Request, Uri};
+
+use super::AuthLayer;
 
 /// Returns the full path, including the prefix that `Router::nest` strips.
 pub(super) fn path<'r>(uri: &'r Uri, extensions: &'r Extensions) -> &'r str {
@@ -29,4 +32,26 @@ pub(super) fn parameter(extensions: &Extensions, name: &str) -> Option<Cow<'stat
 /// Returns the pattern that the path matched.
 pub(super) fn route(extensions: &Extensions) -> Option<&str> {
     extensions.get().map(MatchedPath::as_str)
+}
+
+impl AuthLayer {
+    /// Returns this layer for routes whose requests have these classes, by method.
+    pub(in crate::adapter) fn with_classes(
+        mut self,
+        classes: Vec<(Option<&'static str>, u8)>,
+    ) -> Self {
+        if classes.iter().any(|(_, class)| *class > 0) {
+            let authenticator = self.authenticator().with_classes(classes);
+            self.change().authenticator = authenticator;
+        }
+        self
+    }
+
+    /// Returns this layer for routes that need no key, where requests are only counted; `None` if
+    /// there is nothing to count them by.
+    pub(in crate::adapter) fn without_key(mut self) -> Option<Self> {
+        let authenticator = self.authenticator().without_key()?;
+        self.change().authenticator = authenticator;
+        Some(self)
+    }
 }

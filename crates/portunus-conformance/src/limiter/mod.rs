@@ -2,6 +2,7 @@
 //! their own clock.
 
 mod over_time;
+mod policies;
 mod promises;
 mod real_time;
 mod tools;
