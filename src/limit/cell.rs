@@ -82,6 +82,7 @@ impl State {
             recorder.serves(nanos(quota.window()), quota.limit())
         };
         let mut history = None;
+        self.windows.reserve_exact(quotas.as_slice().len());
         for quota in quotas.as_slice() {
             let recorder = match known.iter().find(|recorder| serves(recorder, quota)) {
                 Some(recorder) => recorder.clone(),

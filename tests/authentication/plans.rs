@@ -603,7 +603,7 @@ async fn requests_of_a_tenant_share_one_question_about_its_plan() {
         let (admitted, ()) = tokio::join!(futures_util::future::join_all(many()), release);
         let codes = admitted
             .iter()
-            .map(|one| one.as_ref().err().map(|error| error.code()));
+            .map(|one| one.as_ref().err().map(AuthError::code));
         codes.collect::<Vec<_>>()
     };
     let admitted = all(1).await.iter().filter(|code| code.is_none()).count();
