@@ -174,39 +174,31 @@ impl Quotas {
 
     /// Returns these quotas limited by others: in no window do they allow more.
     pub(crate) fn within(&self, ceiling: &Self) -> Self {
+        let all = || self.0.iter().chain(ceiling.0.iter());
         let limited = |quota: &Quota| {
             let as_long = |of: &&Quota| of.window >= quota.window;
             let limits = ceiling.0.iter().filter(as_long).map(|of| of.limit);
+            // A name of the ceiling's with another window: responses need another one.
             let alike = |of: &Quota| of.name == quota.name && of.window != quota.window;
-            let name = match ceiling.0.iter().any(alike) {
-                true => format!("key-{}", quota.name).into(),
-                false => Arc::clone(&quota.name),
-            };
-            let limit = limits.fold(quota.limit, u64::min);
+            let mut name = quota.name.to_string();
+            if ceiling.0.iter().any(alike) {
+                while all().any(|of| *of.name == *name) {
+                    name.insert_str(0, "key-");
+                }
+            }
             Quota {
-                name,
-                limit,
-                ..*quota
+                limit: limits.fold(quota.limit, u64::min),
+                ..quota.renamed(&name)
             }
         };
-        let mut own: Vec<_> = self.0.iter().map(limited).collect();
-        loop {
-            // The ceiling's quotas that none of these implies.
-            let is_implied = |of: &&Quota| {
-                let implies = |own: &Quota| own.window >= of.window && own.limit <= of.limit;
-                own.iter().any(implies)
-            };
-            let needed = ceiling.0.iter().filter(|of| !is_implied(of));
-            let mut all: Vec<_> = needed.cloned().collect();
-            let alike = |own: &&Quota| all.iter().all(|of| of.name != own.name);
-            let own_names: Vec<_> = own.iter().filter(alike).cloned().collect();
-            if own_names.len() == own.len() && all.len() + own.len() <= MOST_QUOTAS {
-                all.extend(own_names);
-                return Self(all.into());
-            }
-            // Too many: the ceiling's come first.
-            own.pop();
-        }
+        let own: Vec<_> = self.0.iter().map(limited).collect();
+        // The ceiling's quotas that none of these implies.
+        let is_implied = |of: &&Quota| {
+            let implies = |own: &Quota| own.window >= of.window && own.limit <= of.limit;
+            own.iter().any(implies)
+        };
+        let needed = ceiling.0.iter().filter(|of| !is_implied(of)).cloned();
+        Self(needed.chain(own.iter().cloned()).collect())
     }
 
     /// Returns whether both are the same list, not only equal: a fast check for the hot path.

@@ -197,6 +197,12 @@ impl Authenticator {
         self.anonymous == Anonymous::Always
     }
 
+    /// Returns whether the route of a request with this method has a class.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn has_class(&self, method: &str) -> bool {
+        self.routes.class_of(method) > 0
+    }
+
     /// Returns an authenticator that shares all state, for routes of these classes, by method.
     #[cfg(any(feature = "actix-web", feature = "axum"))]
     pub(crate) fn with_classes(

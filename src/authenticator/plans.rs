@@ -104,6 +104,11 @@ impl TenantPlans {
                 None => TenantsPlan::Unknown(name),
             },
         });
+        // A failure is kept from its end, or one that took longer than its bound would not be.
+        let at = match plan {
+            Ok(_) => at,
+            Err(_) => self.clock.monotonic(),
+        };
         // Refused if the tenant changed in between: the answer may be that from before.
         let _ = ours.insert((plan.clone(), at));
         plan

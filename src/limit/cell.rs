@@ -11,7 +11,7 @@ use crate::quota::{Quota, Quotas};
 const MOST_RECORDERS: usize = 32;
 
 /// The state of a bucket; empty while the bucket is idle.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct State {
     pub(super) quotas: Option<Quotas>,
     /// The limit of each quota, and what it counts.
@@ -27,6 +27,7 @@ pub(super) struct State {
     pub(super) idle_at: u64,
 }
 
+#[derive(Clone)]
 struct Window {
     limit: u64,
     recorder: Recorder,
@@ -64,12 +65,17 @@ impl State {
         }
     }
 
+    /// Creates the state of an idle bucket whose time is not before this one.
+    pub(super) fn not_before(now: u64) -> Self {
+        Self {
+            now,
+            ..Self::default()
+        }
+    }
+
     /// Frees the recorders. The time is kept, because it must never decrease.
     pub(super) fn forget(&mut self) {
-        *self = Self {
-            now: self.now,
-            ..Self::default()
-        };
+        *self = Self::not_before(self.now);
     }
 
     /// Sets new quotas. A recorder for a new length starts with the history of all others.

@@ -41,10 +41,18 @@ impl ClassRules {
         let is_upper = |method: &str| {
             !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
         };
-        if !method.is_none_or(is_upper) || !pattern.starts_with('/') || pattern.contains(' ') {
+        let parts = || pattern.split('/').rev();
+        let rest_is_last = !parts().skip(1).any(is_rest);
+        let is_named_rest = |part: &str| part.starts_with('*') && part != "*";
+        let is_pattern = pattern.starts_with('/')
+            && !pattern.contains(' ')
+            && rest_is_last
+            && !parts().any(is_named_rest);
+        if !method.is_none_or(is_upper) || !is_pattern {
             let route = start(route, 80);
             return Err(refused(format!(
-                "the route {route:?} must be a path, or a method in upper case, a space and a path"
+                "the route {route:?} must be a path, or a method in upper case, a space and a path; \
+                 {{*rest}} comes last"
             )));
         }
         let rule = Rule::Route(method.map(Into::into), Pattern::new(pattern));

@@ -7,7 +7,8 @@
 //! which new ones share a cell (`overflow`).
 //!
 //! # Why at most N units are admitted in every interval of length W
-//! 1. A bucket has a single cell, and a new one only once that is idle. A cell leaves the map only under the shard's lock, while no slot
+//! 1. A bucket has a single cell, and a new one only once that is idle, or one that begins with all
+//!    that it counted (`overflow`). A cell leaves the map only under the shard's lock, while no slot
 //!    and no request holds it. Decisions are made and recorded under the cell's lock, at a time
 //!    that is never before that of an earlier decision (`State::now`).
 //! 2. At time t, the recorder counts at least the units admitted in `[t - W, t]` (see `window`),
@@ -80,15 +81,6 @@ struct Shard {
 /// One bucket.
 #[derive(Default)]
 pub(super) struct Cell(pub(super) Mutex<State>);
-
-impl Cell {
-    /// Creates a cell whose time is not before this one.
-    fn not_before(now: u64) -> Self {
-        let cell = Self::default();
-        cell.0.lock().now = now;
-        cell
-    }
-}
 
 /// A cell, found in a slot or in the map.
 enum Found<'a> {
@@ -284,22 +276,27 @@ impl Inner {
             if let Some(entry) = shard.cells.find(hash, |entry| entry.key() == key) {
                 break Arc::clone(&entry.cell);
             }
+            let mut state = State::default();
             if is_of_address(bucket.id) {
-                if let Some(shared) = self.overflow.in_use(bucket, now) {
-                    break shared;
-                }
                 if !one_more(&self.addresses, self.most_addresses) {
                     if swept {
-                        break self.overflow.cell(bucket);
+                        break self.overflow.shared(bucket, shard.swept);
                     }
                     swept = true;
                     drop(shard);
                     self.sweep_all(now);
                     continue;
                 }
+                match self.overflow.copied(bucket, now) {
+                    Some(copied) => state = copied,
+                    None => {
+                        self.addresses.fetch_sub(1, Ordering::Relaxed);
+                        break self.overflow.shared(bucket, shard.swept);
+                    }
+                }
             }
-            // What an address was admitted in a shared cell is past by now.
-            let cell = Arc::new(Cell::not_before(shard.swept.max(now)));
+            state.now = state.now.max(shard.swept);
+            let cell = Arc::new(Cell(Mutex::new(state)));
             let entry = Entry {
                 id: OwnedId::of(bucket.id),
                 class: bucket.class.map(Into::into),
@@ -444,9 +441,9 @@ impl LocalLimiterBuilder {
     }
 
     /// Sets the maximum number of live buckets of client addresses; half of
-    /// [`most_buckets`](Self::most_buckets) by default. Clients with more addresses share one bucket
-    /// for each class and policy, until that bucket is idle: nobody is admitted more often than the
-    /// policy allows, and buckets of keys are not affected.
+    /// [`most_buckets`](Self::most_buckets) by default. Further addresses share one bucket for
+    /// each class, until there is room for them: nobody is admitted more often than the policy
+    /// allows, and buckets of keys are not affected.
     pub fn most_addresses(mut self, most: usize) -> Self {
         self.most_addresses = Some(most);
         self

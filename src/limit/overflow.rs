@@ -1,21 +1,25 @@
 //! The cells that client addresses share while the in-process limiter has no room for more of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
+use super::cell::State;
 use super::local::Cell;
 use super::{BucketId, LimitBucket};
 
-/// One cell for each kind and class of buckets of addresses. All new addresses use it until it is
-/// idle, so an address that was counted here gets no second allowance in a cell of its own.
+/// One cell for each kind and class of buckets of addresses. While it is in use, an address that
+/// gets a cell of its own begins with all that the shared cell counts, so it has no second
+/// allowance.
 ///
 /// The caller holds the lock of the address's shard, so these calls have an order for each address.
 #[derive(Default)]
 pub(super) struct Overflow {
     is_used: AtomicBool,
     cells: Mutex<Vec<Shared>>,
+    /// The latest time at which a cell was dropped. No later cell may be dated before it.
+    dropped: AtomicU64,
 }
 
 struct Shared {
@@ -29,44 +33,65 @@ impl Shared {
         self.anonymous == is_anonymous(bucket) && self.class.as_deref() == bucket.class
     }
 
-    /// Returns whether a request uses the cell, or it counts units.
-    fn is_live(&self, now: u64) -> bool {
-        if Arc::strong_count(&self.cell) > 1 {
-            return true;
-        }
-        // After the end of the last request that used the cell.
+    /// Whether a request uses the cell now, and may not have been counted yet.
+    fn is_busy(&self) -> bool {
+        let is_busy = Arc::strong_count(&self.cell) > 1;
+        // What follows sees all that the last of those requests did.
         fence(Ordering::Acquire);
-        self.cell.0.lock().idle_at >= now
+        is_busy
     }
 }
 
 impl Overflow {
-    /// Returns the shared cell for this bucket if it is in use.
-    pub(super) fn in_use(&self, bucket: &LimitBucket<'_>, now: u64) -> Option<Arc<Cell>> {
+    /// Returns a copy of the shared cell for an address that gets a cell of its own; `None` if it
+    /// must use the shared one. The copy is empty if there is no shared cell.
+    pub(super) fn copied(&self, bucket: &LimitBucket<'_>, now: u64) -> Option<State> {
         if !self.is_used.load(Ordering::Acquire) {
-            return None;
+            return Some(self.empty(now));
         }
         let mut cells = self.cells.lock();
-        cells.retain(|shared| shared.is_live(now));
+        cells.retain(|shared| {
+            let is_past = !shared.is_busy() && shared.cell.0.lock().idle_at < now;
+            if is_past {
+                self.dropped.fetch_max(now, Ordering::AcqRel);
+            }
+            !is_past
+        });
         self.is_used.store(!cells.is_empty(), Ordering::Release);
-        let shared = cells.iter().find(|shared| shared.is_for(bucket))?;
-        Some(Arc::clone(&shared.cell))
+        match cells.iter().find(|shared| shared.is_for(bucket)) {
+            Some(shared) if shared.is_busy() => None,
+            Some(shared) => Some(shared.cell.0.lock().clone()),
+            None => Some(self.empty(now)),
+        }
     }
 
-    /// Returns the shared cell for this bucket, which is then in use.
-    pub(super) fn cell(&self, bucket: &LimitBucket<'_>) -> Arc<Cell> {
+    /// Returns the shared cell, which is then in use, dated no earlier than `swept`: the time until
+    /// which what addresses had in cells of their own may be forgotten.
+    pub(super) fn shared(&self, bucket: &LimitBucket<'_>, swept: u64) -> Arc<Cell> {
         let mut cells = self.cells.lock();
         self.is_used.store(true, Ordering::Release);
-        if let Some(shared) = cells.iter().find(|shared| shared.is_for(bucket)) {
-            return Arc::clone(&shared.cell);
-        }
-        let cell = Arc::<Cell>::default();
-        cells.push(Shared {
-            anonymous: is_anonymous(bucket),
-            class: bucket.class.map(Into::into),
-            cell: Arc::clone(&cell),
-        });
+        let known = cells.iter().find(|shared| shared.is_for(bucket));
+        let cell = match known {
+            Some(shared) => Arc::clone(&shared.cell),
+            None => {
+                let cell = Arc::<Cell>::default();
+                cells.push(Shared {
+                    anonymous: is_anonymous(bucket),
+                    class: bucket.class.map(Into::into),
+                    cell: Arc::clone(&cell),
+                });
+                cell
+            }
+        };
+        let earliest = swept.max(self.dropped.load(Ordering::Acquire));
+        let mut state = cell.0.lock();
+        state.now = state.now.max(earliest);
+        drop(state);
         cell
+    }
+
+    fn empty(&self, now: u64) -> State {
+        State::not_before(now.max(self.dropped.load(Ordering::Acquire)))
     }
 }
 

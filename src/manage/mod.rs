@@ -239,9 +239,16 @@ impl KeyManager {
             primaries.into_iter().flatten().collect()
         };
         let mut items = Vec::with_capacity(page.items.len());
+        // A directory that does not answer is not asked for each key of the page.
+        let mut answers = true;
         for (record, usage) in page.items.into_iter().zip(usage) {
             let primary = primaries.contains(&record.id);
-            items.push(self.managed(record, usage, primary).await);
+            let limits = match answers {
+                true => self.limits_shown(&record).await.ok(),
+                false => None,
+            };
+            answers = limits.is_some();
+            items.push(self.shown(record, usage, primary, limits.as_deref()));
         }
         Ok(KeyPage {
             items,

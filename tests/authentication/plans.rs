@@ -1025,6 +1025,38 @@ async fn addresses_without_end_share_a_bucket_and_leave_keys_alone() {
     assert_eq!(limiter.live_buckets(), 0);
 }
 
+/// Addresses get buckets of their own again once there is room, however many others keep coming.
+#[tokio::test]
+async fn a_flood_of_addresses_does_not_outlast_its_window() {
+    let fixture = Fixture::new();
+    let limiter = LocalLimiter::builder()
+        .clock(fixture.clock.clone())
+        .most_addresses(20)
+        .build();
+    let limits = Limits::per_key(per_minute(50))
+        .policy(LimitPolicy::per_address(per_minute(5)).anonymous())
+        .limiter(limiter.clone());
+    let authenticator = fixture
+        .bearer()
+        .limits(limits)
+        .build()
+        .unwrap()
+        .optional_key();
+    let from = |address: String| Head::new().from(&address);
+    for last in 0..200 {
+        let _ = code(&authenticator, &from(format!("10.0.0.{last}"))).await;
+    }
+    // Then one new address every ten seconds.
+    for number in 0..7 {
+        fixture.clock.advance(Duration::from_secs(10));
+        let _ = code(&authenticator, &from(format!("10.0.1.{number}"))).await;
+    }
+    for last in 0..10 {
+        let head = from(format!("10.0.2.{last}"));
+        assert_eq!(passed(&authenticator, &head, 9).await, 5, "{last}");
+    }
+}
+
 /// Addresses that move between buckets of their own and the shared one, at any time, are never
 /// admitted more often in a window than their policy allows.
 #[tokio::test]
@@ -1224,6 +1256,18 @@ fn limits_that_cannot_be_are_refused_with_what_to_change() {
         (
             Limits::per_key(per_minute(5)).plan(Plan::new("a", []).own_quotas(per_minute(0))),
             "1 to 4294967295 units",
+        ),
+        (
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("/files/*rest"),
+            "must be a path",
+        ),
+        (
+            Limits::per_key(per_minute(5))
+                .class("a", [key()])
+                .on("/{*rest}/a"),
+            "{*rest} comes last",
         ),
         (
             // The name of the tenant's quota, by a class named like it.

@@ -38,7 +38,7 @@ pub(super) use report::ResponseFields;
 use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, count, end};
-use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc, carries};
+use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc};
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
@@ -103,8 +103,7 @@ impl<C: Carrier> Exchange<C> {
         Q: Incoming<Carrier = C>,
         S: Inward<Q> + Clone,
     {
-        // An outer layer has authenticated and counted the request.
-        if self.authenticator.only_counts() && carries::<KeyPrincipal>(request.carrier()) {
+        if self.is_counted(&request) {
             return ExchangeFuture::passing(service.forward(request), None);
         }
         request.hide(&self.secret_fields);
@@ -122,6 +121,22 @@ impl<C: Carrier> Exchange<C> {
                 self.park(Pending::of_attempt(attempt, audit), request, service)
             }
         }
+    }
+
+    /// Returns whether this layer would only count the request, and an outer layer of the same
+    /// service has counted it by the same policies.
+    fn is_counted<Q: Incoming<Carrier = C>>(&self, request: &Q) -> bool {
+        if !self.authenticator.only_counts() {
+            return false;
+        }
+        let (carrier, ours) = (request.carrier(), self.authenticator.responder());
+        let by_key = Holds::<KeyPrincipal>::look(carrier)
+            .is_some_and(|principal| std::ptr::eq(principal.responder(), &**ours));
+        let without_key = || {
+            Holds::<Anonymous>::look(carrier)
+                .is_some_and(|one| one.count.is_some() && Arc::ptr_eq(&one.responder, ours))
+        };
+        (by_key || without_key()) && !self.authenticator.has_class(self.head(request).method())
     }
 
     /// Parks a request that must wait.
@@ -173,7 +188,8 @@ impl<C: Carrier> Exchange<C> {
     /// - `ServesGrpc`: set or removed as this layer declares;
     /// - `RequestId`: the audited id; otherwise the outer layer's stays;
     /// - `KeyPrincipal`: the admitted principal; removed if the request is anonymous, as a
-    ///   principal of another API means nothing here;
+    ///   principal of another API means nothing here. A layer that only counts leaves it and the
+    ///   host types, as a public route without such a layer does;
     /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
     ///   principal, which takes precedence everywhere (see `inside`).
     fn admit(
@@ -183,8 +199,11 @@ impl<C: Carrier> Exchange<C> {
         mut audit: Option<RequestAudit>,
         carrier: &mut C,
     ) -> Option<Box<Report>> {
-        self.mappings
-            .put(admission.principal.as_ref(), mapped, carrier);
+        let only_counts = self.authenticator.only_counts();
+        if !only_counts {
+            self.mappings
+                .put(admission.principal.as_ref(), mapped, carrier);
+        }
         if self.grpc {
             carrier.put(ServesGrpc);
         } else {
@@ -203,8 +222,11 @@ impl<C: Carrier> Exchange<C> {
         match admission.principal {
             Some(principal) => carrier.put(principal),
             None => {
-                // An outer layer's principal belongs to another API.
-                Holds::<KeyPrincipal>::remove(carrier);
+                // An outer layer's principal belongs to another API, which is of no interest where
+                // no key is read.
+                if !only_counts {
+                    Holds::<KeyPrincipal>::remove(carrier);
+                }
                 carrier.put(Anonymous {
                     responder: Arc::clone(responder),
                     count: admission.anonymous,

@@ -462,6 +462,7 @@ async fn a_public_route_in_an_outer_layer_counts_callers_without_a_key_only() {
     };
     let inner = on_axum::ProtectedRouter::new(AuthLayer::new(authenticator.clone()))
         .route("/", on_axum::get(who).public())
+        .route("/login", on_axum::get(who).public().class("reports"))
         .into_router();
     let layer = AuthLayer::new(authenticator.clone()).optional_key();
     let app = inner.layer(layer);
@@ -479,6 +480,54 @@ async fn a_public_route_in_an_outer_layer_counts_callers_without_a_key_only() {
             .unwrap();
         assert_eq!(&*body, b"key");
     }
+    let ask = async |path: &str, with_key: bool, last: u8| {
+        let mut request = Request::get(path).extension(ConnectInfo(peer(last)));
+        if with_key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let request = request.body(Body::empty()).unwrap();
+        app.clone()
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    // Without a key, a request is counted once: three of the address pass.
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(ask("/", false, 10).await);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    // The limit of a route's class holds for callers with a key, too: two of the address.
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(ask("/login", true, 11).await);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    // A key of another service is nothing that this one has counted.
+    let (_other, others, _) = fixture().await;
+    let foreign = on_axum::ProtectedRouter::new(AuthLayer::new(others))
+        .route("/", on_axum::get(who).public())
+        .into_router()
+        .layer(AuthLayer::new(authenticator.clone()));
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let request = Request::get("/")
+            .header("authorization", format!("Bearer {key}"))
+            .extension(ConnectInfo(peer(12)));
+        let request = request.body(Body::empty()).unwrap();
+        statuses.push(
+            foreign
+                .clone()
+                .oneshot(request)
+                .await
+                .unwrap()
+                .status()
+                .as_u16(),
+        );
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
 }
 
 /// What a request of a method gets: its status, and the state of the limits.
