@@ -42,8 +42,9 @@ impl Actors {
 
     /// Sets how long the plan of a tenant is used after the directory was asked for it, unless
     /// [`Portunus::tenant_changed`](crate::Portunus::tenant_changed) is called: 30 seconds by
-    /// default, and at most 10 minutes. Concurrent requests of a tenant share one call. While the directory does not answer, requests of the
-    /// tenant's keys are refused with 503 `DIRECTORY_UNAVAILABLE` after that time.
+    /// default, and at most 10 minutes. Concurrent requests of a tenant share one call. While the
+    /// directory does not answer, requests of the tenant's keys are refused with 503
+    /// `DIRECTORY_UNAVAILABLE` after that time.
     pub fn plan_bound(mut self, bound: Duration) -> Self {
         self.plan_bound = bound.min(Duration::from_secs(600));
         self
