@@ -20,7 +20,8 @@ const MOST_QUOTAS: usize = 16;
 pub struct Quota {
     name: Arc<str>,
     limit: u64,
-    window: Duration,
+    /// In nanoseconds.
+    window: u64,
 }
 
 /// The stored form of a quota.
@@ -64,7 +65,7 @@ impl Quota {
         Ok(Self {
             name: name.into(),
             limit,
-            window,
+            window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
         })
     }
 
@@ -107,6 +108,12 @@ impl Quota {
     /// Returns the length of the window.
     #[must_use]
     pub const fn window(&self) -> Duration {
+        Duration::from_nanos(self.window)
+    }
+
+    /// Returns the length of the window in nanoseconds.
+    #[inline]
+    pub(crate) const fn nanos(&self) -> u64 {
         self.window
     }
 }
@@ -124,11 +131,10 @@ impl TryFrom<Plain> for Quota {
 
 impl From<Quota> for Plain {
     fn from(quota: Quota) -> Self {
-        let window_ns = u64::try_from(quota.window.as_nanos()).unwrap_or(u64::MAX);
         Self {
             name: quota.name.as_ref().into(),
             limit: quota.limit,
-            window_ns,
+            window_ns: quota.window,
         }
     }
 }
@@ -215,10 +221,10 @@ impl Quotas {
 /// 60 units per minute and 1000 per hour.
 impl Default for Quotas {
     fn default() -> Self {
-        let quota = |name: &str, limit, seconds| Quota {
+        let quota = |name: &str, limit, seconds: u64| Quota {
             name: name.into(),
             limit,
-            window: Duration::from_secs(seconds),
+            window: seconds * 1_000_000_000,
         };
         Self([quota("minute", 60, 60), quota("hour", 1000, 3600)].into())
     }
@@ -250,7 +256,7 @@ impl fmt::Display for Quotas {
         for (at, quota) in self.0.iter().enumerate() {
             let between = if at == 0 { "" } else { ", " };
             // A window that is not a whole number of seconds is rounded up.
-            let seconds = quota.window.as_secs() + u64::from(quota.window.subsec_nanos() > 0);
+            let seconds = quota.window.div_ceil(1_000_000_000);
             write!(
                 f,
                 "{between}\"{}\";q={};w={seconds}",

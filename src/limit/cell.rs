@@ -1,8 +1,8 @@
-//! The state of one bucket: a recorder for each window length of its quotas.
+//! The state of one bucket: a recorder for each window of its quotas.
 
 use std::cmp::Reverse;
 
-use super::window::{Recorder, nanos};
+use super::window::{Recorders, is_small};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
 
@@ -14,54 +14,76 @@ const MOST_RECORDERS: usize = 32;
 #[derive(Clone, Default)]
 pub(super) struct State {
     pub(super) quotas: Option<Quotas>,
-    /// The limit of each quota, and what it counts.
-    windows: Vec<Window>,
+    /// One for each quota.
+    windows: Recorders,
     /// The recorders of former quotas, while they hold units: a quota that is set again finds what
     /// was admitted in between, and no history is converted twice.
-    former: Vec<Recorder>,
-    /// How long after an admission the bucket is idle.
-    span: u64,
+    former: Option<Box<Vec<Former>>>,
     /// The latest time seen.
     pub(super) now: u64,
-    /// The time from which the bucket has been idle for longer than its widest window.
-    pub(super) idle_at: u64,
 }
 
+/// A recorder that is not for a current quota.
 #[derive(Clone)]
-struct Window {
-    limit: u64,
-    recorder: Recorder,
+struct Former {
+    length: u64,
+    /// Whether it was created for a small quota, however many units it holds now.
+    small: bool,
+    /// Has one window.
+    units: Recorders,
+}
+
+impl Former {
+    /// Returns whether it serves a quota. Small quotas have exact recorders of their own.
+    fn serves(&self, quota: &Quota) -> bool {
+        self.length == quota.nanos() && self.small == is_small(quota.limit())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.units.states(0).all(|(live, _)| live == 0)
+    }
+}
+
+/// Returns the length and the limit of a quota's window.
+fn window(quota: &Quota) -> (u64, u64) {
+    (quota.nanos(), quota.limit())
 }
 
 impl State {
+    fn quotas(&self) -> &[Quota] {
+        self.quotas.as_ref().map_or(&[], Quotas::as_slice)
+    }
+
     /// Drops the units that are past. Returns how long units must wait until they fit into all
     /// windows; zero if they fit now.
     #[inline]
     pub(super) fn wait(&mut self, now: u64, units: u64) -> u64 {
         self.now = now;
-        let mut wait = 0;
-        for Window { limit, recorder } in &mut self.windows {
-            wait = wait.max(recorder.check(now, units, *limit));
-        }
-        wait
+        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
+        self.windows.wait(quotas.iter().map(window), now, units)
     }
 
     /// Counts the units if the decision admits them, and adds the state of the windows to it.
     #[inline]
     pub(super) fn settle(&mut self, decision: &mut Decision, now: u64, units: u64) {
         let admitted = decision.is_admitted();
-        for Window { limit, recorder } in &mut self.windows {
-            let (live, reset) = recorder.settle(now, if admitted { units } else { 0 });
-            let state = WindowState::of_nanos(limit.saturating_sub(live), reset);
-            let violated = !admitted && recorder.wait(now, units, *limit) > 0;
-            decision.push(if violated { state.violated() } else { state });
-        }
+        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
         if admitted {
-            for recorder in &mut self.former {
-                recorder.advance(now);
-                recorder.remember(now, units);
+            let lengths = quotas.iter().map(Quota::nanos);
+            self.windows.remember(lengths, now, units);
+            for Former {
+                length, units: of, ..
+            } in self.former.iter_mut().flat_map(|all| &mut **all)
+            {
+                of.wait([(*length, 0)], now, 0);
+                of.remember([*length], now, units);
             }
-            self.idle_at = now.saturating_add(self.span);
+        }
+        for (at, (quota, (live, reset))) in quotas.iter().zip(self.windows.states(now)).enumerate()
+        {
+            let state = WindowState::of_nanos(quota.limit().saturating_sub(live), reset);
+            let violated = !admitted && self.windows.wait_for(at, window(quota), now, units) > 0;
+            decision.push(if violated { state.violated() } else { state });
         }
     }
 
@@ -78,64 +100,63 @@ impl State {
         *self = Self::not_before(self.now);
     }
 
+    /// Returns whether nothing that it counted can matter at this time: it was not used for longer
+    /// than its widest window.
+    pub(super) fn is_idle(&self, now: u64) -> bool {
+        let former = self.former.iter().flat_map(|former| former.iter());
+        let lengths = self.quotas().iter().map(Quota::nanos);
+        let widest = lengths.chain(former.map(|former| former.length)).max();
+        let widest = widest.unwrap_or(0);
+        self.now.saturating_add(widest).saturating_add(widest / 256) < now
+    }
+
     /// Sets new quotas. A recorder for a new length starts with the history of all others.
     pub(super) fn take(&mut self, quotas: &Quotas, now: u64) {
-        let windows = std::mem::take(&mut self.windows);
-        let mut known: Vec<_> = windows.into_iter().map(|window| window.recorder).collect();
-        known.append(&mut self.former);
-        known.iter_mut().for_each(|recorder| recorder.advance(now));
-        let serves = |recorder: &Recorder, quota: &Quota| {
-            recorder.serves(nanos(quota.window()), quota.limit())
-        };
-        let mut history = None;
-        self.windows.reserve_exact(quotas.as_slice().len());
-        for quota in quotas.as_slice() {
-            let recorder = match known.iter().find(|recorder| serves(recorder, quota)) {
-                Some(recorder) => recorder.clone(),
-                None => {
-                    let mut recorder = Recorder::new(nanos(quota.window()), quota.limit());
-                    recorder.inherit(history.get_or_insert_with(|| combined(&known, now)), now);
-                    recorder
-                }
-            };
-            let limit = quota.limit();
-            self.windows.push(Window { limit, recorder });
+        let current = self.quotas().iter().enumerate();
+        let mut known: Vec<_> = current
+            .map(|(window, quota)| Former {
+                length: quota.nanos(),
+                small: is_small(quota.limit()),
+                units: self.windows.copied(window),
+            })
+            .collect();
+        known.extend(self.former.take().into_iter().flat_map(|former| *former));
+        for Former { length, units, .. } in &mut known {
+            units.wait([(*length, 0)], now, 0);
         }
-        let needed = |recorder: &Recorder| {
-            quotas
-                .as_slice()
-                .iter()
-                .any(|quota| serves(recorder, quota))
-        };
-        known.retain(|recorder| !needed(recorder) && recorder.live() > 0);
+        self.windows = Recorders::default();
+        let mut history = None;
+        for quota in quotas.as_slice() {
+            match known.iter().find(|former| former.serves(quota)) {
+                Some(former) => self.windows.push_copy(&former.units, 0),
+                None => {
+                    let history = history.get_or_insert_with(|| combined(&known, now));
+                    let own = Recorders::inheriting(window(quota), history, now);
+                    self.windows.push_copy(&own, 0);
+                }
+            }
+        }
+        let needed = |former: &Former| quotas.as_slice().iter().any(|quota| former.serves(quota));
+        known.retain(|former| !needed(former) && !former.is_empty());
         // Widest first: wide recorders hold the units of narrow ones too, only less precisely.
-        known.sort_by_key(|recorder| Reverse(recorder.length()));
+        known.sort_by_key(|former| Reverse(former.length));
         known.truncate(MOST_RECORDERS.saturating_sub(self.windows.len()));
-        self.former = known;
-        let span = |length: u64| length.saturating_add(length / 256);
-        let all = || {
-            let current = self.windows.iter().map(|window| &window.recorder);
-            current.chain(&self.former)
-        };
-        let widest = all().map(Recorder::length).max().unwrap_or(0);
-        let live = all().filter(|recorder| recorder.live() > 0);
-        let idle_at = span(live.map(Recorder::length).max().unwrap_or(0)).saturating_add(now);
-        self.span = span(widest);
-        self.idle_at = self.idle_at.max(idle_at);
+        self.former = (!known.is_empty()).then(|| Box::new(known));
+        self.now = self.now.max(now);
         self.quotas = Some(quotas.clone());
     }
 }
 
 /// Returns the combined history of recorders, oldest first, with the most precise times available.
 /// Call `advance` first.
-fn combined(recorders: &[Recorder], now: u64) -> Vec<(u64, u64)> {
+fn combined(recorders: &[Former], now: u64) -> Vec<(u64, u64)> {
     let mut recorders: Vec<_> = recorders.iter().collect();
-    recorders.sort_by_key(|recorder| (recorder.length(), !recorder.is_exact()));
+    recorders.sort_by_key(|former| (former.length, !former.units.is_exact(0)));
     let mut history: Vec<(u64, u64)> = Vec::new();
     let mut covered = 0;
-    for recorder in recorders {
-        let mut older = recorder.history();
-        if recorder.length() == covered {
+    for Former { length, units, .. } in recorders {
+        let mut older = units.history(0, *length);
+        if *length == covered {
             // A second recorder of this length; an exact one, if any, came first.
             continue;
         }
@@ -155,7 +176,7 @@ fn combined(recorders: &[Recorder], now: u64) -> Vec<(u64, u64)> {
         }
         older.append(&mut history);
         history = older;
-        covered = recorder.length();
+        covered = *length;
     }
     history
 }

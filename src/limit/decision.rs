@@ -7,9 +7,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a decision has no effect until it is checked"]
 pub struct Decision {
-    retry_after: Option<Duration>,
+    /// In nanoseconds; [`NEVER`] if the request is admitted.
+    retry_after: u64,
     windows: Windows,
 }
+
+/// The `retry_after` of a request that is admitted.
+const NEVER: u64 = u64::MAX;
 
 /// The number of windows that need no memory of their own.
 const INLINE: usize = 4;
@@ -18,11 +22,16 @@ const INLINE: usize = 4;
 #[derive(Clone)]
 struct Windows {
     inline: [WindowState; INLINE],
-    count: usize,
-    all: Vec<WindowState>,
+    count: u8,
+    #[expect(
+        clippy::box_collection,
+        reason = "a decision is copied often, and seldom has a list"
+    )]
+    all: Option<Box<Vec<WindowState>>>,
 }
 
 impl Windows {
+    #[inline]
     const fn new() -> Self {
         const UNUSED: WindowState = WindowState {
             reset: NONE_USED,
@@ -32,30 +41,33 @@ impl Windows {
         Self {
             inline: [UNUSED; INLINE],
             count: 0,
-            all: Vec::new(),
+            all: None,
         }
     }
 
     #[inline]
     fn push(&mut self, state: WindowState) {
-        match self.inline.get_mut(self.count) {
-            Some(place) => *place = state,
+        match self.inline.get_mut(usize::from(self.count)) {
+            Some(place) => {
+                *place = state;
+                self.count += 1;
+            }
             None => self.push_beyond(state),
         }
-        self.count += 1;
     }
 
+    #[cold]
     fn push_beyond(&mut self, state: WindowState) {
-        if self.all.is_empty() {
-            self.all.extend(self.inline);
-        }
-        self.all.push(state);
+        let inline = self.inline;
+        let all = self.all.get_or_insert_with(|| Box::new(inline.into()));
+        all.push(state);
     }
 
+    #[inline]
     fn as_slice(&self) -> &[WindowState] {
-        match self.inline.get(..self.count) {
-            Some(inline) => inline,
-            None => &self.all,
+        match &self.all {
+            Some(all) => all,
+            None => self.inline.get(..self.count.into()).unwrap_or_default(),
         }
     }
 }
@@ -140,7 +152,7 @@ impl Decision {
     /// Creates a decision that admits the request.
     pub fn admitted() -> Self {
         Self {
-            retry_after: None,
+            retry_after: NEVER,
             windows: Windows::new(),
         }
     }
@@ -148,7 +160,8 @@ impl Decision {
     /// Creates a decision that refuses the request. A lone retry passes after exactly this time.
     pub fn refused(retry_after: Duration) -> Self {
         Self {
-            retry_after: Some(retry_after),
+            retry_after: u64::try_from(retry_after.as_nanos())
+                .map_or(NEVER - 1, |at| at.min(NEVER - 1)),
             windows: Windows::new(),
         }
     }
@@ -169,13 +182,16 @@ impl Decision {
     /// Returns whether the request is admitted.
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
-        self.retry_after.is_none()
+        self.retry_after == NEVER
     }
 
     /// Returns how long a lone retry must wait; `None` if the request is admitted.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        match self.retry_after {
+            NEVER => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
     }
 
     /// Returns the state of each quota of each bucket, in the order of the request. Empty if nothing

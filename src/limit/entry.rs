@@ -1,21 +1,59 @@
 //! The cells of the in-process limiter by bucket: ids that own their data.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::BucketId;
-use super::local::Cell;
+use parking_lot::Mutex;
+
+use super::cell::State;
+use super::{BucketId, LimitBucket};
 use crate::key::{KeyFamily, TenantId, UserId};
 
-/// A cell, and the bucket that it is of.
-pub(super) struct Entry {
-    pub(super) id: OwnedId,
-    pub(super) class: Option<Box<str>>,
-    pub(super) cell: Arc<Cell>,
+/// One bucket.
+pub(super) struct Cell {
+    name: Name,
+    pub(super) state: Mutex<State>,
+}
+
+/// The bucket that a cell is of.
+enum Name {
+    /// A key's, for requests of all classes: the usual one takes no more memory.
+    Key(KeyFamily),
+    Other(Box<(OwnedId, Option<Box<str>>)>),
+}
+
+impl Cell {
+    pub(super) fn new(bucket: &LimitBucket<'_>, state: State) -> Self {
+        let name = match (bucket.id, bucket.class) {
+            (BucketId::Family(family), None) => Name::Key(family.clone()),
+            (id, class) => Name::Other(Box::new((OwnedId::of(id), class.map(Into::into)))),
+        };
+        Self {
+            name,
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn id(&self) -> BucketId<'_> {
+        match &self.name {
+            Name::Key(family) => BucketId::Family(family),
+            Name::Other(other) => other.0.as_id(),
+        }
+    }
+
+    pub(super) fn class(&self) -> Option<&str> {
+        match &self.name {
+            Name::Key(_) => None,
+            Name::Other(other) => other.1.as_deref(),
+        }
+    }
+
+    pub(super) fn is_of(&self, bucket: &LimitBucket<'_>) -> bool {
+        (self.id(), self.class()) == (bucket.id, bucket.class)
+    }
 }
 
 /// A [`BucketId`] that owns its data.
-pub(super) enum OwnedId {
+enum OwnedId {
     Family(KeyFamily),
     User(TenantId, UserId),
     Tenant(TenantId),
@@ -27,7 +65,7 @@ pub(super) enum OwnedId {
 }
 
 impl OwnedId {
-    pub(super) fn of(id: BucketId<'_>) -> Self {
+    fn of(id: BucketId<'_>) -> Self {
         match id {
             BucketId::Family(family) => Self::Family(family.clone()),
             BucketId::User(tenant, user) => Self::User(tenant.clone(), user.clone()),
@@ -40,7 +78,7 @@ impl OwnedId {
         }
     }
 
-    pub(super) fn as_id(&self) -> BucketId<'_> {
+    fn as_id(&self) -> BucketId<'_> {
         match self {
             Self::Family(family) => BucketId::Family(family),
             Self::User(tenant, user) => BucketId::User(tenant, user),
@@ -51,13 +89,6 @@ impl OwnedId {
             Self::AnonymousShared => BucketId::AnonymousShared,
             Self::Custom(name) => BucketId::Custom(name),
         }
-    }
-}
-
-impl Entry {
-    /// What identifies the bucket.
-    pub(super) fn key(&self) -> (BucketId<'_>, Option<&str>) {
-        (self.id.as_id(), self.class.as_deref())
     }
 }
 

@@ -33,7 +33,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::cell::State;
-use super::entry::{Entry, OwnedId, is_of_address};
+use super::entry::{Cell, is_of_address};
 use super::overflow::Overflow;
 use super::window::nanos;
 use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
@@ -72,15 +72,11 @@ struct Inner {
 
 #[derive(Default)]
 struct Shard {
-    cells: HashTable<Entry>,
+    cells: HashTable<Arc<Cell>>,
     /// The time of the latest sweep.
     swept: u64,
     next_sweep: u64,
 }
-
-/// One bucket.
-#[derive(Default)]
-pub(super) struct Cell(pub(super) Mutex<State>);
 
 /// A cell, found in a slot or in the map.
 enum Found<'a> {
@@ -135,7 +131,7 @@ impl LocalLimiter {
             buckets => {
                 let cells = buckets.iter().map(|bucket| self.inner.find(bucket, now));
                 let cells: Vec<_> = cells.collect();
-                let mut states: Vec<_> = cells.iter().map(|cell| cell.0.lock()).collect();
+                let mut states: Vec<_> = cells.iter().map(|cell| cell.state.lock()).collect();
                 self.inner.settle(&mut states, buckets.iter(), request, now)
             }
         }
@@ -147,7 +143,7 @@ impl LocalLimiter {
     pub fn wait(&self, bucket: &LimitBucket<'_>) -> Option<Duration> {
         let now = nanos(self.inner.clock.monotonic());
         let cell = self.inner.known(bucket)?;
-        let mut state = cell.0.lock();
+        let mut state = cell.state.lock();
         let now = now.max(state.now);
         if state.quotas.as_ref() != Some(bucket.quotas) {
             return None;
@@ -207,7 +203,7 @@ impl Inner {
         let cells = buckets.map(|bucket| self.find(bucket, now));
         // Locked in the order of their kinds and classes, one cell of each, so requests cannot
         // deadlock.
-        let mut states = cells.each_ref().map(|cell| cell.0.lock());
+        let mut states = cells.each_ref().map(|cell| cell.state.lock());
         self.settle(&mut states, buckets.into_iter(), request, now)
     }
 
@@ -240,9 +236,8 @@ impl Inner {
     fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
         let hash = self.hash(bucket.id, bucket.class);
         let shard = self.shard(hash).lock();
-        let key = (bucket.id, bucket.class);
-        let entry = shard.cells.find(hash, |entry| entry.key() == key);
-        entry.map(|entry| Arc::clone(&entry.cell))
+        let found = shard.cells.find(hash, |cell| cell.is_of(bucket));
+        found.map(Arc::clone)
     }
 
     fn hash(&self, id: BucketId<'_>, class: Option<&str>) -> u64 {
@@ -272,9 +267,8 @@ impl Inner {
             if now >= shard.next_sweep {
                 self.sweep(&mut shard, now);
             }
-            let key = (bucket.id, bucket.class);
-            if let Some(entry) = shard.cells.find(hash, |entry| entry.key() == key) {
-                break Arc::clone(&entry.cell);
+            if let Some(cell) = shard.cells.find(hash, |cell| cell.is_of(bucket)) {
+                break Arc::clone(cell);
             }
             let mut state = State::default();
             if is_of_address(bucket.id) {
@@ -296,14 +290,9 @@ impl Inner {
                 }
             }
             state.now = state.now.max(shard.swept);
-            let cell = Arc::new(Cell(Mutex::new(state)));
-            let entry = Entry {
-                id: OwnedId::of(bucket.id),
-                class: bucket.class.map(Into::into),
-                cell: Arc::clone(&cell),
-            };
-            let rehash = |entry: &Entry| self.hash(entry.id.as_id(), entry.class.as_deref());
-            shard.cells.insert_unique(hash, entry, rehash);
+            let cell = Arc::new(Cell::new(bucket, state));
+            let rehash = |cell: &Arc<Cell>| self.hash(cell.id(), cell.class());
+            shard.cells.insert_unique(hash, Arc::clone(&cell), rehash);
             break cell;
         };
         if let Some(slot) = bucket.slot {
@@ -376,19 +365,19 @@ impl Inner {
     fn sweep(&self, shard: &mut Shard, now: u64) {
         shard.swept = shard.swept.max(now);
         shard.next_sweep = now.saturating_add(SWEEP_EVERY);
-        shard.cells.retain(|entry| {
-            let Some(mut state) = entry.cell.0.try_lock() else {
+        shard.cells.retain(|cell| {
+            let Some(mut state) = cell.state.try_lock() else {
                 return true;
             };
-            let of_address = is_of_address(entry.id.as_id());
-            if state.quotas.is_some() && state.idle_at < now {
+            let of_address = is_of_address(cell.id());
+            if state.quotas.is_some() && state.is_idle(now) {
                 state.forget();
                 state.now = state.now.max(now);
                 if !of_address {
                     self.live.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            let stays = state.quotas.is_some() || Arc::strong_count(&entry.cell) > 1;
+            let stays = state.quotas.is_some() || Arc::strong_count(cell) > 1;
             if of_address && !stays {
                 self.addresses.fetch_sub(1, Ordering::Relaxed);
             }
@@ -433,7 +422,7 @@ pub struct LocalLimiterBuilder {
 
 impl LocalLimiterBuilder {
     /// Sets the maximum number of live buckets, besides those of addresses; 250 000 by default. With
-    /// the default quotas, a live bucket takes less than 1.5 KiB. A request that needs one more is
+    /// the default quotas, a live bucket takes less than 450 bytes. A request that needs one more is
     /// an [outage](crate::Limits::on_outage).
     pub fn most_buckets(mut self, most: usize) -> Self {
         self.most = most;

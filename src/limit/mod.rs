@@ -49,7 +49,7 @@ pub use policy::{CountedBy, LimitPolicy};
 pub use report::LimitReport;
 pub(crate) use report::PolicySource;
 pub(crate) use table::{Counter, LimitTable, Place, PlanLimits, Policy, Variant, counted_address};
-pub(crate) use window::{Recorder, nanos};
+pub(crate) use window::{Recorders, nanos};
 
 use crate::pointer::to_the_pointee;
 use crate::text::{ParseError, start};

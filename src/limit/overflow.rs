@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use parking_lot::Mutex;
 
 use super::cell::State;
-use super::local::Cell;
+use super::entry::Cell;
 use super::{BucketId, LimitBucket};
 
 /// One cell for each kind and class of buckets of addresses. While it is in use, an address that
@@ -51,7 +51,7 @@ impl Overflow {
         }
         let mut cells = self.cells.lock();
         cells.retain(|shared| {
-            let is_past = !shared.is_busy() && shared.cell.0.lock().idle_at < now;
+            let is_past = !shared.is_busy() && shared.cell.state.lock().is_idle(now);
             if is_past {
                 self.dropped.fetch_max(now, Ordering::AcqRel);
             }
@@ -60,7 +60,7 @@ impl Overflow {
         self.is_used.store(!cells.is_empty(), Ordering::Release);
         match cells.iter().find(|shared| shared.is_for(bucket)) {
             Some(shared) if shared.is_busy() => None,
-            Some(shared) => Some(shared.cell.0.lock().clone()),
+            Some(shared) => Some(shared.cell.state.lock().clone()),
             None => Some(self.empty(now)),
         }
     }
@@ -74,7 +74,7 @@ impl Overflow {
         let cell = match known {
             Some(shared) => Arc::clone(&shared.cell),
             None => {
-                let cell = Arc::<Cell>::default();
+                let cell = Arc::new(Cell::new(bucket, State::default()));
                 cells.push(Shared {
                     anonymous: is_anonymous(bucket),
                     class: bucket.class.map(Into::into),
@@ -84,7 +84,7 @@ impl Overflow {
             }
         };
         let earliest = swept.max(self.dropped.load(Ordering::Acquire));
-        let mut state = cell.0.lock();
+        let mut state = cell.state.lock();
         state.now = state.now.max(earliest);
         drop(state);
         cell

@@ -1,23 +1,33 @@
 //! The record of the units admitted within the last W, for a strict sliding window.
 //!
-//! Up to 64 units are recorded with their exact times, more are counted in slots of W/256. Units
-//! are never dropped too early, and at most W/256 too late. A recorder does not enforce a limit, so
-//! it survives changes of the quotas that it serves. Times are nanoseconds of a monotonic clock;
-//! the caller ensures that they never decrease.
+//! Up to 64 units are recorded with their times, more are counted in slots of W/256. Units are
+//! never dropped too early; a slot is dropped at most W/256 too late, a time at most a millisecond
+//! (ten for windows of more than 46 days). A recorder does not enforce a limit, so it survives
+//! changes of the quotas that it serves. Times are nanoseconds of a monotonic clock; the caller
+//! ensures that they never decrease.
+//!
+//! # Memory
+//! Times and counts are small numbers in a ring that grows as it is used. A time is the low 16 bits
+//! of a number of ticks, or 32 bits in a window of more than 65 seconds: all times in the ring are
+//! within the window, so the low bits tell them apart. Ticks are powers of ten, so that a clock in
+//! whole milliseconds loses nothing. A count takes 4 bits, or more for larger quotas; one that does
+//! not fit continues in the next number.
 //!
 //! # Why no unit is dropped too early
-//! - An exact time is dropped once `time + W < now`, so every unit in `[now - W, now]` is kept.
-//! - Slot s holds times in `[s·step, (s+1)·step)` and is dropped once `(s+1)·step + W <= now`; then
-//!   all of its times are before `now - W`.
-//! - Slots share no place in the ring: while slot s is kept, `now < (s+1)·step + W`, so the slot of
-//!   `now` is at most `s + ⌊W/step⌋ + 1`, and the ring has `⌊W/step⌋ + 2` places.
+//! - A time is rounded up to a tick and dropped once `time + W < now`, so every unit in
+//!   `[now - W, now]` is kept.
+//! - A slot holds times before its end and is dropped once `end + W <= now`; then all of its times
+//!   are before `now - W`.
 //! - A unit that another recorder hands over is dated at the latest time at which it can have been
 //!   admitted, so it is kept longer, not shorter.
 
+use std::ops::Range;
 use std::time::Duration;
 
-/// Up to this many units, exact times take less memory than slots.
-const MOST_EXACT: usize = 64;
+use smallvec::SmallVec;
+
+/// Up to this many units are recorded with their times.
+const MOST_TIMES: u64 = 64;
 
 /// A time that does not come.
 const NEVER: u64 = u64::MAX;
@@ -25,421 +35,638 @@ const NEVER: u64 = u64::MAX;
 /// The number of slots per window: a slot is W/256 long.
 const SLOTS_PER_WINDOW: u64 = 256;
 
-/// The units that were admitted within the last `length` nanoseconds.
-#[derive(Debug, Clone)]
-pub(crate) struct Recorder {
-    length: u64,
-    /// Whether it was created for a small quota, however many units it holds now.
-    small: bool,
-    kind: Kind,
-}
+/// The most numbers of a ring. More are needed if many counts do not fit, and then wider numbers.
+const MOST_NUMBERS: usize = 384;
 
-fn is_small(limit: u64) -> bool {
-    limit <= MOST_EXACT as u64
-}
-
-#[derive(Debug, Clone)]
-enum Kind {
-    Exact(Exact),
-    Slotted(Slotted),
-}
-
-/// The time of each unit, oldest first from `oldest`.
-#[derive(Debug, Clone)]
-struct Exact {
-    times: Box<[u64]>,
-    oldest: usize,
-    live: usize,
-}
-
-/// Units by slot. Slot s holds times from s·step to just before (s+1)·step.
-///
-/// Most requests find the newest slot current and the oldest not yet past: the ends of both are kept,
-/// so that these requests divide nothing.
-#[derive(Debug, Clone)]
-struct Slotted {
-    counts: Counts,
-    step: u64,
-    /// The oldest slot that holds units.
-    oldest: u64,
-    /// When the oldest slot is dropped; the end of time if there is none.
-    oldest_gone_at: u64,
-    /// The end of the newest slot that holds units, and its place in the ring.
-    newest_end: u64,
-    newest_place: usize,
-    live: u64,
-}
-
-/// Counters of the smallest type that holds all counts so far.
-#[derive(Debug, Clone)]
-enum Counts {
-    Narrow(Box<[u16]>),
-    Wide(Box<[u32]>),
-}
+/// A ring grows by a multiple of this many words of 32 bits.
+const CHUNK: usize = 2;
 
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Recorder {
-    /// Creates a recorder of this length for quotas of about this limit.
-    pub(crate) fn new(length: u64, limit: u64) -> Self {
-        let kind = match usize::try_from(limit) {
-            Ok(limit) if limit <= MOST_EXACT => Kind::Exact(Exact::new(limit)),
-            _ => Kind::Slotted(Slotted::new(length)),
-        };
-        Self {
-            length,
-            small: is_small(limit),
-            kind,
+/// Returns whether a quota of this limit is recorded by times.
+pub(super) const fn is_small(limit: u64) -> bool {
+    limit <= MOST_TIMES
+}
+
+/// What the numbers of a ring are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Times16,
+    Times32,
+    Counts4,
+    Counts8,
+    Counts16,
+    Counts32,
+}
+
+impl Kind {
+    /// Returns the kind for a window of this length and a quota of about this limit.
+    fn of(length: u64, limit: u64) -> Self {
+        match limit {
+            0..=MOST_TIMES if length <= LONGEST_16 => Self::Times16,
+            0..=MOST_TIMES => Self::Times32,
+            _ => Self::of_counts(limit),
         }
     }
 
-    pub(super) fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Returns whether it serves a quota of this length and limit. Small quotas have exact
-    /// recorders of their own.
-    pub(super) fn serves(&self, length: u64, limit: u64) -> bool {
-        self.length == length && self.small == is_small(limit)
-    }
-
-    /// Returns whether it holds exact times.
-    pub(super) fn is_exact(&self) -> bool {
-        matches!(self.kind, Kind::Exact(_))
-    }
-
-    /// Drops the units that cannot be in one interval of this length with `now`.
-    #[inline]
-    pub(crate) fn advance(&mut self, now: u64) {
-        match &mut self.kind {
-            Kind::Exact(ring) => {
-                while ring.live > 0 && ring.times[ring.oldest].saturating_add(self.length) < now {
-                    ring.forget();
-                }
-            }
-            Kind::Slotted(ring) => ring.advance(now, self.length),
+    /// Returns the kind that counts this many units with few numbers that continue.
+    fn of_counts(units: u64) -> Self {
+        match units {
+            0..=1_500 => Self::Counts4,
+            1_501..=25_000 => Self::Counts8,
+            25_001..=6_000_000 => Self::Counts16,
+            _ => Self::Counts32,
         }
     }
 
-    /// Returns the number of recorded units. Call [`advance`](Self::advance) first.
-    pub(super) fn live(&self) -> u64 {
-        match &self.kind {
-            Kind::Exact(ring) => ring.live as u64,
-            Kind::Slotted(ring) => ring.live,
+    fn wider(self) -> Self {
+        match self {
+            Self::Counts4 => Self::Counts8,
+            Self::Counts8 => Self::Counts16,
+            _ => Self::Counts32,
         }
     }
 
-    /// Records units at `now`. Call `advance` first.
-    #[inline]
-    pub(crate) fn remember(&mut self, now: u64, units: u64) {
-        if let Kind::Exact(ring) = &mut self.kind {
-            match usize::try_from(units)
-                .ok()
-                .and_then(|units| units.checked_add(ring.live))
-            {
-                Some(live) if live <= MOST_EXACT => {
-                    ring.hold(live);
-                    (0..units).for_each(|_| ring.push(now));
-                    return;
-                }
-                _ => {
-                    let mut slotted = Slotted::new(self.length);
-                    let length = self.length;
-                    (1..=ring.live as u64).for_each(|n| slotted.add(ring.nth(n), 1, length));
-                    self.kind = Kind::Slotted(slotted);
-                }
-            }
-        }
-        if let Kind::Slotted(ring) = &mut self.kind {
-            ring.add(now, units, self.length);
+    const fn is_times(self) -> bool {
+        matches!(self, Self::Times16 | Self::Times32)
+    }
+
+    /// Returns the binary logarithm of the bits of a number.
+    const fn log2_bits(self) -> u32 {
+        match self {
+            Self::Counts4 => 2,
+            Self::Counts8 => 3,
+            Self::Times16 | Self::Counts16 => 4,
+            Self::Times32 | Self::Counts32 => 5,
         }
     }
 
-    /// Returns the time from `now` until this many units fit under a limit, if nothing else is
-    /// admitted; zero if they fit now. Call `advance` first.
-    #[inline]
-    pub(crate) fn wait(&self, now: u64, units: u64, limit: u64) -> u64 {
-        match (self.live() + units).saturating_sub(limit) {
-            0 => 0,
-            excess => self.gone_at(excess).saturating_sub(now),
-        }
+    /// Returns the largest number.
+    const fn most(self) -> u32 {
+        u32::MAX >> (32 - (1 << self.log2_bits()))
     }
 
-    /// Drops the units that are past, and returns how long units must wait: see
-    /// [`advance`](Self::advance) and [`wait`](Self::wait).
-    #[inline]
-    pub(super) fn check(&mut self, now: u64, units: u64, limit: u64) -> u64 {
-        if let Kind::Slotted(ring) = &mut self.kind {
-            ring.advance(now, self.length);
-            if ring.live + units <= limit {
-                return 0;
-            }
-        } else {
-            self.advance(now);
-        }
-        self.wait(now, units, limit)
+    /// Returns whether a count of this number continues in the next.
+    fn continues(self, number: u32) -> bool {
+        self != Self::Counts32 && number == self.most()
     }
 
-    /// Records units, if any, at `now`. Returns the recorded units, and the time from `now` until
-    /// the first are dropped: see [`remember`](Self::remember) and [`reset`](Self::reset).
-    #[inline]
-    pub(super) fn settle(&mut self, now: u64, units: u64) -> (u64, Option<u64>) {
-        if let Kind::Slotted(ring) = &mut self.kind {
-            if units > 0 {
-                ring.add(now, units, self.length);
-            }
-            let first_gone_at = ring.oldest_gone_at;
-            let reset = (first_gone_at != NEVER).then(|| first_gone_at.saturating_sub(now));
-            return (ring.live, reset);
+    /// Returns how many numbers a count takes.
+    fn numbers(self, count: u64) -> usize {
+        if self == Self::Counts32 {
+            return 1;
         }
-        if units > 0 {
-            self.remember(now, units);
-        }
-        (self.live(), self.reset(now))
-    }
-
-    /// Returns the time from `now` until the first units are dropped; `None` if there are none.
-    /// Call `advance` first.
-    pub(super) fn reset(&self, now: u64) -> Option<u64> {
-        let first_gone_at = match &self.kind {
-            Kind::Slotted(ring) => ring.oldest_gone_at,
-            Kind::Exact(_) if self.live() > 0 => self.gone_at(1),
-            Kind::Exact(_) => NEVER,
-        };
-        (first_gone_at != NEVER).then(|| first_gone_at.saturating_sub(now))
-    }
-
-    /// Returns the time at which this many of the oldest units are dropped.
-    fn gone_at(&self, units: u64) -> u64 {
-        match &self.kind {
-            // One nanosecond past W, because a unit is dropped once it is strictly older than W.
-            Kind::Exact(ring) => ring
-                .nth(units)
-                .saturating_add(self.length)
-                .saturating_add(1),
-            Kind::Slotted(ring) => ring.gone_at(units, self.length),
-        }
-    }
-
-    /// Returns the recorded units, oldest first, as (latest possible time, units).
-    pub(super) fn history(&self) -> Vec<(u64, u64)> {
-        match &self.kind {
-            Kind::Exact(ring) => (1..=ring.live as u64).map(|n| (ring.nth(n), 1)).collect(),
-            Kind::Slotted(ring) => (ring.oldest..ring.oldest + ring.counts.len())
-                .map(|slot| {
-                    (
-                        slot.saturating_add(1).saturating_mul(ring.step) - 1,
-                        ring.counts.get(slot),
-                    )
-                })
-                .filter(|(_, units)| *units > 0)
-                .collect(),
-        }
-    }
-
-    /// Adds the history of other recorders, oldest first, except for what is past.
-    pub(super) fn inherit(&mut self, history: &[(u64, u64)], now: u64) {
-        for &(time, units) in history {
-            let time = time.min(now);
-            let past = match &self.kind {
-                Kind::Exact(_) => time.saturating_add(self.length) < now,
-                Kind::Slotted(ring) => ring.slot_gone_at(time / ring.step, self.length) <= now,
-            };
-            if !past {
-                self.remember(time, units);
-            }
-        }
-        self.advance(now);
+        usize::try_from(count / u64::from(self.most()) + 1).unwrap_or(usize::MAX)
     }
 }
 
-impl Exact {
-    fn new(capacity: usize) -> Self {
+/// The longest window whose times have 16 bits, and the longest of these in ticks of 100 µs.
+const LONGEST_16: u64 = 65_000_000_000;
+const LONGEST_16_FINE: u64 = 6_500_000_000;
+
+/// Returns a time in whole ticks, rounded up, and the length of a tick, for a window of this length.
+/// The window has less than 2³² ticks, and less than 2¹⁶ if it is not over 65 seconds.
+#[inline]
+fn in_ticks(time: u64, length: u64) -> (u64, u64) {
+    // Divisions by constants are multiplications.
+    match length {
+        0..=LONGEST_16_FINE => (time.div_ceil(100_000), 100_000),
+        ..=LONGEST_16 => (time.div_ceil(1_000_000), 1_000_000),
+        ..=4_000_000_000_000 => (time.div_ceil(1_000), 1_000),
+        ..=40_000_000_000_000 => (time.div_ceil(10_000), 10_000),
+        ..=400_000_000_000_000 => (time.div_ceil(100_000), 100_000),
+        ..=4_000_000_000_000_000 => (time.div_ceil(1_000_000), 1_000_000),
+        _ => (time.div_ceil(10_000_000), 10_000_000),
+    }
+}
+
+/// The length of a slot.
+#[inline]
+fn step(length: u64) -> u64 {
+    (length / SLOTS_PER_WINDOW).max(1)
+}
+
+/// The units of one window. Its numbers are in words that `Recorders` keeps.
+#[derive(Debug, Clone, Copy)]
+struct Ring {
+    /// When the oldest unit is dropped.
+    gone_at: u64,
+    live: u64,
+    /// The place of the oldest number.
+    head: u16,
+    len: u16,
+    /// The number of slots from the oldest that holds units to the newest.
+    slots: u16,
+    kind: Kind,
+    /// The capacity, in chunks of words.
+    chunks: u8,
+}
+
+impl Ring {
+    fn new(kind: Kind) -> Self {
         Self {
-            times: vec![0; capacity.max(1)].into(),
-            oldest: 0,
+            gone_at: NEVER,
             live: 0,
+            head: 0,
+            len: 0,
+            slots: 0,
+            kind,
+            chunks: 0,
         }
     }
 
-    /// Grows to hold this many units in total.
-    fn hold(&mut self, live: usize) {
-        if live > self.times.len() {
-            let mut wider = Self::new(live.next_power_of_two().min(MOST_EXACT));
-            (1..=self.live as u64).for_each(|n| wider.push(self.nth(n)));
-            *self = wider;
-        }
+    fn words(&self) -> usize {
+        usize::from(self.chunks) * CHUNK
     }
 
-    /// Returns the place of the nth oldest unit, counted from 0; there is a place for each.
+    /// Returns how many numbers there is room for.
+    fn capacity(&self) -> usize {
+        (self.words() * 32) >> self.kind.log2_bits()
+    }
+
+    fn len(&self) -> usize {
+        self.len.into()
+    }
+
+    /// Returns the place of the nth oldest number, counted from 0.
+    #[inline]
     fn place(&self, n: usize) -> usize {
-        let place = self.oldest + n;
-        match place.checked_sub(self.times.len()) {
+        let place = usize::from(self.head) + n;
+        match place.checked_sub(self.capacity()) {
             Some(wrapped) => wrapped,
             None => place,
         }
     }
 
-    fn forget(&mut self) {
-        self.oldest = self.place(1);
-        self.live -= 1;
+    /// Returns the word of the nth oldest number, counted from 0, and how far it is shifted in it.
+    #[inline]
+    fn bits(&self, n: usize) -> (usize, usize) {
+        let (place, log2_bits) = (self.place(n), self.kind.log2_bits());
+        let per_word = 5 - log2_bits;
+        (
+            place >> per_word,
+            (place & ((1 << per_word) - 1)) << log2_bits,
+        )
     }
 
-    fn push(&mut self, now: u64) {
-        let place = self.place(self.live);
-        self.times[place] = now;
-        self.live += 1;
+    #[inline]
+    fn get(&self, words: &[u32], n: usize) -> u32 {
+        let (word, shift) = self.bits(n);
+        (words[word] >> shift) & self.kind.most()
     }
 
-    /// Returns the time of the nth oldest unit, counted from 1.
+    #[inline]
+    fn set(&self, words: &mut [u32], n: usize, number: u32) {
+        let (word, shift) = self.bits(n);
+        let word = &mut words[word];
+        *word = (*word & !(self.kind.most() << shift)) | number << shift;
+    }
+
+    /// Appends a number, for which there must be room.
+    #[inline]
+    fn push(&mut self, words: &mut [u32], number: u32) {
+        self.len += 1;
+        self.set(words, self.len() - 1, number);
+    }
+
+    #[inline]
+    fn pop(&mut self, words: &[u32]) -> u32 {
+        let number = self.get(words, 0);
+        self.head = u16::try_from(self.place(1)).unwrap_or(0);
+        self.len -= 1;
+        number
+    }
+
+    /// Drops the units that cannot be in one interval of this length with `now`.
+    #[inline]
+    fn advance(&mut self, words: &[u32], now: u64, length: u64) {
+        if now >= self.gone_at {
+            self.drop_past(words, now, length);
+        }
+    }
+
+    fn drop_past(&mut self, words: &[u32], now: u64, length: u64) {
+        if self.kind.is_times() {
+            let (_, tick) = in_ticks(0, length);
+            while self.live > 0 && now >= self.gone_at {
+                let number = self.pop(words);
+                self.live -= 1;
+                self.gone_at = match self.live {
+                    0 => NEVER,
+                    _ => self.later(number, self.get(words, 0), tick),
+                };
+            }
+            return;
+        }
+        let step = step(length);
+        while self.live > 0 && (now >= self.gone_at || self.get(words, 0) == 0) {
+            loop {
+                let number = self.pop(words);
+                self.live -= u64::from(number);
+                if !self.kind.continues(number) {
+                    break;
+                }
+            }
+            self.slots -= 1;
+            self.gone_at = self.gone_at.saturating_add(step);
+        }
+        if self.live == 0 {
+            *self = Self {
+                chunks: self.chunks,
+                ..Self::new(self.kind)
+            };
+        }
+    }
+
+    /// Returns when a time is dropped, if `first`, the oldest, is dropped at `gone_at`.
+    #[inline]
+    fn later(&self, first: u32, time: u32, tick: u64) -> u64 {
+        let ticks = time.wrapping_sub(first) & self.kind.most();
+        self.gone_at.saturating_add(u64::from(ticks) * tick)
+    }
+
+    /// Records units at `now`. Returns how many numbers there must be room for if there is not; then
+    /// nothing is recorded. Call `advance` first.
+    #[inline]
+    fn add(&mut self, words: &mut [u32], now: u64, units: u64, length: u64) -> Result<(), usize> {
+        if self.kind.is_times() {
+            return self.add_times(words, now, units, length);
+        }
+        // Most units are for the newest slot, and fit into its number.
+        if now < self.newest_end(length) {
+            let (word, shift) = self.bits(self.len() - 1);
+            let (word, most) = (&mut words[word], self.kind.most());
+            let count = u64::from((*word >> shift) & most).saturating_add(units);
+            if let Ok(count) = u32::try_from(count)
+                && count < most
+            {
+                *word = (*word & !(most << shift)) | count << shift;
+                self.live += units;
+                return Ok(());
+            }
+        }
+        self.add_counts(words, now, units, length)
+    }
+
+    /// Returns the end of the newest slot; 0 if there is none.
+    #[inline]
+    fn newest_end(&self, length: u64) -> u64 {
+        match self.live {
+            0 => 0,
+            _ => (self.gone_at - length).saturating_add(u64::from(self.slots - 1) * step(length)),
+        }
+    }
+
+    #[inline]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "n is at most the number of live units"
+        reason = "only the low bits are kept"
     )]
-    fn nth(&self, n: u64) -> u64 {
-        self.times[self.place(n as usize - 1)]
-    }
-}
-
-impl Slotted {
-    fn new(length: u64) -> Self {
-        let step = (length / SLOTS_PER_WINDOW).max(1);
-        // The slot of now, the oldest slot that is not past, and all between.
-        let slots = usize::try_from(length / step + 2).unwrap_or(usize::MAX);
-        Self {
-            counts: Counts::Narrow(vec![0; slots].into()),
-            step,
-            oldest: 0,
-            oldest_gone_at: NEVER,
-            newest_end: 0,
-            newest_place: 0,
-            live: 0,
+    fn add_times(
+        &mut self,
+        words: &mut [u32],
+        now: u64,
+        units: u64,
+        length: u64,
+    ) -> Result<(), usize> {
+        let more = usize::try_from(units).unwrap_or(usize::MAX);
+        let needed = self.len().saturating_add(more);
+        if needed > self.capacity() {
+            return Err(needed);
         }
-    }
-
-    /// Returns the first instant at which no unit of the slot can be in one interval of this length
-    /// with it. A unit at the very start of the slot is kept `step` longer than necessary, one at
-    /// its very end no longer.
-    fn slot_gone_at(&self, slot: u64, length: u64) -> u64 {
-        slot.saturating_add(1)
-            .saturating_mul(self.step)
-            .saturating_add(length)
-    }
-
-    #[inline]
-    fn advance(&mut self, now: u64, length: u64) {
-        if now >= self.oldest_gone_at {
-            self.drop_past(now, length);
+        let (ticks, tick) = in_ticks(now, length);
+        if self.live == 0 {
+            // One nanosecond past W, because a unit is dropped once it is strictly older than W.
+            let past = length.saturating_add(1);
+            self.gone_at = ticks.saturating_mul(tick).saturating_add(past);
         }
+        for _ in 0..units {
+            self.push(words, ticks as u32 & self.kind.most());
+        }
+        self.live += units;
+        Ok(())
     }
 
-    fn drop_past(&mut self, now: u64, length: u64) {
-        while self.live > 0
-            && (self.counts.get(self.oldest) == 0 || self.slot_gone_at(self.oldest, length) <= now)
-        {
-            self.live -= self.counts.get(self.oldest);
-            let place = self.counts.place(self.oldest);
-            self.counts.set(place, 0);
-            self.oldest += 1;
+    fn add_counts(
+        &mut self,
+        words: &mut [u32],
+        now: u64,
+        units: u64,
+        length: u64,
+    ) -> Result<(), usize> {
+        let (step, newest_end) = (step(length), self.newest_end(length));
+        if now < newest_end {
+            return self.add_to_newest(words, units);
         }
-        self.oldest_gone_at = match self.live {
-            0 => NEVER,
-            _ => self.slot_gone_at(self.oldest, length),
+        let later = match self.live {
+            0 => 1,
+            _ if now - newest_end < step => 1,
+            _ => (now - newest_end) / step + 1,
         };
+        // The slots in between are empty.
+        let empty = usize::try_from(later - 1).unwrap_or(usize::MAX);
+        let needed = self.len().saturating_add(empty);
+        let needed = needed.saturating_add(self.kind.numbers(units));
+        if needed > self.capacity() {
+            return Err(needed);
+        }
+        if self.live == 0 {
+            let end = (now / step).saturating_add(1).saturating_mul(step);
+            self.gone_at = end.saturating_add(length);
+        }
+        (0..empty).for_each(|_| self.push(words, 0));
+        self.slots += u16::try_from(later).unwrap_or(0);
+        self.push_count(words, units);
+        Ok(())
     }
 
-    /// Adds units. Times never decrease.
-    #[inline]
-    fn add(&mut self, time: u64, units: u64, length: u64) {
-        if self.live == 0 || time >= self.newest_end {
-            let slot = time / self.step;
-            if self.live == 0 {
-                self.oldest = slot;
-                self.oldest_gone_at = self.slot_gone_at(slot, length);
-            }
-            let slot = slot.max(self.oldest);
-            self.newest_end = slot.saturating_add(1).saturating_mul(self.step);
-            self.newest_place = self.counts.place(slot);
+    fn add_to_newest(&mut self, words: &mut [u32], units: u64) -> Result<(), usize> {
+        let newest = self.get(words, self.len() - 1);
+        let count = u64::from(newest).saturating_add(units);
+        let needed = self.len().saturating_add(self.kind.numbers(count) - 1);
+        if needed > self.capacity() {
+            return Err(needed);
         }
-        // Add only what the slot could take: `advance` relies on `live` being the sum of the
-        // counts.
-        self.live += self.counts.add(self.newest_place, units);
+        self.len -= 1;
+        self.live -= u64::from(newest);
+        self.push_count(words, count);
+        Ok(())
+    }
+
+    /// Appends a count, for whose numbers there must be room. Adds only what can be stored:
+    /// `advance` relies on `live` being the sum of the counts.
+    fn push_count(&mut self, words: &mut [u32], count: u64) {
+        let most = self.kind.most();
+        let mut left = count;
+        loop {
+            let number = u32::try_from(left).unwrap_or(most).min(most);
+            self.push(words, number);
+            self.live += u64::from(number);
+            left -= u64::from(number);
+            if !self.kind.continues(number) {
+                return;
+            }
+        }
+    }
+
+    /// Returns each slot's count, or a 1 for each time, and when its units are dropped, oldest first.
+    fn each(&self, words: &[u32], length: u64, see: &mut dyn FnMut(u64, u64)) {
+        let (_, tick) = in_ticks(0, length);
+        let mut n = 0;
+        let mut slot = self.gone_at;
+        while n < self.len() {
+            if self.kind.is_times() {
+                see(1, self.later(self.get(words, 0), self.get(words, n), tick));
+                n += 1;
+                continue;
+            }
+            let mut count = 0;
+            loop {
+                let number = self.get(words, n);
+                count += u64::from(number);
+                n += 1;
+                if !self.kind.continues(number) {
+                    break;
+                }
+            }
+            see(count, slot);
+            slot = slot.saturating_add(step(length));
+        }
+    }
+
+    /// Returns how long units must wait until they fit under a limit. Call `advance` first.
+    #[inline]
+    fn wait(&self, words: &[u32], now: u64, units: u64, length: u64, limit: u64) -> u64 {
+        match self.live.saturating_add(units).saturating_sub(limit) {
+            0 => 0,
+            excess => self.gone_at(words, excess, length).saturating_sub(now),
+        }
     }
 
     /// Returns the time at which this many of the oldest units are dropped.
-    fn gone_at(&self, units: u64, length: u64) -> u64 {
-        let mut left = units;
-        let mut slot = self.oldest;
-        for _ in 1..self.counts.len() {
-            left = left.saturating_sub(self.counts.get(slot));
-            if left == 0 {
-                break;
+    fn gone_at(&self, words: &[u32], units: u64, length: u64) -> u64 {
+        let (mut left, mut at) = (units, self.gone_at);
+        self.each(words, length, &mut |count, gone_at| {
+            if left > 0 {
+                left = left.saturating_sub(count);
+                at = gone_at;
             }
-            slot += 1;
+        });
+        at
+    }
+
+    /// Returns a ring with room for this many numbers and the same units, with its words.
+    fn with_room(&self, words: &[u32], needed: usize, length: u64) -> (Self, Vec<u32>) {
+        let kind = match self.kind {
+            times if times.is_times() && needed as u64 <= MOST_TIMES => times,
+            times if times.is_times() => Kind::of_counts(needed as u64),
+            counts if needed <= MOST_NUMBERS => counts,
+            counts => counts.wider(),
+        };
+        let mut ring = Self::new(kind);
+        let room = |ring: &mut Self, numbers: usize| {
+            let words = (numbers << kind.log2_bits()).div_ceil(32);
+            // A short ring grows by more than it needs, so that it is seldom copied.
+            let spare = if words > 20 { 0 } else { CHUNK };
+            let words = (words + spare).next_multiple_of(CHUNK);
+            ring.chunks = u8::try_from(words / CHUNK).unwrap_or(u8::MAX);
+            vec![0; ring.words()]
+        };
+        if kind.is_times() || kind == self.kind {
+            let mut own = room(&mut ring, needed.min(MOST_NUMBERS));
+            ring = Self {
+                chunks: ring.chunks,
+                head: 0,
+                len: 0,
+                ..*self
+            };
+            (0..self.len()).for_each(|n| ring.push(&mut own, self.get(words, n)));
+            return (ring, own);
         }
-        self.slot_gone_at(slot, length)
+        let mut counts = Vec::new();
+        self.each(words, length, &mut |count, gone_at| {
+            counts.push((count, gone_at))
+        });
+        let numbers: usize = counts.iter().map(|(count, _)| kind.numbers(*count)).sum();
+        if self.kind.is_times() {
+            let mut own = room(&mut ring, MOST_NUMBERS);
+            for (count, gone_at) in counts {
+                let _ = ring.add_counts(&mut own, gone_at - length - 1, count, length);
+            }
+            return (ring, own);
+        }
+        let mut own = room(&mut ring, numbers);
+        for (count, _) in counts {
+            ring.push_count(&mut own, count);
+        }
+        (ring.gone_at, ring.slots) = (self.gone_at, self.slots);
+        (ring, own)
     }
 }
 
-impl Counts {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Narrow(counts) => counts.len() as u64,
-            Self::Wide(counts) => counts.len() as u64,
+/// The recorders of several windows, in one piece of memory. The caller keeps the length of each
+/// window, in nanoseconds, and passes it to each call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recorders {
+    rings: SmallVec<[Ring; 2]>,
+    /// The words of all rings, in order.
+    words: Box<[u32]>,
+}
+
+impl Recorders {
+    /// Creates a recorder for each window, of this length and quotas of about this limit.
+    pub(crate) fn of(windows: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let ring = |(length, limit)| Ring::new(Kind::of(length, limit));
+        Self {
+            rings: windows.into_iter().map(ring).collect(),
+            words: Box::default(),
         }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a remainder by the length fits the length's type"
-    )]
-    fn place(&self, slot: u64) -> usize {
-        (slot % self.len()) as usize
+    /// Adds a recorder with the units of one of others.
+    pub(super) fn push_copy(&mut self, other: &Self, window: usize) {
+        let words = self.words.iter().chain(&other.words[other.range(window)]);
+        self.words = words.copied().collect();
+        self.rings.push(other.rings[window]);
     }
 
-    fn get(&self, slot: u64) -> u64 {
-        let place = self.place(slot);
-        match self {
-            Self::Narrow(counts) => counts[place].into(),
-            Self::Wide(counts) => counts[place].into(),
-        }
+    /// Returns a recorder with the units of one of these.
+    pub(super) fn copied(&self, window: usize) -> Self {
+        let mut own = Self::default();
+        own.push_copy(self, window);
+        own
     }
 
-    /// Adds units to a place. Returns how many it could take.
+    fn range(&self, window: usize) -> Range<usize> {
+        let start = self.rings[..window].iter().map(Ring::words).sum();
+        start..start + self.rings[window].words()
+    }
+
+    /// Returns the number of windows.
+    pub(super) fn len(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Returns whether a recorder holds times.
+    pub(super) fn is_exact(&self, window: usize) -> bool {
+        self.rings[window].kind.is_times()
+    }
+
+    /// Drops the units that cannot be in one interval of a window's length with `now`. Returns how
+    /// long units must wait until they fit into all windows, of these lengths and limits, if nothing
+    /// else is admitted; zero if they fit now.
     #[inline]
-    fn add(&mut self, place: usize, units: u64) -> u64 {
-        if let Self::Narrow(counts) = self
-            && let Some(count) = counts.get_mut(place)
-            && let Ok(sum) = u16::try_from(u64::from(*count).saturating_add(units))
-        {
-            *count = sum;
-            return units;
+    pub(crate) fn wait(
+        &mut self,
+        windows: impl IntoIterator<Item = (u64, u64)>,
+        now: u64,
+        units: u64,
+    ) -> u64 {
+        let (mut wait, mut rest) = (0, &*self.words);
+        for (ring, (length, limit)) in self.rings.iter_mut().zip(windows) {
+            let (own, more) = rest.split_at(ring.words());
+            rest = more;
+            ring.advance(own, now, length);
+            wait = wait.max(ring.wait(own, now, units, length, limit));
         }
-        self.add_many(place, units)
+        wait
     }
 
-    fn add_many(&mut self, place: usize, units: u64) -> u64 {
-        let before = match self {
-            Self::Narrow(counts) => counts[place].into(),
-            Self::Wide(counts) => counts[place].into(),
-        };
-        self.set(place, u64::saturating_add(before, units));
-        match self {
-            Self::Narrow(counts) => u64::from(counts[place]) - before,
-            Self::Wide(counts) => u64::from(counts[place]) - before,
+    /// Records units at `now` in all windows, of these lengths. Call `wait` first.
+    #[inline]
+    pub(crate) fn remember(
+        &mut self,
+        lengths: impl IntoIterator<Item = u64> + Clone,
+        now: u64,
+        units: u64,
+    ) {
+        let mut begin = 0;
+        while let Err((window, needed, length)) = self.add(lengths.clone(), begin, now, units) {
+            self.make_room(window, needed, length);
+            begin = window;
         }
     }
 
-    fn set(&mut self, place: usize, units: u64) {
-        if let (Self::Narrow(counts), Err(_)) = (&*self, u16::try_from(units)) {
-            *self = Self::Wide(counts.iter().copied().map(u32::from).collect());
+    /// Records units in the windows from this one on. Returns a window without room for them, how
+    /// many numbers it needs, and its length.
+    #[inline]
+    fn add(
+        &mut self,
+        lengths: impl IntoIterator<Item = u64>,
+        begin: usize,
+        now: u64,
+        units: u64,
+    ) -> Result<(), (usize, usize, u64)> {
+        let mut rest = &mut *self.words;
+        for (window, (ring, length)) in self.rings.iter_mut().zip(lengths).enumerate() {
+            let (own, more) = rest.split_at_mut(ring.words());
+            rest = more;
+            if window >= begin
+                && let Err(needed) = ring.add(own, now, units, length)
+            {
+                return Err((window, needed, length));
+            }
         }
-        match self {
-            Self::Narrow(counts) => counts[place] = u16::try_from(units).unwrap_or(u16::MAX),
-            // A quota is below 2³² units, so it refuses before a count can saturate.
-            Self::Wide(counts) => counts[place] = u32::try_from(units).unwrap_or(u32::MAX),
+        Ok(())
+    }
+
+    #[cold]
+    fn make_room(&mut self, window: usize, needed: usize, length: u64) {
+        let range = self.range(window);
+        let (before, after) = (&self.words[..range.start], &self.words[range.end..]);
+        let (ring, own) = self.rings[window].with_room(&self.words[range.clone()], needed, length);
+        self.words = [before, &own, after].concat().into();
+        self.rings[window] = ring;
+    }
+
+    /// Returns for each window the number of recorded units, and the time from `now` until the
+    /// first of them are dropped; `None` if there are none. Call `wait` first.
+    #[inline]
+    pub(super) fn states(&self, now: u64) -> impl Iterator<Item = (u64, Option<u64>)> {
+        self.rings.iter().map(move |ring| {
+            let reset = (ring.live > 0).then(|| ring.gone_at.saturating_sub(now));
+            (ring.live, reset)
+        })
+    }
+
+    /// Returns how long units must wait for one window; see [`wait`](Self::wait).
+    pub(super) fn wait_for(
+        &self,
+        window: usize,
+        (length, limit): (u64, u64),
+        now: u64,
+        units: u64,
+    ) -> u64 {
+        let words = &self.words[self.range(window)];
+        self.rings[window].wait(words, now, units, length, limit)
+    }
+
+    /// Returns the units recorded in a window, oldest first, as (latest possible time, units).
+    pub(super) fn history(&self, window: usize, length: u64) -> Vec<(u64, u64)> {
+        let mut history = Vec::new();
+        let words = &self.words[self.range(window)];
+        self.rings[window].each(words, length, &mut |units, gone_at| {
+            if units > 0 {
+                history.push((gone_at - length - 1, units));
+            }
+        });
+        history
+    }
+
+    /// Creates a recorder with the history of others, oldest first, except for what is past.
+    pub(super) fn inheriting(
+        (length, limit): (u64, u64),
+        history: &[(u64, u64)],
+        now: u64,
+    ) -> Self {
+        let mut own = Self::of([(length, limit)]);
+        for &(time, units) in history {
+            own.remember([length], time.min(now), units);
+            // What is past is not mixed with what is not.
+            own.wait([(length, limit)], now, 0);
         }
+        own
     }
 }

@@ -13,16 +13,18 @@ use portunus::quota::Quotas;
 use portunus::testing::ManualClock;
 
 const BUCKETS: usize = 10_000;
-const BUCKETS_SIGNED: i64 = 10_000;
+/// As many as are asked a thousand times.
+const FEW: usize = 1000;
+const FEW_SIGNED: i64 = 1000;
 
 /// Ten thousand families, each with a slot as in a cached key.
 struct Keys(Vec<(KeyFamily, LimiterSlot)>);
 
 impl Keys {
-    fn new() -> Self {
+    fn new(count: usize) -> Self {
         let name = |number| KeyFamily::new(&format!("key_{number:022}")).unwrap();
         Self(
-            (0..BUCKETS)
+            (0..count)
                 .map(|number| (name(number), LimiterSlot::new()))
                 .collect(),
         )
@@ -48,39 +50,43 @@ fn held(act: impl FnOnce()) -> i64 {
 }
 
 #[test]
-fn a_live_bucket_at_the_default_quotas_takes_less_than_a_kibibyte_and_a_half() {
-    let clock = ManualClock::new();
-    let limiter = LocalLimiter::builder().clock(clock).build();
-    let (keys, quotas) = (Keys::new(), Quotas::default());
-    let each = held(|| keys.ask(&limiter, &quotas)) / BUCKETS_SIGNED;
-    println!("a live bucket takes {each} bytes");
-    assert_eq!(limiter.live_buckets(), BUCKETS);
-    assert!(each < 1536, "{each}");
-    // Sixty times of eight bytes and 256 slots of two are the minimum: less would mean that
-    // something was not counted.
-    assert!(each > 60 * 8 + 256 * 2, "{each}");
-}
-
-#[test]
-fn a_bucket_in_full_use_takes_no_more() {
-    let clock = ManualClock::new();
-    let limiter = LocalLimiter::builder().clock(clock.clone()).build();
-    let (keys, quotas) = (Keys::new(), Quotas::default());
-    keys.ask(&limiter, &quotas);
-    let more = held(|| {
-        for _ in 0..50 {
-            clock.advance(Duration::from_secs(2));
-            keys.ask(&limiter, &quotas);
-        }
-    });
-    assert_eq!(more, 0);
+fn a_bucket_grows_with_its_use_and_takes_less_than_450_bytes_in_full_use() {
+    // The minute in full, and the hour: in the first minutes, and spread over the whole hour.
+    for (name, pause, requests) in [
+        ("sixty at once, each minute", 60_001_u64, 60_u32),
+        ("one a second", 1_020, 1),
+        ("sixty at once, over the whole hour", 211_000, 60),
+    ] {
+        let clock = ManualClock::new();
+        let limiter = LocalLimiter::builder().clock(clock.clone()).build();
+        let (keys, quotas) = (Keys::new(FEW), Quotas::default());
+        let first = held(|| keys.ask(&limiter, &quotas)) / FEW_SIGNED;
+        assert!(first < 250, "{name}: {first} after one request");
+        let mut admitted = 1;
+        let more = held(|| {
+            while admitted < 1000 {
+                clock.advance(Duration::from_millis(pause));
+                for _ in 0..requests.min(1000 - admitted) {
+                    keys.ask(&limiter, &quotas);
+                    admitted += 1;
+                }
+            }
+        });
+        let each = first + more / FEW_SIGNED;
+        println!("a bucket takes {first} bytes after one request, {each} in full use: {name}");
+        assert_eq!(limiter.live_buckets(), FEW);
+        assert!(each <= 450, "{name}: {each}");
+        // Sixty times of two bytes, and a hundred bytes of the cell are the minimum: less would mean
+        // that something was not counted.
+        assert!(each > 220, "{name}: {each}");
+    }
 }
 
 #[test]
 fn idle_buckets_give_their_memory_back() {
     let clock = ManualClock::new();
     let limiter = LocalLimiter::builder().clock(clock.clone()).build();
-    let (keys, quotas) = (Keys::new(), Quotas::default());
+    let (keys, quotas) = (Keys::new(BUCKETS), Quotas::default());
     let live = held(|| keys.ask(&limiter, &quotas));
 
     // Not while they may still have to refuse requests.
@@ -92,7 +98,7 @@ fn idle_buckets_give_their_memory_back() {
     clock.advance(Duration::from_secs(15));
     let windows = -held(|| limiter.sweep());
     assert_eq!(limiter.live_buckets(), 0);
-    assert!(windows > live * 8 / 10, "{windows} of {live}");
+    assert!(windows > live / 10, "{windows} of {live}");
 
     // The cells are freed once nothing points to them. The tables of the map keep their size.
     let cells = -held(|| {
@@ -116,7 +122,7 @@ fn requests_that_need_space_trigger_a_sweep() {
     let clock = ManualClock::new();
     let limiter = LocalLimiter::builder().clock(clock.clone()).build();
     let quotas = Quotas::default();
-    Keys::new().ask(&limiter, &quotas);
+    Keys::new(BUCKETS).ask(&limiter, &quotas);
     clock.advance(Duration::from_secs(2 * 3600));
     let name = |number| KeyFamily::new(&format!("later_{number}")).unwrap();
     for number in 0..200 {

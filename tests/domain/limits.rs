@@ -209,12 +209,16 @@ impl Past {
 
 const MOST_EXACT: u64 = 64;
 
-/// The maximum number of units that may still count: those of the window, and for slots those of
-/// the 256th part before it and one tick.
+/// How much longer than a window a small quota may count a unit: a millisecond, in windows of up to
+/// 46 days.
+const TICK: u64 = SECOND / 1000;
+
+/// The maximum number of units that may still count: those of the window, and those of a tick before
+/// it, or for slots of the 256th part.
 fn may_count(past: &Past, quota: &Quota, now: u64) -> u64 {
     let window = window_of(quota);
     let late = if quota.limit() <= MOST_EXACT {
-        0
+        TICK
     } else {
         window / 256 + 1
     };
@@ -918,7 +922,7 @@ fn a_refusal_by_the_hour_leaves_the_minute_unchanged() {
     let limiter = limiter(&time);
     let quotas = quotas([(60, MINUTE), (100, HOUR)]);
     assert_eq!(admitted(&limiter, "one", &quotas, 60), 60);
-    time.advance(MINUTE + 1);
+    time.advance(MINUTE + TICK);
     assert_eq!(admitted(&limiter, "one", &quotas, 40), 40);
     for _ in 0..1000 {
         let refused = one(&limiter, "one", &quotas);
@@ -928,7 +932,7 @@ fn a_refusal_by_the_hour_leaves_the_minute_unchanged() {
         );
         assert_eq!(violated(&quotas, &refused), [format!("q100-{HOUR}")]);
     }
-    time.advance(MINUTE + 1);
+    time.advance(MINUTE + TICK);
     assert_eq!(remaining(&one(&limiter, "one", &quotas)), [60, 0]);
 }
 
@@ -1139,7 +1143,7 @@ fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
             (0, 0),
             "the minute includes both of its ends"
         );
-        time.advance(1);
+        time.advance(TICK);
     }
 }
 

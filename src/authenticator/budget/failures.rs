@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::limit::{LookupBudget, Recorder, nanos};
+use crate::limit::{LookupBudget, Recorders, nanos};
 
 /// The maximum number of prefixes.
 const MOST_PREFIXES: usize = 50_000;
@@ -81,9 +81,10 @@ pub(super) struct Failures {
 
 /// The counts of one prefix.
 struct Count {
-    failures: SmallVec<[Recorder; 1]>,
+    /// One for each window.
+    failures: Recorders,
     /// The lookups that were admitted after its failures were used up.
-    past: Option<Box<Recorder>>,
+    past: Option<Box<Recorders>>,
     failed_at: u64,
     touch: u64,
 }
@@ -128,12 +129,9 @@ impl Failures {
         let Some(count) = self.prefixes.get_mut(&prefix) else {
             return 0;
         };
-        let windows = count.failures.iter_mut().zip(&self.windows);
-        let waits = windows.map(|(recorder, (_, limit))| {
-            recorder.advance(now);
-            recorder.wait(now, 1, limit.saturating_mul(factor))
-        });
-        waits.max().unwrap_or(0)
+        let windows = self.windows.iter();
+        let windows = windows.map(|(length, limit)| (*length, limit.saturating_mul(factor)));
+        count.failures.wait(windows, now, 1)
     }
 
     /// Returns how long until a prefix that has used up its failures may look up another key; 0 if
@@ -142,10 +140,7 @@ impl Failures {
         let most = self.past;
         match self.prefixes.get_mut(&prefix).map(|count| &mut count.past) {
             _ if most == 0 => u64::MAX,
-            Some(Some(past)) => {
-                past.advance(now);
-                past.wait(now, 1, most)
-            }
+            Some(Some(past)) => past.wait([(SECOND, most)], now, 1),
             _ => 0,
         }
     }
@@ -180,8 +175,9 @@ impl Failures {
                 continue;
             }
             if let Some(count) = self.prefixes.get_mut(&prefix) {
-                let new = || Box::new(Recorder::new(SECOND, most));
-                count.past.get_or_insert_with(new).remember(now, 1);
+                let new = || Box::new(Recorders::of([(SECOND, most)]));
+                let past = count.past.get_or_insert_with(new);
+                past.remember([SECOND], now, 1);
             }
             self.touch(prefix);
         }
@@ -195,20 +191,16 @@ impl Failures {
             self.evict_for(prefix, now);
             let windows = &self.windows;
             let count = self.prefixes.entry(prefix).or_insert_with(|| Count {
-                // Recorders grow: most prefixes fail only once.
-                failures: windows
-                    .iter()
-                    .map(|(length, _)| Recorder::new(*length, 1))
-                    .collect(),
+                // By their times at first: most prefixes fail only once.
+                failures: Recorders::of(windows.iter().map(|(length, _)| (*length, 1))),
                 past: None,
                 failed_at: now,
                 touch: u64::MAX,
             });
             count.failed_at = now;
-            for recorder in &mut count.failures {
-                recorder.advance(now);
-                recorder.remember(now, 1);
-            }
+            count.failures.wait(windows.iter().copied(), now, 0);
+            let lengths = windows.iter().map(|(length, _)| *length);
+            count.failures.remember(lengths, now, 1);
             self.touch(prefix);
         }
     }
