@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::window::{Recorders, is_small};
+use super::ring::is_small;
+use super::window::Recorders;
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
 

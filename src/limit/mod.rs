@@ -27,6 +27,7 @@ mod overflow;
 mod plan;
 mod policy;
 mod report;
+mod ring;
 mod table;
 mod window;
 
