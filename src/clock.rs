@@ -18,10 +18,19 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     }
 }
 
+/// How long [`Clock::recently`] may be in the past.
+pub(crate) const RECENTLY: Duration = Duration::from_millis(250);
+
 /// A source of time.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the time of day, for expiry and records. It may step.
     fn now(&self) -> SystemTime;
+
+    /// Returns the time of day, or one that was the time of day a few milliseconds ago, if that is
+    /// cheaper. Defaults to [`now`](Self::now).
+    fn recently(&self) -> SystemTime {
+        self.now()
+    }
 
     /// Returns the time since a fixed instant, which never goes back, for windows, deadlines and
     /// back-off. It should continue while the machine sleeps.
@@ -50,9 +59,27 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 
+    fn recently(&self) -> SystemTime {
+        coarse().unwrap_or_else(SystemTime::now)
+    }
+
     fn monotonic(&self) -> Duration {
         uptime().saturating_sub(self.origin)
     }
+}
+
+/// Returns the time of day at the last tick of the kernel, at most 10 ms ago, for a fifth of the
+/// price.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn coarse() -> Option<SystemTime> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let since = Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const fn coarse() -> Option<SystemTime> {
+    None
 }
 
 /// Returns the monotonic time since a fixed instant, including the machine's sleep if possible.
@@ -89,6 +116,7 @@ const fn awake_or_not() -> Option<Duration> {
 to_the_pointee! {
     Clock {
         fn now(&self) -> SystemTime;
+        fn recently(&self) -> SystemTime;
         fn monotonic(&self) -> Duration;
     }
 }
@@ -108,6 +136,18 @@ mod tests {
             last = now;
         }
         assert!(clock.monotonic() - first >= Duration::from_millis(4));
+    }
+
+    #[test]
+    fn the_recent_time_is_less_than_a_moment_ago() {
+        let clock = SystemClock::default();
+        for _ in 0..1000 {
+            let (recently, now) = (clock.recently(), clock.now());
+            assert!(
+                recently <= now && now < recently + RECENTLY,
+                "{recently:?} {now:?}"
+            );
+        }
     }
 
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]

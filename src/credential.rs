@@ -154,7 +154,7 @@ fn is_shaped(format: &KeyFormat, word: &str) -> bool {
 pub(crate) fn with_key<R>(
     way: &Accepted,
     value: &[u8],
-    then: impl FnOnce(&str) -> R,
+    then: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, AuthError> {
     match way.scheme {
         Scheme::Bearer => match shaped(&way.formats, value) {
@@ -190,13 +190,12 @@ pub(crate) fn with_key<R>(
     }
 }
 
-/// Returns the value as a string, if it matches one of the formats.
-fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k str, AuthError> {
-    let text = std::str::from_utf8(value).map_err(|_| malformed())?;
+/// Returns the value, if it matches one of the formats.
+fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k [u8], AuthError> {
     let mut checksum = false;
     for format in formats {
-        match format.parse(text) {
-            Ok(_) => return Ok(text),
+        match format.parse_bytes(value) {
+            Ok(_) => return Ok(value),
             Err(FormatMismatch::Checksum) => checksum = true,
             Err(FormatMismatch::Shape) => {}
         }

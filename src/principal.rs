@@ -11,6 +11,8 @@ use std::sync::Arc;
 use crate::actor::{self, Actor, ActorMode, User};
 use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::limit::LimitState;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
 use crate::policy::Principal;
 use crate::respond::Responder;
@@ -64,13 +66,13 @@ impl fmt::Debug for KeyEntry {
 /// It is cheap to clone.
 #[derive(Clone)]
 pub struct KeyPrincipal {
-    entry: Arc<KeyEntry>,
-    mode: ActorMode,
-    acting: Option<Arc<Acting>>,
-    client_ip: Option<IpAddr>,
+    pub(crate) entry: Arc<KeyEntry>,
+    pub(crate) mode: ActorMode,
+    pub(crate) acting: Option<Arc<Acting>>,
+    pub(crate) client_ip: Option<IpAddr>,
     /// The limits of the tenant's plan, if it decides.
-    tenants: Option<Arc<PlanLimits>>,
-    counted: Option<(Variant, Decision)>,
+    pub(crate) tenants: Option<Arc<PlanLimits>>,
+    pub(crate) counted: Option<(Variant, Decision)>,
 }
 
 /// The user that a key acts for, and the resulting authority: the intersection of both.
@@ -113,17 +115,6 @@ impl KeyPrincipal {
             tenants: None,
             counted: None,
         }
-    }
-
-    /// Sets the limits of the tenant's plan, if it decides, and the state of the request's limits.
-    pub(crate) fn counted(
-        mut self,
-        tenants: Option<Arc<PlanLimits>>,
-        counted: Option<(Variant, Decision)>,
-    ) -> Self {
-        self.tenants = tenants;
-        self.counted = counted;
-        self
     }
 
     pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
@@ -195,19 +186,28 @@ impl KeyPrincipal {
         }
     }
 
-    /// Returns the state of the limits when the response is sent: that after a handler's last
-    /// charge, if there was one since.
+    /// Calls `see` with the state of the limits when the response is sent: that after a handler's
+    /// last charge, if there was one since.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
-    pub(crate) fn limits_after(&self, since: u64) -> Option<LimitReport> {
-        let (variant, decision) = self.counted.as_ref()?;
-        let last = match self.entry.limits.charges() == since {
-            true => None,
-            false => {
-                let counted = self.as_counted(*variant, decision.clone());
-                self.entry.limits.last_charge(since, &counted)
-            }
+    pub(crate) fn limits_after(&self, since: u64, see: impl FnOnce(LimitState<'_>)) {
+        let Some((variant, decision)) = &self.counted else {
+            return;
         };
-        Some(self.report(*variant, last.unwrap_or_else(|| decision.clone())))
+        let limits = match &self.tenants {
+            Some(limits) => limits,
+            None => self.entry.limits(),
+        };
+        let state = |decision| LimitState {
+            limits,
+            variant: *variant,
+            decision,
+        };
+        if self.entry.limits.charges() == since {
+            return see(state(decision));
+        }
+        let counted = self.as_counted(*variant, decision.clone());
+        let last = self.entry.limits.last_charge(since, &counted);
+        see(state(last.as_ref().unwrap_or(decision)));
     }
 
     /// Counts more units against all limits of the request, or against none. The rate-limit fields of

@@ -147,6 +147,23 @@ pub trait RequestHead {
         true
     }
 
+    /// Returns the value of a field that must not be repeated. An adapter that can look it up
+    /// cheaper than by [`visit`](Self::visit) overrides this.
+    fn single(&self, name: FieldName<'_>) -> Single<'_> {
+        let mut found = Single::Absent;
+        self.visit(name, &mut |value| match found {
+            Single::Absent => {
+                found = Single::One(value);
+                ControlFlow::Continue(())
+            }
+            _ => {
+                found = Single::Repeated;
+                ControlFlow::Break(())
+            }
+        });
+        found
+    }
+
     /// Calls `see` with the value of each line of a field, in order, until it breaks.
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>);
 }
@@ -170,24 +187,5 @@ impl fmt::Debug for Single<'_> {
             Self::One(value) => write!(f, "One({} bytes)", value.len()),
             Self::Repeated => f.write_str("Repeated"),
         }
-    }
-}
-
-impl dyn RequestHead + '_ {
-    /// Returns the value of a field that must not be repeated.
-    #[must_use]
-    pub fn single<'a>(&'a self, name: FieldName<'_>) -> Single<'a> {
-        let mut found = Single::Absent;
-        self.visit(name, &mut |value| match found {
-            Single::Absent => {
-                found = Single::One(value);
-                ControlFlow::Continue(())
-            }
-            _ => {
-                found = Single::Repeated;
-                ControlFlow::Break(())
-            }
-        });
-        found
     }
 }

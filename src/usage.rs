@@ -109,6 +109,8 @@ pub(crate) struct UsageCell {
     /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. A
     /// flush leaves it unchanged.
     last_used: AtomicU64,
+    /// The bits of `last_ip` as an IPv6 address, to compare without the lock.
+    last_bits: [AtomicU64; 2],
     last_ip: Mutex<Option<IpAddr>>,
     watch: Arc<Watch>,
 }
@@ -119,16 +121,38 @@ impl UsageCell {
         // The time is stored first, so that a thread that sees the count sees a time that belongs
         // to it. It is the time of the last counted use, not the latest time: a wrong time from a
         // clock that was ahead lasts only until the next use.
-        self.last_used.store(millis(now), Ordering::Relaxed);
+        let now = millis(now);
+        if self.last_used.load(Ordering::Relaxed) != now {
+            self.last_used.store(now, Ordering::Relaxed);
+        }
         self.count.fetch_add(1, Ordering::Release);
-        // The lock is held for a copy of 17 bytes. A thread that finds it taken skips the address.
-        if ip.is_some()
-            && let Ok(mut last) = self.last_ip.try_lock()
-        {
-            *last = ip;
+        if let Some(ip) = ip {
+            self.used_from(ip);
         }
         if self.watch.awaits_jobs.load(Ordering::Relaxed) {
             self.watch.authenticated();
+        }
+    }
+
+    /// Keeps the address of the last use.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
+    fn used_from(&self, ip: IpAddr) {
+        let ipv6 = match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let bits = ipv6.to_bits();
+        let bits = [(bits >> 64) as u64, bits as u64];
+        let known = [0, 1].map(|half: usize| self.last_bits[half].load(Ordering::Relaxed));
+        // The lock is held for a copy. A thread that finds it taken skips the address.
+        if bits != known
+            && let Ok(mut last) = self.last_ip.try_lock()
+        {
+            *last = Some(ip);
+            for (place, half) in self.last_bits.iter().zip(bits) {
+                place.store(half, Ordering::Relaxed);
+            }
         }
     }
 

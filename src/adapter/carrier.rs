@@ -84,7 +84,7 @@ pub trait Reply: Holds<AuthError> + Holds<Counted> + Holds<RequestId> {
     /// Returns its status code.
     fn status_code(&self) -> u16;
     /// Sets a header. The name must be lower case.
-    fn set_field(&mut self, name: &'static str, value: String);
+    fn set_field(&mut self, name: &'static str, value: &[u8]);
 }
 
 /// The inner service.

@@ -50,7 +50,7 @@ impl Facts {
             anonymous: false,
             secure: true,
             requested: Ok(RequestedActor::Owner),
-            digests: Candidates::NONE,
+            digests: Candidates::new(),
             token: None,
             cost: 1,
             class: 0,
@@ -120,7 +120,7 @@ impl Inner {
 
     /// Computes the digests under all accepted schemes, on each use: the same secret may just have
     /// been revoked under an older scheme.
-    pub(super) fn digest(&self, key: &str, facts: &mut Facts) {
+    pub(super) fn digest(&self, key: &[u8], facts: &mut Facts) {
         self.hasher.candidates(key, &mut facts.digests);
     }
 }

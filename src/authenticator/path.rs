@@ -92,7 +92,7 @@ impl Inner {
         };
         // 2. shape and 3. digest
         let mut facts = Facts::new(Purpose::Request, client_ip);
-        let digest = |key: &str| self.digest(key, &mut facts);
+        let digest = |key: &[u8]| self.digest(key, &mut facts);
         let shape = credential::with_key(way, value, digest);
         facts.token = self.external_token(way, value);
         if let (Err(error), None) = (shape, &facts.token) {
@@ -120,6 +120,7 @@ impl Inner {
     }
 
     /// Takes the steps after the head was read.
+    #[inline]
     fn take(self: &Arc<Self>, facts: Facts) -> Attempt {
         let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
@@ -168,7 +169,7 @@ impl Inner {
             None => Step::ExternalToken,
         };
         // Read again after each wait: a key may expire in the meantime.
-        let now = self.clock.now();
+        let now = self.clock.recently();
         loop {
             step = match (step, &so_far.entry) {
                 // 4. lookup
@@ -197,7 +198,7 @@ impl Inner {
                 // 5. standing: the key's, then its owner's
                 (Step::Standing, Some(entry)) => {
                     so_far.permit = None;
-                    standing(&entry.record, now)?;
+                    standing(&entry.record, now, &*self.clock)?;
                     self.queue_rehash(facts, so_far.stored.as_ref());
                     Step::Owner
                 }
@@ -240,7 +241,10 @@ impl Inner {
                         let wait = || Wait::Limiter(Arc::clone(limiter));
                         let decided = answered!(answer, Limiter, now(), wait());
                         let variant = caller.variant();
-                        let decision = self.limits.settle(decided, limits, caller, facts.cost)?;
+                        let decision = match decided {
+                            Ok(decision) if decision.is_admitted() => decision,
+                            other => self.limits.settle(other, limits, caller, facts.cost)?,
+                        };
                         so_far.counted = Some((variant, decision));
                     }
                     if facts.anonymous {
@@ -368,6 +372,7 @@ impl Inner {
     }
 
     /// Returns the result once all steps are taken.
+    #[inline]
     pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
         let counted = so_far.counted.take();
         let Some(entry) = so_far.entry.take() else {
@@ -388,9 +393,15 @@ impl Inner {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
             None => (own_mode, None, None),
         };
-        let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip);
         Ok(Authenticated {
-            principal: Some(principal.counted(so_far.tenants.take(), counted)),
+            principal: Some(KeyPrincipal {
+                entry,
+                mode,
+                acting,
+                client_ip: facts.client_ip,
+                tenants: so_far.tenants.take(),
+                counted,
+            }),
             anonymous: None,
             canonical_user,
         })

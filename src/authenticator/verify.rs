@@ -162,7 +162,7 @@ impl Authenticator {
             return Ok(None);
         }
         let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
-        self.inner.digest(key, &mut facts);
+        self.inner.digest(key.as_bytes(), &mut facts);
         let mut so_far = Progress::default();
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
             Ok(None) => self.inner.outcome(&facts, &mut so_far),

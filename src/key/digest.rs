@@ -9,8 +9,11 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
+use sha2::block_api::compress256;
 use sha2::{Digest, Sha256, Sha512};
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::text::{ParseError, start};
 
@@ -184,7 +187,7 @@ impl Method {
 
     fn digest(&self, key: &[u8]) -> KeyDigest {
         let bytes: [u8; 32] = match self {
-            Self::Sha256 => Sha256::digest(key).into(),
+            Self::Sha256 => return sha256(key),
             Self::Sha512 => return KeyDigest::of_sha512(&Sha512::digest(key).into()),
             Self::HmacSha256(pepper) => {
                 let mut mac = pepper.keyed.clone();
@@ -313,36 +316,52 @@ impl KeyHasher {
         self.current.digest(key.as_bytes())
     }
 
-    /// Computes all digests that the key may be stored under, the current scheme's first. Writes
-    /// them in place because they are large.
-    pub(crate) fn candidates(&self, key: &str, all: &mut Candidates) {
-        all.digests[0] = self.digest(key);
-        all.count = 1;
-        for (place, method) in all.digests[1..].iter_mut().zip(&self.older) {
-            *place = method.digest(key.as_bytes());
-            all.count += 1;
+    /// Adds all digests that the key may be stored under, the current scheme's first.
+    #[inline]
+    pub(crate) fn candidates(&self, key: &[u8], all: &mut Candidates) {
+        all.push(self.current.digest(key));
+        for method in &self.older {
+            all.push(method.digest(key));
         }
     }
 }
 
-/// The digests of a presented key under every accepted scheme, without allocation.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Candidates {
-    digests: [KeyDigest; MAX_SCHEMES],
-    count: usize,
-}
+/// The digests of a presented key under every accepted scheme, without an allocation.
+pub(crate) type Candidates = SmallVec<[KeyDigest; MAX_SCHEMES]>;
 
-impl Candidates {
-    pub(crate) const NONE: Self = Self {
-        digests: [KeyDigest {
-            scheme: DigestScheme::Sha256,
-            words: [0; 4],
-        }; MAX_SCHEMES],
-        count: 0,
+/// Returns the SHA-256 of a text.
+///
+/// A text of one block, which most keys are, is padded here: the general way keeps a buffer of
+/// unknown content, whose zeroizing takes half as long as the digest.
+fn sha256(text: &[u8]) -> KeyDigest {
+    const MOST: usize = 64 - 9;
+    if text.len() > MOST {
+        return KeyDigest::new(DigestScheme::Sha256, Sha256::digest(text).into());
+    }
+    // FIPS 180-4, 5.1.1: the text, a one bit, zeros, and the length in bits.
+    let mut block = Zeroizing::new([0_u8; 64]);
+    block[..text.len()].copy_from_slice(text);
+    block[text.len()] = 0x80;
+    block[56..].copy_from_slice(&(text.len() as u64 * 8).to_be_bytes());
+    // 5.3.3: the first words of the hash.
+    let mut words = [
+        0x6a09_e667,
+        0xbb67_ae85,
+        0x3c6e_f372,
+        0xa54f_f53a,
+        0x510e_527f,
+        0x9b05_688c,
+        0x1f83_d9ab,
+        0x5be0_cd19,
+    ];
+    compress256(&mut words, std::slice::from_ref(&*block));
+    let pair = |at: usize| {
+        let [high, low] = [words[at], words[at + 1]].map(|word: u32| u64::from(word.swap_bytes()));
+        high | low << 32
     };
-
-    pub(crate) fn as_slice(&self) -> &[KeyDigest] {
-        &self.digests[..self.count]
+    KeyDigest {
+        scheme: DigestScheme::Sha256,
+        words: [pair(0), pair(2), pair(4), pair(6)],
     }
 }
 
@@ -365,6 +384,19 @@ mod tests {
             hex(&KeyHasher::sha256().digest("abc")),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn a_text_of_any_length_has_its_sha_256() {
+        let text: Vec<u8> = (0..=u8::MAX).collect();
+        for length in 0..text.len() {
+            let text = &text[..length];
+            assert_eq!(
+                Method::Sha256.digest(text).to_bytes(),
+                <[u8; 32]>::from(Sha256::digest(text)),
+                "{length}"
+            );
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub struct KeyFormat {
 pub struct ParsedKey<'a> {
     environment: Option<&'a Environment>,
     kind: Option<KeyKind>,
-    random: &'a str,
+    random: &'a [u8],
 }
 
 impl<'a> ParsedKey<'a> {
@@ -180,8 +180,16 @@ impl KeyFormat {
     /// Returns [`FormatMismatch::Checksum`] if only the checksum is wrong, otherwise
     /// [`FormatMismatch::Shape`].
     pub fn parse<'a>(&'a self, text: &'a str) -> Result<ParsedKey<'a>, FormatMismatch> {
+        self.parse_bytes(text.as_bytes())
+    }
+
+    /// Like [`parse`](Self::parse). A key consists of ASCII characters, so bytes need not be UTF-8.
+    pub(crate) fn parse_bytes<'a>(
+        &'a self,
+        text: &'a [u8],
+    ) -> Result<ParsedKey<'a>, FormatMismatch> {
         let rest = text
-            .strip_prefix(self.prefix.as_str())
+            .strip_prefix(self.prefix.as_bytes())
             .ok_or(FormatMismatch::Shape)?;
         let (environment, rest) = strip_token(&self.environments, rest)?;
         let (kind, rest) = strip_token(&self.kinds, rest)?;
@@ -194,12 +202,12 @@ impl KeyFormat {
             return Err(FormatMismatch::Shape);
         }
         let (random, sum) = rest.split_at_checked(length).ok_or(FormatMismatch::Shape)?;
-        if !self.alphabet.contains_all(random.as_bytes()) {
+        if !self.alphabet.contains_all(random) {
             return Err(FormatMismatch::Shape);
         }
         if self
             .checksum
-            .is_some_and(|checksum| checksum.of(random.as_bytes()) != sum.as_bytes())
+            .is_some_and(|checksum| checksum.of(random) != *sum)
         {
             // This includes checksums with characters outside base62.
             return Err(FormatMismatch::Checksum);
@@ -312,15 +320,15 @@ impl KeyFormat {
 
 fn strip_token<'a, T>(
     tokens: &'a [(String, T)],
-    text: &'a str,
-) -> Result<(Option<&'a T>, &'a str), FormatMismatch> {
+    text: &'a [u8],
+) -> Result<(Option<&'a T>, &'a [u8]), FormatMismatch> {
     if tokens.is_empty() {
         return Ok((None, text));
     }
     tokens
         .iter()
         .find_map(|(token, value)| {
-            text.strip_prefix(token.as_str())
+            text.strip_prefix(token.as_bytes())
                 .map(|rest| (Some(value), rest))
         })
         .ok_or(FormatMismatch::Shape)

@@ -155,6 +155,7 @@ impl Compiler<'_> {
             name: plan.map(|(name, _)| name.clone()),
             sets: sets.into(),
             own: None,
+            own_field: None,
             own_stay: plan.is_some_and(|(_, plan)| plan.own_stay),
             own_at_most: own.or_else(|| per_key.clone()),
             per_key,

@@ -48,7 +48,7 @@ pub(crate) use plan::Bound;
 pub use plan::Plan;
 pub use policy::{CountedBy, LimitPolicy};
 pub use report::LimitReport;
-pub(crate) use report::PolicySource;
+pub(crate) use report::{LimitState, PolicySource};
 pub(crate) use table::{Counter, LimitTable, Place, PlanLimits, Policy, Variant, counted_address};
 pub(crate) use window::{Recorders, nanos};
 

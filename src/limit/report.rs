@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fields::Field;
 use super::table::{PlanLimits, Variant};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
@@ -12,6 +13,36 @@ use crate::quota::{Quota, Quotas};
 pub(crate) trait PolicySource: Send + Sync {
     /// Returns the limits of the plan, and the key's own.
     fn limits(&self) -> &PlanLimits;
+}
+
+/// The limits of a request and their state, borrowed.
+#[derive(Clone, Copy)]
+pub(crate) struct LimitState<'a> {
+    pub(crate) limits: &'a PlanLimits,
+    pub(crate) variant: Variant,
+    pub(crate) decision: &'a Decision,
+}
+
+impl<'a> LimitState<'a> {
+    /// Writes the value of `RateLimit-Policy`.
+    pub(super) fn write_policies(self, field: &mut Field) {
+        let policies = self.limits.field(self.variant);
+        let parts = self.limits.own_field.as_deref().into_iter().chain(policies);
+        for (at, part) in parts.enumerate() {
+            if at > 0 {
+                field.extend_from_slice(b", ");
+            }
+            field.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Returns each quota with its state; see [`LimitReport::quotas`].
+    pub(crate) fn quotas(self) -> impl Iterator<Item = (&'a Quota, &'a WindowState)> {
+        let policies = self.limits.policies(self.variant).iter();
+        let own = self.limits.own.iter();
+        let all = own.chain(policies.map(|policy| &policy.quotas));
+        all.flat_map(Quotas::as_slice).zip(self.decision.windows())
+    }
 }
 
 /// The state of every limit that applies to a request, after the request was counted or refused.
@@ -50,17 +81,12 @@ impl LimitReport {
         Self::new(source, variant, decision)
     }
 
-    /// Returns the value of `RateLimit-Policy`.
-    pub(crate) fn policy_field(&self) -> String {
-        let limits = self.source.limits();
-        match &limits.own {
-            None => limits.set(self.variant).field.clone(),
-            Some(own) => {
-                let policies = limits.policies(self.variant).iter();
-                let quotas = policies.map(|policy| policy.quotas.to_string());
-                let each: Vec<_> = std::iter::once(own.to_string()).chain(quotas).collect();
-                each.join(", ")
-            }
+    /// Returns the limits and their state.
+    pub(crate) fn state(&self) -> LimitState<'_> {
+        LimitState {
+            limits: self.source.limits(),
+            variant: self.variant,
+            decision: &self.decision,
         }
     }
 
@@ -68,13 +94,7 @@ impl LimitReport {
     /// what it counts ([`LimitPolicy`](super::LimitPolicy)). Empty if nothing was counted: nothing
     /// limits the request, or the limiter did not answer.
     pub fn quotas(&self) -> impl Iterator<Item = (&Quota, &WindowState)> {
-        let limits = self.source.limits();
-        let policies = limits.policies(self.variant).iter();
-        let all = limits
-            .own
-            .iter()
-            .chain(policies.map(|policy| &policy.quotas));
-        all.flat_map(Quotas::as_slice).zip(self.decision.windows())
+        self.state().quotas()
     }
 
     /// Returns the state of the quota of this name.

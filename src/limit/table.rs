@@ -37,6 +37,8 @@ pub(crate) struct PlanLimits {
     pub(super) sets: Arc<[Arc<PolicySet>]>,
     /// The key's own quotas, which replace those of its first policy.
     pub(crate) own: Option<Quotas>,
+    /// Their part of `RateLimit-Policy`.
+    pub(super) own_field: Option<String>,
     /// Whether own quotas apply in full, even beyond the plan's.
     pub(super) own_stay: bool,
     /// The quotas of a key for all requests; `None` if they are not limited.
@@ -51,7 +53,9 @@ pub(crate) struct PlanLimits {
 pub(crate) struct PolicySet {
     pub(crate) policies: Vec<Policy>,
     /// The value of `RateLimit-Policy`.
-    pub(crate) field: String,
+    field: String,
+    /// Where the second policy's part of it begins.
+    second: usize,
 }
 
 /// A policy, compiled.
@@ -240,8 +244,13 @@ impl PolicySet {
             .iter()
             .map(|policy| policy.quotas.to_string())
             .collect();
+        let second = each.first().map_or(0, |first| first.len() + ", ".len());
         let field = each.join(", ");
-        Self { policies, field }
+        Self {
+            policies,
+            field,
+            second,
+        }
     }
 
     /// Returns the set without a policy.
@@ -249,6 +258,7 @@ impl PolicySet {
         const EMPTY: &PolicySet = &PolicySet {
             policies: Vec::new(),
             field: String::new(),
+            second: 0,
         };
         EMPTY
     }
@@ -279,6 +289,7 @@ impl PlanLimits {
             name: None,
             sets: [].into(),
             own: None,
+            own_field: None,
             own_stay: false,
             per_key: None,
             own_at_most: None,
@@ -326,6 +337,7 @@ impl PlanLimits {
             name: self.name.clone(),
             sets: Arc::clone(&self.sets),
             per_key: Some(own.clone()),
+            own_field: Some(own.to_string()),
             own: Some(own),
             own_stay: self.own_stay,
             own_at_most: self.own_at_most.clone(),
@@ -334,16 +346,27 @@ impl PlanLimits {
         }
     }
 
+    /// Returns whether the key's own quotas replace the first policy of a set.
+    fn replaces_first(&self, set: &PolicySet) -> bool {
+        let is_of_key = |first: &Policy| first.counter == Counter::Key && first.class.is_none();
+        self.own.is_some() && set.policies.first().is_some_and(is_of_key)
+    }
+
     /// Returns the policies that apply, besides the key's own quotas.
     pub(crate) fn policies(&self, variant: Variant) -> &[Policy] {
-        match (&self.own, self.set(variant).policies.as_slice()) {
-            (Some(_), [first, rest @ ..])
-                if first.counter == Counter::Key && first.class.is_none() =>
-            {
-                rest
-            }
-            (_, policies) => policies,
-        }
+        let set = self.set(variant);
+        &set.policies[usize::from(self.replaces_first(set))..]
+    }
+
+    /// Returns the part of `RateLimit-Policy` for these policies, if there are any.
+    pub(super) fn field(&self, variant: Variant) -> Option<&str> {
+        let set = self.set(variant);
+        let begin = if self.replaces_first(set) {
+            set.second
+        } else {
+            0
+        };
+        set.field.get(begin..).filter(|field| !field.is_empty())
     }
 }
 

@@ -32,8 +32,8 @@ impl KeyManager {
             return Ok(None);
         }
         let hasher = self.inner.authenticator.hasher();
-        let mut digests = Candidates::NONE;
-        hasher.candidates(key, &mut digests);
+        let mut digests = Candidates::new();
+        hasher.candidates(key.as_bytes(), &mut digests);
         let found = match self.inner.store.find_now(digests.as_slice()) {
             Some(found) => found,
             None => {

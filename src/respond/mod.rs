@@ -17,7 +17,7 @@ pub use grpc::GrpcStatus;
 pub use problem::ProblemDetails;
 
 use crate::error::AuthError;
-use crate::limit::{LimitFields, LimitReport, whole_seconds};
+use crate::limit::{LimitFields, LimitReport, LimitState, whole_seconds};
 use crate::request::RequestHead;
 
 /// The body of an error response.
@@ -139,6 +139,17 @@ impl Responder {
 
     /// Calls `add` with each rate-limit field, for the response to a request that was counted.
     pub fn limit_fields(&self, limits: &LimitReport, add: &mut dyn FnMut(&'static str, String)) {
+        self.fields_of(limits.state(), &mut |name, value| {
+            add(name, String::from_utf8_lossy(value).into_owned());
+        });
+    }
+
+    /// Like [`limit_fields`](Self::limit_fields), without an allocation in the usual case.
+    pub(crate) fn fields_of(
+        &self,
+        limits: LimitState<'_>,
+        add: &mut dyn FnMut(&'static str, &[u8]),
+    ) {
         self.limit_fields.each(limits, add);
     }
 
@@ -172,7 +183,7 @@ impl Responder {
         }
         if let Some(limits) = error.limits() {
             self.limit_fields(limits, &mut |name, value| {
-                fields.push((name, Cow::Owned(value)));
+                fields.push((name, value.into()));
             });
         }
         Answer {

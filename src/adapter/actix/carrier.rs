@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::ActixHead;
@@ -91,8 +90,8 @@ impl<B> Reply for ServiceResponse<B> {
         self.status().as_u16()
     }
 
-    fn set_field(&mut self, name: &'static str, value: String) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+    fn set_field(&mut self, name: &'static str, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
             self.headers_mut()
                 .insert(HeaderName::from_static(name), value);
         }

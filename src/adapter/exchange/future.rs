@@ -32,7 +32,7 @@ pin_project! {
         S: Inward<Q>,
         Q: Incoming,
     {
-        Inner { #[pin] future: S::Future, report: Option<Box<Report>> },
+        Inner { #[pin] future: S::Future, report: Option<Report> },
         Refused { response: Option<S::Response> },
         Parked { parked: Box<Parked<S, Q>> },
     }
@@ -40,7 +40,7 @@ pin_project! {
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
     /// A request that was forwarded.
-    pub(in crate::adapter) fn passing(future: S::Future, report: Option<Box<Report>>) -> Self {
+    pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
         let state = State::Inner { future, report };
         Self { state }
     }
@@ -88,7 +88,7 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
 /// once; a future that is dropped earlier drops the report, and with it ends the audit.
 fn reported<S: Inward<Q>, Q>(
     mut answer: Result<S::Answer, S::Error>,
-    report: Option<Box<Report>>,
+    report: Option<Report>,
 ) -> Result<S::Answer, S::Error> {
     let Some(report) = report else {
         return answer;

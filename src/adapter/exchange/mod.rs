@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An attempt that is decided at once, with mappings that do not wait, needs no boxed future. The
-//! report is boxed, and only allocated if there is something to report.
+//! report is a part of the future, too.
 //!
 //! # Audit
 //! [`Authenticator::begin`] starts the audit together with the attempt, from the same head and with
@@ -163,6 +163,7 @@ impl<C: Carrier> Exchange<C> {
     }
 
     /// Forwards a request with the values that inner layers and handlers read.
+    #[inline]
     fn pass<Q, S>(
         &self,
         admission: Authenticated,
@@ -192,13 +193,14 @@ impl<C: Carrier> Exchange<C> {
     ///   host types, as a public route without such a layer does;
     /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
     ///   principal, which takes precedence everywhere (see `inside`).
+    #[inline]
     fn admit(
         &self,
         admission: Authenticated,
         mapped: Vec<C::Mapping>,
         mut audit: Option<RequestAudit>,
         carrier: &mut C,
-    ) -> Option<Box<Report>> {
+    ) -> Option<Report> {
         let only_counts = self.authenticator.only_counts();
         if !only_counts {
             self.mappings

@@ -9,7 +9,6 @@ use crate::audit::{RequestAudit, RequestId};
 use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
-use crate::limit::LimitReport;
 use crate::policy::Principal;
 use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::respond::Responder;
@@ -18,7 +17,6 @@ use crate::telemetry;
 /// The headers added to the response of a request that passed.
 #[derive(Debug)]
 pub struct ResponseFields {
-    responder: Arc<Responder>,
     limits: Limited,
     user: Option<UserId>,
 }
@@ -29,28 +27,25 @@ pub struct ResponseFields {
 enum Limited {
     /// A key, and the number of charges when the request was admitted.
     Key(KeyPrincipal, u64),
-    Anonymous(Arc<AnonymousCount>),
+    Anonymous(Arc<AnonymousCount>, Arc<Responder>),
     Nothing,
-}
-
-impl Limited {
-    fn report(&self) -> Option<LimitReport> {
-        match self {
-            Self::Key(principal, since) => principal.limits_after(*since),
-            Self::Anonymous(count) => Some(count.report()),
-            Self::Nothing => None,
-        }
-    }
 }
 
 impl ResponseFields {
     /// Calls `add` with each name, in lower case, and its value.
-    pub(in crate::adapter) fn each(&self, add: &mut dyn FnMut(&'static str, String)) {
-        if let Some(limits) = &self.limits.report() {
-            self.responder.limit_fields(limits, add);
+    pub(in crate::adapter) fn each(&self, add: &mut dyn FnMut(&'static str, &[u8])) {
+        match &self.limits {
+            Limited::Key(principal, since) => {
+                let responder = principal.responder();
+                principal.limits_after(*since, |limits| responder.fields_of(limits, add));
+            }
+            Limited::Anonymous(count, responder) => {
+                responder.fields_of(count.report().state(), add)
+            }
+            Limited::Nothing => {}
         }
         if let Some(user) = &self.user {
-            add("x-user-id", user.to_string());
+            add("x-user-id", user.as_str().as_bytes());
         }
     }
 }
@@ -65,17 +60,18 @@ pub(in crate::adapter) struct Report {
 
 impl Report {
     /// Returns the report of an admission; `None` if there is nothing to report.
+    #[inline]
     pub(super) fn new(
         admission: &Authenticated,
         audit: Option<RequestAudit>,
         responder: &Arc<Responder>,
-    ) -> Option<Box<Self>> {
+    ) -> Option<Self> {
         let limits = match (&admission.principal, &admission.anonymous) {
             _ if !responder.reports_limits() => Limited::Nothing,
             (Some(principal), _) if principal.is_counted() => {
                 Limited::Key(principal.clone(), principal.entry().limits.charges())
             }
-            (_, Some(count)) => Limited::Anonymous(Arc::clone(count)),
+            (_, Some(count)) => Limited::Anonymous(Arc::clone(count), Arc::clone(responder)),
             _ => Limited::Nothing,
         };
         let user = admission.canonical_user.clone();
@@ -84,15 +80,11 @@ impl Report {
             return None;
         }
         let principal = admission.principal.as_ref();
-        Some(Box::new(Self {
-            fields: ResponseFields {
-                responder: Arc::clone(responder),
-                limits,
-                user,
-            },
+        Some(Self {
+            fields: ResponseFields { limits, user },
             key: principal.filter(|_| telemetry::ON).cloned(),
             audit,
-        }))
+        })
     }
 
     /// Reports the inner service's response.

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 
@@ -55,9 +54,15 @@ impl<B> Incoming for Request<B> {
         tls: Option<TlsVersion>,
         serves_grpc: bool,
     ) -> impl RequestHead {
-        HttpHead::new(self, peer)
-            .with_tls(tls)
-            .with_grpc(serves_grpc)
+        HttpHead {
+            method: self.method(),
+            uri: self.uri(),
+            headers: self.headers(),
+            extensions: self.extensions(),
+            peer,
+            tls,
+            grpc: serves_grpc,
+        }
     }
 }
 
@@ -73,15 +78,23 @@ impl<R, T: Clone + Send + Sync + 'static> Holds<T> for Response<R> {
     }
 }
 
+static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
 impl<R> Reply for Response<R> {
     fn status_code(&self) -> u16 {
         self.status().as_u16()
     }
 
-    fn set_field(&mut self, name: &'static str, value: String) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
-            self.headers_mut()
-                .insert(HeaderName::from_static(name), value);
+    fn set_field(&mut self, name: &'static str, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            // The names of most responses are parsed once.
+            let name = match name {
+                "ratelimit" => RATELIMIT.clone(),
+                "ratelimit-policy" => RATELIMIT_POLICY.clone(),
+                name => HeaderName::from_static(name),
+            };
+            self.headers_mut().insert(name, value);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::HttpHead;
 #[cfg(feature = "axum")]
 use super::routed;
 use crate::audit::RequestId;
-use crate::request::{FieldName, RequestHead, TlsVersion};
+use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 
 impl RequestHead for HttpHead<'_> {
     fn method(&self) -> &str {
@@ -60,6 +60,15 @@ impl RequestHead for HttpHead<'_> {
         self.headers
             .keys()
             .any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
+    }
+
+    fn single(&self, name: FieldName<'_>) -> Single<'_> {
+        let mut lines = lines(self.headers, name).into_iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Single::Absent,
+            (Some(value), None) => Single::One(value.as_bytes()),
+            (Some(_), Some(_)) => Single::Repeated,
+        }
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
