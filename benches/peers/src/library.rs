@@ -9,7 +9,7 @@ use portunus::adapter::tower::require;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, AuditTrail};
 use portunus::config::{Policy, Responses};
 use portunus::key::{Alphabet, Checksum, Environment, KeyFormat, KeyKind, Owner};
-use portunus::limit::LimitFields;
+use portunus::limit::{LimitFields, LocalLimiter};
 use portunus::manage::NewKey;
 use portunus::network::AllowList;
 use portunus::quota::Quota;
@@ -20,6 +20,13 @@ use tower::Layer;
 use crate::awaited::Awaited;
 use crate::contender::{Check, Contender, Credentials};
 use crate::shape::{ENVIRONMENT, Inner, NETWORKS, SCOPES, Settings, next_year, now};
+
+/// How often audit events are flushed: more often than by default, because more of them than fit
+/// into the queue would be recorded meanwhile.
+const FLUSH: Duration = Duration::from_millis(5);
+
+/// The default for the number of keys that the limiter has room for.
+const ROOM: usize = 250_000;
 
 /// A sink that discards all events.
 #[derive(Debug)]
@@ -53,13 +60,20 @@ fn environment(name: &str) -> Environment {
 
 /// A service with all defaults except the quotas and the environment that it serves.
 pub fn described(settings: Settings, store: impl KeyStore, format: KeyFormat) -> PortunusBuilder {
+    let limits = Limits::per_key([
+        Quota::per_minute(settings.per_minute.into()),
+        Quota::per_hour(settings.per_hour.into()),
+    ]);
+    let limits = if settings.keys < ROOM {
+        limits
+    } else {
+        let room = LocalLimiter::builder().most_buckets(2 * settings.keys);
+        limits.limiter(room.build())
+    };
     Portunus::builder(format)
         .store(store)
         .policy(Policy::new().serve_only(environment(ENVIRONMENT)))
-        .limits(Limits::per_key([
-            Quota::per_minute(settings.per_minute.into()),
-            Quota::per_hour(settings.per_hour.into()),
-        ]))
+        .limits(limits)
 }
 
 pub fn built(builder: PortunusBuilder) -> Portunus {
@@ -129,12 +143,10 @@ pub fn default(settings: Settings) -> Contender {
 pub fn audited(settings: Settings) -> Contender {
     let trail = AuditTrail::new([Discard]);
     let (flushed, written) = (trail.clone(), trail.clone());
-    thread::spawn(move || {
+    let flusher = thread::spawn(move || {
         loop {
-            if flushed.pending() > 0 {
-                now(flushed.flush()).expect("the sink never fails");
-            }
-            thread::sleep(Duration::from_millis(1));
+            now(flushed.flush()).expect("the sink never fails");
+            thread::park_timeout(FLUSH);
         }
     });
     contender("Portunus, audit", &Check::ALL, settings, |builder| {
@@ -142,6 +154,7 @@ pub fn audited(settings: Settings) -> Contender {
     })
     .settling(move || {
         while written.pending() > 0 {
+            flusher.thread().unpark();
             thread::yield_now();
         }
         assert_eq!(written.dropped(), 0, "a round must fit into the queue");
