@@ -1,7 +1,7 @@
 //! All contenders in one run: prints the table, and writes the chart beside the manifest.
 //!
 //! `cargo bench -p peers`; `PEERS_ROUNDS=500` for more rounds, `PEERS_KEYS=1000000` for that many
-//! keys in addition (about 6 GB). `benches/README.md` explains the table.
+//! keys in addition (about 8 GB). `benches/README.md` explains the table.
 
 #![allow(
     clippy::expect_used,
