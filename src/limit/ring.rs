@@ -15,6 +15,9 @@ const MOST_NUMBERS: usize = 384;
 /// A ring grows by a multiple of this many words of 32 bits.
 const CHUNK: usize = 2;
 
+/// The most words of a ring, enough for the most numbers of 32 bits.
+const MOST_WORDS: usize = u8::MAX as usize * CHUNK;
+
 /// Returns whether a quota of this limit is recorded by times.
 pub(super) const fn is_small(limit: u64) -> bool {
     limit <= MOST_TIMES
@@ -388,15 +391,22 @@ impl Ring {
     }
 
     /// Returns each slot's count, or a 1 for each time, and when its units are dropped, oldest first.
-    pub(super) fn each(&self, words: &[u32], length: u64, see: &mut dyn FnMut(u64, u64)) {
+    pub(super) fn each<'w>(
+        &'w self,
+        words: &'w [u32],
+        length: u64,
+    ) -> impl Iterator<Item = (u64, u64)> + 'w {
         let (_, tick) = in_ticks(0, length);
         let mut n = 0;
         let mut slot = self.gone_at;
-        while n < self.len() {
+        std::iter::from_fn(move || {
+            if n >= self.len() {
+                return None;
+            }
             if self.kind.is_times() {
-                see(1, self.later(self.get(words, 0), self.get(words, n), tick));
                 n += 1;
-                continue;
+                let (first, time) = (self.get(words, 0), self.get(words, n - 1));
+                return Some((1, self.later(first, time, tick)));
             }
             let mut count = 0;
             loop {
@@ -407,9 +417,10 @@ impl Ring {
                     break;
                 }
             }
-            see(count, slot);
+            let gone_at = slot;
             slot = slot.saturating_add(step(length));
-        }
+            Some((count, gone_at))
+        })
     }
 
     /// Returns how long units must wait until they fit under a limit. Call `advance` first.
@@ -424,12 +435,12 @@ impl Ring {
     /// Returns the time at which this many of the oldest units are dropped.
     fn gone_at(&self, words: &[u32], units: u64, length: u64) -> u64 {
         let (mut left, mut at) = (units, self.gone_at);
-        self.each(words, length, &mut |count, gone_at| {
-            if left > 0 {
-                left = left.saturating_sub(count);
-                at = gone_at;
+        for (count, gone_at) in self.each(words, length) {
+            (left, at) = (left.saturating_sub(count), gone_at);
+            if left == 0 {
+                break;
             }
-        });
+        }
         at
     }
 
@@ -444,9 +455,14 @@ impl Ring {
         let mut ring = Self::new(kind);
         let room = |ring: &mut Self, numbers: usize| {
             let words = (numbers << kind.log2_bits()).div_ceil(32);
-            // A short ring grows by more than it needs, so that it is seldom copied.
-            let spare = if words > 20 { 0 } else { CHUNK };
-            let words = (words + spare).next_multiple_of(CHUNK);
+            // A ring grows by more than it needs, so that it is seldom copied. Narrow numbers are for
+            // small quotas, of which most services have many buckets: a few words are many numbers.
+            let spare = match kind {
+                Kind::Counts8 | Kind::Counts16 | Kind::Counts32 => words / 2,
+                _ if words > 20 => 0,
+                _ => CHUNK,
+            };
+            let words = (words + spare).next_multiple_of(CHUNK).min(MOST_WORDS);
             ring.chunks = u8::try_from(words / CHUNK).unwrap_or(u8::MAX);
             vec![0; ring.words()]
         };
@@ -461,10 +477,7 @@ impl Ring {
             (0..self.len()).for_each(|n| ring.push(&mut own, self.get(words, n)));
             return (ring, own);
         }
-        let mut counts = Vec::new();
-        self.each(words, length, &mut |count, gone_at| {
-            counts.push((count, gone_at))
-        });
+        let counts: Vec<_> = self.each(words, length).collect();
         let numbers: usize = counts.iter().map(|(count, _)| kind.numbers(*count)).sum();
         if self.kind.is_times() {
             let mut own = room(&mut ring, MOST_NUMBERS);

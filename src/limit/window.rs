@@ -171,14 +171,12 @@ impl Recorders {
 
     /// Returns the units recorded in a window, oldest first, as (latest possible time, units).
     pub(super) fn history(&self, window: usize, length: u64) -> Vec<(u64, u64)> {
-        let mut history = Vec::new();
         let words = &self.words[self.range(window)];
-        self.rings[window].each(words, length, &mut |units, gone_at| {
-            if units > 0 {
-                history.push((gone_at - length - 1, units));
-            }
-        });
-        history
+        let each = self.rings[window].each(words, length);
+        let counted = each.filter(|(units, _)| *units > 0);
+        counted
+            .map(|(units, gone_at)| (gone_at - length - 1, units))
+            .collect()
     }
 
     /// Creates a recorder with the history of others, oldest first, except for what is past.
