@@ -7,13 +7,15 @@ mod limits;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::actor::{self, Actor, ActorMode, User};
 use crate::error::AuthError;
-use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
+use crate::key::{Access, Environment, KeyId, KeyRecord, MAX_TIME, Owner, PlanName, WorkspaceId};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::limit::LimitState;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
+use crate::network::AllowList;
 use crate::policy::Principal;
 use crate::respond::Responder;
 use crate::scope::ScopeSet;
@@ -24,6 +26,7 @@ pub(crate) use limits::{AnonymousCount, Charge, Charger, Counted, KeyLimits, Pla
 /// The facts that an authenticator compiles from a key record, shared by all requests until the
 /// record changes.
 pub(crate) struct KeyEntry {
+    pub(crate) facts: KeyFacts,
     pub(crate) record: Arc<KeyRecord>,
     pub(crate) scopes: Arc<dyn ScopeSet>,
     /// The maximum authority when the key acts for a user, if it is limited.
@@ -31,6 +34,32 @@ pub(crate) struct KeyEntry {
     pub(crate) limits: KeyLimits,
     pub(crate) usage: Arc<UsageCell>,
     pub(crate) responder: Arc<Responder>,
+}
+
+/// What each request needs of a record. It is read here, where the rest of the entry is: a record is
+/// large, and what it refers to is elsewhere in memory.
+pub(crate) struct KeyFacts {
+    /// The times from which, and before which, nothing about the key itself refuses it; `None` if
+    /// something does at all times.
+    pub(crate) valid: Option<(SystemTime, SystemTime)>,
+    /// Whether the key is of the environment that is served.
+    pub(crate) is_of_environment: bool,
+    pub(crate) networks: Option<AllowList>,
+}
+
+impl KeyFacts {
+    pub(crate) fn new(record: &KeyRecord, served: Option<&Environment>) -> Self {
+        let usable = record.revoked.is_none() && record.enabled && record.needs().is_none();
+        let from = record.not_before.unwrap_or(SystemTime::UNIX_EPOCH);
+        let until = record
+            .expires_at
+            .unwrap_or(SystemTime::UNIX_EPOCH + MAX_TIME);
+        Self {
+            valid: usable.then_some((from, until)),
+            is_of_environment: served.is_none_or(|served| *served == record.environment),
+            networks: record.allowed_ips.as_ref().map(AllowList::shared),
+        }
+    }
 }
 
 impl KeyEntry {

@@ -7,7 +7,7 @@ use crate::actor::{Intersection, User};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyRecord};
 use crate::limit::PlanLimits;
-use crate::principal::{KeyEntry, KeyLimits, PlanOf};
+use crate::principal::{KeyEntry, KeyFacts, KeyLimits, PlanOf};
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
 use crate::store::StoredKey;
@@ -41,6 +41,7 @@ impl Inner {
     pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
         let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
         Ok(Arc::new(KeyEntry {
+            facts: KeyFacts::new(record, self.environment.as_ref()),
             record: Arc::clone(record),
             scopes: self.scopes_of(record)?,
             delegated: match &record.delegation {
@@ -98,15 +99,5 @@ impl Inner {
         } else {
             Arc::new(Intersection::of(sets))
         })
-    }
-
-    /// Step 6: refuses a key of another environment than the one that is served.
-    pub(super) fn environment(&self, record: &KeyRecord) -> Result<(), AuthError> {
-        match &self.environment {
-            Some(bound) if *bound != record.environment => {
-                Err(AuthError::new(ErrorCode::WrongEnvironment))
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -13,7 +13,8 @@ use super::facts::{Facts, Purpose};
 use super::limits::Caller;
 use super::requested::{self, RequestedActor};
 use super::rules::{
-    check_owner, may_act_for, may_delegate, network, owner_is_requested, standing, transport,
+    check_owner, environment, may_act_for, may_delegate, network, owner_is_requested, standing,
+    transport,
 };
 use super::wait::{Answer, Wait, answered};
 use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
@@ -120,7 +121,7 @@ impl Inner {
     }
 
     /// Takes the steps after the head was read.
-    #[inline]
+    #[inline(always)]
     fn take(self: &Arc<Self>, facts: Facts) -> Attempt {
         let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
@@ -198,7 +199,7 @@ impl Inner {
                 // 5. standing: the key's, then its owner's
                 (Step::Standing, Some(entry)) => {
                     so_far.permit = None;
-                    standing(&entry.record, now, &*self.clock)?;
+                    standing(entry, now, &*self.clock)?;
                     self.queue_rehash(facts, so_far.stored.as_ref());
                     Step::Owner
                 }
@@ -212,7 +213,7 @@ impl Inner {
                 }
                 // 6. environment, transport, network
                 (Step::Environment, Some(entry)) => {
-                    self.environment(&entry.record)?;
+                    environment(&entry.facts)?;
                     Step::Transport
                 }
                 (Step::Transport, _) => {
@@ -220,7 +221,7 @@ impl Inner {
                     Step::Network
                 }
                 (Step::Network, Some(entry)) => {
-                    network(&entry.record, facts.client_ip)?;
+                    network(&entry.facts, facts.client_ip)?;
                     Step::Plan
                 }
                 // 7. limit: all policies at once, those of the key's plan or of its tenant's
@@ -372,7 +373,7 @@ impl Inner {
     }
 
     /// Returns the result once all steps are taken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
         let counted = so_far.counted.take();
         let Some(entry) = so_far.entry.take() else {

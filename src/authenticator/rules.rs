@@ -8,6 +8,16 @@ use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
 use crate::clock::{Clock, RECENTLY};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus};
+use crate::principal::{KeyEntry, KeyFacts};
+
+/// Step 6: refuses a key of another environment than the one that is served.
+pub(super) fn environment(facts: &KeyFacts) -> Result<(), AuthError> {
+    if facts.is_of_environment {
+        Ok(())
+    } else {
+        Err(AuthError::new(ErrorCode::WrongEnvironment))
+    }
+}
 
 /// Step 6: refuses a connection that does not meet the transport requirements.
 pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
@@ -20,8 +30,8 @@ pub(super) fn transport(facts: &Facts) -> Result<(), AuthError> {
 
 /// Step 6: refuses an address that is not on the key's allow-list, if it has one. An unknown
 /// address is not on any list.
-pub(super) fn network(record: &KeyRecord, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
-    match &record.allowed_ips {
+pub(super) fn network(facts: &KeyFacts, client_ip: Option<IpAddr>) -> Result<(), AuthError> {
+    match &facts.networks {
         Some(list) if !client_ip.is_some_and(|ip| list.contains(ip)) => {
             Err(AuthError::new(ErrorCode::IpNotAllowed))
         }
@@ -70,22 +80,22 @@ pub(super) fn check_owner(answer: Result<Standing, DirectoryError>) -> Result<()
 }
 
 /// Step 5: refuses a key that is not active. Only a caller who presented the real key gets here.
-/// `recently` is a time of at most a moment ago; a key that changes at about this time gets the exact
-/// one.
+/// `recently` is a time of at most a moment ago; the exact one decides about a key that it may not
+/// admit.
+#[inline]
 pub(super) fn standing(
-    record: &KeyRecord,
+    entry: &KeyEntry,
     recently: SystemTime,
     clock: &dyn Clock,
 ) -> Result<(), AuthError> {
-    let is_near = |at: SystemTime| at >= recently && at <= recently + RECENTLY;
-    let times = [record.not_before, record.expires_at];
-    let now = match times.into_iter().flatten().any(is_near) {
-        true => clock.now(),
-        false => recently,
-    };
-    refuse_unless_active(record.status(now))
+    let is_valid = |(from, until)| recently >= from && recently + RECENTLY < until;
+    if entry.facts.valid.is_some_and(is_valid) {
+        return Ok(());
+    }
+    refuse_unless_active(entry.record.status(clock.now()))
 }
 
+#[cold]
 fn refuse_unless_active(status: KeyStatus) -> Result<(), AuthError> {
     Err(match status {
         KeyStatus::Active => return Ok(()),

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use super::facts::{Facts, Purpose};
 use super::path::Progress;
-use super::rules::network;
+use super::rules::{environment, network};
 use super::{Authenticated, Authenticator, Inner};
 use crate::actor;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
 use crate::policy::{Principal, Requirement, WorkspaceOf};
-use crate::principal::{KeyEntry, KeyPrincipal};
+use crate::principal::{KeyEntry, KeyFacts, KeyPrincipal};
 use crate::request::{FieldName, RequestHead};
 
 /// The description of a hypothetical request for [`Authenticator::verify`].
@@ -249,11 +249,11 @@ impl Inner {
     ) -> String {
         let mut parts = Vec::new();
         parts.extend(
-            self.environment(principal.record())
+            environment(&principal.entry().facts)
                 .err()
                 .map(|error| error.detail().to_owned()),
         );
-        parts.extend(by_network(principal.record(), asked.client_ip));
+        parts.extend(by_network(&principal.entry().facts, asked.client_ip));
         if let Some(required) = asked.requirement.clone() {
             // Workspaces are explained below.
             let required = required.any_workspace();
@@ -283,9 +283,9 @@ impl Inner {
     }
 }
 
-fn by_network(record: &KeyRecord, ip: Option<IpAddr>) -> Option<String> {
-    let allowed = network(record, ip).is_ok();
-    Some(match (&record.allowed_ips, ip) {
+fn by_network(facts: &KeyFacts, ip: Option<IpAddr>) -> Option<String> {
+    let allowed = network(facts, ip).is_ok();
+    Some(match (&facts.networks, ip) {
         (None, None) => return None,
         (None, Some(ip)) => format!("{ip}: the key has no allow-list"),
         (Some(_), Some(ip)) if allowed => format!("{ip} is on the allow-list"),

@@ -4,15 +4,21 @@
 //! list can never mean "everywhere". Checking a request takes one masked comparison per range.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
 use crate::text::ParseError;
+
+/// The maximum number of shared lists, and of the entries in one.
+const MOST_SHARED: usize = 1000;
+const LONGEST_SHARED: usize = 16;
 
 /// A non-empty list of addresses and ranges without duplicates. Clones share it.
 ///
@@ -101,6 +107,19 @@ impl AllowList {
                     .iter()
                     .any(|(network, mask)| bits & mask == *network)
             }
+        }
+    }
+
+    /// Returns an equal list that other keys share, if it is short.
+    pub(crate) fn shared(&self) -> Self {
+        static SHARED: LazyLock<Cache<Vec<Cidr>, AllowList>> =
+            LazyLock::new(|| Cache::new(MOST_SHARED));
+        if self.0.entries.len() > LONGEST_SHARED {
+            return self.clone();
+        }
+        let this = || Ok::<_, Infallible>(self.clone());
+        match SHARED.get_or_insert_with(&*self.0.entries, this) {
+            Ok(shared) => shared,
         }
     }
 

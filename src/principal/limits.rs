@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::KeyEntry;
 use crate::error::AuthError;
@@ -21,7 +22,8 @@ pub(crate) struct KeyLimits {
     pub(crate) own: Option<Quotas>,
     /// The plan of the tenant that was last combined with the key's own quotas, and the result.
     pub(crate) combined: Mutex<Option<(Arc<PlanLimits>, Arc<PlanLimits>)>>,
-    pub(crate) slots: Box<[LimiterSlot]>,
+    /// In the entry itself, if there is one.
+    pub(crate) slots: SmallVec<[LimiterSlot; 1]>,
     pub(crate) charger: Arc<dyn Charger>,
     /// The number of charges by handlers, and the result of the last one.
     charges: AtomicU64,

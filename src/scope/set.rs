@@ -5,7 +5,9 @@
 //! not allocate.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use quick_cache::sync::Cache;
 
 use super::name::Scope;
 use crate::pointer::to_the_pointee;
@@ -66,13 +68,27 @@ to_the_pointee! {
     }
 }
 
-/// The default model: literals, `*`, `…:*` and `….*`.
+/// The default model: literals, `*`, `…:*` and `….*`. Keys with the same few scopes share a set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WildcardModel;
 
+/// The sets of short lists that were used lately. A set of few keys is found in the processor's cache
+/// for all of them, and takes memory once.
+static SHARED: LazyLock<Cache<Vec<Scope>, Arc<WildcardScopes>>> =
+    LazyLock::new(|| Cache::new(MOST_SHARED));
+
+/// The maximum number of shared sets, and of the scopes in one.
+const MOST_SHARED: usize = 1000;
+const LONGEST_SHARED: usize = 16;
+
 impl ScopeModel for WildcardModel {
     fn compile(&self, names: &[Scope]) -> Result<Arc<dyn ScopeSet>, ParseError> {
-        Ok(Arc::new(names.iter().cloned().collect::<WildcardScopes>()))
+        let compiled = || Arc::new(names.iter().cloned().collect::<WildcardScopes>());
+        if names.len() > LONGEST_SHARED {
+            return Ok(compiled());
+        }
+        let shared = SHARED.get_or_insert_with(names, || Ok::<_, ParseError>(compiled()))?;
+        Ok(shared)
     }
 }
 

@@ -92,13 +92,14 @@ impl fmt::Debug for StoredKey {
 /// each other's values.
 #[derive(Default)]
 pub(crate) struct Compiled {
-    first: OnceLock<Box<CompiledFor>>,
+    first: OnceLock<CompiledFor>,
 }
 
 struct CompiledFor {
     tag: u64,
     value: Arc<dyn Any + Send + Sync>,
-    next: OnceLock<Box<CompiledFor>>,
+    /// The values of further authenticators.
+    rest: OnceLock<Box<Compiled>>,
 }
 
 /// Beyond this number of authenticators per key, values are compiled on every request.
@@ -111,28 +112,25 @@ impl Compiled {
         tag: u64,
         make: impl FnOnce() -> Result<Arc<T>, E>,
     ) -> Result<Arc<T>, E> {
-        let mut place = &self.first;
+        let mut place = self;
         for _ in 0..MOST_COMPILED {
-            match place.get() {
-                Some(entry) if entry.tag == tag => {
-                    if let Ok(value) = Arc::clone(&entry.value).downcast::<T>() {
-                        return Ok(value);
-                    }
-                    place = &entry.next;
-                }
-                Some(entry) => place = &entry.next,
-                None => {
-                    let value = make()?;
-                    let entry = CompiledFor {
-                        tag,
-                        value: Arc::clone(&value) as _,
-                        next: OnceLock::new(),
-                    };
-                    // If another thread was faster, its entry stays and this value is used once.
-                    let _ = place.set(Box::new(entry));
-                    return Ok(value);
-                }
+            let Some(entry) = place.first.get() else {
+                let value = make()?;
+                let entry = CompiledFor {
+                    tag,
+                    value: Arc::clone(&value) as _,
+                    rest: OnceLock::new(),
+                };
+                // If another thread was faster, its entry stays and this value is used once.
+                let _ = place.first.set(entry);
+                return Ok(value);
+            };
+            if entry.tag == tag
+                && let Ok(value) = Arc::clone(&entry.value).downcast::<T>()
+            {
+                return Ok(value);
             }
+            place = entry.rest.get_or_init(Box::default);
         }
         make()
     }

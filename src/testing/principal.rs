@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use crate::error::AuthError;
 use crate::key::{Access, KeyId, KeyKind, KeyRecord, Owner};
 use crate::limit::Decision;
-use crate::principal::{Acting, Charge, Charger, KeyEntry, KeyLimits, KeyPrincipal, PlanOf};
+use crate::principal::{
+    Acting, Charge, Charger, KeyEntry, KeyFacts, KeyLimits, KeyPrincipal, PlanOf,
+};
 use crate::respond::Responder;
 use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
 use crate::usage::UsageRecorder;
@@ -188,6 +190,7 @@ impl TestPrincipal {
             }
         };
         let entry = KeyEntry {
+            facts: KeyFacts::new(&self.record, None),
             scopes,
             delegated: None,
             limits: KeyLimits::new(PlanOf::Tenant, None, 0, Arc::new(Uncounted)),

@@ -40,6 +40,7 @@ pin_project! {
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
     /// A request that was forwarded.
+    #[inline(always)]
     pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
         let state = State::Inner { future, report };
         Self { state }
@@ -69,8 +70,13 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
             let next = match state.as_mut().project() {
                 StateProjection::Inner { future, report } => {
                     let answer = ready!(future.poll(cx));
-                    let report = report.take();
-                    return Poll::Ready(reported::<S, Q>(answer, report).map(S::passed));
+                    return Poll::Ready(
+                        match report {
+                            None => answer,
+                            Some(_) => reported::<S, Q>(answer, report),
+                        }
+                        .map(S::passed),
+                    );
                 }
                 StateProjection::Refused { response } => {
                     return response
@@ -84,22 +90,21 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
     }
 }
 
-/// Reports the result of the inner service. The report was taken out of the future, so this happens
-/// once; a future that is dropped earlier drops the report, and with it ends the audit.
+/// Reports the result of the inner service. The report is dropped then, so this happens once; a
+/// future that is dropped earlier drops the report, and with it ends the audit.
 fn reported<S: Inward<Q>, Q>(
-    mut answer: Result<S::Answer, S::Error>,
-    report: Option<Report>,
+    answer: Result<S::Answer, S::Error>,
+    report: &mut Option<Report>,
 ) -> Result<S::Answer, S::Error> {
-    let Some(report) = report else {
-        return answer;
-    };
-    match &mut answer {
-        Ok(answer) => report.answered(answer),
-        Err(_) => {
-            let fields = report.failed();
-            return answer.map_err(|error| S::failed(error, &fields));
+    let answer = match (answer, &mut *report) {
+        (Ok(mut answer), Some(report)) => {
+            report.answered(&mut answer);
+            Ok(answer)
         }
-    }
+        (Err(error), Some(report)) => Err(S::failed(error, report.failed())),
+        (answer, None) => answer,
+    };
+    *report = None;
     answer
 }
 

@@ -60,7 +60,7 @@ pub(in crate::adapter) struct Report {
 
 impl Report {
     /// Returns the report of an admission; `None` if there is nothing to report.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(
         admission: &Authenticated,
         audit: Option<RequestAudit>,
@@ -88,20 +88,20 @@ impl Report {
     }
 
     /// Reports the inner service's response.
-    pub(super) fn answered(self, answer: &mut impl Reply) {
+    pub(super) fn answered(&mut self, answer: &mut impl Reply) {
         self.fields
             .each(&mut |name, value| answer.set_field(name, value));
         count(answer, self.key.as_ref().map(Principal::key_id));
-        end(self.audit, answer);
+        end(self.audit.take(), answer);
     }
 
     /// Reports that the inner service failed without a response. Returns the headers for the
     /// response that its error may become.
-    pub(super) fn failed(self) -> ResponseFields {
-        if let Some(audit) = self.audit {
+    pub(super) fn failed(&mut self) -> &ResponseFields {
+        if let Some(audit) = self.audit.take() {
             audit.failed();
         }
-        self.fields
+        &self.fields
     }
 }
 
