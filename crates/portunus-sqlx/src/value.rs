@@ -105,6 +105,23 @@ impl Row {
         self.cells.as_slice().get(column)?.as_ref()
     }
 
+    /// The same row with its first column, a JSON array of integers and strings, replaced by the
+    /// elements.
+    pub(crate) fn unpacked(mut self) -> Result<Self, Fault> {
+        let packed = self.text("packed")?;
+        let elements: Vec<serde_json::Value> =
+            serde_json::from_str(&packed).map_err(|_| self.corrupt("packed"))?;
+        let cell = |element| match element {
+            serde_json::Value::Null => Some(Value::Text(None)),
+            serde_json::Value::Number(number) => number.as_i64().map(Value::from),
+            serde_json::Value::String(text) => Some(Value::from(text)),
+            _ => None,
+        };
+        let cells = elements.into_iter().map(cell).chain(self.cells);
+        self.cells = cells.collect::<Vec<_>>().into_iter();
+        Ok(self)
+    }
+
     /// The next column, undecoded.
     pub(crate) fn value(&mut self, column: &str) -> Result<Value, Fault> {
         self.cells
@@ -191,13 +208,13 @@ where
         if value.is_null() {
             return Some(Value::Text(None));
         }
-        let name = value.type_info().name().to_owned();
-        match name.as_str() {
-            "INTEGER" | "INT8" => i64::decode(value).ok().map(Value::from),
-            "TEXT" => String::decode(value).ok().map(Value::from),
-            "BLOB" | "BYTEA" => Vec::<u8>::decode(value).ok().map(Value::from),
-            _ => None,
-        }
+        let decode = match value.type_info().name() {
+            "INTEGER" | "INT8" => |value| i64::decode(value).ok().map(Value::from),
+            "TEXT" => |value| String::decode(value).ok().map(Value::from),
+            "BLOB" | "BYTEA" => |value| Vec::<u8>::decode(value).ok().map(Value::from),
+            _ => |_| None,
+        };
+        decode(value)
     };
     Row::new((0..row.len()).map(cell).collect())
 }

@@ -33,17 +33,15 @@ impl Operation for Find<'_> {
     const PURPOSE: Purpose = Purpose::LookUp;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        if let [digest] = self.0 {
+            return find_one(session, digest).await;
+        }
         let (mut keys, mut others) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
             let bytes = |digest: &KeyDigest| Value::from(digest.to_bytes().to_vec());
-            let (sql, values) = match candidates {
-                [digest] => (sql::FIND_ONE, vec![bytes(digest)]),
-                _ => {
-                    let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
-                    (sql::FIND, repeated.take(DIGESTS).map(bytes).collect())
-                }
-            };
-            for mut row in session.rows(sql, values).await? {
+            let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
+            let values = repeated.take(DIGESTS).map(bytes).collect();
+            for mut row in session.rows(sql::FIND, values).await? {
                 let ended = row.int("ended")?;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
@@ -81,6 +79,39 @@ impl Operation for Find<'_> {
     }
 }
 
+/// Finds the key with this digest. Without other digests, the rule of
+/// [`StoredKey::of_one_secret`] comes down to this: only a key that has the digest now counts.
+async fn find_one(
+    session: &mut dyn Session,
+    asked: &KeyDigest,
+) -> Result<Option<Arc<StoredKey>>, Fault> {
+    let dialect = session.dialect();
+    let values = vec![asked.to_bytes().to_vec().into()];
+    let mut found = None;
+    for row in session.rows(dialect.find_one, values).await? {
+        let row = row.of(TABLE, "of a digest");
+        let mut row = if dialect.is_packed {
+            row.unpacked()?
+        } else {
+            row
+        };
+        if let Some(Value::Text(Some(id))) = row.peek(2) {
+            let id = id.clone();
+            row.rename(TABLE, &id);
+        }
+        let is_of_another = row.int("id")? != 0;
+        // Also of keys with another scheme: an unknown one may be the one that is asked for.
+        if scheme(&mut row)? != asked.scheme() {
+            continue;
+        }
+        if is_of_another {
+            return Err(row.corrupt("id"));
+        }
+        found = Some(Arc::new(StoredKey::new(*asked, record::read(&mut row)?)));
+    }
+    Ok(found)
+}
+
 /// The tenant in a row about a digest that no key has any more.
 fn tenant(row: &mut Row) -> Result<Option<TenantId>, Fault> {
     for column in ["id", "family", "version", "kind", "environment"] {
@@ -94,12 +125,15 @@ fn tenant(row: &mut Row) -> Result<Option<TenantId>, Fault> {
 
 /// The next two columns of a row: a scheme and a digest.
 pub(super) fn digest(row: &mut Row) -> Result<KeyDigest, Fault> {
-    let scheme: Result<DigestScheme, _> = row
-        .text("scheme")
-        .and_then(|name| name.parse().map_err(|_| row.corrupt("scheme")));
-    let scheme = scheme?;
+    let scheme = scheme(row)?;
     let bytes = <[u8; 32]>::try_from(row.bytes("digest")?).map_err(|_| row.corrupt("digest"))?;
     Ok(KeyDigest::new(scheme, bytes))
+}
+
+/// The next column of a row: a scheme.
+fn scheme(row: &mut Row) -> Result<DigestScheme, Fault> {
+    let name = row.text("scheme")?;
+    name.parse().map_err(|_| row.corrupt("scheme"))
 }
 
 /// Reads one record: writes need it too, so it does not wait for management reads.

@@ -1,11 +1,18 @@
 //! The SQL statements. Every value is bound; no string from a caller ever becomes part of a
 //! statement.
 
+/// The columns of a record except the JSON, as [`record`](crate::record) reads and writes them.
+macro_rules! columns {
+    () => {
+        "id, family, version, kind, environment, tenant_id, user_id, name, description, masked, \
+         created_at, not_before, expires_at, enabled, revoked_at, may_be_primary"
+    };
+}
+
 /// The columns of a record, as [`record`](crate::record) reads and writes them.
 macro_rules! record_columns {
     () => {
-        "id, family, version, kind, environment, tenant_id, user_id, name, description, masked, \
-         created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, record"
+        concat!(columns!(), ", record")
     };
 }
 
@@ -79,35 +86,49 @@ macro_rules! counts_as_active {
     };
 }
 
-/// The keys with these digests (0), and the ids of the keys with which a digest was associated
-/// before: deleted keys (1), with their tenant if it is known, and keys that have another digest
-/// now (2). The caller compares the schemes, so that it also notices unknown ones.
-macro_rules! find {
-    ($is_asked_for:literal) => {
-        concat!(
-            "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
-            record_columns!(),
-            " FROM portunus_keys WHERE digest ",
-            $is_asked_for,
-            " UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
-             known.key_id, known.scheme, known.digest, \
-             NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
-             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-             FROM portunus_digests AS known \
-             LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
-             LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
-             WHERE known.digest ",
-            $is_asked_for,
-            " AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
-        )
+/// A lookup of a single digest, which is the most frequent case: the keys with it, and whether it was
+/// another key's before. Whether it is of a deleted key, or of one that has another digest now, does
+/// not matter: there is no key then.
+macro_rules! find_one {
+    ($columns:expr) => {
+        concat!("SELECT ", $columns, " FROM portunus_keys WHERE digest = $1")
     };
 }
 
-/// A lookup of a single digest, which is the most frequent case. For eight digests, PostgreSQL
-/// prefers a sequential scan of a table of some thousand rows to its index.
-pub(crate) const FIND_ONE: &str = find!("= $1");
-/// A lookup of up to eight digests.
-pub(crate) const FIND: &str = find!("IN ($1, $2, $3, $4, $5, $6, $7, $8)");
+/// Whether the row's digest is recorded as that of another key.
+macro_rules! is_of_another {
+    () => {
+        "(SELECT known.key_id <> portunus_keys.id FROM portunus_digests AS known \
+         WHERE known.digest = portunus_keys.digest AND known.scheme = portunus_keys.scheme)"
+    };
+}
+
+macro_rules! one_of_eight {
+    () => {
+        "IN ($1, $2, $3, $4, $5, $6, $7, $8)"
+    };
+}
+
+/// A lookup of up to eight digests: the keys with these digests (0), and the ids of the keys with
+/// which a digest was associated before: deleted keys (1), with their tenant if it is known, and keys
+/// that have another digest now (2). The caller compares the schemes, so that it also notices unknown
+/// ones.
+pub(crate) const FIND: &str = concat!(
+    "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
+    record_columns!(),
+    " FROM portunus_keys WHERE digest ",
+    one_of_eight!(),
+    " UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
+     known.key_id, known.scheme, known.digest, \
+     NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     FROM portunus_digests AS known \
+     LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
+     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
+     WHERE known.digest ",
+    one_of_eight!(),
+    " AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
+);
 
 /// Selects one record.
 pub(crate) const RECORD: &str = concat!(
@@ -354,6 +375,12 @@ pub(crate) enum Tell {
 
 /// The statements that differ between the two databases.
 pub(crate) struct Dialect {
+    /// Selects the keys with a digest: whether it is recorded as that of another key, the scheme, and
+    /// the record.
+    pub(crate) find_one: &'static str,
+    /// Whether the first column of that is an array of all of them except the JSON. On SQLite, the
+    /// driver copies each column on its own, which takes longer than to find the row.
+    pub(crate) is_packed: bool,
     pub(crate) keys: &'static keys::Lanes,
     /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
@@ -381,6 +408,14 @@ pub(crate) struct Dialect {
 
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Dialect = Dialect {
+    find_one: find_one!(concat!(
+        "json_array(COALESCE(",
+        is_of_another!(),
+        ", 0), scheme, ",
+        columns!(),
+        "), record"
+    )),
+    is_packed: true,
     keys: &keys::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
     usage_of: usage_of!("json_each($1)", "asked.value"),
@@ -423,6 +458,13 @@ pub(crate) static SQLITE: Dialect = Dialect {
 
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Dialect = Dialect {
+    find_one: find_one!(concat!(
+        "CAST(CAST(COALESCE(",
+        is_of_another!(),
+        ", FALSE) AS INT) AS BIGINT), scheme, ",
+        record_columns!()
+    )),
+    is_packed: false,
     keys: &keys::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
     usage_of: usage_of!("json_array_elements_text($1::json)", "asked"),

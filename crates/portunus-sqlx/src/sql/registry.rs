@@ -9,7 +9,7 @@ use super::*;
 /// buses.
 pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     let mut all = vec![
-        FIND_ONE,
+        dialect.find_one,
         FIND,
         RECORD,
         OWNERS,

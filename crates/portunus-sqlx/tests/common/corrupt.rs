@@ -266,6 +266,30 @@ pub(crate) async fn broken_schemes_states_and_usage_are_reported_with_row_and_co
         .unwrap();
 }
 
+pub(crate) async fn a_digest_that_is_recorded_for_another_key_is_reported(home: &impl Home) {
+    let store = home_with_full(home).await;
+    store
+        .apply(&batch([
+            insert(digest(2), record("other")),
+            rehash("other", digest(2), peppered(2)),
+            insert(digest(3), record("gone")),
+            Change::Delete(id("gone")),
+        ]))
+        .await
+        .unwrap();
+    for number in [2, 3] {
+        let bytes = home.bytes(&digest(number).to_bytes());
+        home.execute(format!(
+            "UPDATE portunus_keys SET digest = {bytes} WHERE id = 'full'"
+        ))
+        .await;
+        for asked in [&[digest(number)][..], &[peppered(9), digest(number)]] {
+            let error = store.find(asked).await.unwrap_err();
+            assert_corrupt(&[error.to_string()], "id");
+        }
+    }
+}
+
 pub(crate) async fn a_corrupt_row_is_named_only_to_its_own_tenant(home: &impl Home) {
     let store = home_with_full(home).await;
     let mut others = record("others");

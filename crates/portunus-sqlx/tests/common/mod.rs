@@ -509,6 +509,7 @@ macro_rules! every_case {
             corrupt::no_column_can_be_changed_unnoticed
             corrupt::no_part_of_a_record_can_be_lost_unnoticed
             corrupt::broken_schemes_states_and_usage_are_reported_with_row_and_column
+            corrupt::a_digest_that_is_recorded_for_another_key_is_reported
             unread_counts::unreadable_counts_prevent_neither_lists_nor_ending_a_key
             corrupt::a_corrupt_row_is_named_only_to_its_own_tenant
             audit::random_pages_agree_with_the_log_in_memory
