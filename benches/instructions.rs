@@ -1,5 +1,5 @@
 //! One variant of the hot path, called a number of times, to count its instructions under callgrind:
-//! `scripts/measure instructions`. Run alone, it prints nothing.
+//! `scripts/counts`. Run alone, it prints nothing.
 //!
 //! Arguments: the variant, and the number of calls.
 
@@ -20,8 +20,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::authenticator::Attempt;
-use portunus::key::Owner;
-use portunus::limit::LimitPolicy;
+use portunus::key::{KeyHasher, Owner};
+use portunus::limit::{LimitFields, LimitPolicy};
 use portunus::manage::NewKey;
 use portunus::quota::Quota;
 use portunus::store::MemoryStore;
@@ -67,11 +67,16 @@ fn main() {
     let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
     let issued = now(manager.issue(NewKey::new("bench", owner))).expect("issued");
     let setup = Setup::of(store, Profile::AllSign).failure_quotas(None);
+    let setup = match variant.as_str() {
+        "layer-without-fields" => setup.limit_fields(LimitFields::Off),
+        _ => setup,
+    };
     let authenticator = setup
         .limits(limits(&variant))
         .build()
         .expect("valid settings");
-    let value = format!("Bearer {}", issued.key.reveal());
+    let key = issued.key.reveal();
+    let value = format!("Bearer {key}");
     let request = || {
         Request::get("/v2/documents")
             .header("authorization", &value)
@@ -88,7 +93,14 @@ fn main() {
             let mut service = inner;
             black_box(now(service.call(request()))).expect("it never fails");
         }),
-        "layer" => {
+        // The digest of a key, which the others include.
+        "digest" => {
+            let hasher = KeyHasher::sha256();
+            (0..calls).for_each(|_| {
+                black_box(hasher.digest(black_box(&key)));
+            });
+        }
+        "layer" | "layer-without-fields" => {
             let needed = Requirement::none().any_workspace();
             let mut service = AuthLayer::new(authenticator).layer(require(needed).layer(inner));
             (0..calls).for_each(|_| {

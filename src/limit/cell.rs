@@ -19,6 +19,10 @@ pub(super) struct State {
     windows: Recorders,
     /// The recorders of former quotas, while they hold units: a quota that is set again finds what
     /// was admitted in between, and no history is converted twice.
+    #[expect(
+        clippy::box_collection,
+        reason = "a cell is small, and seldom has a list"
+    )]
     former: Option<Box<Vec<Former>>>,
     /// The latest time seen.
     pub(super) now: u64,
@@ -71,13 +75,13 @@ impl State {
         let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
         if admitted {
             let lengths = quotas.iter().map(Quota::nanos);
-            self.windows.remember(lengths, now, units);
+            self.windows.remember(&lengths, now, units);
             for Former {
                 length, units: of, ..
             } in self.former.iter_mut().flat_map(|all| &mut **all)
             {
                 of.wait([(*length, 0)], now, 0);
-                of.remember([*length], now, units);
+                of.remember(&[*length], now, units);
             }
         }
         for (at, (quota, (live, reset))) in quotas.iter().zip(self.windows.states(now)).enumerate()

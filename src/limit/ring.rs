@@ -104,14 +104,21 @@ const LONGEST_16_FINE: u64 = 6_500_000_000;
 #[inline]
 fn in_ticks(time: u64, length: u64) -> (u64, u64) {
     // Divisions by constants are multiplications.
-    match length {
-        0..=LONGEST_16_FINE => (time.div_ceil(100_000), 100_000),
-        ..=LONGEST_16 => (time.div_ceil(1_000_000), 1_000_000),
-        ..=4_000_000_000_000 => (time.div_ceil(1_000), 1_000),
-        ..=40_000_000_000_000 => (time.div_ceil(10_000), 10_000),
-        ..=400_000_000_000_000 => (time.div_ceil(100_000), 100_000),
-        ..=4_000_000_000_000_000 => (time.div_ceil(1_000_000), 1_000_000),
-        _ => (time.div_ceil(10_000_000), 10_000_000),
+    const THOUSAND_SECONDS: u64 = 1_000_000_000_000;
+    if length <= LONGEST_16_FINE {
+        (time.div_ceil(100_000), 100_000)
+    } else if length <= LONGEST_16 {
+        (time.div_ceil(1_000_000), 1_000_000)
+    } else if length <= 4 * THOUSAND_SECONDS {
+        (time.div_ceil(1_000), 1_000)
+    } else if length <= 40 * THOUSAND_SECONDS {
+        (time.div_ceil(10_000), 10_000)
+    } else if length <= 400 * THOUSAND_SECONDS {
+        (time.div_ceil(100_000), 100_000)
+    } else if length <= 4_000 * THOUSAND_SECONDS {
+        (time.div_ceil(1_000_000), 1_000_000)
+    } else {
+        (time.div_ceil(10_000_000), 10_000_000)
     }
 }
 

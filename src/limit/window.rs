@@ -104,7 +104,7 @@ impl Recorders {
     #[inline]
     pub(crate) fn remember(
         &mut self,
-        lengths: impl IntoIterator<Item = u64> + Clone,
+        lengths: &(impl IntoIterator<Item = u64> + Clone),
         now: u64,
         units: u64,
     ) {
@@ -187,7 +187,7 @@ impl Recorders {
     ) -> Self {
         let mut own = Self::of([(length, limit)]);
         for &(time, units) in history {
-            own.remember([length], time.min(now), units);
+            own.remember(&[length], time.min(now), units);
             // What is past is not mixed with what is not.
             own.wait([(length, limit)], now, 0);
         }

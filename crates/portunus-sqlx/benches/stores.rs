@@ -79,7 +79,7 @@ fn key(number: u32) -> KeyRecord {
     record.created_at = at(1_000_000_000 + u64::from(number));
     record.expires_at = Some(at(3_000_000_000));
     record.environment = live();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         record.owner.user_id = portunus::key::UserId::new(&format!("user{}", number % 1_000)).ok();
     }
     match number % RARE {
@@ -131,7 +131,7 @@ async fn fill<S: WholeStore, D: ByHand>(store: &S, by_hand: &D, keys: u32) {
         let records: Vec<_> = numbers
             .map(|number| (digest(number), key(number)))
             .collect();
-        if first / BATCH % 2 == 0 {
+        if (first / BATCH).is_multiple_of(2) {
             let inserts = records.into_iter().map(|(digest, key)| insert(digest, key));
             let inserts = batch(inserts);
             timed(&mut ways.store, store.apply(&inserts)).await.unwrap();

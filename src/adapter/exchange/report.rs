@@ -40,7 +40,7 @@ impl ResponseFields {
                 principal.limits_after(*since, |limits| responder.fields_of(limits, add));
             }
             Limited::Anonymous(count, responder) => {
-                responder.fields_of(count.report().state(), add)
+                responder.fields_of(count.report().state(), add);
             }
             Limited::Nothing => {}
         }
