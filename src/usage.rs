@@ -216,17 +216,24 @@ impl UsageRecorder {
     /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
-        let counted: Vec<_> = {
-            let cells = self.cells();
-            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| cell.unwritten(id);
-            cells.by_id.iter().filter_map(unwritten).collect()
-        };
-        for part in counted.chunks(MOST_AT_ONCE) {
+        for part in self.counted().chunks(MOST_AT_ONCE) {
             store.record_usage(part).await?;
             self.written(part);
         }
         self.tidy();
         Ok(())
+    }
+
+    /// Returns what is not written yet, in the order of the ids: a database then writes the rows of a
+    /// part next to each other, rather than a page for each.
+    fn counted(&self) -> Vec<UsageDelta> {
+        let mut counted: Vec<_> = {
+            let cells = self.cells();
+            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| cell.unwritten(id);
+            cells.by_id.iter().filter_map(unwritten).collect()
+        };
+        counted.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        counted
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process
@@ -389,6 +396,18 @@ mod tests {
             reading.unwritten([&id]).is_some()
         });
         assert_eq!(attempts, Some(Reading::ATTEMPTS));
+    }
+
+    #[test]
+    fn a_flush_writes_keys_in_the_order_of_their_ids() {
+        let usage = UsageRecorder::default();
+        for _ in 0..100 {
+            let id = KeyId::generate().unwrap();
+            usage.cell(&id).count(SystemTime::UNIX_EPOCH, None);
+        }
+        let counted = usage.counted();
+        assert_eq!(counted.len(), 100);
+        assert!(counted.is_sorted_by_key(|delta| &delta.id));
     }
 
     #[test]
