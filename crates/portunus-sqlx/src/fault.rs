@@ -109,6 +109,8 @@ pub(crate) enum Refusal {
     Json(#[source] serde_json::Error),
     #[error("the event cannot be serialized as JSON")]
     EventJson(#[source] serde_json::Error),
+    #[error("the usage cannot be serialized as JSON")]
+    UsageJson(#[source] serde_json::Error),
     #[error("this version of portunus-sqlx does not support this {0}")]
     Unknown(&'static str),
     #[error("the database took longer than {0:?}")]
@@ -117,6 +119,9 @@ pub(crate) enum Refusal {
     NoTurn(Duration),
     #[error("waited longer than {0:?} for other management reads")]
     NoPermit(Duration),
+    /// A statement that was shared with other lookups has failed.
+    #[error("{0}")]
+    Shared(String),
     #[error("the store is closed")]
     Closed,
     #[cfg(feature = "postgres")]

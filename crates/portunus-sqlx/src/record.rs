@@ -62,12 +62,20 @@ pub(crate) fn text(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
 
-/// The values of all columns of a record, the JSON last.
-pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
+/// All columns of a record, the JSON last.
+pub(crate) fn named(
+    record: &KeyRecord,
+) -> Result<impl Iterator<Item = (&'static str, Value)> + use<>, Refusal> {
     let record = in_milliseconds(record.clone())?;
     let json = record.to_json().map_err(Refusal::Json)?;
-    let columns = columns(&record)?.into_iter().map(|(_, value)| value);
-    Ok(columns.chain([json.into()]).collect())
+    Ok(columns(&record)?
+        .into_iter()
+        .chain([("record", json.into())]))
+}
+
+/// The values of all columns of a record, the JSON last.
+pub(crate) fn values(record: &KeyRecord) -> Result<Vec<Value>, Refusal> {
+    Ok(named(record)?.map(|(_, value)| value).collect())
 }
 
 /// The record with times that can be stored: times with a fraction of a millisecond are rounded so

@@ -19,6 +19,11 @@ pub(crate) trait Session: Send {
     /// Returns all rows of a query.
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault>;
 
+    /// Returns one of the rows of a query, if it has any.
+    async fn first(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, Fault> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+
     /// Makes a change; returns the number of affected rows.
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault>;
 
@@ -64,6 +69,7 @@ impl From<&str> for Value {
 pub(crate) type Cell = Option<Value>;
 
 /// A row that is not decoded yet.
+#[derive(Clone)]
 pub(crate) struct Row {
     table: &'static str,
     name: String,

@@ -12,6 +12,7 @@ use portunus::store::{Change, Condition, Invalidation, OwnerRef, Rejected, Write
 
 use super::Operation;
 use super::find::digest;
+use super::insert::{self, New, know};
 use super::primary::{Primary, columns};
 use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
@@ -57,8 +58,16 @@ impl Operation for Apply<'_> {
         {
             check(session, condition).await?;
         }
-        for change in self.0.changes() {
-            make(session, change).await?;
+        let mut changes = self.0.changes();
+        while let Some(change) = changes.first() {
+            let inserts = changes.iter().map_while(New::of).collect::<Vec<_>>();
+            if inserts.len() > 1 {
+                insert::many(session, &inserts).await?;
+                changes = &changes[inserts.len()..];
+            } else {
+                make(session, change).await?;
+                changes = &changes[1..];
+            }
         }
         for condition in self.0.conditions().iter().filter(is_last) {
             check(session, condition).await?;
@@ -278,7 +287,7 @@ async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), F
 
 async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
     match change {
-        Change::Insert { digest, record } => insert(session, digest, record).await,
+        Change::Insert { digest, record } => insert::one(session, &New { digest, record }).await,
         Change::Replace(record) => {
             let stored = live(session, &record.id).await?;
             if !stored.is_of_the_same_owner(record) {
@@ -303,11 +312,11 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
                 id,
             )?;
             session
-                .change(sql::DELETE_USAGE, vec![id.as_str().into()])
+                .change(sql::usage::DELETE_USAGE, vec![id.as_str().into()])
                 .await?;
             session
                 .change(
-                    sql::DELETE_USAGE_BY_HOUR,
+                    sql::usage::DELETE_USAGE_BY_HOUR,
                     vec![id.as_str().into(), MOST_HOURS.into()],
                 )
                 .await?;
@@ -344,46 +353,6 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
 pub(super) fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
     if rows == 0 {
         Err(Rejected::Missing(id.clone()).into())
-    } else {
-        Ok(())
-    }
-}
-
-async fn insert(
-    session: &mut dyn Session,
-    digest: &KeyDigest,
-    record: &KeyRecord,
-) -> Result<(), Fault> {
-    let known = || Fault::from(Rejected::IdKnown(record.id.clone()));
-    if !session
-        .rows(sql::IS_ID_KNOWN, vec![record.id.as_str().into()])
-        .await?
-        .is_empty()
-    {
-        return Err(known());
-    }
-    know(session, digest, &record.id).await?;
-    let mut values = record::values(record)?;
-    values.extend([
-        digest.to_bytes().to_vec().into(),
-        digest.scheme().to_string().into(),
-    ]);
-    if session.change(sql::INSERT, values).await? == 0 {
-        Err(known())
-    } else {
-        Ok(())
-    }
-}
-
-/// Records a digest permanently.
-async fn know(session: &mut dyn Session, digest: &KeyDigest, id: &KeyId) -> Result<(), Fault> {
-    let values = vec![
-        digest.to_bytes().to_vec().into(),
-        digest.scheme().to_string().into(),
-        id.as_str().into(),
-    ];
-    if session.change(sql::KNOW_DIGEST, values).await? == 0 {
-        Err(Rejected::DigestKnown.into())
     } else {
         Ok(())
     }

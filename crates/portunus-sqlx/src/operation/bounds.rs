@@ -103,7 +103,9 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
             record: Box::new(record),
         });
     }
+    session.script("BEGIN").await.unwrap();
     Apply(&batch).run(session).await.unwrap();
+    session.script("COMMIT").await.unwrap();
     let (digest, _, numbers) = copies(is_sqlite);
     let others = "version, kind, environment, tenant_id, user_id, description, masked, not_before, \
         expires_at, enabled, revoked_at, may_be_primary";

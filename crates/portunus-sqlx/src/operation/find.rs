@@ -10,11 +10,14 @@ use super::Operation;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};
 use crate::share::Purpose;
-use crate::sql;
+use crate::sql::{self, Dialect};
 use crate::value::{Row, Session, Value};
 
 /// The number of digests that one statement compares.
-const DIGESTS: usize = 8;
+pub(crate) const DIGESTS: usize = 8;
+
+/// The key that was found.
+type Answer = Option<Arc<StoredKey>>;
 
 /// Finds the key with one of these digests.
 pub(crate) struct Find<'a>(pub(crate) &'a [KeyDigest]);
@@ -29,7 +32,7 @@ impl Find<'_> {
 
 #[async_trait]
 impl Operation for Find<'_> {
-    type Answer = Option<Arc<StoredKey>>;
+    type Answer = Answer;
     const PURPOSE: Purpose = Purpose::LookUp;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
@@ -38,10 +41,7 @@ impl Operation for Find<'_> {
         }
         let (mut keys, mut others) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
-            let bytes = |digest: &KeyDigest| Value::from(digest.to_bytes().to_vec());
-            let repeated = candidates.iter().chain(std::iter::repeat(&candidates[0]));
-            let values = repeated.take(DIGESTS).map(bytes).collect();
-            for mut row in session.rows(sql::FIND, values).await? {
+            for mut row in session.rows(sql::find::FIND, eight(candidates)).await? {
                 let ended = row.int("ended")?;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);
@@ -81,35 +81,96 @@ impl Operation for Find<'_> {
 
 /// Finds the key with this digest. Without other digests, the rule of
 /// [`StoredKey::of_one_secret`] comes down to this: only a key that has the digest now counts.
-async fn find_one(
-    session: &mut dyn Session,
-    asked: &KeyDigest,
-) -> Result<Option<Arc<StoredKey>>, Fault> {
-    let dialect = session.dialect();
-    let values = vec![asked.to_bytes().to_vec().into()];
-    let mut found = None;
-    for row in session.rows(dialect.find_one, values).await? {
-        let row = row.of(TABLE, "of a digest");
-        let mut row = if dialect.is_packed {
-            row.unpacked()?
-        } else {
-            row
-        };
-        if let Some(Value::Text(Some(id))) = row.peek(2) {
-            let id = id.clone();
-            row.rename(TABLE, &id);
+async fn find_one(session: &mut dyn Session, asked: &KeyDigest) -> Result<Answer, Fault> {
+    let sql = session.dialect().find_one;
+    let values = || vec![asked.to_bytes().to_vec().into()];
+    match session.first(sql, values()).await? {
+        None => return Ok(None),
+        Some(row) => {
+            if let Some(found) = with_digest(session.dialect(), row, asked)? {
+                return Ok(Some(found));
+            }
         }
-        let is_of_another = row.int("id")? != 0;
-        // Also of keys with another scheme: an unknown one may be the one that is asked for.
-        if scheme(&mut row)? != asked.scheme() {
-            continue;
-        }
-        if is_of_another {
-            return Err(row.corrupt("id"));
-        }
-        found = Some(Arc::new(StoredKey::new(*asked, record::read(&mut row)?)));
     }
-    Ok(found)
+    // The same bytes under another scheme: there may be several such keys.
+    for row in session.rows(sql, values()).await? {
+        if let Some(found) = with_digest(session.dialect(), row, asked)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds the key with each of these digests, which belong to different secrets.
+pub(crate) struct FindEach<'a>(pub(crate) &'a [KeyDigest]);
+
+#[async_trait]
+impl Operation for FindEach<'_> {
+    /// For each digest, its key or why the row cannot be read.
+    type Answer = Vec<Result<Answer, String>>;
+    const PURPOSE: Purpose = Purpose::LookUp;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let read = |found| match found {
+            Ok(found) => Ok(Ok(found)),
+            Err(Fault::Corrupt(what)) => Ok(Err(what)),
+            Err(fault) => Err(fault),
+        };
+        if let [digest] = self.0 {
+            return Ok(vec![read(find_one(session, digest).await)?]);
+        }
+        let mut answers = Vec::with_capacity(self.0.len());
+        for asked in self.0.chunks(DIGESTS) {
+            let dialect = session.dialect();
+            let first = answers.len();
+            answers.resize_with(first + asked.len(), || Ok(None));
+            for mut row in session.rows(dialect.find_each, eight(asked)).await? {
+                row.rename(TABLE, "of a digest");
+                let bytes = row.bytes("digest")?;
+                for (asked, answer) in asked.iter().zip(&mut answers[first..]) {
+                    if asked.to_bytes()[..] != bytes[..] || matches!(answer, Ok(Some(_))) {
+                        continue;
+                    }
+                    match read(with_digest(dialect, row.clone(), asked))? {
+                        Ok(None) => {}
+                        found => *answer = found,
+                    }
+                }
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// Eight digests, of which the first one is repeated.
+fn eight(digests: &[KeyDigest]) -> Vec<Value> {
+    let repeated = digests.iter().chain(std::iter::repeat(&digests[0]));
+    let bytes = |digest: &KeyDigest| Value::from(digest.to_bytes().to_vec());
+    repeated.take(DIGESTS).map(bytes).collect()
+}
+
+/// The key in a row with the bytes of this digest; `None` if it has another scheme.
+fn with_digest(dialect: &Dialect, row: Row, asked: &KeyDigest) -> Result<Answer, Fault> {
+    let row = row.of(TABLE, "of a digest");
+    let mut row = if dialect.is_packed {
+        row.unpacked()?
+    } else {
+        row
+    };
+    if let Some(Value::Text(Some(id))) = row.peek(2) {
+        let id = id.clone();
+        row.rename(TABLE, &id);
+    }
+    let is_of_another = row.int("id")? != 0;
+    // An unknown scheme may be the one that is asked for.
+    if scheme(&mut row)? != asked.scheme() {
+        return Ok(None);
+    }
+    if is_of_another {
+        return Err(row.corrupt("id"));
+    }
+    let found = StoredKey::new(*asked, record::read(&mut row)?);
+    Ok(Some(Arc::new(found)))
 }
 
 /// The tenant in a row about a digest that no key has any more.

@@ -7,6 +7,7 @@ mod bounds;
 mod events;
 mod find;
 mod fold;
+mod insert;
 mod list;
 mod migrate;
 mod primary;
@@ -18,7 +19,7 @@ pub(crate) use apply::Apply;
 #[cfg(feature = "sqlite")]
 pub(crate) use apply::Publish;
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
-pub(crate) use find::{Find, Get, SigningOf};
+pub(crate) use find::{DIGESTS, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Inspect, Migrate, Migration};

@@ -11,9 +11,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use portunus::key::KeyId;
 use portunus::store::{HourOfUse, Usage, UsageDelta};
+use serde::Serialize;
 
 use super::Operation;
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::share::Purpose;
 use crate::sql;
 use crate::time;
@@ -51,14 +52,26 @@ impl RecordUsage<'_> {
     }
 }
 
-fn as_json(delta: &UsageDelta) -> serde_json::Value {
-    serde_json::json!({
-        "key": delta.id.as_str(),
-        "uses": i64::try_from(delta.count).unwrap_or(i64::MAX),
-        "at": time::floor(delta.last_used_at),
-        "ip": delta.last_ip.map(|ip| ip.to_string()),
-        "hour": time::floor(HourOfUse::start_of(delta.last_used_at)),
-    })
+/// A delta as the statements read it.
+#[derive(Serialize)]
+struct Delta<'a> {
+    key: &'a str,
+    uses: i64,
+    at: i64,
+    ip: Option<IpAddr>,
+    hour: i64,
+}
+
+impl<'a> Delta<'a> {
+    fn of(delta: &'a UsageDelta) -> Self {
+        Self {
+            key: delta.id.as_str(),
+            uses: i64::try_from(delta.count).unwrap_or(i64::MAX),
+            at: time::floor(delta.last_used_at),
+            ip: delta.last_ip,
+            hour: time::floor(HourOfUse::start_of(delta.last_used_at)),
+        }
+    }
 }
 
 #[async_trait]
@@ -69,15 +82,11 @@ impl Operation for RecordUsage<'_> {
         let dialect = session.dialect();
         for round in self.rounds() {
             for part in round.chunks(MOST_KEYS) {
-                let json =
-                    serde_json::Value::Array(part.iter().map(|delta| as_json(delta)).collect())
-                        .to_string();
-                session
-                    .change(dialect.add_usage, vec![json.clone().into()])
-                    .await?;
-                session
-                    .change(dialect.add_usage_by_hour, vec![json.into()])
-                    .await?;
+                let deltas: Vec<_> = part.iter().map(|delta| Delta::of(delta)).collect();
+                let json = serde_json::to_string(&deltas).map_err(Refusal::UsageJson)?;
+                for sql in dialect.add_usage {
+                    session.change(sql, vec![json.as_str().into()]).await?;
+                }
             }
         }
         Ok(())
@@ -166,7 +175,7 @@ impl Operation for UsageByHour<'_> {
         );
         let values = vec![self.id.as_str().into(), from.into(), to.into()];
         let mut usage = Self::Answer::default();
-        for row in session.rows(sql::USAGE_BY_HOUR, values).await? {
+        for row in session.rows(sql::usage::USAGE_BY_HOUR, values).await? {
             let mut row = row.of("portunus_usage_by_hour", self.id.as_str());
             match hour(&mut row) {
                 Ok(hour) => usage.hours.push(hour),
@@ -204,7 +213,7 @@ impl Operation for ForgetUsage {
         let hour = i64::try_from(HourOfUse::LENGTH.as_millis()).unwrap_or(i64::MAX);
         let before = time::ceil(self.0).saturating_sub(hour);
         let values = vec![before.into(), MOST_FORGOTTEN.into()];
-        let forgotten = session.change(sql::FORGET_USAGE, values).await?;
+        let forgotten = session.change(sql::usage::FORGET_USAGE, values).await?;
         let more = i64::try_from(forgotten).is_ok_and(|forgotten| forgotten == MOST_FORGOTTEN);
         Ok((forgotten, more))
     }

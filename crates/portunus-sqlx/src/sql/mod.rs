@@ -33,13 +33,16 @@ macro_rules! of_its_own {
 }
 
 pub(crate) mod events;
+pub(crate) mod find;
 #[cfg(feature = "postgres")]
 mod indexes;
+pub(crate) mod insert;
 pub(crate) mod keys;
 #[cfg(test)]
 mod plans;
 #[cfg(any(test, debug_assertions))]
 mod registry;
+pub(crate) mod usage;
 
 use portunus::store::OwnerRef;
 
@@ -85,50 +88,6 @@ macro_rules! counts_as_active {
         " AND kind <> $4 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)"
     };
 }
-
-/// A lookup of a single digest, which is the most frequent case: the keys with it, and whether it was
-/// another key's before. Whether it is of a deleted key, or of one that has another digest now, does
-/// not matter: there is no key then.
-macro_rules! find_one {
-    ($columns:expr) => {
-        concat!("SELECT ", $columns, " FROM portunus_keys WHERE digest = $1")
-    };
-}
-
-/// Whether the row's digest is recorded as that of another key.
-macro_rules! is_of_another {
-    () => {
-        "(SELECT known.key_id <> portunus_keys.id FROM portunus_digests AS known \
-         WHERE known.digest = portunus_keys.digest AND known.scheme = portunus_keys.scheme)"
-    };
-}
-
-macro_rules! one_of_eight {
-    () => {
-        "IN ($1, $2, $3, $4, $5, $6, $7, $8)"
-    };
-}
-
-/// A lookup of up to eight digests: the keys with these digests (0), and the ids of the keys with
-/// which a digest was associated before: deleted keys (1), with their tenant if it is known, and keys
-/// that have another digest now (2). The caller compares the schemes, so that it also notices unknown
-/// ones.
-pub(crate) const FIND: &str = concat!(
-    "SELECT CAST(0 AS BIGINT) AS ended, id, scheme, digest, ",
-    record_columns!(),
-    " FROM portunus_keys WHERE digest ",
-    one_of_eight!(),
-    " UNION ALL SELECT CAST(CASE WHEN holder.id IS NULL THEN 1 ELSE 2 END AS BIGINT), \
-     known.key_id, known.scheme, known.digest, \
-     NULL, NULL, NULL, NULL, NULL, COALESCE(holder.tenant_id, portunus_deleted.tenant_id), \
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-     FROM portunus_digests AS known \
-     LEFT JOIN portunus_keys AS holder ON holder.id = known.key_id \
-     LEFT JOIN portunus_deleted ON portunus_deleted.key_id = known.key_id \
-     WHERE known.digest ",
-    one_of_eight!(),
-    " AND (holder.id IS NULL OR holder.digest <> known.digest OR holder.scheme <> known.scheme)"
-);
 
 /// Selects one record.
 pub(crate) const RECORD: &str = concat!(
@@ -203,11 +162,6 @@ pub(crate) const SET_SIGNING: &str = "UPDATE portunus_keys SET signing = $2 WHER
 pub(crate) const KNOW_DELETED: &str = "INSERT INTO portunus_deleted (key_id, tenant_id) \
      SELECT id, tenant_id FROM portunus_keys WHERE id = $1";
 pub(crate) const DELETE: &str = "DELETE FROM portunus_keys WHERE id = $1";
-pub(crate) const DELETE_USAGE: &str = "DELETE FROM portunus_usage WHERE key_id = $1";
-/// Deletes at most `$2` hours of the key `$1`, oldest first.
-pub(crate) const DELETE_USAGE_BY_HOUR: &str = "DELETE FROM portunus_usage_by_hour \
-     WHERE key_id = $1 AND start IN (SELECT start FROM portunus_usage_by_hour \
-     WHERE key_id = $1 ORDER BY start LIMIT $2)";
 pub(crate) const DELETE_PRIMARY: &str = "DELETE FROM portunus_primaries WHERE key_id = $1";
 
 pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
@@ -215,81 +169,6 @@ pub(crate) const SET_PRIMARY: &str = "INSERT INTO portunus_primaries \
      ON CONFLICT (owner_kind, owner_tenant, owner_user) DO UPDATE SET key_id = excluded.key_id";
 pub(crate) const UNSET_PRIMARY: &str = "DELETE FROM portunus_primaries \
      WHERE owner_kind = $1 AND owner_tenant = $2 AND owner_user = $3";
-
-/// The counts of the keys of a JSON array `$1` of ids, in no particular order.
-macro_rules! usage_of {
-    ($from:literal, $id:literal) => {
-        concat!(
-            "SELECT key_id, uses, last_used_at, last_ip FROM ",
-            $from,
-            " AS asked JOIN portunus_usage ON key_id = ",
-            $id
-        )
-    };
-}
-
-pub(crate) const USAGE_BY_HOUR: &str = "SELECT start, uses \
-     FROM portunus_usage_by_hour JOIN portunus_keys ON id = key_id \
-     WHERE key_id = $1 AND start >= $2 AND start < $3 ORDER BY start";
-/// Deletes at most `$2` hours that began before `$1`, of all keys together, oldest first.
-pub(crate) const FORGET_USAGE: &str = "DELETE FROM portunus_usage_by_hour \
-     WHERE (key_id, start) IN (SELECT key_id, start FROM portunus_usage_by_hour \
-     WHERE start < $1 ORDER BY start LIMIT $2)";
-
-/// The sum of the stored and the new value, capped at the largest number.
-macro_rules! added_up {
-    ($table:literal) => {
-        concat!(
-            "uses = CASE WHEN ",
-            $table,
-            ".uses > 9223372036854775807 - excluded.uses THEN 9223372036854775807 ELSE ",
-            $table,
-            ".uses + excluded.uses END"
-        )
-    };
-}
-
-/// Adds usage from a JSON array `$1` of objects with id, uses, at, ip and hour. No id occurs twice
-/// in it.
-macro_rules! add_usage {
-    ($from:literal, $id:literal, $uses:literal, $at:literal, $ip:literal) => {
-        concat!(
-            "INSERT INTO portunus_usage (key_id, uses, last_used_at, last_ip) SELECT portunus_keys.id, ",
-            $uses,
-            ", ",
-            $at,
-            ", ",
-            $ip,
-            " FROM ",
-            $from,
-            " JOIN portunus_keys ON portunus_keys.id = ",
-            $id,
-            " WHERE 1 = 1 ORDER BY portunus_keys.id ON CONFLICT (key_id) DO UPDATE SET ",
-            added_up!("portunus_usage"),
-            ", last_ip = CASE WHEN portunus_usage.last_used_at <= excluded.last_used_at \
-             THEN COALESCE(excluded.last_ip, portunus_usage.last_ip) ELSE portunus_usage.last_ip END, \
-             last_used_at = CASE WHEN portunus_usage.last_used_at <= excluded.last_used_at \
-             THEN excluded.last_used_at ELSE portunus_usage.last_used_at END"
-        )
-    };
-}
-
-macro_rules! add_usage_by_hour {
-    ($from:literal, $id:literal, $hour:literal, $uses:literal) => {
-        concat!(
-            "INSERT INTO portunus_usage_by_hour (key_id, start, uses) SELECT portunus_keys.id, ",
-            $hour,
-            ", ",
-            $uses,
-            " FROM ",
-            $from,
-            " JOIN portunus_keys ON portunus_keys.id = ",
-            $id,
-            " WHERE 1 = 1 ORDER BY portunus_keys.id ON CONFLICT (key_id, start) DO UPDATE SET ",
-            added_up!("portunus_usage_by_hour")
-        )
-    };
-}
 
 /// Sends the payload `$1` to the listeners of channel `portunus_changes` when the transaction
 /// commits.
@@ -378,15 +257,20 @@ pub(crate) struct Dialect {
     /// Selects the keys with a digest: whether it is recorded as that of another key, the scheme, and
     /// the record.
     pub(crate) find_one: &'static str,
-    /// Whether the first column of that is an array of all of them except the JSON. On SQLite, the
+    /// The same for each of eight digests, after the digest.
+    pub(crate) find_each: &'static str,
+    /// Whether the first column of these is an array of all of them except the JSON. On SQLite, the
     /// driver copies each column on its own, which takes longer than to find the row.
     pub(crate) is_packed: bool,
     pub(crate) keys: &'static keys::Lanes,
     /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
     pub(crate) usage_of: &'static str,
-    pub(crate) add_usage: &'static str,
-    pub(crate) add_usage_by_hour: &'static str,
+    /// Add usage from a JSON array `$1` of objects with key, uses, at, ip and hour. No key occurs
+    /// twice in it.
+    pub(crate) add_usage: &'static [&'static str],
+    /// Inserts many keys.
+    pub(crate) insert_many: &'static insert::Many,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
     /// them until the end of this one; `$2` is the kind of names. `None` if there is only one
     /// writing transaction at a time anyway.
@@ -408,30 +292,14 @@ pub(crate) struct Dialect {
 
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Dialect = Dialect {
-    find_one: find_one!(concat!(
-        "json_array(COALESCE(",
-        is_of_another!(),
-        ", 0), scheme, ",
-        columns!(),
-        "), record"
-    )),
+    find_one: find::SQLITE_ONE,
+    find_each: find::SQLITE_EACH,
     is_packed: true,
     keys: &keys::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
-    usage_of: usage_of!("json_each($1)", "asked.value"),
-    add_usage: add_usage!(
-        "json_each($1)",
-        "(value ->> 'key')",
-        "value ->> 'uses'",
-        "value ->> 'at'",
-        "value ->> 'ip'"
-    ),
-    add_usage_by_hour: add_usage_by_hour!(
-        "json_each($1)",
-        "(value ->> 'key')",
-        "value ->> 'hour'",
-        "value ->> 'uses'"
-    ),
+    usage_of: usage::SQLITE_OF,
+    add_usage: &usage::SQLITE_ADD,
+    insert_many: &insert::SQLITE,
     hold: None,
     events: &events::SQLITE,
     tell: Tell::Count(COUNT_CHANGE, REMEMBER_CHANGE),
@@ -458,29 +326,14 @@ pub(crate) static SQLITE: Dialect = Dialect {
 
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Dialect = Dialect {
-    find_one: find_one!(concat!(
-        "CAST(CAST(COALESCE(",
-        is_of_another!(),
-        ", FALSE) AS INT) AS BIGINT), scheme, ",
-        record_columns!()
-    )),
+    find_one: find::POSTGRES_ONE,
+    find_each: find::POSTGRES_EACH,
     is_packed: false,
     keys: &keys::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
-    usage_of: usage_of!("json_array_elements_text($1::json)", "asked"),
-    add_usage: add_usage!(
-        "json_to_recordset($1::json) AS delta (key text, uses bigint, at bigint, ip text)",
-        "delta.key",
-        "delta.uses",
-        "delta.at",
-        "delta.ip"
-    ),
-    add_usage_by_hour: add_usage_by_hour!(
-        "json_to_recordset($1::json) AS delta (key text, uses bigint, hour bigint)",
-        "delta.key",
-        "delta.hour",
-        "delta.uses"
-    ),
+    usage_of: usage::POSTGRES_OF,
+    add_usage: &usage::POSTGRES_ADD,
+    insert_many: &insert::POSTGRES,
     hold: Some(
         // At most a thousand locks of each kind, whatever the size of a batch: unrelated names that
         // share a lock only wait unnecessarily. They are taken in order, so that transactions never

@@ -10,7 +10,8 @@ use super::*;
 pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     let mut all = vec![
         dialect.find_one,
-        FIND,
+        dialect.find_each,
+        find::FIND,
         RECORD,
         OWNERS,
         RECORDS_OF_USER,
@@ -26,24 +27,26 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         SET_SIGNING,
         KNOW_DELETED,
         DELETE,
-        DELETE_USAGE,
-        DELETE_USAGE_BY_HOUR,
+        usage::DELETE_USAGE,
+        usage::DELETE_USAGE_BY_HOUR,
         DELETE_PRIMARY,
         SET_PRIMARY,
         UNSET_PRIMARY,
-        USAGE_BY_HOUR,
-        FORGET_USAGE,
+        usage::USAGE_BY_HOUR,
+        usage::FORGET_USAGE,
         events::OLDEST,
         dialect.primaries,
         dialect.usage_of,
-        dialect.add_usage,
-        dialect.add_usage_by_hour,
+        dialect.insert_many.known_id,
+        dialect.insert_many.know_digests,
+        dialect.insert_many.insert,
         dialect.events.insert,
         dialect.events.insert_parties,
         dialect.events.delete,
         dialect.events.delete_parties,
     ];
     all.extend(PRIMARY.0.iter().chain(&COUNT_ACTIVE.0));
+    all.extend(dialect.add_usage);
     all.extend(dialect.keys.statements());
     all.extend(dialect.events.lanes.statements());
     all.extend(dialect.hold);

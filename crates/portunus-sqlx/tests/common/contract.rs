@@ -775,6 +775,104 @@ pub(crate) async fn strings_of_any_kind_are_stored(home: &impl Home) {
     }
 }
 
+pub(crate) async fn many_keys_in_one_batch_are_inserted_as_if_one_by_one(home: &impl Home) {
+    let store = home.open().await;
+    let before = [
+        insert(digest(1), record("live")),
+        insert(digest(2), record("gone")),
+        insert(digest(3), record("moved")),
+        rehash("moved", digest(3), digest(4)),
+        Change::Delete(id("gone")),
+    ];
+    store.apply(&batch(before)).await.unwrap();
+    let many = |change: &dyn Fn(u32) -> Option<Change>| {
+        batch((0..1_200_u32).map(|number| {
+            let usual = || insert(digest(100 + number), record(&format!("key{number}")));
+            change(number).unwrap_or_else(usual)
+        }))
+    };
+    let known = |name: &str| Rejected::IdKnown(id(name));
+    let cases = [
+        ("live", digest(99), known("live")),
+        ("gone", digest(99), known("gone")),
+        ("key3", digest(99), known("key3")),
+        ("new", digest(1), Rejected::DigestKnown),
+        ("new", digest(2), Rejected::DigestKnown),
+        ("new", digest(3), Rejected::DigestKnown),
+        ("new", digest(103), Rejected::DigestKnown),
+    ];
+    for (name, digest, expected) in &cases {
+        let wrong = |number| (number == 700).then(|| insert(*digest, record(name)));
+        assert_eq!(rejected(&store, many(&wrong)).await, *expected, "{name}");
+        // The first of several, and after other changes.
+        let both = |number| match number {
+            699 => Some(insert(digest_of(DigestScheme::Sha256, 90), record("live"))),
+            _ => wrong(number),
+        };
+        assert_eq!(rejected(&store, many(&both)).await, known("live"));
+    }
+    assert_eq!(all(&store).await.len(), 2);
+
+    let mut strange = record("it's;--\\%_$1?");
+    strange.name = "NUL \0, quote ' and \" and `, ; -- \\ \\u0000 \u{1f511} $1 ?1 :a".into();
+    strange.description = Some("\0\n".into());
+    let every = many(&|number| match number {
+        5 => Some(Change::Delete(id("moved"))),
+        800 => Some(insert(peppered(800), strange.clone())),
+        900 => Some(insert(digest(900), full_record("full"))),
+        _ => None,
+    });
+    store.apply(&every).await.unwrap();
+    assert_eq!(get(&store, strange.id.as_str()).await, strange);
+    assert_eq!(get(&store, "full").await, full_record("full"));
+    let found = store.find(&[peppered(800)]).await.unwrap().unwrap();
+    assert_eq!(*found.digest(), peppered(800));
+    for number in [0, 4, 6, 1_199] {
+        let key = store.find(&[digest(100 + number)]).await.unwrap().unwrap();
+        assert_eq!(key.record().id, id(&format!("key{number}")));
+    }
+    let again = batch([insert(digest(100), record("again"))]);
+    assert_eq!(rejected(&store, again).await, Rejected::DigestKnown);
+}
+
+pub(crate) async fn many_lookups_at_once_find_each_its_own_key(home: &impl Home) {
+    let store = home.open().await;
+    let keys = (0..100).map(|number| insert(digest(number), record(&format!("key{number}"))));
+    let same_bytes = insert(peppered(7), record("peppered"));
+    store.apply(&batch(keys.chain([same_bytes]))).await.unwrap();
+    home.execute("UPDATE portunus_keys SET name = 'x' WHERE id = 'key13'".into())
+        .await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..64_u32 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for round in 0..50 {
+                let number = (task * 37 + round * 11) % 120;
+                if (task + round) % 9 == 0 {
+                    // Abandoned at once, or in the middle.
+                    let limit = Duration::from_micros(u64::from(round * 20));
+                    let _ = tokio::time::timeout(limit, store.find(&[digest(number)])).await;
+                }
+                let found = store.find(&[digest(number)]).await;
+                if number == 13 {
+                    let error = found.unwrap_err().to_string();
+                    assert!(error.ends_with("row \"key13\", column name"), "{error}");
+                    continue;
+                }
+                let found = found.unwrap().map(|key| key.record().id.to_string());
+                let expected = (number < 100).then(|| format!("key{number}"));
+                assert_eq!(found, expected);
+                let found = store.find(&[peppered(number)]).await.unwrap();
+                let found = found.map(|key| key.record().id.to_string());
+                assert_eq!(found, (number == 7).then(|| "peppered".into()));
+            }
+        });
+    }
+    for done in tasks.join_all().await {
+        let () = done;
+    }
+}
+
 pub(crate) async fn two_stores_on_one_database_see_each_others_writes_at_once(home: &impl Home) {
     let (one, other) = (home.open().await, home.open().await);
     for round in 1..=20_u64 {

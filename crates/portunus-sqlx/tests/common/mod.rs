@@ -470,6 +470,8 @@ macro_rules! every_case {
             contract::times_are_kept_to_the_millisecond_and_never_widen_a_key
             contract::a_time_that_cannot_be_stored_is_rejected
             contract::strings_of_any_kind_are_stored
+            contract::many_keys_in_one_batch_are_inserted_as_if_one_by_one
+            contract::many_lookups_at_once_find_each_its_own_key
             contract::two_stores_on_one_database_see_each_others_writes_at_once
             contract::everything_survives_closing_and_reopening
             contract::the_schema_is_created_once_by_concurrent_stores
