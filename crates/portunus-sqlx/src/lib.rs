@@ -120,6 +120,7 @@ mod bus;
 mod fault;
 #[cfg(feature = "postgres")]
 mod lease;
+mod lookups;
 mod operation;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use crate::address;
 use crate::fault::{Fault, OpenError};
 use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, Statements};
+use crate::lookups::Lookups;
 use crate::operation::Operation;
 use crate::share::{Permit, Purpose, Share};
 use crate::store::{Database, READ_LIMIT, Store};
@@ -107,6 +108,7 @@ pub struct Postgres {
     pool: PgPool,
     turns: WriteQueue,
     share: Share,
+    lookups: Lookups,
     door: Door,
     /// Whether each transaction may use a different server connection.
     is_pooled: bool,
@@ -226,6 +228,7 @@ impl PostgresStore {
             pool,
             turns: WriteQueue::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
+            lookups: Lookups::new(connections / 2),
             door: Door::default(),
             is_pooled: false,
         })
@@ -243,6 +246,13 @@ impl PostgresStore {
 }
 
 impl Database for Postgres {
+    const LOOK_UP_LIMIT: Duration = LOOK_UP_LIMIT;
+
+    fn lookups(&self) -> Option<&Lookups> {
+        // For several digests, a server without this pool's settings may read the whole table.
+        Some(&self.lookups).filter(|_| !self.is_pooled)
+    }
+
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         // The permit comes first: a read that waits long for a connection would leave the server a
         // statement that runs for as long.

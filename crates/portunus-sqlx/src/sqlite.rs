@@ -16,6 +16,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::runtime::Handle;
 
 use crate::fault::{Fault, OpenError, Refusal};
+use crate::lookups::Lookups;
 use crate::operation::{Migrate, Operation};
 use crate::share::{Share, Stop};
 use crate::sql::{self, Dialect};
@@ -29,6 +30,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 const READERS: u32 = 4;
 /// The number of them that management reads may use at once.
 const MANAGEMENT_READERS: u32 = 2;
+/// The number of statements for lookups at the same time. The threads of more than two connections
+/// mostly wait for each other: SQLite has one lock for the memory of all of them.
+const LOOKUPS: u32 = 2;
 /// How long a connection waits for a lock held by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for another process that creates the schema.
@@ -49,6 +53,7 @@ pub struct Sqlite {
     writer: SqlitePool,
     turns: WriteQueue,
     share: Share,
+    lookups: Lookups,
 }
 
 impl SqliteStore {
@@ -129,6 +134,7 @@ impl SqliteStore {
                 .await?,
             turns: WriteQueue::new(1),
             share: Share::new(MANAGEMENT_READERS),
+            lookups: Lookups::new(LOOKUPS),
         }))
     }
 
@@ -146,6 +152,7 @@ impl SqliteStore {
             writer: pool,
             turns: WriteQueue::new(1),
             share: Share::new(half.min(MANAGEMENT_READERS)),
+            lookups: Lookups::new(half.min(LOOKUPS)),
         })
     }
 
@@ -162,6 +169,12 @@ impl SqliteStore {
 }
 
 impl Database for Sqlite {
+    const LOOK_UP_LIMIT: Duration = READ_LIMIT;
+
+    fn lookups(&self) -> Option<&Lookups> {
+        Some(&self.lookups)
+    }
+
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
         self.read_within(READ_LIMIT, operation).await
     }
@@ -329,6 +342,12 @@ impl Session for SqliteConnection {
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault> {
         let rows = bound(self.dialect(), sql, values).fetch_all(&mut *self);
         Ok(rows.await?.iter().map(cells::<sqlx::Sqlite>).collect())
+    }
+
+    /// The driver's thread sends the first row, and nothing after it.
+    async fn first(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, Fault> {
+        let row = bound(self.dialect(), sql, values).fetch_optional(&mut *self);
+        Ok(row.await?.as_ref().map(cells::<sqlx::Sqlite>))
     }
 
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault> {

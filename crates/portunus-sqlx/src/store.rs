@@ -14,6 +14,7 @@ use portunus::store::{
 
 use crate::OpenError;
 use crate::fault::Fault;
+use crate::lookups::{self, Lookups};
 use crate::operation::{self, FoldOwner, Operation, Owners, is_folded};
 
 /// The longest time that a read may take.
@@ -21,6 +22,12 @@ pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// A database, by its connections: how an operation is run there.
 pub(crate) trait Database: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The longest time that a lookup may take.
+    const LOOK_UP_LIMIT: Duration;
+
+    /// The lookups that share statements; `None` if each has its own.
+    fn lookups(&self) -> Option<&Lookups>;
+
     /// Reads on any connection.
     fn read<O: Operation>(
         &self,
@@ -121,6 +128,9 @@ impl<D: Database> Store<D> {
 #[async_trait]
 impl<D: Database> KeyLookup for Store<D> {
     async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        if let [digest] = digests {
+            return Ok(lookups::find(&self.0, digest).await?);
+        }
         let find = operation::Find(digests);
         if find.fits_one_statement() {
             Ok(self.0.read(find).await?)
