@@ -105,14 +105,17 @@ impl State {
         *self = Self::not_before(self.now);
     }
 
-    /// Returns whether nothing that it counted can matter at this time: it was not used for longer
-    /// than its widest window.
-    pub(super) fn is_idle(&self, now: u64) -> bool {
-        let former = self.former.iter().flat_map(|former| former.iter());
-        let lengths = self.quotas().iter().map(Quota::nanos);
-        let widest = lengths.chain(former.map(|former| former.length)).max();
-        let widest = widest.unwrap_or(0);
-        self.now.saturating_add(widest).saturating_add(widest / 256) < now
+    /// Drops the units that are past. Returns whether none is left, so that nothing it counted can
+    /// matter any more. Refused requests count nothing: they do not keep a bucket.
+    pub(super) fn is_idle(&mut self, now: u64) -> bool {
+        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
+        self.windows.wait(quotas.iter().map(window), now, 0);
+        let former = self.former.iter_mut().flat_map(|all| &mut **all);
+        let held = former.fold(false, |held, former| {
+            former.units.wait([(former.length, 0)], now, 0);
+            held | !former.is_empty()
+        });
+        !held && self.windows.states(now).all(|(live, _)| live == 0)
     }
 
     /// Sets new quotas. A recorder for a new length starts with the history of all others.

@@ -1104,6 +1104,34 @@ fn a_bucket_without_capacity_leaves_the_others_of_its_request_uncounted() {
 }
 
 #[test]
+fn a_bucket_that_admitted_nothing_is_not_kept() {
+    let time = Time::at(HOUR);
+    let limiter = limiter(&time);
+    let (tenant, quotas) = (TenantId::new("t").unwrap(), quotas([(1, HOUR)]));
+    let of_tenant = LimitBucket::new(BucketId::Tenant(&tenant), &quotas);
+    assert!(ask(&limiter, &[of_tenant], 1).is_admitted());
+    let family = |number: u32| KeyFamily::new(&format!("f{number}")).unwrap();
+    for number in 0..100 {
+        let family = family(number);
+        let of_key = LimitBucket::new(BucketId::Family(&family), &quotas);
+        assert!(!ask(&limiter, &[of_key, of_tenant], 1).is_admitted());
+    }
+    time.advance(SECOND);
+    limiter.sweep();
+    assert_eq!(limiter.live_buckets(), 1, "the tenant's");
+    // The tenant's is kept while its unit counts, however often it refuses.
+    for _ in 0..3601 {
+        let _ = ask(&limiter, &[of_tenant], 1);
+        assert_eq!(limiter.live_buckets(), 1);
+        time.advance(SECOND);
+        limiter.sweep();
+    }
+    time.advance(HOUR + HOUR / 256 + SECOND);
+    limiter.sweep();
+    assert_eq!(limiter.live_buckets(), 0);
+}
+
+#[test]
 fn a_slot_that_is_kept_across_sweeping_never_admits_twice_the_quota() {
     let time = Time::at(HOUR);
     let limiter = limiter(&time);
