@@ -26,8 +26,9 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the time of day, for expiry and records. It may step.
     fn now(&self) -> SystemTime;
 
-    /// Returns the time of day, or one that was the time of day a few milliseconds ago, if that is
-    /// cheaper. Defaults to [`now`](Self::now).
+    /// Returns the time of day, or one that was the time of day at most 250 ms ago, if that is
+    /// cheaper. A key that begins or ends within 250 ms after it is checked by [`now`](Self::now),
+    /// which is the default.
     fn recently(&self) -> SystemTime {
         self.now()
     }

@@ -95,13 +95,13 @@ impl fmt::Debug for KeyEntry {
 /// It is cheap to clone.
 #[derive(Clone)]
 pub struct KeyPrincipal {
-    pub(crate) entry: Arc<KeyEntry>,
-    pub(crate) mode: ActorMode,
-    pub(crate) acting: Option<Arc<Acting>>,
-    pub(crate) client_ip: Option<IpAddr>,
+    entry: Arc<KeyEntry>,
+    mode: ActorMode,
+    acting: Option<Arc<Acting>>,
+    client_ip: Option<IpAddr>,
     /// The limits of the tenant's plan, if it decides.
-    pub(crate) tenants: Option<Arc<PlanLimits>>,
-    pub(crate) counted: Option<(Variant, Decision)>,
+    tenants: Option<Arc<PlanLimits>>,
+    counted: Option<(Variant, Decision)>,
 }
 
 /// The user that a key acts for, and the resulting authority: the intersection of both.
@@ -130,19 +130,22 @@ impl Acting {
 }
 
 impl KeyPrincipal {
+    #[inline]
     pub(crate) fn new(
         entry: Arc<KeyEntry>,
         mode: ActorMode,
         acting: Option<Arc<Acting>>,
         client_ip: Option<IpAddr>,
+        tenants: Option<Arc<PlanLimits>>,
+        counted: Option<(Variant, Decision)>,
     ) -> Self {
         Self {
             entry,
             mode,
             acting,
             client_ip,
-            tenants: None,
-            counted: None,
+            tenants,
+            counted,
         }
     }
 

@@ -146,7 +146,8 @@ impl UsageCell {
         let bits = [(bits >> 64) as u64, bits as u64];
         let known = [0, 1].map(|half: usize| self.last_bits[half].load(Ordering::Relaxed));
         // The lock is held for a copy. A thread that finds it taken skips the address.
-        if bits != known
+        // Zeros are also known before the first use.
+        if (bits != known || bits == [0; 2])
             && let Ok(mut last) = self.last_ip.try_lock()
         {
             *last = Some(ip);

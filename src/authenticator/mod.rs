@@ -136,7 +136,7 @@ struct Inner {
 impl Authenticator {
     /// Starts the authentication of a request and the recording of its audit event. An adapter
     /// needs nothing else from the request's head. The client's address is resolved once for both.
-    #[inline(always)]
+    #[inline]
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
         let client_ip = self.client_ip(head);
         // Requests that need no key are not audited.
@@ -153,7 +153,7 @@ impl Authenticator {
         self.attempt_from(head, self.client_ip(head))
     }
 
-    #[inline(always)]
+    #[inline]
     fn attempt_from(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Attempt {
         self.inner
             .attempt(head, client_ip, self.anonymous, &self.routes)

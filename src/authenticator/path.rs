@@ -121,7 +121,7 @@ impl Inner {
     }
 
     /// Takes the steps after the head was read.
-    #[inline(always)]
+    #[inline]
     fn take(self: &Arc<Self>, facts: Facts) -> Attempt {
         let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
@@ -373,7 +373,7 @@ impl Inner {
     }
 
     /// Returns the result once all steps are taken.
-    #[inline(always)]
+    #[inline]
     pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
         let counted = so_far.counted.take();
         let Some(entry) = so_far.entry.take() else {
@@ -395,14 +395,14 @@ impl Inner {
             None => (own_mode, None, None),
         };
         Ok(Authenticated {
-            principal: Some(KeyPrincipal {
+            principal: Some(KeyPrincipal::new(
                 entry,
                 mode,
                 acting,
-                client_ip: facts.client_ip,
-                tenants: so_far.tenants.take(),
+                facts.client_ip,
+                so_far.tenants.take(),
                 counted,
-            }),
+            )),
             anonymous: None,
             canonical_user,
         })

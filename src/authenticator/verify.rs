@@ -229,7 +229,7 @@ impl Inner {
             Err(error) => {
                 // The remaining parts are explained nevertheless.
                 let mode = actor::own_mode(record.kind);
-                let principal = KeyPrincipal::new(entry, mode, None, asked.client_ip);
+                let principal = KeyPrincipal::new(entry, mode, None, asked.client_ip, None, None);
                 (principal, Some(error))
             }
         };

@@ -9,12 +9,11 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::block_api::compress256;
 use sha2::{Digest, Sha256, Sha512};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
+use super::sha256;
 use crate::text::{ParseError, start};
 
 /// The scheme of a digest.
@@ -330,34 +329,12 @@ impl KeyHasher {
 pub(crate) type Candidates = SmallVec<[KeyDigest; MAX_SCHEMES]>;
 
 /// Returns the SHA-256 of a text.
-///
-/// A text of one block, which most keys are, is padded here: the general way keeps a buffer of
-/// unknown content, whose zeroizing takes half as long as the digest.
 fn sha256(text: &[u8]) -> KeyDigest {
-    const MOST: usize = 64 - 9;
-    if text.len() > MOST {
-        return KeyDigest::new(DigestScheme::Sha256, Sha256::digest(text).into());
-    }
-    // FIPS 180-4, 5.1.1: the text, a one bit, zeros, and the length in bits.
-    let mut block = Zeroizing::new([0_u8; 64]);
-    block[..text.len()].copy_from_slice(text);
-    block[text.len()] = 0x80;
-    block[56..].copy_from_slice(&(text.len() as u64 * 8).to_be_bytes());
-    // 5.3.3: the first words of the hash.
-    let mut words = [
-        0x6a09_e667,
-        0xbb67_ae85,
-        0x3c6e_f372,
-        0xa54f_f53a,
-        0x510e_527f,
-        0x9b05_688c,
-        0x1f83_d9ab,
-        0x5be0_cd19,
-    ];
-    compress256(&mut words, std::slice::from_ref(&*block));
+    let mut words = sha256::INITIAL;
+    sha256::finish(&mut words, 0, text);
     let pair = |at: usize| {
-        let [high, low] = [words[at], words[at + 1]].map(|word: u32| u64::from(word.swap_bytes()));
-        high | low << 32
+        let [low, high] = [words[at], words[at + 1]].map(|word| u64::from(word.swap_bytes()));
+        low | high << 32
     };
     KeyDigest {
         scheme: DigestScheme::Sha256,

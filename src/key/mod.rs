@@ -11,6 +11,7 @@ mod kind;
 mod newer;
 mod record;
 mod secret;
+mod sha256;
 mod signing;
 
 pub use alphabet::Alphabet;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::sha256::{self, BLOCK, INITIAL};
 use crate::text::ParseError;
 
 /// The two chaining values of HMAC-SHA256 under a key, as bytes after a version byte.
@@ -82,36 +83,13 @@ impl SigningState {
     }
 }
 
-const BLOCK: usize = 64;
-
-/// FIPS 180-4 §5.3.3.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
-
-/// Continues a SHA-256 that has hashed one block into `state` with a message, and finishes it (FIPS
-/// 180-4 §5.1.1).
+/// Continues a SHA-256 that has hashed one block into `state` with a message, and finishes it.
 fn finish(state: &[u8], message: &[u8]) -> [u8; 32] {
     let mut words = [0_u32; 8];
     for (word, bytes) in words.iter_mut().zip(state.as_chunks::<4>().0) {
         *word = u32::from_be_bytes(*bytes);
     }
-    let (blocks, rest) = message.as_chunks::<BLOCK>();
-    compress256(&mut words, blocks);
-    let mut last = [[0_u8; BLOCK]; 2];
-    last[0][..rest.len()].copy_from_slice(rest);
-    last[0][rest.len()] = 0x80;
-    let used = if rest.len() < BLOCK - 8 { 1 } else { 2 };
-    let bits = (BLOCK as u64 + message.len() as u64) * 8;
-    last[used - 1][BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
-    compress256(&mut words, &last[..used]);
+    sha256::finish(&mut words, BLOCK, message);
     let mut digest = [0; 32];
     write_words(&mut digest, &words);
     words.zeroize();

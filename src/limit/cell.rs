@@ -49,22 +49,23 @@ impl Former {
     }
 }
 
+/// Returns the quotas; none if the bucket is idle.
+fn list(quotas: &Option<Quotas>) -> &[Quota] {
+    quotas.as_ref().map_or(&[], Quotas::as_slice)
+}
+
 /// Returns the length and the limit of a quota's window.
 fn window(quota: &Quota) -> (u64, u64) {
     (quota.nanos(), quota.limit())
 }
 
 impl State {
-    fn quotas(&self) -> &[Quota] {
-        self.quotas.as_ref().map_or(&[], Quotas::as_slice)
-    }
-
     /// Drops the units that are past. Returns how long units must wait until they fit into all
     /// windows; zero if they fit now.
     #[inline]
     pub(super) fn wait(&mut self, now: u64, units: u64) -> u64 {
         self.now = now;
-        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
+        let quotas = list(&self.quotas);
         self.windows.wait(quotas.iter().map(window), now, units)
     }
 
@@ -72,7 +73,7 @@ impl State {
     #[inline]
     pub(super) fn settle(&mut self, decision: &mut Decision, now: u64, units: u64) {
         let admitted = decision.is_admitted();
-        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
+        let quotas = list(&self.quotas);
         if admitted {
             let lengths = quotas.iter().map(Quota::nanos);
             self.windows.remember(&lengths, now, units);
@@ -108,7 +109,7 @@ impl State {
     /// Drops the units that are past. Returns whether none is left, so that nothing it counted can
     /// matter any more. Refused requests count nothing: they do not keep a bucket.
     pub(super) fn is_idle(&mut self, now: u64) -> bool {
-        let quotas = self.quotas.as_ref().map_or(&[][..], Quotas::as_slice);
+        let quotas = list(&self.quotas);
         self.windows.wait(quotas.iter().map(window), now, 0);
         let former = self.former.iter_mut().flat_map(|all| &mut **all);
         let held = former.fold(false, |held, former| {
@@ -120,7 +121,7 @@ impl State {
 
     /// Sets new quotas. A recorder for a new length starts with the history of all others.
     pub(super) fn take(&mut self, quotas: &Quotas, now: u64) {
-        let current = self.quotas().iter().enumerate();
+        let current = list(&self.quotas).iter().enumerate();
         let mut known: Vec<_> = current
             .map(|(window, quota)| Former {
                 length: quota.nanos(),
@@ -177,6 +178,15 @@ fn combined(recorders: &[Former], now: u64) -> Vec<(u64, u64)> {
                 .map(|(_, units)| units)
                 .sum();
             older.retain(|(time, _)| *time < since);
+            // Units at the edge that this recorder dates before it: they are among the known ones.
+            let mut twice = known.saturating_sub(recent);
+            while let Some((_, units)) = older.last_mut().filter(|_| twice > 0) {
+                let fewer = twice.min(*units);
+                (*units, twice) = (*units - fewer, twice - fewer);
+                if *units == 0 {
+                    older.pop();
+                }
+            }
             // Units on the older side of a slot that spans the edge.
             older.extend(
                 Some((since, recent.saturating_sub(known))).filter(|(_, units)| *units > 0),

@@ -61,20 +61,8 @@ impl LimitFields {
 /// The value of a field. The usual one needs no memory of its own.
 pub(super) type Field = SmallVec<[u8; 128]>;
 
-/// Appends a number in decimal digits: a third of the time that the standard library's formatting
-/// takes.
-fn write_number(field: &mut Field, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    field.extend_from_slice(&digits[first..]);
+fn write_number(field: &mut Field, number: u64) {
+    field.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Returns the time until the first units are available again, in whole seconds, but at most the

@@ -278,22 +278,12 @@ impl Ring {
         length: u64,
     ) -> Result<(), usize> {
         if self.kind.is_times() {
-            return self.add_times(words, now, units, length);
+            self.add_times(words, now, units, length)
+        } else if now < self.newest_end(length) {
+            self.add_to_newest(words, units)
+        } else {
+            self.add_slot(words, now, units, length)
         }
-        // Most units are for the newest slot, and fit into its number.
-        if now < self.newest_end(length) {
-            let (word, shift) = self.bits(self.len() - 1);
-            let (word, most) = (&mut words[word], self.kind.most());
-            let count = u64::from((*word >> shift) & most).saturating_add(units);
-            if let Ok(count) = u32::try_from(count)
-                && count < most
-            {
-                *word = (*word & !(most << shift)) | count << shift;
-                self.live += units;
-                return Ok(());
-            }
-        }
-        self.add_counts(words, now, units, length)
     }
 
     /// Returns the end of the newest slot; 0 if there is none.
@@ -335,7 +325,8 @@ impl Ring {
         Ok(())
     }
 
-    fn add_counts(
+    /// Adds a slot for units that are later than the newest one.
+    fn add_slot(
         &mut self,
         words: &mut [u32],
         now: u64,
@@ -343,9 +334,6 @@ impl Ring {
         length: u64,
     ) -> Result<(), usize> {
         let (step, newest_end) = (step(length), self.newest_end(length));
-        if now < newest_end {
-            return self.add_to_newest(words, units);
-        }
         let later = match self.live {
             0 => 1,
             _ if now - newest_end < step => 1,
@@ -368,9 +356,18 @@ impl Ring {
         Ok(())
     }
 
+    #[inline]
     fn add_to_newest(&mut self, words: &mut [u32], units: u64) -> Result<(), usize> {
         let newest = self.get(words, self.len() - 1);
         let count = u64::from(newest).saturating_add(units);
+        // Most counts fit into the number.
+        if let Ok(number) = u32::try_from(count)
+            && number < self.kind.most()
+        {
+            self.set(words, self.len() - 1, number);
+            self.live += units;
+            return Ok(());
+        }
         let needed = self.len().saturating_add(self.kind.numbers(count) - 1);
         if needed > self.capacity() {
             return Err(needed);
@@ -489,7 +486,7 @@ impl Ring {
         if self.kind.is_times() {
             let mut own = room(&mut ring, MOST_NUMBERS);
             for (count, gone_at) in counts {
-                let _ = ring.add_counts(&mut own, gone_at - length - 1, count, length);
+                let _ = ring.add(&mut own, gone_at - length - 1, count, length);
             }
             return (ring, own);
         }

@@ -198,6 +198,6 @@ impl TestPrincipal {
             responder: self.responder,
             record: Arc::new(self.record),
         };
-        KeyPrincipal::new(Arc::new(entry), mode, acting, self.client_ip)
+        KeyPrincipal::new(Arc::new(entry), mode, acting, self.client_ip, None, None)
     }
 }

@@ -5,7 +5,7 @@ use portunus::store::KeyLookup;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use portunus::actor::ActorMode;
@@ -17,6 +17,7 @@ use portunus::key::{
 use portunus::manage::NewKey;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
+use portunus::testing::ManualClock;
 use portunus::{
     AuthError, Authenticator, BuildError, Clock, ErrorCode, KeyPrincipal, Principal, Requirement,
 };
@@ -690,6 +691,45 @@ async fn a_key_works_until_the_instant_before_its_expiry() {
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyExpired
     );
+}
+
+/// A clock whose recent time is a quarter of a second behind, as far as it may be.
+#[derive(Debug, Clone)]
+struct Behind(ManualClock);
+
+impl Clock for Behind {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+    fn recently(&self) -> SystemTime {
+        self.0.now() - Duration::from_millis(250)
+    }
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn a_recent_time_neither_extends_a_key_nor_delays_it() {
+    let fixture = Fixture::new();
+    let (start, end) = [60, 120]
+        .map(|seconds| fixture.clock.now() + Duration::from_secs(seconds))
+        .into();
+    let mut new = NewKey::new("short", Owner::tenant(tenant("acme")));
+    (new.not_before, new.expires_at) = (Some(start), Some(end));
+    let (key, _) = fixture.issue_new(new).await;
+    let behind = Behind(fixture.clock.clone());
+    let authenticator = fixture.bearer().clock(behind).build().unwrap();
+    let head = Head::bearer(&key);
+    let tick = Duration::from_nanos(1);
+    fixture.clock.step_to(start - tick);
+    assert_eq!(code(&authenticator, &head).await, ErrorCode::KeyDisabled);
+    fixture.clock.step_to(end);
+    assert_eq!(code(&authenticator, &head).await, ErrorCode::KeyExpired);
+    for admitted in [start, start + Duration::from_secs(30), end - tick] {
+        fixture.clock.step_to(admitted);
+        accepted(&authenticator, &head).await;
+    }
 }
 
 #[tokio::test]

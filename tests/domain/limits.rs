@@ -1104,6 +1104,30 @@ fn a_bucket_without_capacity_leaves_the_others_of_its_request_uncounted() {
 }
 
 #[test]
+fn units_at_the_edge_of_a_narrow_window_are_handed_over_once() {
+    // The minute dates in milliseconds and the hour in microseconds. At the change, the minute still
+    // counts the units, and the hour dates them before the minute.
+    let time = Time::at(100_001);
+    let limiter = limiter(&time);
+    let ask_for = |quotas: &Quotas, cost: u64| {
+        ask(
+            &limiter,
+            &[LimitBucket::new(BucketId::Custom("one"), quotas)],
+            cost,
+        )
+    };
+    let before = quotas([(5, MINUTE), (10, HOUR)]);
+    assert!(ask_for(&before, 5).is_admitted());
+    time.set(MINUTE + SECOND / 2000);
+    let after = quotas([(5, MINUTE), (10, HOUR), (10, 2 * HOUR)]);
+    let refused = ask_for(&after, 1);
+    assert_eq!(
+        (refused.is_admitted(), remaining(&refused)),
+        (false, vec![0, 5, 5])
+    );
+}
+
+#[test]
 fn a_bucket_that_admitted_nothing_is_not_kept() {
     let time = Time::at(HOUR);
     let limiter = limiter(&time);

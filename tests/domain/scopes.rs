@@ -460,6 +460,11 @@ fn a_set_shows_its_grants_in_the_order_in_which_they_were_given() {
         .collect();
     let compiled: WildcardScopes = many.iter().map(|text| s(text)).collect();
     assert_eq!(compiled.names(), many);
+    // Keys with the same scopes share a set; the same scopes in another order are another one.
+    for order in [["a", "b:*"], ["b:*", "a"], ["a", "b:*"]] {
+        let compiled = WildcardModel.compile(&order.map(s)).unwrap();
+        assert_eq!(compiled.names(), order);
+    }
 }
 
 #[test]

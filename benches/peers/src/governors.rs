@@ -37,7 +37,7 @@ struct Twice {
 
 impl Gate for Twice {
     fn admit(&self, request: &mut Request<Body>) -> Result<(), StatusCode> {
-        // Whoever limits keys has a number for them; here it is part of the key.
+        // A service that limits keys has a number for each; here it is part of the key.
         let text = bearer(request).and_then(|secret| secret.get(16..32));
         let number = text.and_then(|text| u64::from_str_radix(text, 16).ok());
         let number = number.ok_or(StatusCode::UNAUTHORIZED)?;

@@ -1,6 +1,6 @@
 //! Contenders that protect the same in-process service, and the means to compare them in one run.
 //!
-//! Each contender is a [`Contender`] with keys of its own; [`scenarios`] says which are measured
+//! Each contender is a [`Contender`] with its own keys; [`scenarios`] says which are measured
 //! and what each is compared with, [`rounds`] measures them, [`table`] and [`chart`] show the
 //! result. What each contender does and does not do is explained in `benches/README.md`.
 

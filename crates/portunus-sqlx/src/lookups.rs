@@ -108,7 +108,7 @@ pub(crate) async fn find<D: Database>(database: &D, digest: &KeyDigest) -> Answe
                 let _turn = Turn(database, lookups);
                 return database.read(Find(&[*digest])).await;
             };
-            // Whoever would have answered may have ended.
+            // The turn that would have answered may have ended.
             if let Ok(answer) = given.await {
                 return answer;
             }

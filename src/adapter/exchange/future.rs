@@ -40,7 +40,7 @@ pin_project! {
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
     /// A request that was forwarded.
-    #[inline(always)]
+    #[inline]
     pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
         let state = State::Inner { future, report };
         Self { state }

@@ -163,7 +163,7 @@ impl<C: Carrier> Exchange<C> {
     }
 
     /// Forwards a request with the values that inner layers and handlers read.
-    #[inline(always)]
+    #[inline]
     fn pass<Q, S>(
         &self,
         admission: Authenticated,
@@ -193,7 +193,7 @@ impl<C: Carrier> Exchange<C> {
     ///   host types, as a public route without such a layer does;
     /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
     ///   principal, which takes precedence everywhere (see `inside`).
-    #[inline(always)]
+    #[inline]
     fn admit(
         &self,
         admission: Authenticated,

@@ -9,8 +9,7 @@ use crate::audit::{RequestAudit, RequestId};
 use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
-use crate::policy::Principal;
-use crate::principal::{AnonymousCount, KeyPrincipal};
+use crate::principal::{AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::respond::Responder;
 use crate::telemetry;
 
@@ -53,14 +52,14 @@ impl ResponseFields {
 /// The report of a request that passed, for when its response is known.
 pub(in crate::adapter) struct Report {
     fields: ResponseFields,
-    /// The key's principal, kept only if telemetry is on.
-    key: Option<KeyPrincipal>,
+    /// The key's entry, kept only if telemetry is on.
+    key: Option<Arc<KeyEntry>>,
     audit: Option<RequestAudit>,
 }
 
 impl Report {
     /// Returns the report of an admission; `None` if there is nothing to report.
-    #[inline(always)]
+    #[inline]
     pub(super) fn new(
         admission: &Authenticated,
         audit: Option<RequestAudit>,
@@ -82,7 +81,9 @@ impl Report {
         let principal = admission.principal.as_ref();
         Some(Self {
             fields: ResponseFields { limits, user },
-            key: principal.filter(|_| telemetry::ON).cloned(),
+            key: principal
+                .filter(|_| telemetry::ON)
+                .map(|principal| Arc::clone(principal.entry())),
             audit,
         })
     }
@@ -91,7 +92,7 @@ impl Report {
     pub(super) fn answered(&mut self, answer: &mut impl Reply) {
         self.fields
             .each(&mut |name, value| answer.set_field(name, value));
-        count(answer, self.key.as_ref().map(Principal::key_id));
+        count(answer, self.key.as_ref().map(|entry| &entry.record.id));
         end(self.audit.take(), answer);
     }
 

@@ -35,7 +35,7 @@ const INSERT: &str = "INSERT INTO portunus_keys (id, family, version, kind, envi
     user_id, name, masked, created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, \
     record, digest, scheme) VALUES \
     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
-/// A table of its own, so that both write as many rows.
+/// A separate table, so that both write as many rows.
 const USAGE: &str = "CREATE TABLE IF NOT EXISTS usage_by_hand (key_id TEXT NOT NULL PRIMARY KEY, \
     uses BIGINT NOT NULL, last_used_at BIGINT NOT NULL, last_ip TEXT)";
 const ADD_USAGE: &str = "INSERT INTO usage_by_hand (key_id, uses, last_used_at, last_ip) \

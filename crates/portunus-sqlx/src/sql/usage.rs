@@ -109,7 +109,8 @@ pub(super) const SQLITE_ADD: [&str; 2] = [
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES_OF: &str = usage_of!("json_array_elements_text($1::json)", "asked");
 /// The existing keys are looked up once for both tables. Their rows are locked in the order of the
-/// ids, and those of totals first, as by every version: nodes that count the same keys never deadlock.
+/// ids. PostgreSQL runs a `WITH` that nothing refers to last, so totals are locked before hours, as by
+/// earlier versions; it does not promise that order, and a deadlock would be retried.
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES_ADD: [&str; 1] = [concat!(
     "WITH delta AS MATERIALIZED (SELECT portunus_keys.id, given.uses, given.at, given.ip, given.hour \

@@ -873,6 +873,34 @@ pub(crate) async fn many_lookups_at_once_find_each_its_own_key(home: &impl Home)
     }
 }
 
+pub(crate) async fn under_load_a_lookup_sees_what_was_written_before_it(home: &impl Home) {
+    let store = home.open().await;
+    let keys = (0..20).map(|number| insert(digest(number), record(&format!("key{number}"))));
+    store.apply(&batch(keys)).await.unwrap();
+    // More lookups than run at once, of the key that changes and of others.
+    let mut load = tokio::task::JoinSet::new();
+    for task in 0..40_u32 {
+        let store = store.clone();
+        load.spawn(async move {
+            loop {
+                store.find(&[digest(task % 20)]).await.unwrap();
+            }
+        });
+    }
+    for round in 0..30 {
+        let found = store.find(&[digest(3)]).await.unwrap().unwrap();
+        let mut record = KeyRecord::clone(found.record());
+        record.enabled = round % 2 == 1;
+        store
+            .apply(&WriteBatch::new().update(record.clone()))
+            .await
+            .unwrap();
+        let found = store.find(&[digest(3)]).await.unwrap().unwrap();
+        assert_eq!(found.record().enabled, record.enabled, "round {round}");
+    }
+    load.shutdown().await;
+}
+
 pub(crate) async fn two_stores_on_one_database_see_each_others_writes_at_once(home: &impl Home) {
     let (one, other) = (home.open().await, home.open().await);
     for round in 1..=20_u64 {

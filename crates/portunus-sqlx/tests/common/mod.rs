@@ -472,6 +472,7 @@ macro_rules! every_case {
             contract::strings_of_any_kind_are_stored
             contract::many_keys_in_one_batch_are_inserted_as_if_one_by_one
             contract::many_lookups_at_once_find_each_its_own_key
+            contract::under_load_a_lookup_sees_what_was_written_before_it
             contract::two_stores_on_one_database_see_each_others_writes_at_once
             contract::everything_survives_closing_and_reopening
             contract::the_schema_is_created_once_by_concurrent_stores
