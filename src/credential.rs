@@ -42,6 +42,24 @@ pub(crate) enum Scheme {
     Header(String),
 }
 
+impl Scheme {
+    /// Returns what follows the name of a scheme of `Authorization` and the spaces after it; `None`
+    /// for another scheme. Names are case-insensitive (RFC 9110 §11.1).
+    #[inline]
+    fn strip_name<'v>(&self, value: &'v [u8]) -> Option<&'v [u8]> {
+        let name: &[u8] = match self {
+            Self::Bearer => b"bearer",
+            Self::Basic => b"basic",
+            Self::Header(_) => return None,
+        };
+        let (given, rest) = value.split_at_checked(name.len())?;
+        let is_named =
+            given.eq_ignore_ascii_case(name) && rest.first().is_none_or(|&next| next == b' ');
+        let start = rest.iter().position(|&byte| byte != b' ');
+        is_named.then(|| &rest[start.unwrap_or(rest.len())..])
+    }
+}
+
 /// A way to present a key that an authenticator accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -80,28 +98,14 @@ pub(crate) fn read<'a>(
         Single::One(value) if value.len() > MAX_CREDENTIAL_LENGTH => return Err(malformed()),
         Single::One(value) => {
             let value = value.trim_ascii();
-            let end = value
-                .iter()
-                .position(|&byte| byte == b' ')
-                .unwrap_or(value.len());
-            let (name, rest) = value.split_at(end);
-            let scheme = if name.eq_ignore_ascii_case(b"bearer") {
-                Some(Scheme::Bearer)
-            } else if name.eq_ignore_ascii_case(b"basic") {
-                Some(Scheme::Basic)
-            } else {
-                None
+            let named = |way: &'a Accepted| {
+                let rest = way.scheme.strip_name(value)?;
+                Some(Credential::Presented(way, rest))
             };
-            let way = accepted
+            found = accepted
                 .iter()
-                .find(|way| Some(&way.scheme) == scheme.as_ref());
-            found = match way {
-                Some(way) => {
-                    let start = rest.iter().position(|&byte| byte != b' ');
-                    Credential::Presented(way, &rest[start.unwrap_or(rest.len())..])
-                }
-                None => Credential::Unsupported(value),
-            };
+                .find_map(named)
+                .unwrap_or(Credential::Unsupported(value));
         }
     }
     for way in accepted {

@@ -6,12 +6,12 @@ mod limits;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::actor::{self, Actor, ActorMode, User};
 use crate::error::AuthError;
-use crate::key::{Access, Environment, KeyId, KeyRecord, MAX_TIME, Owner, PlanName, WorkspaceId};
+use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::limit::LimitState;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
@@ -19,7 +19,7 @@ use crate::network::AllowList;
 use crate::policy::Principal;
 use crate::respond::Responder;
 use crate::scope::ScopeSet;
-use crate::usage::UsageCell;
+use crate::usage::{UsageCell, millis};
 
 pub(crate) use limits::{AnonymousCount, Charge, Charger, Counted, KeyLimits, PlanOf};
 
@@ -39,24 +39,31 @@ pub(crate) struct KeyEntry {
 /// What each request needs of a record. It is read here, where the rest of the entry is: a record is
 /// large, and what it refers to is elsewhere in memory.
 pub(crate) struct KeyFacts {
-    /// The times from which, and before which, nothing about the key itself refuses it; `None` if
+    /// When nothing about the key itself refuses it, in milliseconds since the Unix epoch; empty if
     /// something does at all times.
-    pub(crate) valid: Option<(SystemTime, SystemTime)>,
+    pub(crate) valid: Range<u64>,
     /// Whether the key is of the environment that is served.
     pub(crate) is_of_environment: bool,
+    /// Whether the owner is a user.
+    pub(crate) is_of_user: bool,
+    /// The mode in which the key acts for its owner.
+    pub(crate) mode: ActorMode,
+    pub(crate) access: Access,
     pub(crate) networks: Option<AllowList>,
 }
 
 impl KeyFacts {
     pub(crate) fn new(record: &KeyRecord, served: Option<&Environment>) -> Self {
         let usable = record.revoked.is_none() && record.enabled && record.needs().is_none();
-        let from = record.not_before.unwrap_or(SystemTime::UNIX_EPOCH);
-        let until = record
-            .expires_at
-            .unwrap_or(SystemTime::UNIX_EPOCH + MAX_TIME);
+        // Rounded inwards. The last milliseconds are decided by the exact clock anyway.
+        let from = record.not_before.map_or(0, |from| millis(from) + 1);
+        let until = record.expires_at.map_or(u64::MAX, millis);
         Self {
-            valid: usable.then_some((from, until)),
+            valid: if usable { from..until } else { 0..0 },
             is_of_environment: served.is_none_or(|served| *served == record.environment),
+            is_of_user: record.owner.user_id.is_some(),
+            mode: actor::own_mode(record.kind),
+            access: record.access,
             networks: record.allowed_ips.as_ref().map(AllowList::shared),
         }
     }
@@ -333,7 +340,7 @@ impl Principal for KeyPrincipal {
     fn access(&self) -> Access {
         match self.acting_for() {
             Some(user) if user.access == Access::ReadOnly => Access::ReadOnly,
-            _ => self.entry.record.access,
+            _ => self.entry.facts.access,
         }
     }
     fn workspaces(&self) -> Option<&[WorkspaceId]> {

@@ -116,12 +116,11 @@ pub(crate) struct UsageCell {
 }
 
 impl UsageCell {
-    /// Counts one use.
-    pub(crate) fn count(&self, now: SystemTime, ip: Option<IpAddr>) {
+    /// Counts one use at this time, in milliseconds since the Unix epoch.
+    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) {
         // The time is stored first, so that a thread that sees the count sees a time that belongs
         // to it. It is the time of the last counted use, not the latest time: a wrong time from a
         // clock that was ahead lasts only until the next use.
-        let now = millis(now);
         if self.last_used.load(Ordering::Relaxed) != now {
             self.last_used.store(now, Ordering::Relaxed);
         }
@@ -166,7 +165,7 @@ impl UsageCell {
     }
 }
 
-fn millis(time: SystemTime) -> u64 {
+pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -358,7 +357,8 @@ mod tests {
         let uses = 20_000;
         std::thread::scope(|scope| {
             let cell = usage.cell(&id);
-            let counting = scope.spawn(move || (0..uses).for_each(|_| cell.count(now, None)));
+            let at = millis(now);
+            let counting = scope.spawn(move || (0..uses).for_each(|_| cell.count(at, None)));
             let mut counted = 0;
             while counted < uses {
                 let over = counting.is_finished();
@@ -382,7 +382,7 @@ mod tests {
     fn a_flush_that_ends_during_a_read_causes_another_read() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
-        usage.cell(&id).count(SystemTime::UNIX_EPOCH, None);
+        usage.cell(&id).count(0, None);
         let mut reading = usage.reading();
         usage.written(&[]);
         assert_eq!(reading.unwritten([&id]), None);
@@ -404,7 +404,7 @@ mod tests {
         let usage = UsageRecorder::default();
         for _ in 0..100 {
             let id = KeyId::generate().unwrap();
-            usage.cell(&id).count(SystemTime::UNIX_EPOCH, None);
+            usage.cell(&id).count(0, None);
         }
         let counted = usage.counted();
         assert_eq!(counted.len(), 100);
@@ -417,14 +417,14 @@ mod tests {
         usage.cells().most_keys = 2;
         let ids: Vec<_> = (0..3).map(|_| KeyId::generate().unwrap()).collect();
         for id in &ids {
-            usage.cell(id).count(SystemTime::UNIX_EPOCH, None);
+            usage.cell(id).count(0, None);
         }
         assert_eq!((usage.pending(), usage.lost()), (2, 1));
         let unwritten = usage.reading().unwritten(&ids).unwrap();
         usage.written(&unwritten.into_iter().flatten().collect::<Vec<_>>());
         usage.tidy();
         // There is capacity again.
-        usage.cell(&ids[2]).count(SystemTime::UNIX_EPOCH, None);
+        usage.cell(&ids[2]).count(0, None);
         assert_eq!((usage.pending(), usage.lost(), usage.flushed()), (1, 1, 2));
         assert_eq!(usage.cells().bytes, Cells::bytes_of(&ids[2]));
     }
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(usage.pending(), 0);
         for _ in 0..2 {
             let cell = usage.cell(&KeyId::generate().unwrap());
-            (0..3).for_each(|_| cell.count(SystemTime::UNIX_EPOCH, None));
+            (0..3).for_each(|_| cell.count(0, None));
         }
         assert_eq!(usage.pending(), 6);
     }

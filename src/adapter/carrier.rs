@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::exchange::{Mapped, ResponseFields};
 use crate::audit::RequestId;
 use crate::error::AuthError;
+use crate::limit::FieldValue;
 use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::request::{RequestHead, TlsVersion};
 use crate::respond::{Answer, Responder};
@@ -84,7 +85,7 @@ pub trait Reply: Holds<AuthError> + Holds<Counted> + Holds<RequestId> {
     /// Returns its status code.
     fn status_code(&self) -> u16;
     /// Sets a header. The name must be lower case.
-    fn set_field(&mut self, name: &'static str, value: &[u8]);
+    fn set_field(&mut self, name: &'static str, value: FieldValue<'_>);
 }
 
 /// The inner service.

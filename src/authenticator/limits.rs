@@ -187,11 +187,10 @@ impl Caller<'_> {
     }
 
     pub(super) fn variant(&self) -> Variant {
-        let owner = self.entry.map(|entry| &entry.record.owner);
         Variant {
             class: self.class,
             without_address: self.client_ip.is_none(),
-            without_user: owner.is_some_and(|owner| owner.user_id.is_none()),
+            without_user: self.entry.is_some_and(|entry| !entry.facts.is_of_user),
             without_key: self.entry.is_none(),
         }
     }

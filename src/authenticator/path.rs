@@ -1,6 +1,6 @@
 //! The steps that a request takes, as a list.
 //!
-//! [`Inner::attempt`] reads the head: steps 1 to 3. [`Inner::steps`] takes the others in order,
+//! [`Inner::present`] reads the head: steps 1 to 3. [`Inner::steps`] takes the others in order,
 //! until the request is decided or must wait. Calls that can be answered at once are not awaited,
 //! so a request that waits for nothing is decided without an allocation. If something must be
 //! awaited, the state moves into a future: [`Inner::finish`] awaits the answer and continues at the
@@ -18,7 +18,7 @@ use super::rules::{
 };
 use super::wait::{Answer, Wait, answered};
 use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
-use crate::actor::{self, ActorMode, Directory, DirectoryError, User, UserRef};
+use crate::actor::{ActorMode, Directory, DirectoryError, User, UserRef};
 use crate::credential::{self, Credential};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
@@ -27,21 +27,17 @@ use crate::principal::{Acting, AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::store::StoredKey;
 use crate::telemetry;
+use crate::usage::millis;
 
-/// The steps after the head was read, in order.
-#[derive(Debug, Clone, Copy)]
+/// The steps after the head was read that may have to wait, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     Lookup,
     ExternalToken,
-    Standing,
     Owner,
-    Environment,
-    Transport,
-    Network,
     Plan,
     Limit,
     Actor,
-    Principal,
 }
 
 /// The results of the steps so far.
@@ -52,7 +48,7 @@ pub(super) struct Progress {
     stored: Option<Arc<StoredKey>>,
     pub(super) entry: Option<Arc<KeyEntry>>,
     /// The limits of the tenant's plan, if it decides.
-    tenants: Option<Arc<PlanLimits>>,
+    pub(super) tenants: Option<Arc<PlanLimits>>,
     counted: Option<(Variant, Decision)>,
     acting: Option<ActsFor>,
 }
@@ -79,60 +75,68 @@ impl Inner {
         anonymous: Anonymous,
         routes: &RouteClasses,
     ) -> Attempt {
-        if anonymous == Anonymous::Always {
-            return self.without_key(head, client_ip, routes);
-        }
-        // 1. credential
-        let (way, value) = match credential::read(head, &self.accepted) {
-            Ok(Credential::Presented(way, value)) => (way, value),
-            Ok(absent) if self.is_anonymous(&absent, anonymous) => {
-                return self.without_key(head, client_ip, routes);
-            }
-            Ok(_) => return Attempt::Ready(Err(AuthError::new(ErrorCode::MissingKey))),
-            Err(error) => return Attempt::Ready(Err(error)),
-        };
-        // 2. shape and 3. digest
         let mut facts = Facts::new(Purpose::Request, client_ip);
-        let digest = |key: &[u8]| self.digest(key, &mut facts);
-        let shape = credential::with_key(way, value, digest);
-        facts.token = self.external_token(way, value);
-        if let (Err(error), None) = (shape, &facts.token) {
-            return Attempt::Ready(Err(error));
+        // 1. to 3.
+        match self.present(head, anonymous, routes, &mut facts) {
+            Ok(()) => {}
+            Err(error) => return Attempt::Ready(Err(error)),
         }
-        self.read(head, routes, &mut facts);
-        // 4. to 9.
-        self.take(facts)
-    }
-
-    /// Takes a request that passes as anonymous: it is only counted.
-    fn without_key(
-        self: &Arc<Self>,
-        head: &dyn RequestHead,
-        client_ip: Option<IpAddr>,
-        routes: &RouteClasses,
-    ) -> Attempt {
-        if self.limits.of_anonymous().is_none() {
+        if facts.anonymous && self.limits.of_anonymous().is_none() {
             return Attempt::Ready(Ok(Authenticated::anonymous(None)));
         }
-        let mut facts = Facts::new(Purpose::Request, client_ip);
-        facts.anonymous = true;
-        self.read_for_limits(head, routes, &mut facts);
-        self.take(facts)
-    }
-
-    /// Takes the steps after the head was read.
-    #[inline]
-    fn take(self: &Arc<Self>, facts: Facts) -> Attempt {
+        // 4. to 9.
         let mut so_far = Progress::default();
         match self.advance(&facts, &mut so_far, None) {
             Ok(None) => Attempt::Ready(self.outcome(&facts, &mut so_far)),
             Err(error) => Attempt::Ready(Err(error)),
-            Ok(Some(wait)) => {
-                let this = Arc::clone(self);
-                let rest = async move { this.finish(&facts, &mut so_far, wait).await };
-                Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
-            }
+            Ok(Some(wait)) => self.pending(facts, so_far, wait),
         }
+    }
+
+    /// Takes the steps that read the head.
+    fn present(
+        &self,
+        head: &dyn RequestHead,
+        anonymous: Anonymous,
+        routes: &RouteClasses,
+        facts: &mut Facts,
+    ) -> Result<(), AuthError> {
+        if anonymous == Anonymous::Always {
+            self.without_key(head, routes, facts);
+            return Ok(());
+        }
+        // 1. credential
+        let (way, value) = match credential::read(head, &self.accepted)? {
+            Credential::Presented(way, value) => (way, value),
+            absent if self.is_anonymous(&absent, anonymous) => {
+                self.without_key(head, routes, facts);
+                return Ok(());
+            }
+            _ => return Err(AuthError::new(ErrorCode::MissingKey)),
+        };
+        // 2. shape and 3. digest
+        let shape = credential::with_key(way, value, |key| self.digest(key, facts));
+        facts.token = self.external_token(way, value);
+        if facts.token.is_none() {
+            shape?;
+        }
+        self.read(head, routes, facts);
+        Ok(())
+    }
+
+    /// Reads what an anonymous request is counted by.
+    fn without_key(&self, head: &dyn RequestHead, routes: &RouteClasses, facts: &mut Facts) {
+        facts.anonymous = true;
+        if self.limits.of_anonymous().is_some() {
+            self.read_for_limits(head, routes, facts);
+        }
+    }
+
+    /// Returns the future of a request that must wait.
+    fn pending(self: &Arc<Self>, facts: Facts, mut so_far: Progress, wait: Wait) -> Attempt {
+        let this = Arc::clone(self);
+        let rest = async move { this.finish(&facts, &mut so_far, wait).await };
+        Attempt::Pending(PendingAttempt(Box::pin(telemetry::in_span(rest))))
     }
 
     /// Awaits what the steps must wait for, and continues with each answer.
@@ -161,121 +165,93 @@ impl Inner {
         steps.map_err(|error| self.refusal(error, facts, so_far))
     }
 
-    /// Takes the steps. Each continues with the next, refuses, or returns what it must await.
+    /// Takes the steps in order, from the one that got its answer. Returns what the next one must
+    /// await.
     fn steps(&self, facts: &Facts, so_far: &mut Progress, mut answer: Option<Answer>) -> Advance {
-        let mut step = match &answer {
+        let from = match &answer {
             Some(answer) => answer.step(),
             None if facts.anonymous => Step::Limit,
             None if !facts.digests().is_empty() => Step::Lookup,
             None => Step::ExternalToken,
         };
         // Read again after each wait: a key may expire in the meantime.
-        let now = self.clock.recently();
-        loop {
-            step = match (step, &so_far.entry) {
-                // 4. lookup
-                (Step::Lookup, _) => {
-                    let found = answered!(answer, Key, self.find_now(facts), self.lookup(facts)?);
-                    match self.matching(found, facts)? {
-                        Some(stored) => {
-                            let stored = so_far.stored.insert(stored);
-                            so_far.entry = Some(self.entry_of(stored)?);
-                            Step::Standing
-                        }
-                        None if facts.token.is_some() => Step::ExternalToken,
-                        None => return Err(self.unknown(facts)),
-                    }
+        let now = millis(self.clock.recently());
+        // 4. lookup
+        if from == Step::Lookup {
+            let found = answered!(answer, Key, self.find_now(facts), self.lookup(facts)?);
+            match self.matching(found, facts)? {
+                Some(stored) => {
+                    let stored = so_far.stored.insert(stored);
+                    so_far.entry = Some(self.entry_of(stored)?);
                 }
-                (Step::ExternalToken, _) => {
-                    let known = || self.verified(facts);
-                    match answered!(answer, Token, known(), self.verification(facts, so_far)?)? {
-                        Some(entry) => {
-                            so_far.entry = Some(entry);
-                            Step::Standing
-                        }
-                        None => return Err(self.unknown(facts)),
-                    }
-                }
-                // 5. standing: the key's, then its owner's
-                (Step::Standing, Some(entry)) => {
-                    so_far.permit = None;
-                    standing(entry, now, &*self.clock)?;
-                    self.queue_rehash(facts, so_far.stored.as_ref());
-                    Step::Owner
-                }
-                (Step::Owner, Some(entry)) => {
-                    if let Some(owners) = &self.owner_standing {
-                        let now = || owners.standing_now(&entry.record.owner);
-                        let now = || telemetry::timed(telemetry::Step::OwnerStanding, now);
-                        check_owner(answered!(answer, Owner, now(), Wait::owner(owners, entry)))?;
-                    }
-                    Step::Environment
+                None if facts.token.is_some() => {}
+                None => return Err(self.unknown(facts)),
+            }
+        }
+        if from <= Step::ExternalToken && so_far.entry.is_none() {
+            let known = || self.verified(facts);
+            so_far.entry = answered!(answer, Token, known(), self.verification(facts, so_far)?)?;
+            if so_far.entry.is_none() {
+                return Err(self.unknown(facts));
+            }
+        }
+        let entry = so_far.entry.as_ref();
+        if let Some(entry) = entry {
+            // 5. standing: the key's, then its owner's
+            if from < Step::Owner {
+                so_far.permit = None;
+                standing(entry, now, &*self.clock)?;
+                self.queue_rehash(facts, so_far.stored.as_ref());
+            }
+            if from <= Step::Owner {
+                if let Some(owners) = &self.owner_standing {
+                    let now = || owners.standing_now(&entry.record.owner);
+                    let now = || telemetry::timed(telemetry::Step::OwnerStanding, now);
+                    check_owner(answered!(answer, Owner, now(), Wait::owner(owners, entry)))?;
                 }
                 // 6. environment, transport, network
-                (Step::Environment, Some(entry)) => {
-                    environment(&entry.facts)?;
-                    Step::Transport
-                }
-                (Step::Transport, _) => {
-                    transport(facts)?;
-                    Step::Network
-                }
-                (Step::Network, Some(entry)) => {
-                    network(&entry.facts, facts.client_ip)?;
-                    Step::Plan
-                }
-                // 7. limit: all policies at once, those of the key's plan or of its tenant's
-                (Step::Plan, Some(entry)) => {
-                    if let Some(directory) = self.decides_plan(entry)? {
-                        let now = || self.plan_now(entry);
-                        let wait = || Wait::plan(directory, entry);
-                        let plan = answered!(answer, Plan, now(), wait());
-                        so_far.tenants = Some(self.tenants_limits(plan, entry)?);
-                    }
-                    Step::Limit
-                }
-                (Step::Limit, _) => {
-                    if let (Some(limiter), Purpose::Request) = (&self.limits.limiter, facts.purpose)
-                    {
-                        let (limits, caller) = self.counted_by(facts, so_far);
-                        let now = || self.limits.decide_now(limiter, limits, caller, facts.cost);
-                        let wait = || Wait::Limiter(Arc::clone(limiter));
-                        let decided = answered!(answer, Limiter, now(), wait());
-                        let variant = caller.variant();
-                        let decision = match decided {
-                            Ok(decision) if decision.is_admitted() => decision,
-                            other => self.limits.settle(other, limits, caller, facts.cost)?,
-                        };
-                        so_far.counted = Some((variant, decision));
-                    }
-                    if facts.anonymous {
-                        return Ok(None);
-                    }
-                    Step::Actor
-                }
-                // 8. actor: the owner, or a user that the request names
-                (Step::Actor, Some(entry)) => {
-                    if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
-                        let tenant = &entry.record.owner.tenant_id;
-                        let now = || directory.resolve_now(tenant, user);
-                        let now = || telemetry::timed(telemetry::Step::Directory, now);
-                        let wait = || Wait::directory(directory, entry, user);
-                        let answer = answered!(answer, User, now(), wait());
-                        so_far.acting = Some(self.acting(entry, mode, user, answer)?);
-                    }
-                    Step::Principal
-                }
-                // 9. principal
-                (Step::Principal, Some(entry)) => {
-                    if facts.purpose == Purpose::Request {
-                        entry.usage.count(now, facts.client_ip);
-                    }
-                    return Ok(None);
-                }
-                // The steps after the lookup need a key that was found.
-                (_, None) => Step::Lookup,
-            };
+                environment(&entry.facts)?;
+                transport(facts)?;
+                network(&entry.facts, facts.client_ip)?;
+            }
+            // 7. limit: all policies at once, those of the key's plan or of its tenant's
+            if from <= Step::Plan
+                && let Some(directory) = self.decides_plan(entry)?
+            {
+                let now = || self.plan_now(entry);
+                let plan = answered!(answer, Plan, now(), Wait::plan(directory, entry));
+                so_far.tenants = Some(self.tenants_limits(plan, entry)?);
+            }
         }
+        if from <= Step::Limit
+            && let (Some(limiter), Purpose::Request) = (&self.limits.limiter, facts.purpose)
+        {
+            let (limits, caller) = self.counted_by(facts, entry, so_far.tenants.as_ref());
+            let now = || self.limits.decide_now(limiter, limits, caller, facts.cost);
+            let decided = answered!(answer, Limiter, now(), Wait::Limiter(Arc::clone(limiter)));
+            let decision = match decided {
+                Ok(decision) if decision.is_admitted() => decision,
+                other => self.limits.settle(other, limits, caller, facts.cost)?,
+            };
+            so_far.counted = Some((caller.variant(), decision));
+        }
+        let Some(entry) = entry else {
+            return Ok(None);
+        };
+        // 8. actor: the owner, or a user that the request names
+        if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
+            let tenant = &entry.record.owner.tenant_id;
+            let now = || directory.resolve_now(tenant, user);
+            let now = || telemetry::timed(telemetry::Step::Directory, now);
+            let wait = || Wait::directory(directory, entry, user);
+            let answer = answered!(answer, User, now(), wait());
+            so_far.acting = Some(self.acting(entry, mode, user, answer)?);
+        }
+        // 9. principal
+        if facts.purpose == Purpose::Request {
+            entry.usage.count(now, facts.client_ip);
+        }
+        Ok(None)
     }
 
     /// Completes a refusal: with the state of the windows for the response, and the real key that
@@ -357,14 +333,16 @@ impl Inner {
 
 impl Inner {
     /// Returns the limits that apply to a request, and those that it counts.
+    #[inline]
     pub(super) fn counted_by<'a>(
         &'a self,
         facts: &Facts,
-        so_far: &'a Progress,
+        entry: Option<&'a Arc<KeyEntry>>,
+        tenants: Option<&'a Arc<PlanLimits>>,
     ) -> (&'a Arc<PlanLimits>, Caller<'a>) {
-        let entry = so_far.entry.as_deref();
+        let entry = entry.map(|entry| &**entry);
         let of_entry = entry.and_then(KeyEntry::own_limits);
-        let limits = match (&so_far.tenants, of_entry) {
+        let limits = match (tenants, of_entry) {
             (Some(limits), _) | (None, Some(limits)) => limits,
             (None, None) if entry.is_some() => &self.limits.table.base,
             (None, None) => &self.limits.table.anonymous,
@@ -389,10 +367,9 @@ impl Inner {
             });
             return Ok(Authenticated::anonymous(count.map(Arc::new)));
         };
-        let own_mode = actor::own_mode(entry.record.kind);
         let (mode, acting, canonical_user) = match so_far.acting.take() {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
-            None => (own_mode, None, None),
+            None => (entry.facts.mode, None, None),
         };
         Ok(Authenticated {
             principal: Some(KeyPrincipal::new(

@@ -1,7 +1,6 @@
 //! The rules of the path that depend on a key's facts only, one function each.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use super::facts::Facts;
 use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
@@ -80,16 +79,17 @@ pub(super) fn check_owner(answer: Result<Standing, DirectoryError>) -> Result<()
 }
 
 /// Step 5: refuses a key that is not active. Only a caller who presented the real key gets here.
-/// `recently` is a time of at most a moment ago; the exact one decides about a key that it may not
-/// admit.
+/// `recently` is a time of at most a moment ago, in milliseconds; the exact one decides about a key
+/// that it may not admit.
 #[inline]
 pub(super) fn standing(
     entry: &KeyEntry,
-    recently: SystemTime,
+    recently: u64,
     clock: &dyn Clock,
 ) -> Result<(), AuthError> {
-    let is_valid = |(from, until)| recently >= from && recently + RECENTLY < until;
-    if entry.facts.valid.is_some_and(is_valid) {
+    const MOMENT: u64 = RECENTLY.as_millis() as u64;
+    let valid = &entry.facts.valid;
+    if valid.contains(&recently) && recently.saturating_add(MOMENT) < valid.end {
         return Ok(());
     }
     refuse_unless_active(entry.record.status(clock.now()))

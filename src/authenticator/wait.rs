@@ -58,7 +58,8 @@ impl Answer {
 /// what to wait for.
 macro_rules! answered {
     ($answer:ident, $kind:ident, $now:expr, $wait:expr) => {
-        match $answer.take() {
+        // Taken only where there is one: an answer is large.
+        match $answer.is_some().then(|| $answer.take()).flatten() {
             Some(Answer::$kind(answer)) => answer,
             _ => match $now {
                 Some(answer) => answer,
@@ -119,7 +120,8 @@ impl Inner {
                 Answer::Plan(self.plans.ask(&directory, tenant, &self.limits.table).await)
             }
             Wait::Limiter(limiter) => {
-                let (limits, caller) = self.counted_by(facts, so_far);
+                let (limits, caller) =
+                    self.counted_by(facts, so_far.entry.as_ref(), so_far.tenants.as_ref());
                 let decided = self.limits.decide(&limiter, limits, caller, facts.cost);
                 Answer::Limiter(decided.await)
             }

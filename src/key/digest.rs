@@ -112,7 +112,10 @@ impl KeyDigest {
 
 impl PartialEq for KeyDigest {
     fn eq(&self, other: &Self) -> bool {
-        self.scheme == other.scheme && bool::from(self.words.ct_eq(&other.words))
+        // One comparison of all bits that differ: no branch depends on where they do.
+        let pairs = self.words.iter().zip(&other.words);
+        let differing = pairs.fold(0, |differing, (own, other)| differing | (own ^ other));
+        self.scheme == other.scheme && bool::from(differing.ct_eq(&0))
     }
 }
 impl Eq for KeyDigest {}

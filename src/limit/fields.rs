@@ -1,6 +1,7 @@
 //! Response fields that report the state of quotas (draft-ietf-httpapi-ratelimit-headers-10).
 
-use smallvec::SmallVec;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use super::{LimitState, WindowState};
 use crate::quota::Quota;
@@ -21,26 +22,32 @@ pub enum LimitFields {
 
 impl LimitFields {
     /// Calls `add` with each field; names are in lower case.
-    pub(crate) fn each(self, state: LimitState<'_>, add: &mut dyn FnMut(&'static str, &[u8])) {
+    pub(crate) fn each(self, state: LimitState<'_>, add: &mut dyn FnMut(&'static str, Value<'_>)) {
         if self == Self::Off || state.decision.windows().is_empty() {
             return;
         }
         let mut field = Field::new();
-        state.write_policies(&mut field);
-        add("ratelimit-policy", &field);
-        field.clear();
-        for (quota, window) in state.quotas() {
-            let between: &[u8] = if field.is_empty() { b"\"" } else { b", \"" };
-            field.extend_from_slice(between);
-            field.extend_from_slice(quota.name().as_bytes());
-            field.extend_from_slice(b"\";r=");
-            write_number(&mut field, window.remaining());
-            if let Some(reset) = reset_seconds(quota, window) {
-                field.extend_from_slice(b";t=");
-                write_number(&mut field, reset);
+        match state.kept_policies() {
+            Some(kept) => add("ratelimit-policy", Value::Kept(kept)),
+            None => {
+                state.write_policies(&mut field);
+                add("ratelimit-policy", field.value());
+                field.clear();
             }
         }
-        add("ratelimit", &field);
+        let mut between = "\"";
+        for (quota, window) in state.quotas() {
+            field.push(between);
+            field.push(quota.name());
+            field.push("\";r=");
+            field.push_number(window.remaining());
+            if let Some(reset) = reset_seconds(quota, window) {
+                field.push(";t=");
+                field.push_number(reset);
+            }
+            between = ", \"";
+        }
+        add("ratelimit", field.value());
         if self == Self::WithLegacy
             && let Some((quota, window)) = nearest(state)
         {
@@ -51,18 +58,107 @@ impl LimitFields {
                 ("x-ratelimit-reset", reset),
             ] {
                 field.clear();
-                write_number(&mut field, number);
-                add(name, &field);
+                field.push_number(number);
+                add(name, field.value());
             }
         }
     }
 }
 
-/// The value of a field. The usual one needs no memory of its own.
-pub(super) type Field = SmallVec<[u8; 128]>;
+/// The value of a response field: visible ASCII characters and spaces.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'a> {
+    /// A text that is kept for the life of the process, so that a response need not copy it.
+    Kept(&'static str),
+    Written(&'a [u8]),
+}
 
-fn write_number(field: &mut Field, number: u64) {
-    field.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+impl Value<'_> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Kept(text) => text.as_bytes(),
+            Self::Written(bytes) => bytes,
+        }
+    }
+}
+
+/// The maximum number of texts that are kept, and the length of one.
+const MOST_KEPT: usize = 1000;
+const LONGEST_KEPT: usize = 512;
+
+/// Keeps the value of a field for the life of the process, once. `None` if it is long or many
+/// others are kept already.
+pub(super) fn kept(text: &str) -> Option<&'static str> {
+    static KEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let mut texts = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let texts = texts.get_or_insert_default();
+    if let Some(kept) = texts.get(text) {
+        return Some(kept);
+    }
+    let is_value = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if text.len() > LONGEST_KEPT || texts.len() >= MOST_KEPT || !is_value {
+        return None;
+    }
+    let kept: &'static str = Box::leak(text.into());
+    texts.insert(kept);
+    Some(kept)
+}
+
+/// A value while it is written. The usual one needs no memory of its own.
+pub(super) struct Field {
+    inline: [u8; INLINE],
+    used: usize,
+    /// The whole value, once it is longer.
+    long: Vec<u8>,
+}
+
+const INLINE: usize = 128;
+
+impl Field {
+    const fn new() -> Self {
+        Self {
+            inline: [0; INLINE],
+            used: 0,
+            long: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.long.clear();
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, text: &str) {
+        let end = self.used + text.len();
+        match self.inline.get_mut(self.used..end) {
+            Some(place) if self.long.is_empty() => {
+                place.copy_from_slice(text.as_bytes());
+                self.used = end;
+            }
+            _ => self.push_long(text),
+        }
+    }
+
+    #[cold]
+    fn push_long(&mut self, text: &str) {
+        if self.long.is_empty() {
+            self.long.extend_from_slice(&self.inline[..self.used]);
+        }
+        self.long.extend_from_slice(text.as_bytes());
+    }
+
+    #[inline]
+    fn push_number(&mut self, number: u64) {
+        self.push(itoa::Buffer::new().format(number));
+    }
+
+    fn value(&self) -> Value<'_> {
+        Value::Written(match self.long.as_slice() {
+            [] => &self.inline[..self.used],
+            long => long,
+        })
+    }
 }
 
 /// Returns the time until the first units are available again, in whole seconds, but at most the

@@ -24,15 +24,20 @@ pub(crate) struct LimitState<'a> {
 }
 
 impl<'a> LimitState<'a> {
+    /// Returns the value of `RateLimit-Policy`, if it is kept.
+    pub(super) fn kept_policies(self) -> Option<&'static str> {
+        self.limits.kept_field(self.variant)
+    }
+
     /// Writes the value of `RateLimit-Policy`.
     pub(super) fn write_policies(self, field: &mut Field) {
         let policies = self.limits.field(self.variant);
         let parts = self.limits.own_field.as_deref().into_iter().chain(policies);
         for (at, part) in parts.enumerate() {
             if at > 0 {
-                field.extend_from_slice(b", ");
+                field.push(", ");
             }
-            field.extend_from_slice(part.as_bytes());
+            field.push(part);
         }
     }
 

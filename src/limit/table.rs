@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::compile::{Compiler, Given, class_names, merged, placed, refused};
+use super::fields::kept;
 use super::plan::{Bound, Plan};
 use super::policy::{CountedBy, LimitPolicy};
 use super::{LimiterSlot, PolicySource};
@@ -54,6 +55,8 @@ pub(crate) struct PolicySet {
     pub(crate) policies: Vec<Policy>,
     /// The value of `RateLimit-Policy`.
     field: String,
+    /// The same, if it is kept for the life of the process.
+    kept: Option<&'static str>,
     /// Where the second policy's part of it begins.
     second: usize,
 }
@@ -248,6 +251,7 @@ impl PolicySet {
         let field = each.join(", ");
         Self {
             policies,
+            kept: kept(&field),
             field,
             second,
         }
@@ -258,6 +262,7 @@ impl PolicySet {
         const EMPTY: &PolicySet = &PolicySet {
             policies: Vec::new(),
             field: String::new(),
+            kept: None,
             second: 0,
         };
         EMPTY
@@ -356,6 +361,14 @@ impl PlanLimits {
     pub(crate) fn policies(&self, variant: Variant) -> &[Policy] {
         let set = self.set(variant);
         &set.policies[usize::from(self.replaces_first(set))..]
+    }
+
+    /// Returns the value of `RateLimit-Policy`, if the key has no quotas of its own and it is kept.
+    pub(super) fn kept_field(&self, variant: Variant) -> Option<&'static str> {
+        match self.own {
+            None => self.set(variant).kept,
+            Some(_) => None,
+        }
     }
 
     /// Returns the part of `RateLimit-Policy` for these policies, if there are any.

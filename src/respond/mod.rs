@@ -17,7 +17,7 @@ pub use grpc::GrpcStatus;
 pub use problem::ProblemDetails;
 
 use crate::error::AuthError;
-use crate::limit::{LimitFields, LimitReport, LimitState, whole_seconds};
+use crate::limit::{FieldValue, LimitFields, LimitReport, LimitState, whole_seconds};
 use crate::request::RequestHead;
 
 /// The body of an error response.
@@ -140,7 +140,7 @@ impl Responder {
     /// Calls `add` with each rate-limit field, for the response to a request that was counted.
     pub fn limit_fields(&self, limits: &LimitReport, add: &mut dyn FnMut(&'static str, String)) {
         self.fields_of(limits.state(), &mut |name, value| {
-            add(name, String::from_utf8_lossy(value).into_owned());
+            add(name, String::from_utf8_lossy(value.as_bytes()).into_owned());
         });
     }
 
@@ -148,7 +148,7 @@ impl Responder {
     pub(crate) fn fields_of(
         &self,
         limits: LimitState<'_>,
-        add: &mut dyn FnMut(&'static str, &[u8]),
+        add: &mut dyn FnMut(&'static str, FieldValue<'_>),
     ) {
         self.limit_fields.each(limits, add);
     }

@@ -39,7 +39,7 @@ pub fn into_response(answer: Answer, error: &AuthError) -> HttpResponse {
 pub(super) fn with_fields(error: Error, fields: &ResponseFields) -> Error {
     let mut map = HeaderMap::new();
     fields.each(&mut |name, value| {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             map.insert(HeaderName::from_static(name), value);
         }
     });

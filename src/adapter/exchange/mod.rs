@@ -107,10 +107,11 @@ impl<C: Carrier> Exchange<C> {
             return ExchangeFuture::passing(service.forward(request), None);
         }
         request.hide(&self.secret_fields);
-        let begun = self.authenticator.begin(&self.head(&request));
+        let mut begun = self.authenticator.begin(&self.head(&request));
         let audit = begun.request_audit;
         match begun.attempt {
-            Attempt::Ready(Ok(admission)) if !self.mappings.must_wait(&admission) => {
+            // An admission is large, so the usual one is not moved.
+            Attempt::Ready(Ok(ref mut admission)) if !self.mappings.must_wait(admission) => {
                 self.pass(admission, Vec::new(), audit, request, service)
             }
             Attempt::Ready(Err(error)) => self.refuse(&error, audit, request),
@@ -166,7 +167,7 @@ impl<C: Carrier> Exchange<C> {
     #[inline]
     fn pass<Q, S>(
         &self,
-        admission: Authenticated,
+        admission: &mut Authenticated,
         mapped: Vec<C::Mapping>,
         audit: Option<RequestAudit>,
         mut request: Q,
@@ -196,7 +197,7 @@ impl<C: Carrier> Exchange<C> {
     #[inline]
     fn admit(
         &self,
-        admission: Authenticated,
+        admission: &mut Authenticated,
         mapped: Vec<C::Mapping>,
         mut audit: Option<RequestAudit>,
         carrier: &mut C,
@@ -220,8 +221,8 @@ impl<C: Carrier> Exchange<C> {
             }
         }
         let responder = self.authenticator.responder();
-        let report = Report::new(&admission, audit, responder);
-        match admission.principal {
+        let report = Report::new(admission, audit, responder);
+        match admission.principal.take() {
             Some(principal) => carrier.put(principal),
             None => {
                 // An outer layer's principal belongs to another API, which is of no interest where
@@ -231,7 +232,7 @@ impl<C: Carrier> Exchange<C> {
                 }
                 carrier.put(Anonymous {
                     responder: Arc::clone(responder),
-                    count: admission.anonymous,
+                    count: admission.anonymous.take(),
                 });
             }
         }

@@ -132,9 +132,9 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
         let audit = self.pending.audit.take();
         let mapped = std::mem::take(&mut self.pending.done);
         Poll::Ready(match outcome {
-            Ok(admission) => {
+            Ok(mut admission) => {
                 self.exchange
-                    .pass(admission, mapped, audit, request, &mut self.service)
+                    .pass(&mut admission, mapped, audit, request, &mut self.service)
             }
             Err(error) => self.exchange.refuse(&error, audit, request),
         })

@@ -9,6 +9,7 @@ use crate::audit::{RequestAudit, RequestId};
 use crate::authenticator::Authenticated;
 use crate::error::AuthError;
 use crate::key::{KeyId, UserId};
+use crate::limit::FieldValue;
 use crate::principal::{AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::respond::Responder;
 use crate::telemetry;
@@ -32,7 +33,7 @@ enum Limited {
 
 impl ResponseFields {
     /// Calls `add` with each name, in lower case, and its value.
-    pub(in crate::adapter) fn each(&self, add: &mut dyn FnMut(&'static str, &[u8])) {
+    pub(in crate::adapter) fn each(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>)) {
         match &self.limits {
             Limited::Key(principal, since) => {
                 let responder = principal.responder();
@@ -44,7 +45,7 @@ impl ResponseFields {
             Limited::Nothing => {}
         }
         if let Some(user) = &self.user {
-            add("x-user-id", user.as_str().as_bytes());
+            add("x-user-id", FieldValue::Written(user.as_str().as_bytes()));
         }
     }
 }

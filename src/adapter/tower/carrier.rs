@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 
 use super::HttpHead;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
 use crate::adapter::exchange::Mapped;
+use crate::limit::FieldValue;
 use crate::request::{RequestHead, TlsVersion};
 
 impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
@@ -86,8 +88,14 @@ impl<R> Reply for Response<R> {
         self.status().as_u16()
     }
 
-    fn set_field(&mut self, name: &'static str, value: &[u8]) {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
+    fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
+        let value = match value {
+            FieldValue::Kept(text) => {
+                HeaderValue::from_maybe_shared(Bytes::from_static(text.as_bytes()))
+            }
+            FieldValue::Written(bytes) => HeaderValue::from_bytes(bytes),
+        };
+        if let Ok(value) = value {
             // The names of most responses are parsed once.
             let name = match name {
                 "ratelimit" => RATELIMIT.clone(),
