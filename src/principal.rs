@@ -64,7 +64,7 @@ impl KeyFacts {
             is_of_user: record.owner.user_id.is_some(),
             mode: actor::own_mode(record.kind),
             access: record.access,
-            networks: record.allowed_ips.as_ref().map(AllowList::shared),
+            networks: record.allowed_ips.clone(),
         }
     }
 }

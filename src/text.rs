@@ -1,8 +1,29 @@
 //! Helpers that shorten strings, and the error type of invalid values.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use quick_cache::sync::Cache;
+
+/// The maximum number of shared texts, and the length of one in bytes.
+const MOST_SHARED: usize = 1000;
+const LONGEST_SHARED: usize = 64;
+
+/// Returns a text that other values share, if it is short. For names of which a service has few,
+/// and many keys have the same.
+pub(crate) fn shared(text: &str) -> Arc<str> {
+    static SHARED: LazyLock<Cache<String, Arc<str>>> = LazyLock::new(|| Cache::new(MOST_SHARED));
+    if text.len() > LONGEST_SHARED {
+        return text.into();
+    }
+    let own = || Ok::<_, Infallible>(text.into());
+    match SHARED.get_or_insert_with(text, own) {
+        Ok(shared) => shared,
+    }
+}
 
 /// Error returned for an invalid value: a string that does not parse as its type, or a list or
 /// number out of bounds.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::format::FormatError;
+use crate::text::shared;
 
 /// A data partition such as `live` or `test`. A key of one environment never works in another.
 ///
@@ -26,7 +27,7 @@ impl Environment {
         if name.is_empty() || name.len() > 32 || !name.bytes().all(valid) {
             return Err(FormatError::Environment(name.chars().take(40).collect()));
         }
-        Ok(Self(name.into()))
+        Ok(Self(shared(name)))
     }
 
     /// Returns the name.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::id::KeyFamily;
 use super::record::KeyRecord;
 
 /// The member with the format number that a program must understand to use the record.
@@ -108,7 +109,12 @@ impl KeyRecord {
             understands: Option<u64>,
         }
         let error = match serde_json::from_str::<Self>(json) {
-            Ok(record) => return Ok(record),
+            Ok(mut record) => {
+                if record.family.as_str() == record.id.as_str() {
+                    record.family = KeyFamily::from(&record.id);
+                }
+                return Ok(record);
+            }
             Err(error) => error,
         };
         let needs = serde_json::from_str::<Needs>(json).ok();

@@ -3,6 +3,7 @@
 //! A record can be shown, logged and serialized. Its rules (who may use the key, when, for what)
 //! are typed: stored data that cannot be parsed never becomes a record.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -93,7 +94,7 @@ impl<'de> Deserialize<'de> for Access {
     /// Accepts the name only: a derived implementation would also accept an object with the name as
     /// its member.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let name = Cow::<str>::deserialize(deserializer)?;
         name.parse().map_err(D::Error::custom)
     }
 }
@@ -218,7 +219,7 @@ impl fmt::Display for KeyStatus {
 /// No object in it has duplicate members. Integers have at most 64 bits; fractions are doubles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "serde_json::Map<String, serde_json::Value>")]
-pub struct Metadata(String);
+pub struct Metadata(Cow<'static, str>);
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
@@ -229,7 +230,7 @@ impl<'de> Deserialize<'de> for Metadata {
 
 impl Default for Metadata {
     fn default() -> Self {
-        Self("{}".into())
+        Self(Cow::Borrowed("{}"))
     }
 }
 
@@ -280,7 +281,8 @@ impl TryFrom<serde_json::Map<String, serde_json::Value>> for Metadata {
     fn try_from(object: serde_json::Map<String, serde_json::Value>) -> Result<Self, ParseError> {
         match serde_json::Value::Object(object).to_string() {
             text if text.len() > Self::MAX_LENGTH => Err(too_long(text.len())),
-            text => Ok(Self(text)),
+            text if text == "{}" => Ok(Self::default()),
+            text => Ok(Self(text.into())),
         }
     }
 }
@@ -385,7 +387,7 @@ impl KeyRecord {
             Some(self.id.as_str()),
             Some(self.name.as_str()),
             self.description.as_deref(),
-            Some(self.metadata.0.as_str()),
+            Some(self.metadata.as_json()),
             Some(owner.tenant_id.as_str()),
             owner.user_id.as_ref().map(UserId::as_str),
             owner.user_email.as_deref(),

@@ -79,6 +79,19 @@ impl AllowList {
         }
         let mut seen = HashSet::new();
         entries.retain(|entry| seen.insert(*entry));
+        if entries.len() > LONGEST_SHARED {
+            return Ok(Self::compiled(entries));
+        }
+        // Keys of one host often have the same list.
+        static SHARED: LazyLock<Cache<Vec<Cidr>, AllowList>> =
+            LazyLock::new(|| Cache::new(MOST_SHARED));
+        let compiled = || Ok::<_, Infallible>(Self::compiled(entries.clone()));
+        match SHARED.get_or_insert_with(&*entries, compiled) {
+            Ok(shared) => Ok(shared),
+        }
+    }
+
+    fn compiled(entries: Vec<Cidr>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for entry in &entries {
             match entry.net() {
@@ -86,7 +99,7 @@ impl AllowList {
                 IpNet::V6(net) => v6.push((net.network().to_bits(), net.netmask().to_bits())),
             }
         }
-        Ok(Self(Arc::new(Compiled { entries, v4, v6 })))
+        Self(Arc::new(Compiled { entries, v4, v6 }))
     }
 
     /// Whether an address is in one of the listed networks. IPv4-mapped IPv6 counts as IPv4.
@@ -107,19 +120,6 @@ impl AllowList {
                     .iter()
                     .any(|(network, mask)| bits & mask == *network)
             }
-        }
-    }
-
-    /// Returns an equal list that other keys share, if it is short.
-    pub(crate) fn shared(&self) -> Self {
-        static SHARED: LazyLock<Cache<Vec<Cidr>, AllowList>> =
-            LazyLock::new(|| Cache::new(MOST_SHARED));
-        if self.0.entries.len() > LONGEST_SHARED {
-            return self.clone();
-        }
-        let this = || Ok::<_, Infallible>(self.clone());
-        match SHARED.get_or_insert_with(&*self.0.entries, this) {
-            Ok(shared) => shared,
         }
     }
 

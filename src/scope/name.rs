@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::{ParseError, start};
+use crate::text::{ParseError, shared, start};
 
 /// The maximum length of a scope, in bytes.
 pub const MAX_SCOPE_LENGTH: usize = 128;
@@ -65,7 +65,7 @@ impl Scope {
     pub fn new(text: &str) -> Result<Self, ParseError> {
         match check(text.as_bytes()) {
             Ok(wildcard) => Ok(Self {
-                text: Text::Shared(text.into()),
+                text: Text::Shared(shared(text)),
                 wildcard,
             }),
             Err(reason) => {

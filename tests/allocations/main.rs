@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod cached_key;
 mod hot_path;
 #[cfg(feature = "tower")]
 mod layer;

@@ -1,0 +1,87 @@
+//! The memory of a key in a cache: as read from a database, and compiled by its first request.
+
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
+
+use allocation_counter::measure;
+use async_trait::async_trait;
+use portunus::authenticator::Attempt;
+use portunus::key::{KeyDigest, KeyHasher, KeyId, KeyKind, KeyRecord, Owner};
+use portunus::network::AllowList;
+use portunus::store::{KeyLookup, StoreError, StoredKey};
+use portunus::{Limits, Portunus};
+use portunus_test_support::{Head, format, live, scope, tenant};
+
+const KEYS: u16 = 500;
+
+/// Finds the same key at each lookup.
+#[derive(Debug, Default)]
+struct Finds(Mutex<Option<Arc<StoredKey>>>);
+
+#[async_trait]
+impl KeyLookup for Finds {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.find_now(digests).unwrap()
+    }
+
+    fn find_now(&self, _: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
+        Some(Ok(self.0.lock().unwrap().clone()))
+    }
+}
+
+/// The stored form of a record with three scopes and three networks.
+fn stored(number: u16) -> String {
+    let text = |kind: &str| format!("{kind}_{number:022}");
+    let mut record = KeyRecord::new(
+        text("key").parse::<KeyId>().unwrap(),
+        format!("Server {number}"),
+        KeyKind::App,
+        live(),
+        Owner::tenant(tenant(&text("org"))),
+        std::time::UNIX_EPOCH,
+    );
+    record.masked = format!("acme_live_…{number:04}");
+    record.scopes = ["documents.read", "documents.write", "webhooks.*"]
+        .map(scope)
+        .to_vec();
+    let networks = ["198.51.100.0/24", "203.0.113.7", "2001:db8::/32"];
+    record.allowed_ips = Some(AllowList::parse(networks).unwrap());
+    record.to_json().unwrap()
+}
+
+#[test]
+fn a_cached_key_takes_little_memory() {
+    let key = format()
+        .generate(Some(&live()), Some(KeyKind::App))
+        .unwrap()
+        .reveal();
+    let digest = KeyHasher::sha256().digest(&key);
+    let found = Arc::new(Finds::default());
+    let keys = Portunus::builder(format())
+        .lookup(Arc::clone(&found))
+        .limits(Limits::none())
+        .build()
+        .unwrap();
+    let authenticator = keys.authenticator();
+    let head = Head::bearer(&key).from("198.51.100.7");
+    let read = |json: &String| {
+        let record = KeyRecord::from_json(json).unwrap();
+        let stored = Arc::new(StoredKey::new(digest, record));
+        *found.0.lock().unwrap() = Some(Arc::clone(&stored));
+        assert!(matches!(
+            black_box(authenticator.attempt(&head)),
+            Attempt::Ready(Ok(_))
+        ));
+        stored
+    };
+    let texts: Vec<String> = (0..=KEYS).map(stored).collect();
+    let (first, others) = texts.split_first().unwrap();
+    let mut kept = Vec::with_capacity(texts.len());
+    kept.push(read(first));
+    let held = measure(|| kept.extend(others.iter().map(read)));
+    let each = held.bytes_current / i64::from(KEYS);
+    let allocations = held.count_current / i64::from(KEYS);
+    println!("a cached key: {each} bytes in {allocations} allocations");
+    assert!(each <= 1_300, "{each}");
+    assert!(allocations <= 9, "{allocations}");
+}
