@@ -18,29 +18,26 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use fs4::{FileExt, TryLockError};
-use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{AuditError, AuditEvent, AuditSink, EventId};
+use crate::key::SigningState;
 use crate::text::ParseError;
 
 type Hash = [u8; 32];
 
 /// The secret of a keyed chain. Redacted in `Debug`.
 #[derive(Clone)]
-pub struct ChainKey(Hmac<Sha256>);
+pub struct ChainKey(SigningState);
 
 impl ChainKey {
     /// Creates a key of at least 32 bytes, or returns `None` if there are fewer.
     #[must_use]
     pub fn new(secret: &[u8]) -> Option<Self> {
-        Hmac::new_from_slice(secret)
-            .ok()
-            .filter(|_| secret.len() >= 32)
-            .map(Self)
+        (secret.len() >= 32).then(|| Self(SigningState::of(secret)))
     }
 }
 
@@ -53,11 +50,7 @@ impl fmt::Debug for ChainKey {
 fn hash(key: Option<&ChainKey>, bytes: &[u8]) -> Hash {
     match key {
         None => Sha256::digest(bytes).into(),
-        Some(ChainKey(keyed)) => {
-            let mut mac = keyed.clone();
-            mac.update(bytes);
-            mac.finalize().into_bytes().into()
-        }
+        Some(ChainKey(keyed)) => keyed.sign(bytes),
     }
 }
 

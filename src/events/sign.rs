@@ -35,7 +35,7 @@ pub struct SignedEvent {
 /// Returns whether an event was signed with this key. Hashes are compared in constant time.
 #[must_use]
 pub fn verify(key: &str, event_time: &str, event_type: &str, event_hash: &str) -> bool {
-    let expected = hash(&SigningState::of(key), event_time, event_type);
+    let expected = hash(&SigningState::of(key.as_bytes()), event_time, event_type);
     expected.as_bytes().ct_eq(event_hash.as_bytes()).into()
 }
 

@@ -8,12 +8,11 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha512};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
-use super::sha256;
+use super::{SigningState, sha256};
 use crate::text::{ParseError, start};
 
 /// The scheme of a digest.
@@ -139,7 +138,7 @@ impl fmt::Debug for KeyDigest {
 pub struct Pepper {
     version: u32,
     // Keyed once, so that HMAC's two key blocks are not hashed on each request.
-    keyed: Hmac<Sha256>,
+    keyed: SigningState,
 }
 
 impl Pepper {
@@ -148,14 +147,12 @@ impl Pepper {
     /// # Errors
     /// Returns an error if the secret has fewer than 32 bytes.
     pub fn new(version: u32, secret: &[u8]) -> Result<Self, ParseError> {
-        let too_short = || {
-            let why = "a pepper must be at least 32 random bytes; this one has";
-            ParseError::new("pepper", format!("{why} {}", secret.len()))
-        };
         if secret.len() < 32 {
-            return Err(too_short());
+            let why = "a pepper must be at least 32 random bytes; this one has";
+            let why = format!("{why} {}", secret.len());
+            return Err(ParseError::new("pepper", why));
         }
-        let keyed = Hmac::new_from_slice(secret).map_err(|_| too_short())?;
+        let keyed = SigningState::of(secret);
         Ok(Self { version, keyed })
     }
 }
@@ -191,11 +188,7 @@ impl Method {
         let bytes: [u8; 32] = match self {
             Self::Sha256 => return sha256(key),
             Self::Sha512 => return KeyDigest::of_sha512(&Sha512::digest(key).into()),
-            Self::HmacSha256(pepper) => {
-                let mut mac = pepper.keyed.clone();
-                mac.update(key);
-                mac.finalize().into_bytes().into()
-            }
+            Self::HmacSha256(pepper) => pepper.keyed.sign(key),
         };
         KeyDigest::new(self.scheme(), bytes)
     }

@@ -34,10 +34,9 @@ impl SigningState {
     const VERSION: u8 = 1;
 
     /// Computes the state of a key.
-    pub(crate) fn of(key: &str) -> Self {
+    pub(crate) fn of(key: &[u8]) -> Self {
         // RFC 2104 §2: keys longer than a block are hashed first.
         let mut block = Zeroizing::new([0_u8; BLOCK]);
-        let key = key.as_bytes();
         match key.len() {
             ..=BLOCK => block[..key.len()].copy_from_slice(key),
             _ => block[..32].copy_from_slice(&Sha256::digest(key)),

@@ -12,7 +12,7 @@ impl KeyManager {
         key: &PlaintextKey,
     ) -> Option<SigningState> {
         let signs = self.inner.settings.rules.sign_events && record.kind != KeyKind::AccessToken;
-        signs.then(|| SigningState::of(key.as_str()))
+        signs.then(|| SigningState::of(key.as_str().as_bytes()))
     }
 
     /// Returns the primary key of an owner; `None` if the owner is not visible to the operator.
