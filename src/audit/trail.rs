@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_queue::ArrayQueue;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use super::ids::Ids;
 use super::outlet::{Bounds, Kept, Outlet};
+use super::queue::Queue;
 use super::request_audit::PendingEvent;
 use super::requests::FlushRequests;
 use super::throttle::Throttle;
@@ -33,7 +33,7 @@ pub struct AuditTrail {
 }
 
 struct Shared {
-    queue: ArrayQueue<Waiting>,
+    queue: Queue<Waiting>,
     /// The size of the queued events, in bytes.
     queued_bytes: AtomicUsize,
     bounds: Bounds,
@@ -472,7 +472,7 @@ impl AuditTrailBuilder {
         let sinks = self.sinks.len();
         AuditTrail {
             shared: Arc::new(Shared {
-                queue: ArrayQueue::new(self.bounds.events),
+                queue: Queue::new(self.bounds.events),
                 queued_bytes: AtomicUsize::new(0),
                 bounds: self.bounds,
                 overflow: Mutex::default(),
