@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_timer::Delay;
 use futures_util::future::{Either, select};
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+use nix::time::{ClockId, clock_gettime};
 
 use crate::pointer::to_the_pointee;
 
@@ -69,13 +71,21 @@ impl Clock for SystemClock {
     }
 }
 
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn time_of(clock: ClockId) -> Option<Duration> {
+    let time = clock_gettime(clock).ok()?;
+    let (seconds, nanos) = (time.tv_sec(), time.tv_nsec());
+    Some(Duration::new(
+        seconds.try_into().ok()?,
+        nanos.try_into().ok()?,
+    ))
+}
+
 /// Returns the time of day at the last tick of the kernel, at most 10 ms ago, for a fifth of the
 /// price.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn coarse() -> Option<SystemTime> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let since = Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(since)
+    SystemTime::UNIX_EPOCH.checked_add(time_of(ClockId::CLOCK_REALTIME_COARSE)?)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -91,22 +101,13 @@ fn uptime() -> Duration {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn awake_or_not() -> Option<Duration> {
-    use rustix::time::{DynamicClockId, clock_gettime_dynamic};
-    let time = clock_gettime_dynamic(DynamicClockId::Boottime).ok()?;
-    Some(Duration::new(
-        time.tv_sec.try_into().ok()?,
-        time.tv_nsec.try_into().ok()?,
-    ))
+    time_of(ClockId::CLOCK_BOOTTIME)
 }
 
 #[cfg(target_vendor = "apple")]
 fn awake_or_not() -> Option<Duration> {
     // `Instant` in the standard library uses `CLOCK_UPTIME_RAW` there, which pauses during sleep.
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Some(Duration::new(
-        time.tv_sec.try_into().ok()?,
-        time.tv_nsec.try_into().ok()?,
-    ))
+    time_of(ClockId::CLOCK_MONOTONIC)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]

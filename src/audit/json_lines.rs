@@ -11,18 +11,18 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use fs4::{FileExt, TryLockError};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::own_file::{self, OwnFile};
 use super::{AuditError, AuditEvent, AuditSink, EventId};
 use crate::key::SigningState;
 use crate::text::ParseError;
@@ -266,7 +266,7 @@ pub struct JsonLines {
 }
 
 struct Writer {
-    file: File,
+    file: OwnFile,
     /// The total length of all complete lines, in bytes.
     length: u64,
     head: ChainHead,
@@ -304,18 +304,7 @@ impl JsonLines {
     /// Returns an error if the file cannot be opened, if another process has it open, or if its
     /// last line was altered.
     pub fn open(path: impl AsRef<Path>, key: Option<ChainKey>) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
-        FileExt::try_lock(&file).map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "another process has the file open",
-            ),
-            TryLockError::Error(error) => error,
-        })?;
+        let mut file = own_file::open(path.as_ref())?;
         let (length, last) = last_line(&mut file)?;
         let head = match last {
             None => ChainHead::EMPTY,

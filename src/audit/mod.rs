@@ -25,6 +25,7 @@ mod ids;
 mod json_lines;
 mod memory;
 mod outlet;
+mod own_file;
 mod queue;
 mod request_audit;
 mod request_id;
