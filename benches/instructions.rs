@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
+use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::authenticator::Attempt;
 use portunus::key::{KeyHasher, Owner};
 use portunus::limit::{LimitFields, LimitPolicy};
@@ -69,6 +70,12 @@ fn main() {
     let setup = Setup::of(store, Profile::AllSign).failure_quotas(None);
     let setup = match variant.as_str() {
         "layer-without-fields" => setup.limit_fields(LimitFields::Off),
+        "layer-audit" => {
+            let trail = AuditTrail::new([MemoryAudit::new(1)]);
+            // The events stay in the queue: writing and freeing them is the work of another thread.
+            std::mem::forget(trail.clone());
+            setup.audit(trail)
+        }
         _ => setup,
     };
     let authenticator = setup
@@ -100,7 +107,7 @@ fn main() {
                 black_box(hasher.digest(black_box(&key)));
             });
         }
-        "layer" | "layer-without-fields" => {
+        "layer" | "layer-without-fields" | "layer-audit" => {
             let needed = Requirement::none().any_workspace();
             let mut service = AuthLayer::new(authenticator).layer(require(needed).layer(inner));
             (0..calls).for_each(|_| {

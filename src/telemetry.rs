@@ -86,22 +86,46 @@ impl<E> Labeled for Result<crate::limit::Decision, E> {
     }
 }
 
+/// When a step began, if a recorder is installed. Reading the clock costs more than the rest of a
+/// measurement, and a recorder may be installed at any time, or for a thread.
+#[cfg(feature = "metrics")]
+fn begun() -> Option<std::time::Instant> {
+    // The recorder that discards everything has no size. Another one without fields is asked.
+    let records = |recorder: &dyn metrics::Recorder| size_of_val(recorder) > 0 || keeps(recorder);
+    metrics::with_recorder(records).then(std::time::Instant::now)
+}
+
+/// Whether a recorder keeps the values of histograms: a value is read only if it does.
+#[cfg(feature = "metrics")]
+fn keeps(recorder: &dyn metrics::Recorder) -> bool {
+    struct Read<'a>(&'a std::cell::Cell<bool>);
+    impl metrics::IntoF64 for Read<'_> {
+        fn into_f64(self) -> f64 {
+            self.0.set(true);
+            0.0
+        }
+    }
+    static LABELS: [metrics::Label; 1] = [metrics::Label::from_static_parts("result", "found")];
+    static KEY: metrics::Key = metrics::Key::from_static_parts("portunus_store_seconds", &LABELS);
+    static METADATA: metrics::Metadata<'_> =
+        metrics::Metadata::new(module_path!(), metrics::Level::INFO, None);
+    let read = std::cell::Cell::new(false);
+    let histogram = recorder.register_histogram(&KEY, &METADATA);
+    histogram.record_many(Read(&read), 0);
+    read.get()
+}
+
 /// Measures an answer that is available immediately.
 pub(crate) fn timed<T: Labeled>(step: Step, ask: impl FnOnce() -> Option<T>) -> Option<T> {
     #[cfg(feature = "metrics")]
-    {
-        let began = std::time::Instant::now();
-        let answer = ask();
-        if let Some(answer) = &answer {
-            record(step, answer.label(), began.elapsed());
-        }
-        answer
+    let begun = begun();
+    let answer = ask();
+    #[cfg(feature = "metrics")]
+    if let (Some(begun), Some(answer)) = (begun, &answer) {
+        record(step, answer.label(), begun.elapsed());
     }
-    #[cfg(not(feature = "metrics"))]
-    {
-        let _ = step;
-        ask()
-    }
+    let _ = step;
+    answer
 }
 
 /// Measures an answer that is awaited.
@@ -118,10 +142,12 @@ pub(crate) async fn awaited<T: Labeled>(step: Step, ask: impl Future<Output = T>
         },
     );
     #[cfg(feature = "metrics")]
-    let began = std::time::Instant::now();
+    let begun = begun();
     let answer = ask.await;
     #[cfg(feature = "metrics")]
-    record(step, answer.label(), began.elapsed());
+    if let Some(begun) = begun {
+        record(step, answer.label(), begun.elapsed());
+    }
     let _ = (step, answer.label());
     answer
 }
@@ -199,18 +225,31 @@ pub(crate) fn in_span<F: Future>(rest: F) -> impl Future<Output = F::Output> {
     rest
 }
 
-/// Records the outcome of a request, whichever component produced the response.
+/// Whether refusals are logged.
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub(crate) fn is_logged() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::level_filters::LevelFilter::current() >= tracing::Level::WARN;
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// Records the outcome of a request, whichever component produced the response. `key` is the one that
+/// was admitted.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
     #[cfg(feature = "metrics")]
-    metrics::counter!(
-        "portunus_requests_total",
-        "outcome" => error.map_or("OK", |error| error.code().as_str())
-    )
+    match error {
+        // Literals, so that the usual outcome needs no allocation.
+        None => metrics::counter!("portunus_requests_total", "outcome" => "OK"),
+        Some(error) => {
+            metrics::counter!("portunus_requests_total", "outcome" => error.code().as_str())
+        }
+    }
     .increment(1);
     #[cfg(feature = "tracing")]
     if let Some(error) = error {
-        let key_id = key.or(error.key_id()).map(tracing::field::display);
+        let key_id = error.key_id().or(key).map(tracing::field::display);
         match std::error::Error::source(error).filter(|_| error.status() == 503) {
             Some(cause) => {
                 tracing::warn!(target: "portunus", code = error.code().as_str(), key_id, cause, "refused");

@@ -32,10 +32,6 @@ pub struct Anonymous {
 #[derive(Debug, Clone, Copy)]
 pub struct ServesGrpc;
 
-/// Marks a response that was counted, so that an outer layer does not count it again.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted;
-
 /// Carries at most one value of this type.
 pub trait Holds<T: Clone> {
     /// Returns the value: borrowed if that leaves other values free to change, otherwise cloned.
@@ -81,7 +77,7 @@ pub trait Incoming {
 }
 
 /// A response, from the inner service or of a refusal.
-pub trait Reply: Holds<AuthError> + Holds<Counted> + Holds<RequestId> {
+pub trait Reply: Holds<AuthError> + Holds<RequestId> {
     /// Returns its status code.
     fn status_code(&self) -> u16;
     /// Sets a header. The name must be lower case.

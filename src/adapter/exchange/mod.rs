@@ -37,13 +37,14 @@ pub(super) use report::ResponseFields;
 
 use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
-use self::report::{Report, count, end};
-use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc};
+use self::report::{Report, end};
+use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc, carries};
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
 use crate::principal::KeyPrincipal;
 use crate::request::{RequestHead, TlsVersion};
+use crate::telemetry;
 
 type PeerOf<C> = dyn Fn(&C) -> Option<IpAddr> + Send + Sync;
 type TlsOf<C> = dyn Fn(&C) -> Option<TlsVersion> + Send + Sync;
@@ -221,7 +222,7 @@ impl<C: Carrier> Exchange<C> {
             }
         }
         let responder = self.authenticator.responder();
-        let report = Report::new(admission, audit, responder);
+        let report = Report::new(admission, audit, responder, counts(carrier));
         match admission.principal.take() {
             Some(principal) => carrier.put(principal),
             None => {
@@ -251,12 +252,14 @@ impl<C: Carrier> Exchange<C> {
         Q: Incoming<Carrier = C>,
         S: Inward<Q>,
     {
+        if counts(request.carrier()) {
+            telemetry::answered(Some(error), None);
+        }
         let answer = self
             .authenticator
             .responder()
             .answer(error, &self.head(&request));
         let mut response = S::refused(request, answer, error);
-        count(&mut response, error.key_id());
         end(audit, &mut response);
         ExchangeFuture::refusing(response)
     }
@@ -268,6 +271,12 @@ impl<C: Carrier> Exchange<C> {
         let carrier = request.carrier();
         request.head((self.peer_of)(carrier), (self.tls_of)(carrier), self.grpc)
     }
+}
+
+/// Returns whether this layer counts the response to a request: the outermost one does, however many
+/// layers see it. To be asked before the carrier has this layer's own values.
+fn counts<C: Carrier>(carrier: &C) -> bool {
+    telemetry::ON && !carries::<KeyPrincipal>(carrier) && !carries::<Anonymous>(carrier)
 }
 
 impl<S: std::fmt::Debug, C: Carrier> std::fmt::Debug for Authenticating<S, C> {

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::adapter::carrier::{Counted, Holds, Reply, carries};
-use crate::audit::{RequestAudit, RequestId};
+use crate::adapter::carrier::{Holds, Reply};
+use crate::audit::RequestAudit;
 use crate::authenticator::Authenticated;
 use crate::error::AuthError;
-use crate::key::{KeyId, UserId};
+use crate::key::UserId;
 use crate::limit::FieldValue;
 use crate::principal::{AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::respond::Responder;
@@ -53,7 +53,9 @@ impl ResponseFields {
 /// The report of a request that passed, for when its response is known.
 pub(in crate::adapter) struct Report {
     fields: ResponseFields,
-    /// The key's entry, kept only if telemetry is on.
+    /// Whether this layer counts the response.
+    is_counted: bool,
+    /// The key's entry, kept only if refusals are logged.
     key: Option<Arc<KeyEntry>>,
     audit: Option<RequestAudit>,
 }
@@ -65,6 +67,7 @@ impl Report {
         admission: &Authenticated,
         audit: Option<RequestAudit>,
         responder: &Arc<Responder>,
+        is_counted: bool,
     ) -> Option<Self> {
         let limits = match (&admission.principal, &admission.anonymous) {
             _ if !responder.reports_limits() => Limited::Nothing,
@@ -76,15 +79,15 @@ impl Report {
         };
         let user = admission.canonical_user.clone();
         let is_empty = matches!(limits, Limited::Nothing) && user.is_none() && audit.is_none();
-        if is_empty && !telemetry::ON {
+        if is_empty && !is_counted {
             return None;
         }
         let principal = admission.principal.as_ref();
+        let logged = principal.filter(|_| is_counted && telemetry::is_logged());
         Some(Self {
             fields: ResponseFields { limits, user },
-            key: principal
-                .filter(|_| telemetry::ON)
-                .map(|principal| Arc::clone(principal.entry())),
+            is_counted,
+            key: logged.map(|principal| Arc::clone(principal.entry())),
             audit,
         })
     }
@@ -93,7 +96,10 @@ impl Report {
     pub(super) fn answered(&mut self, answer: &mut impl Reply) {
         self.fields
             .each(&mut |name, value| answer.set_field(name, value));
-        count(answer, self.key.as_ref().map(|entry| &entry.record.id));
+        if self.is_counted {
+            let key = self.key.as_ref().map(|entry| &entry.record.id);
+            telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key);
+        }
         end(self.audit.take(), answer);
     }
 
@@ -107,20 +113,12 @@ impl Report {
     }
 }
 
-/// Counts a response, once however many layers see it.
-pub(super) fn count(answer: &mut impl Reply, key: Option<&KeyId>) {
-    if telemetry::ON && !carries::<Counted>(answer) {
-        telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key);
-        answer.put(Counted);
-    }
-}
-
 /// Ends the audit of a request and puts its id into the response's extensions, for outer layers.
 pub(super) fn end(audit: Option<RequestAudit>, answer: &mut impl Reply) {
     let Some(audit) = audit else {
         return;
     };
-    let id: Option<RequestId> = audit.request_id().cloned();
+    let id = audit.request_id().cloned();
     let error = Holds::<AuthError>::look(answer);
     audit.answered(answer.status_code(), error.as_deref());
     drop(error);
