@@ -208,6 +208,19 @@ impl KeyPrincipal {
         self.counted.is_some()
     }
 
+    /// Returns the caller without the state of its limits, which is large.
+    #[inline]
+    pub(crate) fn without_limits(&self) -> Self {
+        Self {
+            entry: Arc::clone(&self.entry),
+            mode: self.mode,
+            acting: self.acting.clone(),
+            client_ip: self.client_ip,
+            tenants: None,
+            counted: None,
+        }
+    }
+
     fn report(&self, variant: Variant, decision: Decision) -> LimitReport {
         let source: Arc<dyn PolicySource> = match &self.tenants {
             Some(limits) => Arc::clone(limits) as _,

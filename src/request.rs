@@ -120,7 +120,7 @@ pub trait RequestHead {
     }
 
     /// Returns the request id that an outer layer assigned, if any.
-    fn request_id(&self) -> Option<&str> {
+    fn request_id(&self) -> Option<Cow<'_, str>> {
         None
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,7 +21,8 @@ use crate::text::{ParseError, start};
 pub struct AuditEvent {
     /// The id of the event. A sink that receives an event twice keeps it once.
     pub id: EventId,
-    /// The time, to the millisecond.
+    /// The time, to the millisecond. Of a request, by [`Clock::recently`](crate::Clock::recently): on
+    /// Linux, up to 10 ms early.
     #[serde(with = "rfc3339")]
     pub at: SystemTime,
     /// The attempted action.
@@ -408,6 +409,15 @@ impl<'de> Deserialize<'de> for EventId {
             .parse()
             .map_err(serde::de::Error::custom)
     }
+}
+
+/// Truncates to milliseconds, which every sink can store.
+pub(super) fn to_the_millisecond(at: SystemTime) -> SystemTime {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    SystemTime::UNIX_EPOCH
+        + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// RFC 3339 with milliseconds.

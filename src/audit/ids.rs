@@ -1,11 +1,9 @@
-//! Event ids that are unique across processes: 64 random bits and a counter.
+//! Ids of events and requests that are unique across processes: 64 random bits and a counter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use rand::TryRng;
-
-use super::EventId;
 
 pub(super) struct Ids {
     process: u64,
@@ -35,8 +33,8 @@ impl Ids {
         }
     }
 
-    pub(super) fn next(&self) -> EventId {
+    pub(super) fn next(&self) -> u128 {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        EventId::new(u128::from(self.process) << 64 | u128::from(count))
+        u128::from(self.process) << 64 | u128::from(count)
     }
 }

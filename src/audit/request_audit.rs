@@ -8,6 +8,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use smallvec::SmallVec;
+
+use super::event::to_the_millisecond;
 use super::{Action, AuditEvent, AuditOutcome, AuditTrail, EventId, Party, RequestId};
 use crate::actor::{ActorMode, as_owner, own_mode};
 use crate::error::{AuthError, NamedUser};
@@ -16,6 +19,11 @@ use crate::policy::Principal;
 use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::text::floor_char_boundary;
+
+/// The standard methods (RFC 9110 §9.3, RFC 5789 §2), which need not be copied.
+const METHODS: [&str; 9] = [
+    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE",
+];
 
 /// Maximum lengths of the method and the route in an event, in bytes.
 const LONGEST_METHOD: usize = 32;
@@ -33,12 +41,14 @@ pub struct RequestAudit {
     pending: Option<Box<PendingEvent>>,
 }
 
-/// The known facts of a request, in a form that is cheap to keep.
+/// The known facts of a request, in a form that is cheap to keep: in one allocation, without texts
+/// that can be read later.
 pub(super) struct PendingEvent {
     id: EventId,
     at: SystemTime,
-    method: String,
-    route: String,
+    method: Cow<'static, str>,
+    /// In place, unless it is long.
+    route: SmallVec<[u8; 64]>,
     request_id: Option<RequestId>,
     client_ip: Option<IpAddr>,
     who: Who,
@@ -77,11 +87,13 @@ impl RequestAudit {
             }
             None => Cow::Borrowed(head.path()),
         };
+        let standard = METHODS.into_iter().find(|known| *known == head.method());
+        let own_method = || shortened(shown(head.method()), LONGEST_METHOD);
         let pending = PendingEvent {
-            id: trail.next_id(),
-            at: trail.now(),
-            method: shortened(shown(head.method()), LONGEST_METHOD),
-            route: shortened(&route, LONGEST_ROUTE),
+            id: EventId::new(trail.next_id()),
+            at: trail.recently(),
+            method: standard.map_or_else(|| own_method().into(), Cow::Borrowed),
+            route: SmallVec::from_slice(start(&route, LONGEST_ROUTE).as_bytes()),
             request_id,
             client_ip,
             who: Who::Unknown,
@@ -103,7 +115,7 @@ impl RequestAudit {
     /// Records that the request was admitted.
     pub fn admitted(&mut self, principal: &KeyPrincipal) {
         if let Some(pending) = &mut self.pending {
-            pending.who = Who::Admitted(principal.clone());
+            pending.who = Who::Admitted(principal.without_limits());
         }
     }
 
@@ -170,18 +182,16 @@ impl PendingEvent {
         matches!(self.who, Who::Admitted(_))
     }
 
-    /// Returns the approximate memory size of the event, in bytes.
+    /// Returns the approximate memory size of the event, in bytes. The record is not read, which is
+    /// elsewhere in memory.
     pub(super) fn bytes(&self) -> usize {
-        const NAME: usize = 48;
-        let names = |count: usize| count.min(AuditEvent::MOST_NAMES) * NAME;
-        let named = self.record().map_or(0, |record| {
-            names(record.scopes.len()) + names(record.workspaces.as_ref().map_or(0, Vec::len))
-        });
-        size_of::<AuditEvent>() + size_of::<Self>() + self.method.len() + self.route.len() + named
+        let request_id = self.request_id.as_ref().map_or(0, RequestId::bytes);
+        size_of::<AuditEvent>() + size_of::<Self>() + self.route.len() + request_id
     }
 
     pub(super) fn into_event(self) -> AuditEvent {
-        let mut event = AuditEvent::new(self.id, self.at, Action::Request, self.outcome);
+        let at = to_the_millisecond(self.at);
+        let mut event = AuditEvent::new(self.id, at, Action::Request, self.outcome);
         if let Some(record) = self.record() {
             event.tenant_id = Some(record.owner.tenant_id.clone());
             event.key_id = Some(record.id.clone());
@@ -212,8 +222,8 @@ impl PendingEvent {
             }
         }
         event.client_ip = self.client_ip;
-        event.method = Some(self.method);
-        event.route = Some(self.route);
+        event.method = Some(self.method.into_owned());
+        event.route = Some(String::from_utf8_lossy(&self.route).into_owned());
         event.request_id = self.request_id;
         event.status = self.status;
         event
@@ -256,9 +266,14 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Returns at most this many bytes of a string, up to a character boundary.
+fn start(text: &str, longest: usize) -> &str {
+    &text[..floor_char_boundary(text, longest)]
+}
+
 /// Truncates a string to at most this many bytes, at a character boundary.
 pub(crate) fn shortened(text: &str, longest: usize) -> String {
-    text[..floor_char_boundary(text, longest)].to_owned()
+    start(text, longest).to_owned()
 }
 
 impl fmt::Debug for RequestAudit {

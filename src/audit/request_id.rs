@@ -1,18 +1,27 @@
 //! The request id: the caller's if it is safe to record, or else a generated one.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::request::{FieldName, RequestHead, Single};
 
 /// The id of a request, which links its event, log lines and response.
 ///
-/// Has 1 to 128 visible ASCII characters. If auditing is on, adapters add it to the extensions of
-/// the request and of the response.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct RequestId(String);
+/// Has 1 to 128 visible ASCII characters; `Display` writes them. If auditing is on, adapters add it
+/// to the extensions of the request, and to those of a response that refuses it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Id);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Id {
+    /// Written as 32 hexadecimal digits in lower case. A generated id, which becomes text only when
+    /// it is read, or a given one of this form.
+    Number(u128),
+    /// Any other id.
+    Text(Arc<str>),
+}
 
 impl RequestId {
     /// The maximum length, in bytes.
@@ -24,7 +33,17 @@ impl RequestId {
     pub fn new(text: &str) -> Option<Self> {
         let harmless = (1..=Self::MAX_LENGTH).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_graphic());
-        harmless.then(|| Self(text.to_owned()))
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        let is_number = text.len() == 32 && text.bytes().all(is_digit);
+        let number = is_number.then(|| u128::from_str_radix(text, 16).ok());
+        harmless.then(|| match number.flatten() {
+            Some(number) => Self::of_number(number),
+            None => Self(Id::Text(text.into())),
+        })
+    }
+
+    pub(super) const fn of_number(number: u128) -> Self {
+        Self(Id::Number(number))
     }
 
     /// Returns the id in `X-Request-Id`, if the field occurs once and is valid.
@@ -36,16 +55,33 @@ impl RequestId {
         }
     }
 
-    /// Returns the id as a string.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Returns the memory that the id refers to, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Id::Number(_) => 0,
+            Id::Text(text) => text.len(),
+        }
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.0 {
+            Id::Number(number) => write!(f, "{number:032x}"),
+            Id::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({:?})", self.to_string())
+    }
+}
+
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

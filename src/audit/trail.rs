@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
+use super::event::to_the_millisecond;
 use super::ids::Ids;
 use super::outlet::{Bounds, Kept, Outlet};
 use super::queue::Queue;
@@ -228,7 +229,8 @@ impl AuditTrail {
 
     /// Creates an event with the current time, to be filled in and recorded.
     pub(crate) fn event(&self, action: Action, outcome: AuditOutcome) -> AuditEvent {
-        AuditEvent::new(self.next_id(), self.now(), action, outcome)
+        let now = to_the_millisecond(self.shared.timed().clock.now());
+        AuditEvent::new(EventId::new(self.next_id()), now, action, outcome)
     }
 
     /// Records a management operation. It takes precedence over all waiting requests.
@@ -285,26 +287,19 @@ impl AuditTrail {
         self.shared.successes
     }
 
-    pub(super) fn now(&self) -> SystemTime {
-        to_the_millisecond(self.shared.timed().clock.now())
+    /// Returns the time of a request, which is not truncated yet.
+    pub(super) fn recently(&self) -> SystemTime {
+        self.shared.timed().clock.recently()
     }
 
-    pub(super) fn next_id(&self) -> EventId {
+    /// Returns a number for an event or a request.
+    pub(super) fn next_id(&self) -> u128 {
         self.shared.ids.next()
     }
 
-    pub(crate) fn make_request_id(&self) -> Option<RequestId> {
-        RequestId::new(&self.next_id().to_string())
+    pub(crate) fn make_request_id(&self) -> RequestId {
+        RequestId::of_number(self.next_id())
     }
-}
-
-/// Truncates to milliseconds, which every sink can store.
-fn to_the_millisecond(at: SystemTime) -> SystemTime {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    SystemTime::UNIX_EPOCH
-        + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Shared {
@@ -388,7 +383,7 @@ impl Shared {
         let throttled = self.throttled.load(Ordering::Relaxed);
         let report = |missing: u64, unreported: u64| {
             let (id, at) = (
-                self.ids.next(),
+                EventId::new(self.ids.next()),
                 to_the_millisecond(self.timed().clock.now()),
             );
             let mut event = AuditEvent::new(id, at, Action::EventsLost, AuditOutcome::Ok);

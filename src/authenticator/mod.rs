@@ -270,12 +270,12 @@ impl Authenticator {
     /// Without either, a new id is generated if requests are audited.
     #[must_use]
     pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
-        let given = head
-            .request_id()
-            .and_then(RequestId::new)
+        let outer = head.request_id();
+        let given = outer
+            .and_then(|id| RequestId::new(&id))
             .or_else(|| RequestId::of(head));
-        let given = given.filter(|id| !self.inner.looks_like_key(id.as_str()));
-        given.or_else(|| self.inner.audit.as_ref()?.make_request_id())
+        let given = given.filter(|id| !self.inner.looks_like_key(&id.to_string()));
+        given.or_else(|| Some(self.inner.audit.as_ref()?.make_request_id()))
     }
 
     /// Returns the client's address, if known.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Extensions, Request, Response};
 use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, require};
+use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::key::KeyHasher;
 use portunus::store::MemoryStore;
 use portunus::{KeyPrincipal, scope};
@@ -77,4 +78,10 @@ fn a_hit_through_the_layer_and_a_requirement_allocates_one_first_insert() {
         black_box(extensions);
     });
     assert_eq!(added(|setup| setup), first_insert);
+}
+
+#[test]
+fn audit_allocates_the_event_and_the_request_id_that_handlers_read() {
+    let audited = |setup: Setup| setup.audit(AuditTrail::new([MemoryAudit::new(1)]));
+    assert_eq!(added(audited), added(|setup| setup) + 2 * 100);
 }

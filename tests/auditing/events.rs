@@ -163,7 +163,7 @@ async fn an_event_records_actor_action_key_address_and_time() {
         (event.method.as_deref(), event.route.as_deref()),
         (Some("GET"), Some("/a/b"))
     );
-    assert_eq!(event.request_id.as_ref().unwrap().as_str(), "abc-123");
+    assert_eq!(event.request_id.as_ref().unwrap().to_string(), "abc-123");
     let json = serde_json::to_value(event).unwrap();
     assert_eq!(json["at"], "2027-01-15T08:00:01.234Z");
     assert_eq!(

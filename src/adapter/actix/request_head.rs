@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::ActixHead;
-use crate::audit::RequestId;
 use crate::request::{FieldName, RequestHead, TlsVersion};
 
 static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -58,8 +57,9 @@ impl RequestHead for ActixHead<'_> {
         self.route.get_or_init(pattern).as_deref()
     }
 
-    fn request_id(&self) -> Option<&str> {
-        self.request_id.as_ref().map(RequestId::as_str)
+    fn request_id(&self) -> Option<Cow<'_, str>> {
+        let outer = self.request_id.as_ref()?;
+        Some(Cow::Owned(outer.to_string()))
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {

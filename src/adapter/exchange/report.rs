@@ -113,13 +113,14 @@ impl Report {
     }
 }
 
-/// Ends the audit of a request and puts its id into the response's extensions, for outer layers.
+/// Ends the audit of a request. A refusal also gets the request's id, for outer layers; other
+/// responses usually have no extensions yet, and the first one is expensive.
 pub(super) fn end(audit: Option<RequestAudit>, answer: &mut impl Reply) {
     let Some(audit) = audit else {
         return;
     };
-    let id = audit.request_id().cloned();
     let error = Holds::<AuthError>::look(answer);
+    let id = error.as_ref().and_then(|_| audit.request_id().cloned());
     audit.answered(answer.status_code(), error.as_deref());
     drop(error);
     if let Some(id) = id {

@@ -1,6 +1,5 @@
 //! The authenticator's view of a request of the `http` crate, version 1.
 
-#[cfg(feature = "axum")]
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -39,8 +38,9 @@ impl RequestHead for HttpHead<'_> {
         routed::route(self.extensions)
     }
 
-    fn request_id(&self) -> Option<&str> {
-        self.extensions.get::<RequestId>().map(RequestId::as_str)
+    fn request_id(&self) -> Option<Cow<'_, str>> {
+        let outer = self.extensions.get::<RequestId>()?;
+        Some(Cow::Owned(outer.to_string()))
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {
