@@ -87,6 +87,7 @@ pub mod guide;
 pub mod json;
 pub mod key;
 pub mod limit;
+mod lock;
 pub mod manage;
 pub mod network;
 mod pointer;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::lock::Mutex;
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use super::{AuditError, AuditEvent, AuditReader, AuditSink, EventId, EventPage, EventQuery};
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 pub(super) struct Queue<T> {
     sender: SyncSender<T>,

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use crate::lock::Mutex;
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 
 use super::event::to_the_millisecond;
 use super::ids::Ids;

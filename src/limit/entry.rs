@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::cell::State;
 use super::{BucketId, LimitBucket};

@@ -28,9 +28,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::lock::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use hashbrown::HashTable;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::cell::State;
 use super::entry::{Cell, is_of_address};

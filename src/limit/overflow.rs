@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::cell::State;
 use super::entry::Cell;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use super::{Change, WriteBatch};
 use crate::key::{DigestScheme, KeyDigest, KeyId, TenantId};

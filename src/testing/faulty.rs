@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Poll, Waker};
 use std::time::SystemTime;
 
+use crate::lock::Mutex;
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use crate::events::SigningStore;
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};

@@ -42,6 +42,7 @@ const MODULES: &[&str] = &[
     "text",
     "clock",
     "pointer",
+    "lock",
 ];
 
 /// The only module that uses a framework's crates.

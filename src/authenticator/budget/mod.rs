@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use futures_timer::Delay;
 use futures_util::future::{Either, select};
-use parking_lot::Mutex;
 
 use self::failures::{Failures, Prefix};
 use self::lookups::{Lookups, Ticket, Verdict};

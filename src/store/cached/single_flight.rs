@@ -16,9 +16,9 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::lock::Mutex;
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use parking_lot::Mutex;
 
 use super::answers::Mark;
 use crate::key::KeyDigest;
