@@ -14,7 +14,6 @@ use std::sync::Arc;
 use super::exchange::{Mapped, ResponseFields};
 use crate::audit::RequestId;
 use crate::error::AuthError;
-use crate::limit::FieldValue;
 use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::request::{RequestHead, TlsVersion};
 use crate::respond::{Answer, Responder};
@@ -81,7 +80,9 @@ pub trait Reply: Holds<AuthError> + Holds<RequestId> {
     /// Returns its status code.
     fn status_code(&self) -> u16;
     /// Sets a header. The name must be lower case.
-    fn set_field(&mut self, name: &'static str, value: FieldValue<'_>);
+    fn set_field(&mut self, name: &'static str, value: &[u8]);
+    /// Sets a header to a value of visible ASCII characters and spaces, which need not be copied.
+    fn set_kept_field(&mut self, name: &'static str, value: &'static str);
 }
 
 /// The inner service.

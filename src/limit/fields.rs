@@ -67,7 +67,7 @@ impl LimitFields {
 
 /// The value of a response field: visible ASCII characters and spaces.
 #[derive(Debug, Clone, Copy)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// A text that is kept for the life of the process, so that a response need not copy it.
     Kept(&'static str),
     Written(&'a [u8]),

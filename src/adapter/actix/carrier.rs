@@ -13,7 +13,6 @@ use actix_web::{HttpMessage, HttpRequest};
 use super::ActixHead;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
 use crate::adapter::exchange::Mapped;
-use crate::limit::FieldValue;
 use crate::request::{RequestHead, TlsVersion};
 
 impl<T: Clone + 'static> Holds<T> for HttpRequest {
@@ -91,14 +90,14 @@ impl<B> Reply for ServiceResponse<B> {
         self.status().as_u16()
     }
 
-    fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
-        let value = match value {
-            FieldValue::Kept(text) => Ok(HeaderValue::from_static(text)),
-            FieldValue::Written(bytes) => HeaderValue::from_bytes(bytes),
-        };
-        if let Ok(value) = value {
+    fn set_field(&mut self, name: &'static str, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
             self.headers_mut()
                 .insert(HeaderName::from_static(name), value);
         }
+    }
+
+    fn set_kept_field(&mut self, name: &'static str, value: &'static str) {
+        self.set_field(name, value.as_bytes());
     }
 }

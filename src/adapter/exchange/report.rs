@@ -94,8 +94,10 @@ impl Report {
 
     /// Reports the inner service's response.
     pub(super) fn answered(&mut self, answer: &mut impl Reply) {
-        self.fields
-            .each(&mut |name, value| answer.set_field(name, value));
+        self.fields.each(&mut |name, value| match value {
+            FieldValue::Kept(text) => answer.set_kept_field(name, text),
+            FieldValue::Written(bytes) => answer.set_field(name, bytes),
+        });
         if self.is_counted {
             let key = self.key.as_ref().map(|entry| &entry.record.id);
             telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key);

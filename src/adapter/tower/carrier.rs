@@ -10,7 +10,6 @@ use http::{Extensions, Request, Response};
 use super::HttpHead;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
 use crate::adapter::exchange::Mapped;
-use crate::limit::FieldValue;
 use crate::request::{RequestHead, TlsVersion};
 
 impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
@@ -88,21 +87,25 @@ impl<R> Reply for Response<R> {
         self.status().as_u16()
     }
 
-    fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
-        let value = match value {
-            FieldValue::Kept(text) => {
-                HeaderValue::from_maybe_shared(Bytes::from_static(text.as_bytes()))
-            }
-            FieldValue::Written(bytes) => HeaderValue::from_bytes(bytes),
-        };
-        if let Ok(value) = value {
-            // The names of most responses are parsed once.
-            let name = match name {
-                "ratelimit" => RATELIMIT.clone(),
-                "ratelimit-policy" => RATELIMIT_POLICY.clone(),
-                name => HeaderName::from_static(name),
-            };
-            self.headers_mut().insert(name, value);
+    fn set_field(&mut self, name: &'static str, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.headers_mut().insert(name_of(name), value);
         }
+    }
+
+    fn set_kept_field(&mut self, name: &'static str, value: &'static str) {
+        // `from_static` takes longer: it checks one byte after the other.
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from_static(value.as_bytes())) {
+            self.headers_mut().insert(name_of(name), value);
+        }
+    }
+}
+
+/// Returns the name of a field. Those of most responses are parsed once.
+fn name_of(name: &'static str) -> HeaderName {
+    match name {
+        "ratelimit" => RATELIMIT.clone(),
+        "ratelimit-policy" => RATELIMIT_POLICY.clone(),
+        name => HeaderName::from_static(name),
     }
 }
