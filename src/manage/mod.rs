@@ -225,11 +225,21 @@ impl KeyManager {
     /// [`next`](KeyPage::next) page.
     ///
     /// # Errors
-    /// [`ManageError::Forbidden`], or a store error.
+    /// [`ManageError::Forbidden`], [`ManageError::Invalid`] for unused keys if the store does not
+    /// count uses, or a store error.
     pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
-        let query = self.narrow(query)?;
+        let mut query = self.narrow(query)?;
+        if query.unused_since.is_some() && self.inner.counts.is_none() {
+            let why = "the store does not count uses, so that every key would seem unused";
+            return Err(ManageError::invalid("unused_since", why));
+        }
+        query.owner = query.owner.map(|user| self.user_ids().canonical(user));
         let mut page = self.inner.store.list(&query).await?;
-        let usage = self.usage_of_page(&mut page).await?;
+        let mut usage = self.usage_of_page(&mut page).await?;
+        // This node may have counted uses that are not stored yet.
+        let rows = page.items.into_iter().zip(usage);
+        let rows = rows.filter(|(record, usage)| query.selects(record, usage));
+        (page.items, usage) = rows.unzip();
         let owners = page.items.iter().map(|record| OwnerRef::of(&record.owner));
         let owners: Vec<_> = owners.collect::<HashSet<_>>().into_iter().collect();
         let primaries: HashSet<KeyId> = if owners.is_empty() {

@@ -4,7 +4,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::key::{Environment, KeyId, KeyRecord, KeyStatus, TenantId, WorkspaceId};
+use super::Usage;
+use crate::key::{
+    Environment, KeyFamily, KeyId, KeyKind, KeyRecord, KeyStatus, PlanName, TenantId, UserId,
+    WorkspaceId,
+};
 
 /// A filter for records, and a position within the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,19 @@ pub struct ListQuery {
     pub now: SystemTime,
     /// Only keys of this environment.
     pub environment: Option<Environment>,
+    /// Only keys that belong to this user.
+    pub owner: Option<UserId>,
+    /// Only keys whose record names this plan. Keys that follow their tenant's plan name none.
+    pub plan: Option<PlanName>,
+    /// Only keys of this family: a key and its successors.
+    pub family: Option<KeyFamily>,
+    /// Only keys of this kind.
+    pub kind: Option<KeyKind>,
+    /// Only keys that expire before this instant, including those that have expired already.
+    pub expires_before: Option<SystemTime>,
+    /// Only keys that existed at this instant and have not been used since. Uses that no node has
+    /// stored yet do not count.
+    pub unused_since: Option<SystemTime>,
     /// Only keys whose name, description or masked secret contains this string, ignoring ASCII
     /// case.
     pub text: Option<String>,
@@ -46,23 +63,30 @@ impl ListQuery {
             status: None,
             now,
             environment: None,
+            owner: None,
+            plan: None,
+            family: None,
+            kind: None,
+            expires_before: None,
+            unused_since: None,
             text: None,
             limit: 50,
             after: None,
         }
     }
 
-    /// Returns whether a record matches the filter. For stores that cannot filter in their
-    /// database.
+    /// Returns whether a record with this usage matches the filter. For stores that cannot filter
+    /// in their database. A store that does not count uses passes the default usage.
     #[must_use]
-    pub fn selects(&self, record: &KeyRecord) -> bool {
+    pub fn selects(&self, record: &KeyRecord, usage: &Usage) -> bool {
+        fn is<T: PartialEq>(asked: Option<&T>, value: Option<&T>) -> bool {
+            asked.is_none() || asked == value
+        }
         let has = |text: &str, part: &str| {
             text.to_ascii_lowercase()
                 .contains(&part.to_ascii_lowercase())
         };
-        self.tenant
-            .as_ref()
-            .is_none_or(|tenant| record.owner.tenant_id == *tenant)
+        is(self.tenant.as_ref(), Some(&record.owner.tenant_id))
             && self.within_workspaces.as_ref().is_none_or(|own| {
                 record
                     .workspaces
@@ -72,10 +96,17 @@ impl ListQuery {
             && self
                 .status
                 .is_none_or(|status| record.status(self.now) == status)
+            && is(self.environment.as_ref(), Some(&record.environment))
+            && is(self.owner.as_ref(), record.owner.user_id.as_ref())
+            && is(self.plan.as_ref(), record.plan.as_ref())
+            && is(self.family.as_ref(), Some(&record.family))
+            && is(self.kind.as_ref(), Some(&record.kind))
             && self
-                .environment
-                .as_ref()
-                .is_none_or(|environment| record.environment == *environment)
+                .expires_before
+                .is_none_or(|before| record.expires_at.is_some_and(|end| end < before))
+            && self.unused_since.is_none_or(|since| {
+                record.created_at < since && usage.last_used_at.is_none_or(|last| last < since)
+            })
             && self.text.as_deref().is_none_or(|part| {
                 has(&record.name, part)
                     || has(&record.masked, part)
@@ -88,18 +119,18 @@ impl ListQuery {
 }
 
 impl ListQuery {
-    /// Returns the page of these records, which must be in list order ([`Cursor`]) and may start
-    /// anywhere. For stores that cannot page in their database.
-    pub fn page(&self, records: impl IntoIterator<Item = Arc<KeyRecord>>) -> Page {
+    /// Returns the page of these records, each with its usage, which must be in list order
+    /// ([`Cursor`]) and may start anywhere. For stores that cannot page in their database.
+    pub fn page(&self, records: impl IntoIterator<Item = (Arc<KeyRecord>, Usage)>) -> Page {
         let limit = self.limit.clamp(1, Self::LONGEST);
-        let is_before = |record: &Arc<KeyRecord>| {
+        let is_before = |(record, _): &(Arc<KeyRecord>, Usage)| {
             self.after
                 .as_ref()
                 .is_some_and(|after| Cursor::of(record) <= *after)
         };
         let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
-        for record in records.into_iter().skip_while(is_before) {
-            let is_selected = self.selects(&record);
+        for (record, usage) in records.into_iter().skip_while(is_before) {
+            let is_selected = self.selects(&record, &usage);
             if scanned == Self::MOST_SCANNED || (is_selected && items.len() == limit) {
                 return Page::new(items, last);
             }

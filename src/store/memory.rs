@@ -141,8 +141,8 @@ impl KeyStore for MemoryStore {
             .as_ref()
             .map_or(Bound::Unbounded, Bound::Excluded);
         let rest = state.order.range((after, Bound::Unbounded));
-        let records = rest.filter_map(|place| Some(&state.live(&place.id)?.record));
-        Ok(query.page(records.map(Arc::clone)))
+        let rows = rest.filter_map(|place| state.live(&place.id));
+        Ok(query.page(rows.map(|row| (Arc::clone(&row.record), row.usage))))
     }
 
     async fn primaries(

@@ -181,9 +181,16 @@ pub trait KeyRows {
     /// As for [`by_id`](Self::by_id).
     fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let tenant = query.tenant.clone().map(OwnerRef::Tenant);
-        let mut records = self.records(tenant.as_ref())?;
-        records.sort_by_cached_key(|record| Cursor::of(record));
-        Ok(query.page(records))
+        let mut rows = Vec::new();
+        for record in self.records(tenant.as_ref())? {
+            let usage = match query.unused_since {
+                Some(_) => self.live(&record.id)?.map(|row| row.usage),
+                None => None,
+            };
+            rows.push((record, usage.unwrap_or_default()));
+        }
+        rows.sort_by_cached_key(|(record, _)| Cursor::of(record));
+        Ok(query.page(rows))
     }
 
     /// Adds uses to the rows of their keys, and skips keys that do not exist.

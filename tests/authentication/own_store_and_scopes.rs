@@ -371,7 +371,7 @@ impl KeyStore for LogStore {
             .keys
             .values()
             .filter(|key| {
-                query.selects(&key.record)
+                query.selects(&key.record, &key.usage)
                     && after
                         .as_ref()
                         .is_none_or(|after| place(&key.record) > *after)

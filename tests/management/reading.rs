@@ -11,7 +11,10 @@ use portunus::key::{
     Alphabet, DigestScheme, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord, WorkspaceId,
 };
 use portunus::manage::{ByRole, Denied, KeyManager, NewKey, Operator, OperatorPolicy, Role};
-use portunus::store::{Change, HourOfUse, KeyStore, ListQuery, Usage, WriteBatch};
+use portunus::store::{
+    Change, HourOfUse, KeyLookup, KeyStore, ListQuery, MemoryStore, OwnerRef, Page, StoreError,
+    StoredKey, Usage, WriteBatch,
+};
 use portunus::testing::{Call, FaultyStore, Point};
 
 use portunus_test_support::{Head, Setup, live, tenant, test};
@@ -319,4 +322,68 @@ async fn keys_that_operators_ask_about_are_looked_up_in_turn() {
         assert!(asked.await.unwrap().unwrap().is_none());
     }
     assert_eq!(store.finds(), 100);
+}
+
+#[tokio::test]
+async fn a_use_that_is_not_written_yet_counts_in_a_list_of_unused_keys() {
+    let desk = Desk::new();
+    let (manager, authenticator, id, secret) = used(&desk).await;
+    authenticator.usage().flush(&desk.store).await.unwrap();
+    desk.clock.advance(SECOND);
+    let mut query = ListQuery::new(desk.now());
+    query.unused_since = Some(desk.now());
+    let listed = async || {
+        let page = manager.list(query.clone()).await.unwrap();
+        let ids = page.items.iter().map(|key| key.record.id.clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [id]);
+    authenticator
+        .authenticate(&Head::bearer(&secret).from("192.0.2.7"))
+        .await
+        .unwrap();
+    assert_eq!(listed().await, []);
+}
+
+/// A store that counts no uses.
+#[derive(Debug)]
+struct Uncounted(MemoryStore);
+
+#[async_trait]
+impl KeyLookup for Uncounted {
+    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
+        self.0.find(digests).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Uncounted {
+    async fn get(&self, id: &KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        self.0.get(id).await
+    }
+    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.0.list(query).await
+    }
+    async fn primaries(
+        &self,
+        owners: &[OwnerRef],
+        at: std::time::SystemTime,
+    ) -> Result<Vec<Option<KeyId>>, StoreError> {
+        self.0.primaries(owners, at).await
+    }
+    async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.0.apply(batch).await
+    }
+}
+
+/// A host that revokes unused keys would revoke every key.
+#[tokio::test]
+async fn unused_keys_are_not_listed_if_nothing_counts_uses() {
+    let setup = Setup::on(Uncounted(MemoryStore::new()));
+    let manager = setup.bearer([portunus_test_support::format()]).manager();
+    let mut query = ListQuery::new(manager.now());
+    manager.list(query.clone()).await.unwrap();
+    query.unused_since = Some(manager.now());
+    let error = manager.list(query).await.unwrap_err().to_string();
+    assert!(error.contains("does not count uses"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! Operations on existing keys: list, get, revoke, rotate, make primary, delete, usage.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{FromRequestParts, Path, RawQuery};
@@ -8,7 +9,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::audit::Action;
-use portunus::key::{Environment, KeyId, KeyStatus, MAX_TIME};
+use portunus::key::{
+    Environment, KeyFamily, KeyId, KeyKind, KeyStatus, MAX_TIME, PlanName, UserId,
+};
 use portunus::manage::{Idempotency, ManageError, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
 use serde::{Deserialize, Serialize};
@@ -91,6 +94,25 @@ pub(crate) struct ListParameters {
     /// Only keys of this environment.
     #[param(value_type = Option<terms::Environment>)]
     environment: Option<String>,
+    /// Only keys that belong to this user.
+    #[param(value_type = Option<terms::Id>)]
+    owner: Option<String>,
+    /// Only keys with this plan of their own.
+    #[param(value_type = Option<terms::PlanName>)]
+    plan: Option<String>,
+    /// Only keys of this family: a key and its successors.
+    #[param(value_type = Option<terms::Id>)]
+    family: Option<String>,
+    /// Only keys of this kind.
+    #[param(value_type = Option<terms::KeyKind>)]
+    kind: Option<String>,
+    /// Only keys that expire before this time, including those that have expired already.
+    #[param(value_type = Option<terms::Time>)]
+    expires_before: Option<String>,
+    /// Only keys that existed at this time and have not been used since. Uses of the last seconds
+    /// may be missing.
+    #[param(value_type = Option<terms::Time>)]
+    unused_since: Option<String>,
     /// Only keys with this text in the name, description or masked secret. ASCII case is ignored.
     query: Option<String>,
     /// Maximum number of items in a page.
@@ -109,16 +131,22 @@ pub(crate) async fn list(
 ) -> Result<Response, Fault> {
     let asked = parameters::<ListParameters>(raw.as_deref())?;
     let mut query = ListQuery::new(operator.manager.now());
-    if let Some(name) = asked.status {
-        let named = name
-            .parse::<KeyStatus>()
-            .map_err(|error| Fault::bad(format!("status: {error}")))?;
-        query.status = Some(named);
-    }
-    if let Some(name) = asked.environment {
-        query.environment =
-            Some(Environment::new(&name).map_err(|error| Fault::bad(error.to_string()))?);
-    }
+    query.status = parsed("status", asked.status.as_deref(), str::parse::<KeyStatus>)?;
+    query.environment = parsed(
+        "environment",
+        asked.environment.as_deref(),
+        Environment::new,
+    )?;
+    query.owner = parsed("owner", asked.owner.as_deref(), UserId::new)?;
+    query.plan = parsed("plan", asked.plan.as_deref(), PlanName::new)?;
+    query.family = parsed("family", asked.family.as_deref(), KeyFamily::new)?;
+    query.kind = parsed("kind", asked.kind.as_deref(), str::parse::<KeyKind>)?;
+    query.expires_before = parsed(
+        "expires_before",
+        asked.expires_before.as_deref(),
+        parse_time,
+    )?;
+    query.unused_since = parsed("unused_since", asked.unused_since.as_deref(), parse_time)?;
     query.text = asked.query;
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = asked.cursor {
@@ -126,13 +154,27 @@ pub(crate) async fn list(
             read_cursor(&cursor).ok_or_else(|| Fault::bad("cursor: not a cursor of this list"))?,
         );
     }
-    let page = operator.manager.list(query).await?;
+    let page = operator.manager.list(query).await;
+    let page = page.map_err(|error| match error {
+        ManageError::Invalid { field, reason } => Fault::bad(format!("{field}: {reason}")),
+        error => error.into(),
+    })?;
     let view = KeyPage {
         items: page.items.iter().map(|key| operator.view(key)).collect(),
         next_cursor: page.next.as_ref().map(write_cursor),
         corrupt: &page.corrupt,
     };
     Ok(private(StatusCode::OK, &view))
+}
+
+/// Parses a parameter; the error names it.
+fn parsed<T, E: Display>(
+    name: &str,
+    given: Option<&str>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, Fault> {
+    let parsed = given.map(parse).transpose();
+    parsed.map_err(|error| Fault::bad(format!("{name}: {error}")))
 }
 
 /// Formats a cursor: milliseconds, the remaining nanoseconds if any, then the id.
@@ -323,13 +365,9 @@ pub(crate) async fn usage(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
     let asked = parameters::<UsageParameters>(raw.as_deref())?;
-    let time = |name: &str, text: Option<String>| {
-        text.map(|text| parse_time(&text).map_err(|error| Fault::bad(format!("{name}: {error}"))))
-            .transpose()
-    };
     let now = operator.manager.now();
-    let to = time("to", asked.to)?.unwrap_or(now + Duration::from_secs(1));
-    let from = time("from", asked.from)?
+    let to = parsed("to", asked.to.as_deref(), parse_time)?.unwrap_or(now + Duration::from_secs(1));
+    let from = parsed("from", asked.from.as_deref(), parse_time)?
         .unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if to.duration_since(from).is_ok_and(|span| span > LONGEST) {
         return Err(Fault::bad("from, to: the period must not exceed 366 days"));

@@ -267,6 +267,18 @@ const CAUSES: &[(&[How], &str)] = &[
         "a search ignores the case of ASCII letters only",
     ),
     (
+        &[AnyPlan],
+        "a list is filtered by owner, plan, family and kind",
+    ),
+    (
+        &[NeverExpiresFirst],
+        "a list of keys that expire before an instant omits keys that never expire",
+    ),
+    (
+        &[NewIsUnused],
+        "a list of unused keys has those that existed at the instant and were not used since",
+    ),
+    (
         &[ShowsDeleted],
         "a deleted key is neither found nor listed nor primary",
     ),

@@ -74,6 +74,9 @@ pub(crate) enum How {
     BusyHoursUnlisted,
     Wildcards,
     UnicodeCase,
+    AnyPlan,
+    NeverExpiresFirst,
+    NewIsUnused,
     ShowsDeleted,
     RevokedHidden,
     UsageMovesBack,
@@ -466,11 +469,18 @@ impl Small {
         });
     }
 
-    fn selects(&self, query: &ListQuery, record: &KeyRecord) -> bool {
-        let Some(part) = &query.text else {
-            return query.selects(record);
-        };
+    fn selects(&self, query: &ListQuery, row: &Row) -> bool {
+        let (record, usage) = (&row.record, &row.usage);
         let mut rest = query.clone();
+        match self.how {
+            AnyPlan => rest.plan = None,
+            NeverExpiresFirst if record.expires_at.is_none() => rest.expires_before = None,
+            NewIsUnused if usage.last_used_at.is_none() => rest.unused_since = None,
+            _ => {}
+        }
+        let Some(part) = rest.text.clone() else {
+            return rest.selects(record, usage);
+        };
         let texts = [
             Some(&record.name),
             Some(&record.masked),
@@ -481,15 +491,15 @@ impl Small {
         match self.how {
             Wildcards => {
                 rest.text = None;
-                rest.selects(record)
+                rest.selects(record, usage)
                     && texts.any(|text| like(&chars(text), &chars(&format!("%{part}%"))))
             }
             UnicodeCase => {
                 rest.text = None;
-                rest.selects(record)
+                rest.selects(record, usage)
                     && texts.any(|text| text.to_lowercase().contains(&part.to_lowercase()))
             }
-            _ => query.selects(record),
+            _ => rest.selects(record, usage),
         }
     }
 }
@@ -556,7 +566,7 @@ impl KeyStore for Small {
             .rows
             .iter()
             .filter(shown)
-            .filter(|row| self.selects(query, &row.record))
+            .filter(|row| self.selects(query, row))
             .collect();
         let of = if self.how == ByLanguage {
             ByLanguage

@@ -246,6 +246,13 @@ async fn every_parameter_of_a_list_is_checked_whatever_the_others_are() {
         ("/keys", "cursor=9999999999999999.key_1"),
         ("/keys", "cursor=%2B1.key_1"),
         ("/keys", "cursor=1_1234567.key_1"),
+        ("/keys", "owner=a%20b"),
+        ("/keys", "plan=Gold"),
+        ("/keys", "family=%C2%B0"),
+        ("/keys", "kind=odd&status=active"),
+        ("/keys", "expires_before=2026-02-30T00:00:00Z"),
+        ("/keys", "unused_since=1969-12-31T23:59:59Z"),
+        ("/keys", "unused_since=2026-02-28T00:00:00%2B24:00"),
     ] {
         let ask = Ask::new("GET", template).query(wrong);
         assert_eq!(send(&fixture.router, &ask).await.status, 400, "{wrong}");
@@ -254,6 +261,12 @@ async fn every_parameter_of_a_list_is_checked_whatever_the_others_are() {
         ("/events", "key_id=unknown"),
         ("/events", "cursor=123456789012345678"),
         ("/keys", "cursor=249999999999999_999999.key_1"),
+        (
+            "/keys",
+            "owner=unknown&plan=gold&family=f&kind=access_token",
+        ),
+        ("/keys", "expires_before=9999-12-31T23:59:59.999Z"),
+        ("/keys", "unused_since=1970-01-01T00:00:00Z"),
     ] {
         let ask = Ask::new("GET", template).query(right);
         assert_eq!(send(&fixture.router, &ask).await.status, 200, "{right}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portunus::Clock;
 use portunus::audit::{Action, AuditEvent, AuditOutcome, EventId};
-use portunus::key::{Environment, KeyId, KeyKind, KeyRecord, Owner, TenantId};
+use portunus::key::{Environment, KeyId, KeyKind, KeyRecord, Owner, PlanName, TenantId};
 use portunus::store::ListQuery;
 use serde_json::{Value, json};
 
@@ -91,5 +91,61 @@ async fn a_page_that_is_empty_because_so_many_rows_do_not_match_has_a_cursor_to_
         let rest = fixture.expect(200, rest).await.json();
         let found = rest["items"].as_array().unwrap().len();
         assert_eq!((found, &rest["next_cursor"]), (1, &Value::Null), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_filtered_by_owner_plan_family_kind_expiry_and_last_use() {
+    let fixture = Fixture::new().await;
+    let user = json!({ "name": "a", "kind": "user", "owner": { "user_id": "u1" } });
+    let of_user = fixture.key(user).await.0;
+    let planned = "key_planned".to_owned();
+    fixture.clock.advance(Duration::from_secs(1));
+    let owner = Owner::tenant(TenantId::new("tenant_ours").unwrap());
+    let (id, live) = (
+        KeyId::new(&planned).unwrap(),
+        Environment::new("live").unwrap(),
+    );
+    let mut record = KeyRecord::new(id, "b", KeyKind::App, live, owner, fixture.clock.now());
+    record.plan = PlanName::new("gold").ok();
+    fixture.keep(1, record).await;
+    let soon = portunus_admin::time_text(fixture.clock.now() + Duration::from_secs(600));
+    let ending = fixture
+        .key(json!({ "name": "c", "expires_at": soon }))
+        .await
+        .0;
+    fixture.used(&planned, 1).await;
+    fixture.clock.advance(Duration::from_secs(60));
+    let now = portunus_admin::time_text(fixture.clock.now());
+    fixture.used(&ending, 1).await;
+    let new = fixture.plain().await;
+    let later = portunus_admin::time_text(fixture.clock.now() + Duration::from_secs(1));
+    let cases = [
+        ("owner=u1".to_owned(), vec![&of_user]),
+        ("owner=u9".to_owned(), vec![]),
+        ("plan=gold".to_owned(), vec![&planned]),
+        ("plan=other".to_owned(), vec![]),
+        (format!("family={planned}"), vec![&planned]),
+        ("kind=user".to_owned(), vec![&of_user]),
+        ("kind=user&owner=&plan=".to_owned(), vec![&of_user]),
+        (format!("expires_before={soon}"), vec![]),
+        (
+            "expires_before=2999-01-01T00:00:00Z".to_owned(),
+            vec![&ending],
+        ),
+        (format!("unused_since={now}"), vec![&planned, &of_user]),
+        (
+            format!("unused_since={later}"),
+            vec![&new, &ending, &planned, &of_user],
+        ),
+        (format!("unused_since={now}&kind=app"), vec![&planned]),
+    ];
+    for (query, expected) in cases {
+        let ask = Ask::new("GET", "/keys").query(&query);
+        let page = fixture.expect(200, ask).await.json();
+        assert_eq!(ids(&page), expected, "{query}");
+        let ask = Ask::new("GET", "/keys").by("outsider").query(&query);
+        let page = fixture.expect(200, ask).await.json();
+        assert_eq!(ids(&page), Vec::<&str>::new(), "of another tenant: {query}");
     }
 }

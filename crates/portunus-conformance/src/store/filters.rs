@@ -2,10 +2,14 @@
 //! size.
 
 use super::paging::pages;
-use super::tools::{Store, apply, at, environment, id, insert, made_at, owned_by, record, tenant};
+use super::tools::{
+    Store, apply, at, environment, id, insert, made_at, owned_by, record, tenant, user,
+};
 use crate::report::{Checked, Failure, valid};
-use portunus::key::{KeyRecord, KeyStatus, Revocation, WorkspaceId};
-use portunus::store::ListQuery;
+use portunus::key::{
+    KeyFamily, KeyKind, KeyRecord, KeyStatus, Metadata, PlanName, Revocation, WorkspaceId,
+};
+use portunus::store::{ListQuery, Usage};
 
 checks!(CHECKS: Store {
     "a list is filtered by tenant"
@@ -14,6 +18,10 @@ checks!(CHECKS: Store {
         => by_status depends on [whole_list],
     "a list is filtered by environment"
         => by_environment depends on [whole_list],
+    "a list is filtered by owner, plan, family and kind"
+        => by_names depends on [whole_list],
+    "a list of keys that expire before an instant omits keys that never expire"
+        => by_expiry depends on [whole_list],
     "a list within workspaces omits keys that reach another workspace"
         => by_workspaces depends on [whole_list],
     "a search text matches name, description and mask, ignoring case"
@@ -23,7 +31,9 @@ checks!(CHECKS: Store {
     "a search ignores the case of ASCII letters only"
         => ascii_case depends on [by_text],
     "filters combine"
-        => together depends on [by_tenant, by_status, by_environment, by_workspaces, by_text],
+        => together depends on [
+            by_tenant, by_status, by_environment, by_names, by_expiry, by_workspaces, by_text
+        ],
 });
 
 async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, Failure> {
@@ -41,7 +51,7 @@ async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, F
 async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQuery) -> Checked {
     let mut expected: Vec<_> = records
         .iter()
-        .filter(|record| query.selects(record))
+        .filter(|record| query.selects(record, &Usage::default()))
         .collect();
     expected.sort_by_key(|record| (std::cmp::Reverse(record.created_at), record.id.clone()));
     let expected: Vec<_> = expected.iter().map(|record| record.id.clone()).collect();
@@ -132,6 +142,69 @@ async fn by_environment(store: Store) -> Checked {
             query(|q| q.environment = Some(environment(name))),
         )
         .await?;
+    }
+    Ok(())
+}
+
+async fn by_names(store: Store) -> Checked {
+    let mut records = vec![
+        record("a"),
+        owned_by("b", "acme", "u1"),
+        owned_by("c", "other", "u1"),
+        owned_by("d", "acme", "U1"),
+        owned_by("e", "acme", "u10"),
+    ];
+    let plan = |name| Some(valid(PlanName::new(name)));
+    records[0].plan = plan("pro");
+    records[1].plan = plan("pro-2");
+    // The plan of a record is not whatever has that name in it.
+    records[2].metadata = valid(Metadata::from_json(r#"{"plan":"pro"}"#));
+    records[3].name = r#""plan":"pro""#.into();
+    records[4].family = records[1].family.clone();
+    (records[1].kind, records[2].kind) = (KeyKind::User, KeyKind::AccessToken);
+    let records = put(&store, records).await?;
+    let mut queries = Vec::new();
+    for name in ["u1", "U1", "u10", "u", "%", "acme"] {
+        queries.push(query(|query| query.owner = Some(user(name))));
+    }
+    for name in ["pro", "pro-2", "pr", "pro_2"] {
+        queries.push(query(|query| query.plan = plan(name)));
+    }
+    for name in ["a", "b", "e", "B", "%"] {
+        let family = valid(KeyFamily::new(name));
+        queries.push(query(|query| query.family = Some(family)));
+    }
+    for kind in [KeyKind::App, KeyKind::User, KeyKind::AccessToken] {
+        queries.push(query(|query| query.kind = Some(kind)));
+    }
+    for query in queries {
+        for tenant in [None, Some(tenant("acme"))] {
+            let mut query = query.clone();
+            query.tenant = tenant;
+            agrees(&store, &records, &format!("{query:?}"), query).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn by_expiry(store: Store) -> Checked {
+    let mut records: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().map(record).collect();
+    records[1].expires_at = Some(at(2_000));
+    records[2].expires_at = Some(at(3_000));
+    (records[3].expires_at, records[3].enabled) = (Some(at(900)), false);
+    (records[4].expires_at, records[4].revoked) =
+        (Some(at(2_000)), Some(Revocation::new(at(900), None)));
+    let records = put(&store, records).await?;
+    let statuses = [None, Some(KeyStatus::Active), Some(KeyStatus::Expired)];
+    for before in [0, 900, 901, 2_000, 2_001, 10_000] {
+        for status in statuses {
+            let query = query(|query| {
+                query.expires_before = Some(at(before));
+                query.status = status;
+            });
+            let what = format!("{status:?} before second {before}");
+            agrees(&store, &records, &what, query).await?;
+        }
     }
     Ok(())
 }
@@ -319,15 +392,25 @@ async fn together(store: Store) -> Checked {
         }
         record.enabled = number % 4 != 1;
         record.name = format!("{} {number}", if number % 5 < 3 { "Blue" } else { "green" });
+        if number % 7 < 3 {
+            record.owner.user_id = Some(user("u1"));
+            record.kind = KeyKind::User;
+        }
+        record.plan = (number % 6 < 2).then(|| valid(PlanName::new("pro")));
+        record.expires_at = (number % 8 < 5).then(|| at(990 + 2 * number));
         records.push(record);
     }
     let records = put(&store, records).await?;
-    for mask in 0..16 {
+    for mask in 0..256 {
         let query = query(|query| {
             query.tenant = (mask & 1 > 0).then(|| tenant("other"));
             query.environment = (mask & 2 > 0).then(|| environment("test"));
             query.status = (mask & 4 > 0).then_some(KeyStatus::Active);
             query.text = (mask & 8 > 0).then(|| "bLUE".into());
+            query.owner = (mask & 16 > 0).then(|| user("u1"));
+            query.plan = (mask & 32 > 0).then(|| valid(PlanName::new("pro")));
+            query.kind = (mask & 64 > 0).then_some(KeyKind::App);
+            query.expires_before = (mask & 128 > 0).then(|| at(1_030));
         });
         agrees(&store, &records, &format!("{query:?}"), query).await?;
     }

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 
+use super::paging::pages;
 use super::tools::{
-    Store, apply, at, batch, counts, delete, digest, found_id, id, insert, peppered, put_a, record,
-    rehash, rejected, stored, update, used as used_by,
+    Store, apply, at, batch, counts, delete, digest, found_id, id, insert, made_at, peppered,
+    put_a, record, rehash, rejected, stored, tenant, update, used as used_by,
 };
 use crate::report::{Checked, Failure};
-use portunus::store::{Condition, HourOfUse, Usage, UsageDelta};
+use portunus::store::{Condition, HourOfUse, ListQuery, Usage, UsageDelta};
 
 checks!(CHECKS: Store {
     "usage accumulates, and its time never decreases"
@@ -29,6 +30,8 @@ checks!(CHECKS: Store {
         => concurrent_usage depends on [adds_up],
     "hourly usage is returned oldest first, without hours of no use"
         => by_hour depends on [adds_up],
+    "a list of unused keys has those that existed at the instant and were not used since"
+        => unused depends on [adds_up, whole_list],
     "old hours are deleted and totals are kept"
         => forgotten depends on [by_hour],
     "the hours of a key are deleted with it"
@@ -97,6 +100,52 @@ async fn adds_up(store: Store) -> Checked {
         (9, Some(later), v6),
         "after three deltas of one key in one batch"
     );
+    Ok(())
+}
+
+async fn unused(store: Store) -> Checked {
+    let names = ["never", "old", "often", "late", "new"];
+    let keys = (1..).zip(names).map(|(number, name)| {
+        let made = if name == "new" { 4_000 } else { 1_000 };
+        insert(number, made_at(name, made))
+    });
+    apply(&store, keys).await?;
+    let uses = [
+        ("old", 2_000),
+        ("often", 2_000),
+        ("often", 3_000),
+        ("late", 5_000),
+    ];
+    for (name, seconds) in uses {
+        let delta = used(name, 1, at(seconds), None);
+        counts(&store)?.record_usage(&[delta]).await?;
+    }
+    let cases: [(u64, &[&str]); 7] = [
+        (1_000, &[]),
+        (1_001, &["late", "never", "often", "old"]),
+        (2_000, &["late", "never", "often", "old"]),
+        (2_001, &["late", "never", "often", "old"]),
+        (3_001, &["late", "never", "often", "old"]),
+        (4_000, &["late", "never", "often", "old"]),
+        (5_001, &["new", "late", "never", "often", "old"]),
+    ];
+    for (since, existed) in cases {
+        for tenant in [None, Some(tenant("acme"))] {
+            let mut query = ListQuery::new(at(10_000));
+            (query.unused_since, query.tenant) = (Some(at(since)), tenant);
+            let last = |name: &&str| uses.iter().rev().find(|(used, _)| used == name);
+            let is_unused = |name: &&str| last(name).is_none_or(|(_, last)| *last < since);
+            let expected: Vec<_> = existed.iter().copied().filter(is_unused).map(id).collect();
+            for limit in [1, 50] {
+                query.limit = limit;
+                ensure_eq!(
+                    pages(&store, query.clone()).await?.concat(),
+                    expected,
+                    "unused since second {since}, {limit} per page"
+                );
+            }
+        }
+    }
     Ok(())
 }
 

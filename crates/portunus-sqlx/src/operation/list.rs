@@ -1,7 +1,7 @@
 //! Pages of records.
 //!
 //! The database evaluates all filters except workspaces, and may return too much;
-//! [`ListQuery::selects`] makes the final decision. However much that rejects, one page examines at
+//! [`ListQuery::selects`] makes the final decision, except about usage. However much that rejects, one page examines at
 //! most [`ListQuery::MOST_SCANNED`] rows: if a filter could reject many, the index is first asked
 //! where that many rows end, and the filtering statement stays before that position.
 
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::key::{KeyId, KeyStatus};
-use portunus::store::{Cursor, ListQuery, Page};
+use portunus::key::{
+    Environment, KeyFamily, KeyId, KeyKind, KeyStatus, PlanName, TenantId, UserId,
+};
+use portunus::store::{Cursor, ListQuery, Page, Usage};
 
 use super::Operation;
 use crate::fault::Fault;
@@ -172,13 +174,22 @@ impl List<'_> {
         let status = query
             .status
             .filter(|status| *status != KeyStatus::Unreadable);
+        let (owner, plan) = (query.owner.as_ref(), query.plan.as_ref());
+        let family = query.family.as_ref().map(KeyFamily::as_str);
+        let name = |name: Option<&str>| Value::Text(name.map(str::to_owned));
         vec![
-            Value::Text(environment.map(|environment| environment.as_str().to_owned())),
-            Value::Text(status.map(|status| status.as_str().to_owned())),
+            name(environment.map(Environment::as_str)),
+            name(status.map(KeyStatus::as_str)),
             time::floor(query.now).into(),
             Value::Text(text.map(|text| record::text(text).to_ascii_lowercase())),
-            Value::Text(tenant.map(|tenant| tenant.as_str().to_owned())),
+            name(tenant.map(TenantId::as_str)),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),
+            name(owner.map(UserId::as_str)),
+            name(plan.map(PlanName::as_str)),
+            name(family),
+            name(query.kind.map(KeyKind::as_str)),
+            Value::Int(query.expires_before.map(time::ceil)),
+            Value::Int(query.unused_since.map(time::ceil)),
         ]
     }
 
@@ -203,8 +214,9 @@ impl List<'_> {
 }
 
 /// A page that is being filled.
-struct Filling<'a> {
-    query: &'a ListQuery,
+struct Filling {
+    /// What to check again in each row: everything except its usage, which is in another table.
+    query: ListQuery,
     limit: usize,
     page: Page,
     /// The position of the last row that was read.
@@ -212,11 +224,14 @@ struct Filling<'a> {
     has_left_out: bool,
 }
 
-impl<'a> Filling<'a> {
-    fn new(query: &'a ListQuery) -> Self {
+impl Filling {
+    fn new(query: &ListQuery) -> Self {
+        let limit = query.limit.clamp(1, MOST_ROWS);
+        let mut query = query.clone();
+        query.unused_since = None;
         Self {
             query,
-            limit: query.limit.clamp(1, MOST_ROWS),
+            limit,
             page: Page::default(),
             place: Place::default(),
             has_left_out: false,
@@ -227,7 +242,7 @@ impl<'a> Filling<'a> {
     fn is_full_with(&mut self, mut row: Row) -> Result<bool, Fault> {
         let place = place(&row);
         let read = match record::read(&mut row) {
-            Ok(key) if !self.query.selects(&key) => None,
+            Ok(key) if !self.query.selects(&key, &Usage::default()) => None,
             Ok(key) => Some(Ok(key)),
             Err(Fault::Corrupt(what)) if self.is_foreign(&what) => None,
             Err(Fault::Corrupt(what)) => Some(Err(what)),

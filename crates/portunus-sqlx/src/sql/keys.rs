@@ -9,26 +9,34 @@ use portunus::store::ListQuery;
 
 /// The keys among which a list searches, in the order of one index.
 ///
-/// In every statement `$1` is the environment, `$2` the state at `$3`, `$4` a lower-case string and
-/// `$5` the tenant, each NULL if it does not matter; `$6` is the number of rows.
+/// In every statement `$1` is the environment, `$2` the state at `$3`, `$4` a lower-case string, `$5`
+/// the tenant, `$7` the user, `$8` the plan, `$9` the family, `$10` the kind, `$11` when it expires at
+/// the latest and `$12` since when it is unused, each NULL if it does not matter; `$6` is the number
+/// of rows.
 pub(crate) struct Lane {
-    /// The id of the key that is `$6` keys after the next one, among those created at `$7` with an
-    /// id after `$8`.
+    /// The id of the key that is `$6` keys after the next one, among those created at `$13` with an
+    /// id after `$14`.
     pub(crate) far_at: &'static str,
     /// The position of the key that is `$6` keys after the next one, among those created before
-    /// `$7`.
+    /// `$13`.
     pub(crate) far_before: &'static str,
-    /// The next keys that were created at `$7`, with an id after `$8` and up to `$9`.
+    /// The next keys that were created at `$13`, with an id after `$14` and up to `$15`.
     pub(crate) at: &'static str,
-    /// The next keys that were created before `$7` and after `$8`.
+    /// The next keys that were created before `$13` and after `$14`.
     pub(crate) before: &'static str,
 }
 
 /// The filter of a list.
 macro_rules! filtered {
-    ($position:literal) => {
+    ($position:literal, $plan:literal) => {
         concat!(
-            " AND ($1 IS NULL OR environment = $1) \
+            " AND ($1 IS NULL OR environment = $1) AND ($7 IS NULL OR user_id = $7) \
+             AND ($8 IS NULL OR ",
+            $plan,
+            " = $8) AND ($9 IS NULL OR family = $9) AND ($10 IS NULL OR kind = $10) \
+             AND ($11 IS NULL OR expires_at < $11) AND ($12 IS NULL OR (created_at < $12 \
+             AND COALESCE((SELECT last_used_at FROM portunus_usage \
+             WHERE key_id = portunus_keys.id), $12 - 1) < $12)) \
              AND ($2 IS NULL OR $2 = CASE WHEN revoked_at IS NOT NULL THEN 'revoked' \
              WHEN expires_at <= $3 THEN 'expired' WHEN enabled = 0 THEN 'disabled' \
              WHEN not_before > $3 THEN 'not_yet_valid' ELSE 'active' END) \
@@ -44,7 +52,7 @@ macro_rules! filtered {
 }
 
 macro_rules! page {
-    ($position:literal, $from:expr, $strip:literal, $lane:literal, $order:literal) => {
+    ($position:literal, $plan:literal, $from:expr, $strip:literal, $lane:literal, $order:literal) => {
         concat!(
             "SELECT ",
             record_columns!(),
@@ -53,7 +61,7 @@ macro_rules! page {
             " WHERE ",
             $strip,
             $lane,
-            filtered!($position),
+            filtered!($position, $plan),
             " ORDER BY ",
             $order,
             " LIMIT $6"
@@ -62,33 +70,35 @@ macro_rules! page {
 }
 
 macro_rules! lane {
-    ($position:literal, $from:expr, $lane:literal) => {
+    ($position:literal, $plan:literal, $from:expr, $lane:literal) => {
         Lane {
             far_at: concat!(
                 "SELECT id FROM portunus_keys",
                 $from,
-                " WHERE created_at = $7 AND id > $8",
+                " WHERE created_at = $13 AND id > $14",
                 $lane,
                 " ORDER BY id LIMIT 1 OFFSET $6"
             ),
             far_before: concat!(
                 "SELECT created_at, id FROM portunus_keys",
                 $from,
-                " WHERE created_at < $7",
+                " WHERE created_at < $13",
                 $lane,
                 " ORDER BY created_at DESC, id LIMIT 1 OFFSET $6"
             ),
             at: page!(
                 $position,
+                $plan,
                 $from,
-                "created_at = $7 AND id > $8 AND id <= $9",
+                "created_at = $13 AND id > $14 AND id <= $15",
                 $lane,
                 "id"
             ),
             before: page!(
                 $position,
+                $plan,
                 $from,
-                "created_at < $7 AND created_at > $8",
+                "created_at < $13 AND created_at > $14",
                 $lane,
                 "created_at DESC, id"
             ),
@@ -106,26 +116,30 @@ pub(crate) struct Lanes {
 }
 
 macro_rules! lanes {
-    ($position:literal, $index:ident) => {
+    ($position:literal, $plan:literal, $index:ident) => {
         Lanes {
-            all: lane!($position, $index!("portunus_keys_by_age"), ""),
+            all: lane!($position, $plan, $index!("portunus_keys_by_age"), ""),
             of_tenant: lane!(
                 $position,
+                $plan,
                 $index!("portunus_keys_of_tenant"),
                 " AND tenant_id = $5"
             ),
             of_environment: lane!(
                 $position,
+                $plan,
                 $index!("portunus_keys_of_environment"),
                 " AND tenant_id = $5 AND environment = $1"
             ),
             revoked: lane!(
                 $position,
+                $plan,
                 $index!("portunus_keys_revoked"),
                 " AND tenant_id = $5 AND revoked_at IS NOT NULL"
             ),
             disabled: lane!(
                 $position,
+                $plan,
                 $index!("portunus_keys_disabled"),
                 " AND tenant_id = $5 AND enabled = 0"
             ),
@@ -134,9 +148,17 @@ macro_rules! lanes {
 }
 
 #[cfg(feature = "sqlite")]
-pub(crate) static SQLITE: Lanes = lanes!("instr", indexed_by);
+pub(crate) static SQLITE: Lanes = lanes!(
+    "instr",
+    "CASE WHEN json_valid(record) THEN record ->> 'plan' END",
+    indexed_by
+);
 #[cfg(feature = "postgres")]
-pub(crate) static POSTGRES: Lanes = lanes!("strpos", of_its_own);
+pub(crate) static POSTGRES: Lanes = lanes!(
+    "strpos",
+    "substring(record from '\"plan\":\"([^\"]*)\"')",
+    of_its_own
+);
 
 impl Lanes {
     /// The most selective lane, and whether every key in it is in the list.
@@ -149,7 +171,14 @@ impl Lanes {
             (true, _) if environment => (&self.of_environment, status.is_none()),
             (true, _) => (&self.of_tenant, status.is_none()),
         };
-        let is_open = query.within_workspaces.is_none() && query.text.is_none();
+        let is_open = query.within_workspaces.is_none()
+            && query.text.is_none()
+            && query.owner.is_none()
+            && query.plan.is_none()
+            && query.family.is_none()
+            && query.kind.is_none()
+            && query.expires_before.is_none()
+            && query.unused_since.is_none();
         (lane, is_exact && is_open)
     }
 

@@ -1,7 +1,9 @@
 //! Lists: their order, their pages, their filters.
 
-use portunus::key::{KeyStatus, WorkspaceId};
-use portunus::store::{Cursor, MemoryStore, Page};
+use std::collections::HashMap;
+
+use portunus::key::{KeyFamily, KeyStatus, PlanName, WorkspaceId};
+use portunus::store::{Cursor, MemoryStore, Page, UsageDelta};
 
 use super::*;
 
@@ -256,6 +258,12 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
         let mut record = record(&format!("key{number}"));
         record.created_at = at(random.below(6));
         record.owner = Owner::tenant(tenant(random.pick(&["acme", "other"])));
+        record.owner.user_id = random.pick(&[None, Some(user("u1")), Some(user("u2"))]);
+        record.plan = random.pick(&[None, PlanName::new("free").ok(), PlanName::new("pro").ok()]);
+        record.kind = random.pick(&[KeyKind::App, KeyKind::User, KeyKind::AccessToken]);
+        if random.one_in(3) {
+            record.family = KeyFamily::new("key1").unwrap();
+        }
         record.environment = random.pick(&[live(), test()]);
         record.enabled = !random.one_in(3);
         record.not_before = random.one_in(3).then(|| at(random.below(6)));
@@ -267,12 +275,23 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
         changes.push(insert(digest(number), record));
     }
     store.apply(&batch(changes)).await.unwrap();
+    let mut deltas = Vec::new();
+    for number in 0..150 {
+        let (key, last) = (id(&format!("key{number}")), at(random.below(6)));
+        if random.one_in(2) {
+            deltas.push(UsageDelta::new(key, 1, last, None));
+        }
+    }
+    store.record_usage(&deltas).await.unwrap();
     let whole = {
         let mut query = ListQuery::new(at(0));
         query.limit = 500;
         store.list(&query).await.unwrap().items
     };
     assert_eq!(whole.len(), 150);
+    let ids: Vec<_> = whole.iter().map(|key| key.id.clone()).collect();
+    let usage = store.usage_of(&ids).await.unwrap();
+    let usage: HashMap<_, _> = ids.into_iter().zip(usage).collect();
     let statuses = [
         KeyStatus::Active,
         KeyStatus::NotYetValid,
@@ -280,8 +299,17 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
         KeyStatus::Disabled,
         KeyStatus::Revoked,
     ];
-    for _ in 0..150 {
+    for _ in 0..600 {
         let mut query = ListQuery::new(at(random.below(7)) + Duration::from_nanos(random.below(2)));
+        let mut soon = |chance| {
+            let after = Duration::from_nanos(random.below(2));
+            random.one_in(chance).then(|| at(random.below(7)) + after)
+        };
+        (query.expires_before, query.unused_since) = (soon(3), soon(3));
+        query.owner = random.one_in(4).then(|| user("u1"));
+        query.plan = PlanName::new("pro").ok().filter(|_| random.one_in(4));
+        query.family = KeyFamily::new("key1").ok().filter(|_| random.one_in(5));
+        query.kind = random.one_in(4).then_some(KeyKind::User);
         query.limit = usize::try_from(1 + random.below(40)).unwrap();
         query.status = random.one_in(2).then(|| random.pick(&statuses));
         query.tenant = random.one_in(2).then(|| tenant("acme"));
@@ -294,7 +322,8 @@ pub(crate) async fn every_filter_agrees_with_the_definition(home: &impl Home) {
             Some("DELTA".into()),
         ]);
         query.within_workspaces = random.one_in(4).then(Vec::new);
-        let expected: Vec<_> = whole.iter().filter(|item| query.selects(item)).collect();
+        let selected = |item: &&Arc<KeyRecord>| query.selects(item, &usage[&item.id]);
+        let expected: Vec<_> = whole.iter().filter(selected).collect();
         let expected: Vec<_> = expected.iter().map(|item| item.id.to_string()).collect();
         assert_eq!(
             pages(&store, query.clone()).await.concat(),
