@@ -203,6 +203,12 @@ impl Fault {
             .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
+    /// Whether a lock was not available in time.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.code().is_some_and(|code| code == "55P03")
+    }
+
     /// Whether the connection was lost, so that a read may be retried on another one.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_lost_connection(&self) -> bool {

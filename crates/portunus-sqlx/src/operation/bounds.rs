@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use portunus::audit::{Action, AuditEvent, AuditOutcome, EventQuery, Party};
 use portunus::key::{
-    DigestScheme, Environment, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStatus, Owner, Revocation,
-    TenantId, WorkspaceId,
+    DigestScheme, Environment, KeyDigest, KeyFamily, KeyId, KeyKind, KeyRecord, KeyStatus, Owner,
+    PlanName, Revocation, TenantId, UserId, WorkspaceId,
 };
 use portunus::store::{Change, Cursor, ListQuery, Usage, WriteBatch};
 
@@ -90,6 +90,9 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
             3 => record.revoked = Some(Revocation::new(at(950), None)),
             _ => {}
         }
+        record.owner.user_id = (number % 3 == 1).then(|| UserId::new("ann").unwrap());
+        record.plan = (number % 4 == 2).then(|| PlanName::new("pro").unwrap());
+        record.kind = [KeyKind::App, KeyKind::User][usize::from(number % 8 == 5)];
         record.description = (number % 7 == 2).then(|| "and a needle".into());
         record.workspaces = match number % 5 {
             0 => Some(vec![workspace("w2")]),
@@ -121,9 +124,15 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
              FROM portunus_keys CROSS JOIN {numbers}) AS copies"
         ))
         .await;
+    // One in a hundred was never used, and one in a hundred long ago. The rows of most keys know that
+    // they were used, but not those of the other tenant.
     let used = "INSERT INTO portunus_usage (key_id, uses, last_used_at) \
-        SELECT id, 1, 7200000 FROM portunus_keys";
+        SELECT id, 1, CASE WHEN id LIKE '%07-t%' THEN 86400000 ELSE 864000000 END \
+        FROM portunus_keys WHERE id NOT LIKE '%42-t%'";
     session.prepare(used.into()).await;
+    let known = "UPDATE portunus_keys SET used_on = COALESCE((SELECT last_used_at / 86400000 \
+        FROM portunus_usage WHERE key_id = id), 0) WHERE tenant_id <> 'other'";
+    session.prepare(known.into()).await;
 }
 
 /// Creates events most of which are alike in each respect.
@@ -176,9 +185,11 @@ async fn fill_events(session: &mut impl Watched, is_sqlite: bool) {
 
 /// The usage that [`fill_keys`] recorded.
 fn usage_of(record: &KeyRecord) -> Usage {
-    let mut usage = Usage::default();
-    usage.last_used_at = Some(at(7_200));
-    let _ = record;
+    let (mut usage, id) = (Usage::default(), record.id.as_str());
+    if !id.contains("42-t") {
+        let day = if id.contains("07-t") { 1 } else { 10 };
+        usage.last_used_at = Some(at(day * 86_400));
+    }
     usage
 }
 
@@ -206,6 +217,35 @@ fn lists() -> Vec<ListQuery> {
                 queries.push(query);
             }
         }
+    }
+    // The other filters, alone and together, with frequent and with rare values.
+    let end_of_day_nine = at(9 * 86_400);
+    for number in 0..1_024_u32 {
+        let has = |bit: u32| number & (1 << bit) != 0;
+        let mut query = ListQuery::new(at(2_000));
+        query.limit = LIMIT;
+        query.tenant = has(0).then(|| tenant("acme"));
+        query.owner = has(1).then(|| UserId::new("ann").unwrap());
+        query.plan = has(2).then(|| PlanName::new("pro").unwrap());
+        query.kind = has(3).then_some(KeyKind::User);
+        query.expires_before = has(4).then(|| at([900, 901, 5_000][number as usize % 3]));
+        query.unused_since = has(5).then_some(end_of_day_nine);
+        query.environment = has(6).then(|| environment("test"));
+        query.status = match number >> 7 & 7 {
+            1 => Some(KeyStatus::Active),
+            2 => Some(KeyStatus::Expired),
+            3 => Some(KeyStatus::NotYetValid),
+            4 => Some(KeyStatus::Revoked),
+            5 => Some(KeyStatus::Disabled),
+            _ => None,
+        };
+        if number >> 7 & 7 == 6 {
+            query.family = Some(KeyFamily::new("t05").unwrap());
+        }
+        if number >> 7 & 7 == 7 {
+            query.within_workspaces = Some(vec![workspace("w1")]);
+        }
+        queries.push(query);
     }
     queries
 }

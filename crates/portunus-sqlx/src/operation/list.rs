@@ -1,9 +1,10 @@
 //! Pages of records.
 //!
 //! The database evaluates all filters except workspaces, and may return too much;
-//! [`ListQuery::selects`] makes the final decision, except about usage. However much that rejects, one page examines at
-//! most [`ListQuery::MOST_SCANNED`] rows: if a filter could reject many, the index is first asked
-//! where that many rows end, and the filtering statement stays before that position.
+//! [`ListQuery::selects`] makes the final decision, except about usage. If one of the filters matches
+//! few keys, only these are read. Otherwise one page examines at most [`ListQuery::MOST_SCANNED`]
+//! rows, however much is rejected: if a filter could reject many, the index is first asked where that
+//! many rows end, and the filtering statement stays before that position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use portunus::store::{Cursor, ListQuery, Page, Usage};
 use super::Operation;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};
-use crate::sql::keys::Lane;
+use crate::sql::lists::{Lane, Of, Span};
 use crate::time;
 use crate::value::{Row, Session, Value};
 
@@ -26,18 +27,35 @@ use crate::value::{Row, Session, Value};
 const MOST_ROWS: usize = 500;
 /// The number of keys of one instant that are examined at a time: nearly always there are fewer.
 const MOST_AT_ONCE: usize = 1_000;
+/// A filter that matches at most this number of keys is read as a whole.
+const FEW: usize = 500;
+/// The milliseconds of a day.
+const DAY: i64 = 24 * 60 * 60 * 1000;
 /// Sorts after every id.
 const LAST_ID: &str = "\u{10FFFF}";
 
 /// Reads one page.
 pub(crate) struct List<'a>(pub(crate) &'a ListQuery);
 
-/// Rows that are adjacent in the index.
+/// Rows that are adjacent in the index, or few.
 enum Strip {
     /// Created at one instant, with ids after one and up to another.
     At(i64, String, String),
     /// Created before one instant and after another.
     Before(i64, i64),
+    /// With a value after one and before another, and a position after this one.
+    Few(&'static Span, i64, i64, Place),
+}
+
+/// From where a page is read.
+struct Source {
+    lane: &'static Lane,
+    strips: Vec<Strip>,
+    /// Where the strips end; `None` if no key follows.
+    end: Option<Cursor>,
+    /// Whether the strips may have any length, because nearly all of their rows are in the list, or
+    /// because they are few.
+    is_open: bool,
 }
 
 /// A position in the order of the list: milliseconds and id.
@@ -48,19 +66,20 @@ impl Operation for List<'_> {
     type Answer = Page;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Page, Fault> {
-        let (lane, is_exact) = session.dialect().keys.of(self.0);
+        let Source {
+            lane,
+            strips,
+            end,
+            is_open,
+        } = self.source(session).await?;
         let mut page = Filling::new(self.0);
-        let (strips, end) = if is_exact {
-            (self.strips(), None)
-        } else {
-            self.bounded(session, lane).await?
-        };
         let (mut strips, mut scanned) = (VecDeque::from(strips), 0);
         while let Some(strip) = strips.pop_front() {
             let rows = page.rows();
             let sql = match strip {
                 Strip::At(..) => lane.at,
                 Strip::Before(..) => lane.before,
+                Strip::Few(span, ..) => span.rows,
             };
             let read = session.rows(sql, self.values(&strip, rows)).await?;
             let is_last = read.len() < rows;
@@ -73,7 +92,7 @@ impl Operation for List<'_> {
             if !is_last {
                 let (at, id) = page.place.clone();
                 // Rows that are rejected because they are corrupt count, too.
-                if is_exact
+                if is_open
                     && scanned >= ListQuery::MOST_SCANNED
                     && let Some(end) = cursor(at, &id)
                 {
@@ -83,6 +102,10 @@ impl Operation for List<'_> {
                 let (until, rest) = match strip {
                     Strip::At(_, _, until) => (until, None),
                     Strip::Before(_, after) => (LAST_ID.into(), Some(Strip::Before(at, after))),
+                    Strip::Few(span, low, high, _) => {
+                        strips.push_front(Strip::Few(span, low, high, (at, id)));
+                        continue;
+                    }
                 };
                 rest.into_iter().for_each(|rest| strips.push_front(rest));
                 strips.push_front(Strip::At(at, id, until));
@@ -107,6 +130,92 @@ impl List<'_> {
         } else {
             (None, next)
         }
+    }
+
+    /// Finds out which filter matches few keys.
+    async fn source(&self, session: &mut dyn Session) -> Result<Source, Fault> {
+        let (lanes, query) = (session.dialect().lists, self.0);
+        let (filters, whole) = (lanes.of(query), lanes.whole(query));
+        let open = |lane, strips| Source {
+            lane,
+            strips,
+            end: None,
+            is_open: true,
+        };
+        let lane = filters.first().copied().unwrap_or(whole);
+        if self.is_whole(filters.len()) {
+            return Ok(open(lane, self.strips()));
+        }
+        for few in &filters {
+            let values = self.place_values(FEW + 1, i64::MAX, None);
+            if session.rows(few.far_before, values).await?.is_empty() {
+                return Ok(open(few, self.strips()));
+            }
+        }
+        for (of, low, high) in self.spans() {
+            let span = lanes.span(query, of);
+            let values = self.place_values(FEW + 1, low, Some(high.into()));
+            if session.rows(span.far, values).await?.is_empty() {
+                let place = match self.start() {
+                    (Some(place), _) => place,
+                    (None, before) => (before, LAST_ID.to_owned()),
+                };
+                return Ok(open(whole, vec![Strip::Few(span, low, high, place)]));
+            }
+        }
+        let (strips, end) = self.bounded(session, lane).await?;
+        Ok(Source {
+            lane,
+            strips,
+            end,
+            is_open: false,
+        })
+    }
+
+    /// Whether this number of lanes contains exactly the keys of the list.
+    fn is_whole(&self, lanes: usize) -> bool {
+        let query = self.0;
+        let filters = [
+            query.status.is_some(),
+            query.environment.is_some(),
+            query.owner.is_some(),
+            query.plan.is_some(),
+            query.family.is_some(),
+            query.kind.is_some(),
+            query.expires_before.is_some(),
+            query.unused_since.is_some(),
+            query.text.is_some(),
+            query.within_workspaces.is_some(),
+        ];
+        let filters = filters.into_iter().filter(|is_set| *is_set).count();
+        // A disabled key may also be revoked.
+        filters <= 1 && filters == lanes && query.status != Some(KeyStatus::Disabled)
+    }
+
+    /// The ranges of values that contain every key of the list.
+    fn spans(&self) -> Vec<(Of, i64, i64)> {
+        let (query, mut spans) = (self.0, Vec::new());
+        let now = time::floor(query.now);
+        let is_expired = query.status == Some(KeyStatus::Expired);
+        let ends = [
+            query.expires_before.map(time::ceil),
+            is_expired.then_some(now.saturating_add(1)),
+        ];
+        if let Some(end) = ends.into_iter().flatten().min() {
+            let is_current = matches!(
+                query.status,
+                Some(KeyStatus::Active | KeyStatus::NotYetValid | KeyStatus::Disabled)
+            );
+            spans.push((Of::End, if is_current { now } else { i64::MIN }, end));
+        }
+        if query.status == Some(KeyStatus::NotYetValid) {
+            spans.push((Of::Start, now, i64::MAX));
+        }
+        if let Some(since) = query.unused_since {
+            let last = time::ceil(since).saturating_sub(1).div_euclid(DAY);
+            spans.push((Of::Use, i64::MIN, last + 1));
+        }
+        spans
     }
 
     /// The rest of the list.
@@ -200,6 +309,14 @@ impl List<'_> {
                 values.extend([(*at).into(), after.as_str().into(), until.as_str().into()]);
             }
             Strip::Before(before, after) => values.extend([(*before).into(), (*after).into()]),
+            Strip::Few(_, low, high, (at, id)) => {
+                values.extend([
+                    (*low).into(),
+                    (*high).into(),
+                    (*at).into(),
+                    id.as_str().into(),
+                ]);
+            }
         }
         values
     }

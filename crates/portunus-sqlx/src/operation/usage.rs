@@ -84,6 +84,10 @@ impl Operation for RecordUsage<'_> {
             for part in round.chunks(MOST_KEYS) {
                 let deltas: Vec<_> = part.iter().map(|delta| Delta::of(delta)).collect();
                 let json = serde_json::to_string(&deltas).map_err(Refusal::UsageJson)?;
+                // First, because it locks rows of keys, as a deletion does before those of usage.
+                session
+                    .change(dialect.note_use, vec![json.as_str().into()])
+                    .await?;
                 for sql in dialect.add_usage {
                     session.change(sql, vec![json.as_str().into()]).await?;
                 }

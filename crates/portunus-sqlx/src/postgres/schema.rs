@@ -22,17 +22,31 @@ const LOOK_AFTER_EVERY: Duration = Duration::from_secs(5);
 /// another node created them.
 const TURN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Begins a migration, which may take longer than any write.
+/// The interval at which a migration that waits for a table begins again.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(300);
+
+/// Begins a migration, which may take longer than any write. Every lookup waits behind a migration
+/// that waits for a table that it changes, so that it gives up soon.
 const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; UNLISTEN *; \
-     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '200ms'; \
      SET LOCAL idle_in_transaction_session_timeout = 0";
 
 impl Postgres {
     pub(super) async fn change_schema(&self) -> Result<(), Fault> {
         let mut connection = self.beside().await?;
-        let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
-        Migrate.run(&mut self.on(&mut transaction)).await?;
-        Ok(transaction.commit().await?)
+        loop {
+            let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
+            match Migrate.run(&mut self.on(&mut transaction)).await {
+                Err(fault) if fault.is_lock_timeout() => {
+                    transaction.rollback().await?;
+                    tokio::time::sleep(MIGRATION_PAUSE).await;
+                }
+                done => {
+                    done?;
+                    return Ok(transaction.commit().await?);
+                }
+            }
+        }
     }
 
     pub(super) async fn is_index_missing(&self) -> Result<bool, Fault> {

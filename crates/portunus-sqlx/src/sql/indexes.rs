@@ -31,6 +31,18 @@ indexes! {
         "portunus_keys (tenant_id, created_at DESC, id) WHERE enabled = 0",
     "portunus_keys_expiring" on
         "portunus_keys (tenant_id, expires_at) WHERE expires_at IS NOT NULL",
+    "portunus_keys_of_kind" on "portunus_keys (tenant_id, kind, created_at DESC, id)",
+    "portunus_keys_starting" on
+        "portunus_keys (tenant_id, not_before) WHERE not_before IS NOT NULL",
+    "portunus_keys_used" on "portunus_keys (tenant_id, used_on)",
+    "portunus_keys_revoked_by_age" on
+        "portunus_keys (created_at DESC, id) WHERE revoked_at IS NOT NULL",
+    "portunus_keys_disabled_by_age" on "portunus_keys (created_at DESC, id) WHERE enabled = 0",
+    "portunus_keys_expiring_of_all" on
+        "portunus_keys (expires_at) WHERE expires_at IS NOT NULL",
+    "portunus_keys_starting_of_all" on
+        "portunus_keys (not_before) WHERE not_before IS NOT NULL",
+    "portunus_keys_used_of_all" on "portunus_keys (used_on)",
     "portunus_keys_primary_of_tenant" on
         "portunus_keys (tenant_id, created_at DESC, id) \
          WHERE user_id IS NULL AND revoked_at IS NULL AND may_be_primary = 1",

@@ -38,6 +38,7 @@ pub(crate) mod find;
 mod indexes;
 pub(crate) mod insert;
 pub(crate) mod keys;
+pub(crate) mod lists;
 #[cfg(test)]
 mod plans;
 #[cfg(any(test, debug_assertions))]
@@ -200,7 +201,7 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      (to_regclass('portunus_keys'), to_regclass('portunus_digests'), to_regclass('portunus_deleted'), \
      to_regclass('portunus_primaries'), to_regclass('portunus_usage'), \
      to_regclass('portunus_usage_by_hour'), to_regclass('portunus_events'), \
-     to_regclass('portunus_event_parties')) AND NOT (has_table_privilege(oid, 'SELECT') \
+     to_regclass('portunus_event_parties'), to_regclass('portunus_outbox')) AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
 /// Takes the turn to create indexes until the end of the transaction, if it is free. It does not
@@ -262,10 +263,12 @@ pub(crate) struct Dialect {
     /// Whether the first column of these is an array of all of them except the JSON. On SQLite, the
     /// driver copies each column on its own, which takes longer than to find the row.
     pub(crate) is_packed: bool,
-    pub(crate) keys: &'static keys::Lanes,
+    pub(crate) lists: &'static lists::Lanes,
     /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
     pub(crate) usage_of: &'static str,
+    /// Records in the rows of some keys that they were used, from such an array.
+    pub(crate) note_use: &'static str,
     /// Add usage from a JSON array `$1` of objects with key, uses, at, ip and hour. No key occurs
     /// twice in it.
     pub(crate) add_usage: &'static [&'static str],
@@ -295,9 +298,10 @@ pub(crate) static SQLITE: Dialect = Dialect {
     find_one: find::SQLITE_ONE,
     find_each: find::SQLITE_EACH,
     is_packed: true,
-    keys: &keys::SQLITE,
+    lists: &lists::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
     usage_of: usage::SQLITE_OF,
+    note_use: usage::SQLITE_NOTE,
     add_usage: &usage::SQLITE_ADD,
     insert_many: &insert::SQLITE,
     hold: None,
@@ -316,6 +320,10 @@ pub(crate) static SQLITE: Dialect = Dialect {
             script: include_str!("../schema/sqlite_3.sql"),
             oldest: 2,
         },
+        Migration {
+            script: include_str!("../schema/sqlite_4.sql"),
+            oldest: 2,
+        },
     ],
     #[cfg(feature = "postgres")]
     indexes: &[],
@@ -329,9 +337,10 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     find_one: find::POSTGRES_ONE,
     find_each: find::POSTGRES_EACH,
     is_packed: false,
-    keys: &keys::POSTGRES,
+    lists: &lists::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
     usage_of: usage::POSTGRES_OF,
+    note_use: usage::POSTGRES_NOTE,
     add_usage: &usage::POSTGRES_ADD,
     insert_many: &insert::POSTGRES,
     hold: Some(
@@ -355,6 +364,10 @@ pub(crate) static POSTGRES: Dialect = Dialect {
         },
         Migration {
             script: include_str!("../schema/postgres_3.sql"),
+            oldest: 2,
+        },
+        Migration {
+            script: include_str!("../schema/postgres_4.sql"),
             oldest: 2,
         },
     ],

@@ -14,11 +14,14 @@ fn parameters(sql: &str) -> usize {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use portunus::audit::{Action, AuditOutcome, EventQuery};
-    use portunus::key::{Environment, KeyId, KeyStatus, TenantId};
+    use portunus::key::{
+        Environment, KeyFamily, KeyId, KeyKind, KeyStatus, PlanName, TenantId, UserId,
+    };
     use portunus::store::ListQuery;
     use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
-    use super::super::{SQLITE, events, keys};
+    use super::super::lists::Of;
+    use super::super::{SQLITE, events, lists};
     use super::statements;
 
     async fn database() -> SqliteConnection {
@@ -48,7 +51,7 @@ mod sqlite {
         step.contains("SCAN")
             && !step.contains("VIRTUAL TABLE")
             && !step.contains("SCAN CONSTANT ROW")
-            && !["the_set", "the_newest", "(subquery"]
+            && !["the_set", "the_newest", "(subquery", "SCAN used"]
                 .iter()
                 .any(|part| step.contains(part))
     }
@@ -173,42 +176,55 @@ mod sqlite {
     #[tokio::test]
     async fn every_page_of_keys_is_read_from_an_index_in_its_order() {
         let mut connection = database().await;
-        let query = |tenant: bool, status, environment: bool| {
+        let query = |change: fn(&mut ListQuery)| {
             let mut query = ListQuery::new(std::time::UNIX_EPOCH);
-            query.tenant = TenantId::new("acme").ok().filter(|_| tenant);
-            query.environment = Environment::new("live").ok().filter(|_| environment);
-            query.status = status;
+            query.tenant = TenantId::new("acme").ok();
+            change(&mut query);
             query
         };
         let cases = [
+            (query(|query| query.tenant = None), "by_age ("),
+            (query(|_| {}), "of_tenant (tenant_id=? AND "),
             (
-                query(false, None, false),
-                "portunus_keys_by_age (",
-                "created_at",
+                query(|query| query.environment = Environment::new("live").ok()),
+                "of_environment (tenant_id=? AND environment=? AND ",
             ),
             (
-                query(true, None, false),
-                "portunus_keys_of_tenant (tenant_id=? AND ",
-                "created_at",
+                query(|query| query.owner = UserId::new("ann").ok()),
+                "of_user (tenant_id=? AND user_id=? AND ",
             ),
             (
-                query(true, Some(KeyStatus::Active), true),
-                "portunus_keys_of_environment (tenant_id=? AND environment=? AND ",
-                "created_at",
+                query(|query| query.plan = PlanName::new("pro").ok()),
+                "of_plan (tenant_id=? AND <expr>=? AND ",
             ),
             (
-                query(true, Some(KeyStatus::Revoked), true),
-                "portunus_keys_revoked (tenant_id=? AND ",
-                "created_at",
+                query(|query| query.family = KeyFamily::new("key").ok()),
+                "of_family (tenant_id=? AND family=? AND ",
             ),
             (
-                query(true, Some(KeyStatus::Disabled), false),
-                "portunus_keys_disabled (tenant_id=? AND ",
-                "created_at",
+                query(|query| query.kind = Some(KeyKind::User)),
+                "of_kind (tenant_id=? AND kind=? AND ",
+            ),
+            (
+                query(|query| query.status = Some(KeyStatus::Revoked)),
+                "revoked (tenant_id=? AND ",
+            ),
+            (
+                query(|query| query.status = Some(KeyStatus::Disabled)),
+                "disabled (tenant_id=? AND ",
+            ),
+            (
+                query(|query| (query.tenant, query.status) = (None, Some(KeyStatus::Revoked))),
+                "revoked_by_age (",
+            ),
+            (
+                query(|query| (query.tenant, query.status) = (None, Some(KeyStatus::Disabled))),
+                "disabled_by_age (",
             ),
         ];
-        for (query, index, place) in cases {
-            let lane = keys::SQLITE.of(&query).0;
+        for (query, index) in cases {
+            let whole = lists::SQLITE.whole(&query);
+            let lane = lists::SQLITE.of(&query).first().copied().unwrap_or(whole);
             for (sql, range) in [
                 (lane.far_at, "=? AND id>?"),
                 (lane.far_before, "<?"),
@@ -216,11 +232,43 @@ mod sqlite {
                 (lane.before, ">? AND created_at<?"),
             ] {
                 let plan = plan(&mut connection, sql).await.join("; ");
-                let part = format!("{index}{place}{range}");
+                let part = format!("portunus_keys_{index}created_at{range}");
                 assert!(
                     plan.contains(&part) && !plan.contains("TEMP B-TREE"),
                     "{sql}: {part} is not in {plan}"
                 );
+            }
+        }
+        for (of, of_tenant, of_all) in [
+            (
+                Of::End,
+                "expiring (tenant_id=? AND expires_at",
+                "expiring_of_all (expires_at",
+            ),
+            (
+                Of::Start,
+                "starting (tenant_id=? AND not_before",
+                "starting_of_all (not_before",
+            ),
+            (
+                Of::Use,
+                "used (tenant_id=? AND used_on",
+                "used_of_all (used_on",
+            ),
+        ] {
+            for (query, index) in [
+                (query(|_| {}), of_tenant),
+                (query(|query| query.tenant = None), of_all),
+            ] {
+                let span = lists::SQLITE.span(&query, of);
+                let column = index.rsplit([' ', '(']).next().unwrap();
+                let part = format!("portunus_keys_{index}>? AND {column}<?)");
+                let (far, rows) = (
+                    plan(&mut connection, span.far).await.join("; "),
+                    plan(&mut connection, span.rows).await.join("; "),
+                );
+                assert!(far.contains(&part) && !far.contains("TEMP B-TREE"), "{far}");
+                assert!(rows.contains(&part), "{rows}");
             }
         }
     }

@@ -37,6 +37,7 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         events::OLDEST,
         dialect.primaries,
         dialect.usage_of,
+        dialect.note_use,
         dialect.insert_many.known_id,
         dialect.insert_many.know_digests,
         dialect.insert_many.insert,
@@ -47,7 +48,7 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     ];
     all.extend(PRIMARY.0.iter().chain(&COUNT_ACTIVE.0));
     all.extend(dialect.add_usage);
-    all.extend(dialect.keys.statements());
+    all.extend(dialect.lists.statements());
     all.extend(dialect.events.lanes.statements());
     all.extend(dialect.hold);
     match dialect.tell {

@@ -39,6 +39,25 @@ macro_rules! added_up {
     };
 }
 
+/// Raises the day of the last use in the rows of keys, which lists of unused keys search. At most 50
+/// rows in one transaction, because a row of a key is large and has many indexes: the others follow
+/// with their next uses, and until then seem to be unused for longer than they are.
+macro_rules! note_use {
+    ($before:literal, $day:literal, $from:expr, $after:literal) => {
+        concat!(
+            $before,
+            "SELECT portunus_keys.id AS used_id, ",
+            $day,
+            " AS day FROM ",
+            $from,
+            " WHERE used_on < ",
+            $day,
+            " ORDER BY portunus_keys.id LIMIT 50",
+            $after
+        )
+    };
+}
+
 /// Adds to the totals, from rows with the id of an existing key.
 macro_rules! add {
     ($from:expr, $id:literal, $uses:literal, $at:literal, $ip:literal) => {
@@ -90,6 +109,13 @@ macro_rules! of_existing_keys {
 #[cfg(feature = "sqlite")]
 pub(super) const SQLITE_OF: &str = usage_of!("json_each($1)", "asked.value");
 #[cfg(feature = "sqlite")]
+pub(super) const SQLITE_NOTE: &str = note_use!(
+    "UPDATE portunus_keys SET used_on = day FROM (",
+    "(value ->> 'at') / 86400000",
+    "json_each($1) JOIN portunus_keys ON portunus_keys.id = (value ->> 'key')",
+    ") AS used WHERE id = used_id"
+);
+#[cfg(feature = "sqlite")]
 pub(super) const SQLITE_ADD: [&str; 2] = [
     add!(
         of_existing_keys!(),
@@ -108,6 +134,16 @@ pub(super) const SQLITE_ADD: [&str; 2] = [
 
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES_OF: &str = usage_of!("json_array_elements_text($1::json)", "asked");
+/// Does not wait for a row that a change of the key has locked.
+#[cfg(feature = "postgres")]
+pub(super) const POSTGRES_NOTE: &str = note_use!(
+    "WITH used AS MATERIALIZED (",
+    "given.at / 86400000",
+    "json_to_recordset($1::json) AS given (key text, at bigint) \
+     JOIN portunus_keys ON portunus_keys.id = given.key",
+    " FOR NO KEY UPDATE OF portunus_keys SKIP LOCKED) \
+     UPDATE portunus_keys SET used_on = day FROM used WHERE id = used_id"
+);
 /// The existing keys are looked up once for both tables. Their rows are locked in the order of the
 /// ids. PostgreSQL runs a `WITH` that nothing refers to last, so totals are locked before hours, as by
 /// earlier versions; it does not promise that order, and a deadlock would be retried.

@@ -527,6 +527,7 @@ macro_rules! every_case {
             written::an_earlier_schema_is_migrated_once_by_concurrent_nodes
             written::lookups_of_the_previous_version_continue_during_migration
             written::a_previous_node_continues_and_its_deletions_apply_to_every_tenant
+            written::uses_that_a_previous_node_counts_exclude_keys_from_lists_of_unused_ones
             written::a_compatible_later_schema_is_accepted
             newer::a_record_of_a_newer_version_is_refused_and_can_only_be_ended
             newer::ending_a_record_of_a_newer_version_changes_no_unknown_byte

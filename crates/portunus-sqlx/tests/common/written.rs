@@ -167,6 +167,55 @@ pub(crate) async fn a_previous_node_continues_and_its_deletions_apply_to_every_t
     assert_eq!(found(&other, digest(77)).await, Some(id("older")));
 }
 
+/// The rows of keys do not know of uses that a node of schema 3 counts.
+pub(crate) async fn uses_that_a_previous_node_counts_exclude_keys_from_lists_of_unused_ones<
+    H: Home,
+>(
+    home: &H,
+) {
+    home.written(3).await;
+    let store = home.open().await;
+    let mut query = ListQuery::new(now());
+    query.unused_since = Some(at(20_000));
+    query.tenant = Some(tenant("acme"));
+    let unused = async || {
+        let items = store.list(&query).await.unwrap().items;
+        items
+            .iter()
+            .map(|key| key.id.to_string())
+            .collect::<Vec<_>>()
+    };
+    let mut expected = [
+        "k_active",
+        "k_disabled",
+        "k_expired",
+        "k_not_yet",
+        "k_of_user",
+        "k_rehashed",
+        "k_revoked",
+        "k_rotated",
+        "k_successor",
+        "k_token",
+    ]
+    .to_vec();
+    assert_eq!(unused().await, expected);
+    let old =
+        "INSERT INTO portunus_usage (key_id, uses, last_used_at) VALUES ('k_token', 1, 30000000)";
+    home.execute(old.into()).await;
+    expected.pop();
+    assert_eq!(unused().await, expected);
+    let late = UsageDelta::new(id("k_rotated"), 1, at(86_400 * 2), None);
+    store.record_usage(&[late]).await.unwrap();
+    expected.remove(7);
+    assert_eq!(unused().await, expected);
+    let known = "SELECT CAST(used_on AS TEXT) FROM portunus_keys WHERE id = 'k_rotated'";
+    assert_eq!(home.text(known).await, "2");
+    // Late news of an earlier use.
+    let early = UsageDelta::new(id("k_rotated"), 1, at(10), None);
+    store.record_usage(&[early]).await.unwrap();
+    assert_eq!(home.text(known).await, "2");
+}
+
 pub(crate) async fn a_compatible_later_schema_is_accepted(home: &impl Home) {
     let store = home.open().await;
     write(&store).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     Home, PostgresHome, acme, all, assert_unavailable, at, batch, digest, found, get, id, insert,
-    record, rejected, with_a,
+    record, rejected, with_a, written,
 };
 use portunus::key::Revocation;
 use portunus::store::{Change, KeyStore, Rejected, WriteBatch};
@@ -320,4 +320,34 @@ async fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
         acknowledged >= 6 * ROUNDS as usize,
         "only {acknowledged}: the test has tried nothing"
     );
+}
+
+/// Every statement waits behind one that waits to change its table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_waits_for_a_table_delays_lookups_only_briefly() {
+    let server = Arc::new(Postgres::start());
+    let home = PostgresHome::new(&server);
+    home.written(written::LATEST).await;
+    let mut reader = home.connection().await;
+    let begin = "BEGIN; SELECT count(*) FROM portunus_keys";
+    sqlx::raw_sql(begin).execute(&mut reader).await.unwrap();
+    let migrating = tokio::spawn({
+        let home = home.clone();
+        async move { home.open().await }
+    });
+    let mut other = home.connection().await;
+    let (started, mut longest) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(2) {
+        let asked = Instant::now();
+        let found = PostgresHome::rows(&mut other, "SELECT id FROM portunus_keys LIMIT 1").await;
+        assert_eq!(found, 1);
+        longest = longest.max(asked.elapsed());
+    }
+    assert!(!migrating.is_finished(), "it did not wait");
+    assert!(
+        longest < Duration::from_secs(1),
+        "a lookup took {longest:?}"
+    );
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+    written::expect(&migrating.await.unwrap()).await;
 }
