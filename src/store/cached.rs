@@ -92,6 +92,8 @@ struct Shared {
     epochs: Epochs,
     single_flight: SingleFlight,
     bus: Option<Arc<dyn InvalidationBus>>,
+    /// Whether the store records changes that are to be published on the bus.
+    store_records: bool,
     /// The monotonic time, in milliseconds, until which everything published counts as delivered.
     healthy_until: AtomicU64,
     outbox: Outbox,
@@ -117,7 +119,11 @@ impl CachedStore {
         let by_size = BySize {
             least: share.max(1),
         };
+        // A lossless bus is for a single process, whose cache ends with it.
+        let must_record =
+            |bus: &Arc<dyn InvalidationBus>| !bus.store_publishes() && !bus.is_lossless();
         let shared = Arc::new(Shared {
+            store_records: settings.bus.as_ref().is_some_and(must_record) && store.record_changes(),
             bus: settings.bus.or_else(|| store.bus()),
             store,
             known: Entries::with_weighter(settings.capacity, bytes, by_size),
@@ -140,14 +146,16 @@ impl CachedStore {
     }
 
     /// Publishes changes that could not be published before, or that a write left unpublished
-    /// because its caller was dropped. Every write attempts this too, as do the service's periodic
-    /// jobs ([`Portunus::maintain`](crate::Portunus::maintain)).
+    /// because its caller was dropped, and changes that any node recorded in the store
+    /// ([`KeyStore::record_changes`]). Every write attempts the former too. The service's periodic
+    /// jobs ([`Portunus::maintain`](crate::Portunus::maintain)) call this five times a second.
     ///
     /// # Errors
-    /// Returns an error if the bus still cannot publish.
+    /// Returns an error if the bus still cannot publish, or if the store does not respond.
     pub async fn publish_outbox(&self) -> Result<(), StoreError> {
         let published = self.shared.publish().await;
-        published.map_err(StoreError::unavailable)
+        published.map_err(StoreError::unavailable)?;
+        self.shared.publish_recorded().await
     }
 
     /// Returns how many changes are waiting to be published.

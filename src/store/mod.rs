@@ -198,6 +198,34 @@ pub trait KeyStore: KeyLookup {
         None
     }
 
+    /// Records, from this call on and with all clones, the [`Invalidation`] of each write in the
+    /// transaction of the write, until [`forget_changes`](Self::forget_changes). A cache calls it
+    /// if it has a bus that the store does not publish on: a process that ends between the commit
+    /// and the publication then leaves the change to other nodes. Returns `false`, the default, if
+    /// the store records none.
+    fn record_changes(&self) -> bool {
+        false
+    }
+
+    /// Returns the oldest changes that any node has recorded, each with its number. A call may
+    /// return only some of them, and none only if there are none.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not respond.
+    async fn recorded_changes(&self) -> Result<Vec<(u64, Invalidation)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes the recorded changes with these numbers, after they have been published. Another
+    /// node may have deleted some of them.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not respond.
+    async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError> {
+        let _ = numbers;
+        Ok(())
+    }
+
     /// Returns the store of the states that sign events ([`Change::SetSigning`]); `None`, the
     /// default, if states are not kept.
     fn signing(&self) -> Option<Arc<dyn SigningStore>> {
@@ -317,7 +345,10 @@ to_the_pointee! {
             at: SystemTime,
         ) -> Result<Option<KeyId>, StoreError>;
         async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
+        async fn recorded_changes(&self) -> Result<Vec<(u64, Invalidation)>, StoreError>;
+        async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError>;
         fn usage(&self) -> Option<Arc<dyn UsageStore>>;
+        fn record_changes(&self) -> bool;
         fn signing(&self) -> Option<Arc<dyn SigningStore>>;
     }
     UsageStore {

@@ -8,6 +8,7 @@ mod schema;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use portunus::store::InvalidationBus;
@@ -112,6 +113,7 @@ pub struct Postgres {
     door: Door,
     /// Whether each transaction may use a different server connection.
     is_pooled: bool,
+    records: Arc<AtomicBool>,
 }
 
 impl PostgresStore {
@@ -229,6 +231,7 @@ impl PostgresStore {
             turns: WriteQueue::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
             lookups: Lookups::new(connections / 2),
+            records: Arc::default(),
             door: Door::default(),
             is_pooled: false,
         })
@@ -247,6 +250,10 @@ impl PostgresStore {
 
 impl Database for Postgres {
     const LOOK_UP_LIMIT: Duration = LOOK_UP_LIMIT;
+
+    fn records(&self) -> &AtomicBool {
+        &self.records
+    }
 
     fn lookups(&self) -> Option<&Lookups> {
         // For several digests, a server without this pool's settings may read the whole table.

@@ -7,6 +7,7 @@ mod transaction;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -54,6 +55,7 @@ pub struct Sqlite {
     turns: WriteQueue,
     share: Share,
     lookups: Lookups,
+    records: Arc<AtomicBool>,
 }
 
 impl SqliteStore {
@@ -135,6 +137,7 @@ impl SqliteStore {
             turns: WriteQueue::new(1),
             share: Share::new(MANAGEMENT_READERS),
             lookups: Lookups::new(LOOKUPS),
+            records: Arc::default(),
         }))
     }
 
@@ -153,6 +156,7 @@ impl SqliteStore {
             turns: WriteQueue::new(1),
             share: Share::new(half.min(MANAGEMENT_READERS)),
             lookups: Lookups::new(half.min(LOOKUPS)),
+            records: Arc::default(),
         })
     }
 
@@ -170,6 +174,10 @@ impl SqliteStore {
 
 impl Database for Sqlite {
     const LOOK_UP_LIMIT: Duration = READ_LIMIT;
+
+    fn records(&self) -> &AtomicBool {
+        &self.records
+    }
 
     fn lookups(&self) -> Option<&Lookups> {
         Some(&self.lookups)

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
-    InvalidationBus, KeyLookup, KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage,
-    UsageByHour, UsageDelta, UsageStore, WriteBatch,
+    Invalidation, InvalidationBus, KeyLookup, KeyStore, ListQuery, OwnerRef, Page, StoreError,
+    StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
 use crate::OpenError;
@@ -48,6 +49,9 @@ pub(crate) trait Database: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Migrates the schema, without a time limit.
     fn make_schema(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Whether changes are recorded for the host's own bus.
+    fn records(&self) -> &AtomicBool;
 
     /// Starts to listen for changes, where that is possible.
     fn listen(store: &Store<Self>) -> Option<Arc<dyn InvalidationBus>>;
@@ -104,7 +108,8 @@ impl<D: Database> Store<D> {
     /// Caches are invalidated as after any other write, so that the call is safe while nodes are
     /// running, from several processes at once, and again after it was interrupted. Nodes that do
     /// not yet know of `UserIds::Uuid` may add other spellings: call it again after the last of
-    /// them has stopped. Events keep the ids with which they were written.
+    /// them has stopped. Events keep the ids with which they were written. If the service has a bus
+    /// of its own, build the service first.
     ///
     /// # Errors
     /// The database does not answer, or a record of such an owner cannot be read. Changes made
@@ -115,7 +120,13 @@ impl<D: Database> Store<D> {
             let owners = self.0.read(Owners(place.as_ref())).await?;
             for (tenant, user) in owners.iter().filter(|(_, user)| !is_folded(user)) {
                 let at = SystemTime::now();
-                changed += self.0.write(FoldOwner { tenant, user, at }).await?;
+                let fold = FoldOwner {
+                    tenant,
+                    user,
+                    at,
+                    records: self.0.records().load(Ordering::SeqCst),
+                };
+                changed += self.0.write(fold).await?;
             }
             match owners.into_iter().last() {
                 Some(last) => place = Some(last),
@@ -167,7 +178,21 @@ impl<D: Database> KeyStore for Store<D> {
     }
 
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        Ok(self.0.write(operation::Apply(batch)).await?)
+        let records = self.0.records().load(Ordering::SeqCst);
+        Ok(self.0.write(operation::Apply { batch, records }).await?)
+    }
+
+    fn record_changes(&self) -> bool {
+        self.0.records().store(true, Ordering::SeqCst);
+        true
+    }
+
+    async fn recorded_changes(&self) -> Result<Vec<(u64, Invalidation)>, StoreError> {
+        Ok(self.0.read(operation::Recorded).await?)
+    }
+
+    async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError> {
+        Ok(self.0.write(operation::ForgetRecorded(numbers)).await?)
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

@@ -2,6 +2,10 @@
 //!
 //! A change that could not be published waits here. The queue is bounded by number and size; if it
 //! overflows, it is replaced by one invalidation of everything, which loses nothing.
+//!
+//! The queue ends with the process. A store may therefore also record each change in the transaction
+//! of its write. Every node publishes what any node recorded, and then deletes it. Most changes are
+//! published twice, which is harmless.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::lock::Mutex;
 
 use super::Shared;
-use crate::store::{BusError, Invalidation, InvalidationBus};
+use crate::store::{BusError, Invalidation, InvalidationBus, KeyStore, StoreError};
 
 /// The maximum number of waiting changes; beyond it, they are replaced by an invalidation of
 /// everything.
@@ -85,6 +89,29 @@ impl Shared {
                 waiting.all.pop_front();
                 waiting.bytes = waiting.bytes.saturating_sub(bytes_of(&next));
             }
+        }
+    }
+
+    /// Publishes the changes that the store has recorded, and deletes them there.
+    pub(super) async fn publish_recorded(&self) -> Result<(), StoreError> {
+        let Some(bus) = self.bus.as_ref().filter(|_| self.store_records) else {
+            return Ok(());
+        };
+        loop {
+            let (mut numbers, mut all) = (Vec::new(), Invalidation::default());
+            for (number, mut what) in self.store.recorded_changes().await? {
+                numbers.push(number);
+                all.keys.append(&mut what.keys);
+                all.known.append(&mut what.known);
+                all.tenants.append(&mut what.tenants);
+                all.everything |= what.everything;
+            }
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            let published = bus.publish(&all).await;
+            published.map_err(StoreError::unavailable)?;
+            self.store.forget_changes(&numbers).await?;
         }
     }
 }

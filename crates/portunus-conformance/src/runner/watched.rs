@@ -91,6 +91,21 @@ impl<T: KeyStore> KeyStore for Watched<T> {
         self.calls.call("apply", self.subject.apply(batch)).await
     }
 
+    fn record_changes(&self) -> bool {
+        let records = || self.subject.record_changes();
+        self.calls.now("record_changes", records).unwrap_or(false)
+    }
+
+    async fn recorded_changes(&self) -> Result<Vec<(u64, Invalidation)>, StoreError> {
+        let call = self.subject.recorded_changes();
+        self.calls.call("recorded_changes", call).await
+    }
+
+    async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError> {
+        let call = self.subject.forget_changes(numbers);
+        self.calls.call("forget_changes", call).await
+    }
+
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {
         let usage = self.calls.now("usage", || self.subject.usage()).flatten()?;
         Some(Arc::new(Watched::new(usage, self.calls.clone())))

@@ -48,7 +48,7 @@ pub(super) fn beat(node: u64, mark: u64) -> String {
 }
 
 /// Decodes a payload.
-pub(super) fn read(payload: &str) -> Message {
+pub(crate) fn read(payload: &str) -> Message {
     if let Some(beat) = payload.strip_prefix(BEAT) {
         return read_beat(beat).unwrap_or(Message::NoBeat);
     }

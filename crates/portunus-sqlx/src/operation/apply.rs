@@ -33,7 +33,11 @@ pub(super) const USAGE: i64 = 4;
 const MOST_HOURS: i64 = 366 * 24;
 
 /// Applies a batch.
-pub(crate) struct Apply<'a>(pub(crate) &'a WriteBatch);
+pub(crate) struct Apply<'a> {
+    pub(crate) batch: &'a WriteBatch,
+    /// Whether the change is recorded for the host's own bus.
+    pub(crate) records: bool,
+}
 
 #[async_trait]
 impl Operation for Apply<'_> {
@@ -41,7 +45,7 @@ impl Operation for Apply<'_> {
 
     fn lane(&self) -> Lane {
         Lane {
-            narrows: self.0.may_narrow(),
+            narrows: self.batch.may_narrow(),
             tenant: self.tenant().map(ToString::to_string),
         }
     }
@@ -51,14 +55,14 @@ impl Operation for Apply<'_> {
         let is_last =
             |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
         for condition in self
-            .0
+            .batch
             .conditions()
             .iter()
             .filter(|condition| !is_last(condition))
         {
             check(session, condition).await?;
         }
-        let mut changes = self.0.changes();
+        let mut changes = self.batch.changes();
         while let Some(change) = changes.first() {
             let inserts = changes.iter().map_while(New::of).collect::<Vec<_>>();
             if inserts.len() > 1 {
@@ -69,17 +73,17 @@ impl Operation for Apply<'_> {
                 changes = &changes[1..];
             }
         }
-        for condition in self.0.conditions().iter().filter(is_last) {
+        for condition in self.batch.conditions().iter().filter(is_last) {
             check(session, condition).await?;
         }
-        tell(session, &Invalidation::of(self.0)).await
+        tell(session, &Invalidation::of(self.batch), self.records).await
     }
 }
 
 impl Apply<'_> {
     /// The tenant of a key in the batch, if the batch states it.
     fn tenant(&self) -> Option<&TenantId> {
-        let changed = self.0.changes().iter().find_map(|change| match change {
+        let changed = self.batch.changes().iter().find_map(|change| match change {
             Change::Insert { record, .. } | Change::Replace(record) => {
                 Some(&record.owner.tenant_id)
             }
@@ -87,12 +91,14 @@ impl Apply<'_> {
             _ => None,
         });
         changed.or_else(|| {
-            self.0.conditions().iter().find_map(|asked| match asked {
-                Condition::Primary { owner, .. } | Condition::ActiveKeysAtMost { owner, .. } => {
-                    of(owner)
-                }
-                _ => None,
-            })
+            self.batch
+                .conditions()
+                .iter()
+                .find_map(|asked| match asked {
+                    Condition::Primary { owner, .. }
+                    | Condition::ActiveKeysAtMost { owner, .. } => of(owner),
+                    _ => None,
+                })
         })
     }
 
@@ -104,7 +110,7 @@ impl Apply<'_> {
             return Ok(());
         };
         let (mut keys, mut tenants, mut deleted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        for condition in self.0.conditions() {
+        for condition in self.batch.conditions() {
             match condition {
                 Condition::Version { id, .. } => {
                     keys.insert(id.as_str().to_owned());
@@ -115,7 +121,7 @@ impl Apply<'_> {
                 _ => return Err(Refusal::Unknown("condition").into()),
             }
         }
-        for change in self.0.changes() {
+        for change in self.batch.changes() {
             match change {
                 Change::Insert { record, .. } | Change::Replace(record) => {
                     if let Change::Insert { digest, .. } = change {
@@ -178,14 +184,23 @@ impl Operation for Publish {
     type Answer = ();
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
-        tell(session, &self.0).await
+        tell(session, &self.0, false).await
     }
 }
 
-/// Announces a change to those who may have cached the data, in the same transaction.
-pub(super) async fn tell(session: &mut dyn Session, what: &Invalidation) -> Result<(), Fault> {
+/// Announces a change to those who may have cached the data, in the same transaction, and records it
+/// for those who listen to another bus.
+pub(super) async fn tell(
+    session: &mut dyn Session,
+    what: &Invalidation,
+    records: bool,
+) -> Result<(), Fault> {
     if what.is_empty() {
         return Ok(());
+    }
+    if records {
+        let what = crate::bus::message::changed(what).into();
+        session.change(sql::outbox::RECORD, vec![what]).await?;
     }
     match session.dialect().tell {
         #[cfg(feature = "sqlite")]

@@ -107,7 +107,8 @@ async fn fill_keys(session: &mut impl Watched, is_sqlite: bool) {
         });
     }
     session.script("BEGIN").await.unwrap();
-    Apply(&batch).run(session).await.unwrap();
+    let (batch, records) = (&batch, false);
+    Apply { batch, records }.run(session).await.unwrap();
     session.script("COMMIT").await.unwrap();
     let (digest, _, numbers) = copies(is_sqlite);
     let others = "version, kind, environment, tenant_id, user_id, description, masked, not_before, \

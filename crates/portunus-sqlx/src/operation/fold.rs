@@ -60,6 +60,8 @@ pub(crate) struct FoldOwner<'a> {
     pub(crate) user: &'a UserId,
     /// The instant at which keys can still be primary.
     pub(crate) at: SystemTime,
+    /// Whether the change is recorded for the host's own bus.
+    pub(crate) records: bool,
 }
 
 #[async_trait]
@@ -96,7 +98,7 @@ impl Operation for FoldOwner<'_> {
         }
         set_primary(session, &old, None).await?;
         set_primary(session, &new, primary.as_ref().map(|record| &record.id)).await?;
-        tell(session, &what).await?;
+        tell(session, &what, self.records).await?;
         Ok(what.keys.len().try_into().unwrap_or(u64::MAX))
     }
 }

@@ -10,6 +10,7 @@ mod fold;
 mod insert;
 mod list;
 mod migrate;
+mod outbox;
 mod primary;
 mod usage;
 
@@ -23,6 +24,7 @@ pub(crate) use find::{DIGESTS, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
+pub(crate) use outbox::{ForgetRecorded, Recorded};
 pub(crate) use primary::{Primaries, Primary};
 pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour, UsageOf, UsageOfOne};
 

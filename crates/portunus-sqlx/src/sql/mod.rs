@@ -39,6 +39,7 @@ mod indexes;
 pub(crate) mod insert;
 pub(crate) mod keys;
 pub(crate) mod lists;
+pub(crate) mod outbox;
 #[cfg(test)]
 mod plans;
 #[cfg(any(test, debug_assertions))]
@@ -272,6 +273,8 @@ pub(crate) struct Dialect {
     /// Add usage from a JSON array `$1` of objects with key, uses, at, ip and hour. No key occurs
     /// twice in it.
     pub(crate) add_usage: &'static [&'static str],
+    /// Deletes recorded changes.
+    pub(crate) forget_recorded: &'static str,
     /// Inserts many keys.
     pub(crate) insert_many: &'static insert::Many,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
@@ -303,6 +306,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     usage_of: usage::SQLITE_OF,
     note_use: usage::SQLITE_NOTE,
     add_usage: &usage::SQLITE_ADD,
+    forget_recorded: outbox::SQLITE_FORGET,
     insert_many: &insert::SQLITE,
     hold: None,
     events: &events::SQLITE,
@@ -342,6 +346,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     usage_of: usage::POSTGRES_OF,
     note_use: usage::POSTGRES_NOTE,
     add_usage: &usage::POSTGRES_ADD,
+    forget_recorded: outbox::POSTGRES_FORGET,
     insert_many: &insert::POSTGRES,
     hold: Some(
         // At most a thousand locks of each kind, whatever the size of a batch: unrelated names that

@@ -21,6 +21,7 @@ pub(crate) mod fold;
 pub(crate) mod lists;
 pub(crate) mod model;
 pub(crate) mod newer;
+pub(crate) mod outbox;
 pub(crate) mod primaries;
 pub(crate) mod recording_listener;
 pub(crate) mod secrets;
@@ -532,6 +533,9 @@ macro_rules! every_case {
             newer::a_record_of_a_newer_version_is_refused_and_can_only_be_ended
             newer::ending_a_record_of_a_newer_version_changes_no_unknown_byte
             admin_reads::lookups_continue_during_management_reads_that_stop_after_ten_thousand_rows
+            outbox::changes_are_recorded_only_for_a_bus_of_the_hosts_own
+            outbox::a_change_that_one_node_left_is_published_by_another
+            outbox::an_unreadable_change_is_published_as_a_change_of_everything
             dump::no_dump_contains_a_key
             model::random_batches_match_the_in_memory_store
         }
