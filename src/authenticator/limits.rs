@@ -8,6 +8,7 @@ use super::facts::Facts;
 use crate::clock::Clock;
 use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
+use crate::key::TenantId;
 use crate::limit::{
     BucketId, ClassRules, Counter, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
     LimiterError, LocalLimiter, OnOutage, Place, PlanLimits, Policy, RateLimiter, Variant,
@@ -60,6 +61,12 @@ impl Limiting {
             let own = || Arc::new(local()) as Arc<dyn RateLimiter>;
             limits.limiter.unwrap_or_else(own)
         });
+        if limiter
+            .as_ref()
+            .is_some_and(|limiter| !limiter.counts_together())
+        {
+            table.check_apart()?;
+        }
         Ok(Self {
             limiter,
             stand_in: local(),
@@ -107,7 +114,10 @@ impl Limiting {
         telemetry::timed(Step::Limiter, || {
             with_buckets(limits, caller, |buckets| match buckets {
                 [] => Some(Ok(Decision::admitted())),
-                buckets => limiter.try_acquire(&LimitRequest::new(buckets, cost)),
+                buckets => {
+                    let request = LimitRequest::new(buckets, cost).of_tenant(caller.tenant());
+                    limiter.try_acquire(&request)
+                }
             })
         })
     }
@@ -120,7 +130,7 @@ impl Limiting {
         cost: u64,
     ) -> Result<Decision, LimiterError> {
         let buckets = all_buckets(limits, caller, caller.variant());
-        let request = LimitRequest::new(&buckets, cost);
+        let request = LimitRequest::new(&buckets, cost).of_tenant(caller.tenant());
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
 
@@ -177,7 +187,11 @@ impl Limiting {
     }
 }
 
-impl Caller<'_> {
+impl<'c> Caller<'c> {
+    fn tenant(&self) -> Option<&'c TenantId> {
+        self.entry.map(|entry| &entry.record.owner.tenant_id)
+    }
+
     pub(super) fn of<'a>(entry: Option<&'a KeyEntry>, facts: &Facts) -> Caller<'a> {
         Caller {
             entry,
@@ -289,7 +303,7 @@ impl Charger for Limiting {
         if buckets.is_empty() {
             return Ok(Decision::admitted());
         }
-        let mut request = LimitRequest::new(&buckets, charge.units);
+        let mut request = LimitRequest::new(&buckets, charge.units).of_tenant(caller.tenant());
         request.overdraw = charge.overdraw;
         let decided = match limiter.try_acquire(&request) {
             Some(decided) => decided,

@@ -20,6 +20,10 @@ pub struct LimitRequest<'a> {
     /// Whether the units are counted even if they do not fit: the decision then admits, and the
     /// windows have 0 units left. `false` by default.
     pub overdraw: bool,
+    /// The tenant of the key. A limiter on several servers keeps the buckets of a tenant together,
+    /// so this must be set for every request of a [family](BucketId::Family), or for none. `None` by
+    /// default; other limiters need not look at it.
+    pub tenant: Option<&'a TenantId>,
 }
 
 impl<'a> LimitRequest<'a> {
@@ -30,7 +34,15 @@ impl<'a> LimitRequest<'a> {
             buckets,
             cost,
             overdraw: false,
+            tenant: None,
         }
+    }
+
+    /// Sets the tenant of the key.
+    #[must_use]
+    pub const fn of_tenant(mut self, tenant: Option<&'a TenantId>) -> Self {
+        self.tenant = tenant;
+        self
     }
 
     /// Counts the units even if they do not fit.

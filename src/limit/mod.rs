@@ -92,6 +92,13 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Returns whether buckets of keys, users and tenants, those of addresses and shared ones can be
+    /// in one request. A limiter that keeps them on different servers returns `false`: a service
+    /// with a request that needs two of the three kinds is then not built. `true` by default.
+    fn counts_together(&self) -> bool {
+        true
+    }
+
     /// Frees the memory of idle buckets. It is called about twice a minute and must not block. The
     /// default does nothing, which is right for a limiter that keeps no state in this process.
     fn sweep(&self) {}
@@ -176,6 +183,7 @@ to_the_pointee! {
     RateLimiter {
         async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
         fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
+        fn counts_together(&self) -> bool;
         fn sweep(&self);
     }
 }

@@ -83,6 +83,14 @@ pub(crate) enum Counter {
     AnonymousShared,
 }
 
+/// Counters whose buckets a limiter on several servers keeps on one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Key,
+    Address,
+    Shared,
+}
+
 impl Counter {
     pub(super) const fn of(counted: CountedBy, anonymous: bool) -> Self {
         match (counted, anonymous) {
@@ -93,6 +101,14 @@ impl Counter {
             (CountedBy::Address, true) => Self::Anonymous,
             (CountedBy::Shared, false) => Self::Shared,
             (CountedBy::Shared, true) => Self::AnonymousShared,
+        }
+    }
+
+    const fn group(self) -> Group {
+        match self {
+            Self::Key | Self::User | Self::Tenant => Group::Key,
+            Self::Address | Self::Anonymous => Group::Address,
+            Self::Shared | Self::AnonymousShared => Group::Shared,
         }
     }
 }
@@ -196,6 +212,40 @@ impl LimitTable {
             .flat_map(|set| &set.policies)
             .any(|policy| matches!(policy.counter, Counter::Address | Counter::Anonymous));
         Ok(table)
+    }
+
+    /// Checks that no request needs two kinds of buckets that a limiter keeps on different servers
+    /// ([`RateLimiter::counts_together`](super::RateLimiter::counts_together)). Every request with a
+    /// key may need the key's bucket, because a key can have its own quotas.
+    ///
+    /// # Errors
+    /// Returns an error that names the policy.
+    pub(crate) fn check_apart(&self) -> Result<(), ParseError> {
+        let apart = |with: &str, counts: String, remedy: &str| {
+            refused(format!(
+                "a request {with} would count {counts}, which this limiter keeps on different \
+                 servers, as a Redis Cluster does: {remedy}, or use a limiter on a single server"
+            ))
+        };
+        let keyed = self.plans.values().chain([&self.base]);
+        let mut keyed = keyed.flat_map(|plan| plan.sets.iter().flat_map(|set| &set.policies));
+        if let Some(policy) = keyed.find(|policy| policy.counter.group() != Group::Key) {
+            let other = match policy.counter.group() {
+                Group::Shared => "a shared policy",
+                Group::Key | Group::Address => "its address",
+            };
+            let counts = format!("in the bucket of its key and in that of {other}");
+            return Err(apart("with a key", counts, "make the policy anonymous()"));
+        }
+        for set in self.anonymous.sets.iter() {
+            let has = |group| set.policies.iter().any(|of| of.counter.group() == group);
+            if has(Group::Address) && has(Group::Shared) {
+                let counts = "in the bucket of its address and in that of a shared policy";
+                let remedy = "remove one of the two";
+                return Err(apart("without a key", counts.to_owned(), remedy));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the limits of a plan, if the table has it.

@@ -12,7 +12,8 @@ use portunus::config::{Actors, BuildError};
 use portunus::error::ParseError;
 use portunus::key::{Owner, PlanName, TenantId};
 use portunus::limit::{
-    CountedBy, LimitPolicy, LimitReport, LocalLimiter, OnOutage, Plan, RateLimiter,
+    CountedBy, Decision, LimitPolicy, LimitReport, LimitRequest, LimiterError, LocalLimiter,
+    OnOutage, Plan, RateLimiter,
 };
 use portunus::manage::NewKey;
 use portunus::policy::PlanOrder;
@@ -1316,4 +1317,97 @@ fn limits_that_cannot_be_are_refused_with_what_to_change() {
             .build()
             .is_ok()
     );
+}
+
+/// Counts in this process, and records which tenant each request names.
+#[derive(Debug, Clone, Default)]
+struct Apart {
+    local: LocalLimiter,
+    tenants: Arc<Mutex<Vec<Option<TenantId>>>>,
+}
+
+#[async_trait]
+impl RateLimiter for Apart {
+    async fn acquire(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> std::result::Result<Decision, LimiterError> {
+        self.tenants.lock().unwrap().push(request.tenant.cloned());
+        self.local.acquire(request).await
+    }
+
+    fn counts_together(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_limiter_on_several_servers_gets_no_request_that_needs_two_of_them() {
+    let built = |limits: Limits| {
+        let limits = limits.limiter(Arc::new(Apart::default()));
+        let built = Fixture::new().bearer().limits(limits).builder().build();
+        built.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let key = || Limits::per_key(per_minute(5));
+    let shared = || LimitPolicy::shared(per_minute(9));
+    let address = || LimitPolicy::per_address(per_minute(9));
+    let servers = "on different servers, as a Redis Cluster does";
+    for (limits, expected) in [
+        (
+            key().policy(shared()),
+            "its key and in that of a shared policy",
+        ),
+        (
+            key().policy(address()),
+            "its key and in that of its address",
+        ),
+        // Such a key can have quotas of its own.
+        (
+            Limits::new([address()]),
+            "its key and in that of its address",
+        ),
+        (
+            key().class("exports", [shared()]).on("/exports"),
+            "its key and in that of a shared policy",
+        ),
+        (
+            key().plan(Plan::new("pro", [address()])),
+            "its key and in that of its address",
+        ),
+        (
+            key()
+                .policy(shared().anonymous())
+                .policy(address().anonymous()),
+            "its address and in that of a shared policy",
+        ),
+    ] {
+        let error = built(limits).unwrap_err();
+        assert!(
+            error.contains(expected) && error.contains(servers),
+            "{error}"
+        );
+    }
+    for limits in [
+        key().policy(LimitPolicy::per_tenant(per_minute(50))),
+        key().policy(address().anonymous()),
+        key().policy(shared().anonymous()),
+    ] {
+        assert_eq!(built(limits), Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_limiter_learns_the_tenant_of_each_request_with_a_key() {
+    let limiter = Apart::default();
+    let fixture = Fixture::new();
+    let (key, record) = fixture.issue(&[]).await;
+    let limits = Limits::per_key(per_minute(5))
+        .policy(LimitPolicy::per_address(per_minute(5)).anonymous())
+        .limiter(limiter.clone());
+    let authenticator = fixture.bearer().optional().limits(limits).build().unwrap();
+    for head in [Head::bearer(&key), Head::new()] {
+        authenticator.authenticate(&head).await.unwrap();
+    }
+    let tenants = limiter.tenants.lock().unwrap().clone();
+    assert_eq!(tenants, [Some(record.owner.tenant_id.clone()), None]);
 }

@@ -335,7 +335,7 @@ async fn plan_changes(tried: Tried) -> Checked {
             LimitBucket::new(BucketId::Tenant(&tenant), &plan[1]),
             LimitBucket::new(BucketId::Tenant(&tenant), &plan[2]).in_class("exports"),
         ];
-        Ok(tried.ask(&buckets, 1).await?.is_admitted())
+        Ok(tried.ask_for(&tenant, &buckets, 1).await?.is_admitted())
     };
     let passed = async |plan: &[Quotas; 3], requests: u64| -> Result<u64, Failure> {
         let mut passed = 0;

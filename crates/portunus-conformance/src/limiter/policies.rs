@@ -27,7 +27,8 @@ pub(super) async fn policies(tried: Tried) -> Checked {
             let mut admitted = 0;
             for _ in 0..EACH {
                 yield_now().await;
-                let decision = tried.ask(&own.buckets(&limits), 1).await?;
+                let buckets = &own.buckets(&limits)[..Own::places(&tried)];
+                let decision = tried.ask_for(&own.tenant, buckets, 1).await?;
                 agrees_with_itself(&decision)?;
                 admitted += u64::from(decision.is_admitted());
             }
@@ -42,7 +43,8 @@ pub(super) async fn policies(tried: Tried) -> Checked {
     // Each bucket has counted exactly the requests that were admitted, whatever refused the others.
     for task in 0..TASKS {
         let own = Own::of(task);
-        for (place, bucket) in own.buckets(&limits).into_iter().enumerate() {
+        let buckets = own.buckets(&limits).into_iter().take(Own::places(&tried));
+        for (place, bucket) in buckets.enumerate() {
             let shares = |other: &u64| own.shares(place, *other);
             let counted: u64 = (0..TASKS)
                 .filter(shares)
@@ -54,7 +56,7 @@ pub(super) async fn policies(tried: Tried) -> Checked {
                 "{counted} of {limit} were admitted in {bucket:?}"
             );
             // A cost of the whole limit is refused unless nothing was counted; nothing changes.
-            let asked = tried.ask(&[bucket], limit).await?;
+            let asked = tried.ask_for(&own.tenant, &[bucket], limit).await?;
             if counted == 0 {
                 continue;
             }
@@ -106,6 +108,16 @@ impl Own {
             bucket.class = class;
             bucket
         })
+    }
+
+    /// How many of the buckets the limiter counts in one request: it may keep addresses and shared
+    /// buckets elsewhere.
+    fn places(tried: &Tried) -> usize {
+        if tried.limiter.counts_together() {
+            8
+        } else {
+            5
+        }
     }
 
     /// Whether a task counts in the same bucket.

@@ -94,7 +94,7 @@ async fn all_or_none(tried: Tried) -> Checked {
             LimitBucket::new(BucketId::Family(&family), &one),
             LimitBucket::new(BucketId::Tenant(&tenant), &three),
         ];
-        let decision = tried.ask(&buckets, 1).await?;
+        let decision = tried.ask_for(&tenant, &buckets, 1).await?;
         agrees_with_itself(&decision)?;
         Ok(decision.is_admitted())
     };
@@ -108,9 +108,8 @@ async fn all_or_none(tried: Tried) -> Checked {
     );
     ensure!(!ask("f4").await?, "a tenant exceeded its limit");
     let family = family("f4");
-    let alone = tried
-        .ask(&[LimitBucket::new(BucketId::Family(&family), &one)], 1)
-        .await?;
+    let alone = [LimitBucket::new(BucketId::Family(&family), &one)];
+    let alone = tried.ask_for(&tenant, &alone, 1).await?;
     ensure!(
         alone.is_admitted(),
         "a request that the tenant refused was counted against its family: {alone:?}"
@@ -215,7 +214,7 @@ async fn cost_errors(tried: Tried) -> Checked {
         (&both, 0),
         (&both, 6),
     ] {
-        let request = LimitRequest::new(buckets, cost);
+        let request = LimitRequest::new(buckets, cost).of_tenant(Some(&tenant));
         let mut answers = vec![tried.limiter.acquire(&request).await];
         answers.extend(tried.limiter.try_acquire(&request));
         for answer in answers {
@@ -227,7 +226,7 @@ async fn cost_errors(tried: Tried) -> Checked {
             );
         }
     }
-    let whole = tried.ask(&both, 5).await?;
+    let whole = tried.ask_for(&tenant, &both, 5).await?;
     ensure!(
         whole.is_admitted(),
         "a request of all units was refused after errors: {whole:?}"
@@ -238,13 +237,14 @@ async fn cost_errors(tried: Tried) -> Checked {
 async fn order(tried: Tried) -> Checked {
     let named = |name, limit| valid(Quota::new(name, limit, seconds(60)));
     let first = valid(Quotas::new([named("z", 3), named("a", 1), named("m", 2)]));
-    let (second, tenant) = (valid(Quotas::new([named("z", 1)])), tenant("t"));
+    let second = valid(Quotas::new([named("z", 1)]));
+    let (user, tenant) = (user("u"), tenant("order"));
     let buckets = [
-        LimitBucket::new(BucketId::Tenant(&tenant), &second),
-        LimitBucket::new(BucketId::Custom("order"), &first),
+        LimitBucket::new(BucketId::User(&tenant, &user), &second),
+        LimitBucket::new(BucketId::Tenant(&tenant), &first),
     ];
     for (passes, violated) in [(true, [false; 4]), (false, [true, false, true, false])] {
-        let decision = tried.ask(&buckets, 1).await?;
+        let decision = tried.ask_for(&tenant, &buckets, 1).await?;
         let remaining: Vec<_> = windows(&decision)
             .iter()
             .map(WindowState::remaining)
@@ -277,20 +277,18 @@ async fn concurrent(tried: Tried) -> Checked {
                 own.clone(),
             );
             tasks.spawn(async move {
-                let (name, family) = (
-                    format!("shared {round}"),
+                let (tenant, family) = (
+                    tenant(&format!("shared{round}")),
                     family(&format!("f{round}-{task}")),
                 );
                 for _ in 0..25 {
                     yield_now().await;
                     let buckets = [
                         LimitBucket::new(BucketId::Family(&family), &own),
-                        LimitBucket::new(BucketId::Custom(&name), &shared),
+                        LimitBucket::new(BucketId::Tenant(&tenant), &shared),
                     ];
-                    passed.fetch_add(
-                        u64::from(tried.ask(&buckets, 1).await?.is_admitted()),
-                        Ordering::SeqCst,
-                    );
+                    let decision = tried.ask_for(&tenant, &buckets, 1).await?;
+                    passed.fetch_add(u64::from(decision.is_admitted()), Ordering::SeqCst);
                 }
                 Ok::<_, Failure>(())
             });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::report::{Checked, Failure, valid};
 use portunus::Clock;
+use portunus::key::TenantId;
 use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, RateLimiter, WindowState};
 use portunus::quota::{Quota, Quotas};
 use portunus::testing::ManualClock;
@@ -35,6 +36,17 @@ impl Tried {
             .limiter
             .acquire(&LimitRequest::new(buckets, cost))
             .await?)
+    }
+
+    /// The same for a key of this tenant.
+    pub(super) async fn ask_for(
+        &self,
+        tenant: &TenantId,
+        buckets: &[LimitBucket<'_>],
+        cost: u64,
+    ) -> Result<Decision, Failure> {
+        let request = LimitRequest::new(buckets, cost).of_tenant(Some(tenant));
+        Ok(self.limiter.acquire(&request).await?)
     }
 
     /// A request of cost 1 on the bucket of this name.

@@ -174,6 +174,11 @@ impl<T: RateLimiter> RateLimiter for Watched<T> {
         self.calls.now("try_acquire", call).flatten()
     }
 
+    fn counts_together(&self) -> bool {
+        let call = || self.subject.counts_together();
+        self.calls.now("counts_together", call).unwrap_or(true)
+    }
+
     fn sweep(&self) {
         self.calls.now("sweep", || self.subject.sweep());
     }
