@@ -20,6 +20,8 @@ pub mod postgres;
 #[cfg(unix)]
 pub mod proxy;
 pub mod random;
+#[cfg(unix)]
+pub mod redis;
 pub mod setup;
 pub mod text;
 pub mod wait;

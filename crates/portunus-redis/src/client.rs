@@ -1,0 +1,354 @@
+//! `Redis`: the servers, how requests are sent to them, and the check at start.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, ServerErrorKind, Value};
+use tokio::time::{Instant, timeout};
+
+use crate::address::{Address, Place};
+use crate::node::{self, Link, Node, State};
+use crate::routes::{Finder, Router, Routes};
+use crate::script::Call;
+use crate::server::explained;
+use crate::slot::{SLOTS, slot};
+use crate::{RedisError, RedisLimiter};
+
+/// The time within which a request must be answered.
+const DEADLINE: Duration = Duration::from_millis(50);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the check waits for connections.
+const CHECK_LIMIT: Duration = Duration::from_secs(3);
+/// How often a request is sent on when a cluster says that its slot is elsewhere.
+const MOST_REDIRECTIONS: usize = 3;
+
+/// A Redis or Valkey server, a primary that Sentinels name, or a cluster.
+///
+/// Nothing is connected until [`limiter`](Self::limiter) is called, and then
+/// in the background: a service starts while its servers are down. Addresses have the form
+/// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host is needed; `rediss://` is with
+/// TLS and needs the feature `tls`.
+#[derive(Clone)]
+#[must_use = "a description of servers does nothing until limiter() or bus()"]
+pub struct Redis {
+    finder: Finder,
+    prefix: String,
+    deadline: Duration,
+}
+
+impl Redis {
+    /// Describes a single server.
+    ///
+    /// # Errors
+    /// Returns an error if the address is invalid.
+    pub fn single(address: &str) -> Result<Self, RedisError> {
+        Ok(Self::new(Finder::Single(Address::read(address)?)))
+    }
+
+    /// Describes a primary that Sentinels name. The host of the address is the primary's name; its
+    /// user, password, database and TLS are those of the servers. Each Sentinel has an address of
+    /// its own, with the port 26379 where it names none.
+    ///
+    /// A primary that was cut off from its Sentinels takes writes until it is demoted, and what it
+    /// counted is then lost. Set `min-replicas-to-write 1` and `min-replicas-max-lag`: a primary
+    /// without replicas then refuses, which this crate treats as no answer.
+    ///
+    /// # Errors
+    /// Returns an error if an address is invalid, or there are no Sentinels.
+    pub fn sentinel<'a>(
+        address: &str,
+        sentinels: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RedisError> {
+        let asked: Result<Vec<_>, _> = sentinels.into_iter().map(Address::of_sentinel).collect();
+        let asked = some(asked?, "the address of at least one Sentinel is needed")?;
+        Ok(Self::new(Finder::Asking {
+            credentials: Address::read(address)?,
+            sentinels: true,
+            asked,
+        }))
+    }
+
+    /// Describes a cluster by some of its nodes, which name the others. The user, the password and
+    /// TLS of the first address apply to all nodes.
+    ///
+    /// The buckets of a tenant, its users and its keys are on one node, those of an address on one,
+    /// and shared ones on one: a service with a policy per address or a shared one that also counts
+    /// requests with a key is not built.
+    ///
+    /// # Errors
+    /// Returns an error if an address is invalid or names a database other than 0, or if there is
+    /// none.
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, RedisError> {
+        let nodes: Result<Vec<_>, _> = nodes.into_iter().map(Address::read).collect();
+        let asked = some(nodes?, "the address of at least one node is needed")?;
+        if asked.iter().any(|address| address.database() != 0) {
+            let why = "a cluster has no database other than 0";
+            return Err(RedisError::Address(why.to_owned()));
+        }
+        Ok(Self::new(Finder::Asking {
+            credentials: asked[0].clone(),
+            sentinels: false,
+            asked,
+        }))
+    }
+
+    fn new(finder: Finder) -> Self {
+        Self {
+            finder,
+            prefix: "portunus".to_owned(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Sets what all keys and channels begin with: 1 to 64 letters, digits, `-`, `_`, `.` and `:`;
+    /// `portunus` by default. Services that share a server need different prefixes. All nodes of a
+    /// service need the same one.
+    ///
+    /// # Errors
+    /// Returns an error if the prefix has another form.
+    pub fn prefix(mut self, prefix: &str) -> Result<Self, RedisError> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(fits) {
+            let why = "a prefix of keys must be 1 to 64 letters, digits and - _ . :";
+            return Err(RedisError::Address(why.to_owned()));
+        }
+        prefix.clone_into(&mut self.prefix);
+        Ok(self)
+    }
+
+    /// Sets the time within which a request must be answered; 50 milliseconds by default, at least
+    /// one and at most ten seconds. A request of a limiter that is not answered by then is an
+    /// [outage](portunus::Limits::on_outage) for this request.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline.clamp(Duration::from_millis(1), LONGEST_DEADLINE);
+        self
+    }
+
+    /// Starts a limiter.
+    ///
+    /// # Panics
+    /// Panics outside of a Tokio runtime.
+    #[must_use]
+    pub fn limiter(&self) -> RedisLimiter {
+        RedisLimiter::new(self.connect())
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client {
+            router: Router::start(self.finder.clone(), self.deadline),
+            is_cluster: matches!(
+                self.finder,
+                Finder::Asking {
+                    sentinels: false,
+                    ..
+                }
+            ),
+            prefix: self.prefix.clone(),
+            deadline: self.deadline,
+        }
+    }
+}
+
+fn some(addresses: Vec<Address>, why: &str) -> Result<Vec<Address>, RedisError> {
+    if addresses.is_empty() {
+        return Err(RedisError::Address(why.to_owned()));
+    }
+    Ok(addresses)
+}
+
+/// Shows no credentials.
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places: Vec<String> = match &self.finder {
+            Finder::Single(address) => vec![address.place.to_string()],
+            Finder::Asking { asked, .. } => asked.iter().map(|at| at.place.to_string()).collect(),
+        };
+        f.debug_struct("Redis")
+            .field("at", &places)
+            .field("prefix", &self.prefix)
+            .field("deadline", &self.deadline)
+            .finish()
+    }
+}
+
+/// Sends requests to the servers.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) router: Router,
+    pub(crate) is_cluster: bool,
+    pub(crate) prefix: String,
+    pub(crate) deadline: Duration,
+}
+
+impl Client {
+    /// Returns whether requests to some server are not sent.
+    pub(crate) fn is_any_down(&self) -> bool {
+        match self.router.now() {
+            Routes::Unknown => false,
+            Routes::Known(nodes) => nodes.iter().any(|(_, node)| node.why_down().is_some()),
+            Routes::Lost(_) => true,
+        }
+    }
+
+    /// Returns why a request for this key is not sent, if that is known without waiting.
+    pub(crate) fn why_down(&self, key: &[u8]) -> Option<RedisError> {
+        match self.router.now() {
+            Routes::Unknown => None,
+            routes => match routes.node(slot(key)) {
+                Ok(node) => node.why_down(),
+                Err(error) => Some(error),
+            },
+        }
+    }
+
+    /// Runs a script on the server that has its keys, within a time limit. Returns also the server.
+    pub(crate) async fn run(
+        &self,
+        limit: Duration,
+        call: Call<'_>,
+    ) -> Result<(Value, Arc<Node>), RedisError> {
+        let mut on = None;
+        let sent = self.send(call, Instant::now() + limit, &mut on);
+        if let Ok(answer) = timeout(limit, sent).await {
+            return answer;
+        }
+        self.router.is_stale();
+        let Some((node, link)) = on else {
+            let why = "no server is connected yet";
+            return Err(RedisError::Unavailable(why.to_owned()));
+        };
+        node.count(&link, false);
+        let why = format!("{} does not answer within {limit:?}", node.place);
+        Err(RedisError::Unavailable(why))
+    }
+
+    async fn send(
+        &self,
+        call: Call<'_>,
+        ends: Instant,
+        on: &mut Option<(Arc<Node>, Link)>,
+    ) -> Result<(Value, Arc<Node>), RedisError> {
+        let routes = self.router.routes().await;
+        let mut node = routes.node(call.keys.first().map_or(0, |key| slot(key)))?;
+        let mut asking = false;
+        for _ in 0..=MOST_REDIRECTIONS {
+            let link = node.link().await.inspect_err(|_| self.router.is_stale())?;
+            let (_, link) = on.insert((Arc::clone(&node), link));
+            let latest = node.clock_after(ends.saturating_duration_since(Instant::now()));
+            let error = match evaluate(link, call, latest, asking).await {
+                Ok(answer) => {
+                    node.count(link, true);
+                    return Ok((answer, node));
+                }
+                Err(error) => error,
+            };
+            let redirected = error.redirect_node().map(|(place, _)| place.to_owned());
+            asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+            if redirected.is_none() || !self.is_cluster {
+                return Err(self.failed(&error, &node, link));
+            }
+            self.router.is_stale();
+            let place = redirected.and_then(|place| parsed(&place, &node.place));
+            let other = || {
+                let why = format!("{}: the slot moved to an unknown server", node.place);
+                RedisError::Unavailable(why)
+            };
+            node = place
+                .and_then(|place| self.router.now().at(&place))
+                .ok_or_else(other)?;
+        }
+        Err(RedisError::Unavailable(format!(
+            "{}: the slot moved too often",
+            node.place
+        )))
+    }
+
+    /// Evaluates an error of a server or of the network.
+    fn failed(&self, error: &redis::RedisError, node: &Node, link: &Link) -> RedisError {
+        let is_lost = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
+        node.count(link, !is_lost);
+        let is_replica = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        );
+        // A demoted primary stays connected. Another connection finds out what it is.
+        if is_lost || is_replica || says_read_only(error) {
+            node.rebuild();
+            self.router.is_stale();
+        }
+        explained(error, &node.place)
+    }
+
+    /// Waits for the first connections. Returns warnings.
+    pub(crate) async fn check(&self) -> Result<Vec<String>, RedisError> {
+        let late = |what: &str| RedisError::Unavailable(format!("{what} in time"));
+        let routes = timeout(CHECK_LIMIT, self.router.routes()).await;
+        let nodes = match routes.map_err(|_| late("no server answers"))? {
+            Routes::Known(nodes) => nodes,
+            Routes::Lost(error) => return Err(error),
+            Routes::Unknown => return Err(late("no server answers")),
+        };
+        let mut warnings = Vec::new();
+        for (_, node) in nodes.iter() {
+            let settled = timeout(CHECK_LIMIT, node.settled()).await;
+            match settled.unwrap_or(State::Starting) {
+                State::Up(Link {
+                    evicting: Some(policy),
+                    ..
+                }) => warnings.push(node::evicts(&node.place, &policy)),
+                State::Up(_) => {}
+                State::Down(error) => return Err(error),
+                State::Starting => {
+                    return Err(late(&format!("{} does not answer", node.place)));
+                }
+            }
+        }
+        if self.is_cluster && nodes.last().is_none_or(|(last, _)| *last != SLOTS - 1) {
+            let why = "the cluster is down: not all slots are served";
+            return Err(RedisError::Unavailable(why.to_owned()));
+        }
+        Ok(warnings)
+    }
+}
+
+/// Runs a script by its digest, or in full where the server does not know it.
+async fn evaluate(
+    link: &Link,
+    call: Call<'_>,
+    latest: i64,
+    asking: bool,
+) -> redis::RedisResult<Value> {
+    let mut connection = link.connection.clone();
+    if asking {
+        // The slot is being moved here, where only the next command may use it.
+        let mut both = redis::pipe();
+        both.cmd("ASKING").ignore();
+        both.add_command(call.script.command(true, &call, latest));
+        let (answer,) = both.query_async::<(Value,)>(&mut connection).await?;
+        return Ok(answer);
+    }
+    let command = call.script.command(false, &call, latest);
+    match command.query_async(&mut connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            let command = call.script.command(true, &call, latest);
+            command.query_async(&mut connection).await
+        }
+        answer => answer,
+    }
+}
+
+/// Whether a script failed because the server is a replica.
+fn says_read_only(error: &redis::RedisError) -> bool {
+    error.to_string().contains("READONLY")
+}
+
+/// Reads the place in a redirection. Without a host, it is where the redirection came from.
+fn parsed(place: &str, from: &Place) -> Option<Place> {
+    let (host, port) = place.rsplit_once(':')?;
+    let host = if host.is_empty() { &from.host } else { host };
+    Some(Place {
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+    })
+}

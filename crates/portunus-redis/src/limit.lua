@@ -1,0 +1,268 @@
+-- Decides about one request: all its buckets, and all windows of each.
+--
+-- KEYS   the buckets, all in one hash slot.
+-- ARGV   1: the latest time of the server at which the request may count, in microseconds; 0 if it
+--           is not known. A request that waited in a buffer for longer was answered by its sender.
+--        2: the cost; 3: "1" if the units count although they do not fit.
+--        Then for each bucket the number of its windows, and for each window: its length, the
+--        smallest limit, the length of a slot, and "1" if slots are W/256 or "0" if they are exact.
+-- Reply  { the time; how long a lone retry waits, 0 if admitted, -1 if the request is too late;
+--          then for each window: the units that count, and the time until the first are gone or -1 }
+--
+-- A bucket is one string: a header, then its recorders, one for each length of a window. A recorder
+-- is a header and its slots, oldest first: the low bits of the slot's number, and the units. All
+-- numbers are whole and below 2^53, so that a double is exact. Times are in microseconds.
+--
+-- Why no unit is dropped too early: it is in slot floor(t / step), which ends after t, and its slot
+-- is dropped at the slot's end + W or later, when t is before now - W.
+
+local unpack, pack, sub, floor = struct.unpack, struct.pack, string.sub, math.floor
+
+local FORMAT, HEADER, RECORDER = 1, 18, 44
+-- By kind (0: exact, 1: slots) and bytes of a count: how a slot is packed. 16 bits tell 258 slots
+-- apart, and 32 bits all exact times within a window.
+local LAYOUT = {
+  [0] = { '<I4B', '<I4I2', [4] = '<I4I4' },
+  [1] = { '<I2B', '<I2I2', [4] = '<I2I4' },
+}
+local MODULUS = { [0] = 4294967296, [1] = 65536 }
+local MOST = { 255, 65535, [4] = 4294967295 }
+local MOST_EXACT, MOST_RECORDERS, MOST_TIME = 64, 24, 9007199254740992
+
+local function new_recorder(length, step, kind)
+  return { length = length, step = step, kind = kind, width = 1, newest = 0, gone = 0, live = 0,
+    count = 0, slots = '' }
+end
+
+-- Reads a bucket; nil if there is none, or a value that this script cannot have written.
+local function read(key)
+  local value = redis.pcall('GET', key)
+  if type(value) ~= 'string' or #value < HEADER then return nil end
+  local format, now, ahead, recorders, at = unpack('<BddB', value)
+  if format ~= FORMAT or not (now >= 0 and now < MOST_TIME and ahead >= 0 and ahead < MOST_TIME) then
+    return nil
+  end
+  local bucket = { now = now, ahead = ahead }
+  for i = 1, recorders do
+    if at + RECORDER - 1 > #value then return nil end
+    local r = {}
+    r.length, r.step, r.newest, r.gone, r.live, r.count, r.kind, r.width, at =
+      unpack('<dddddI2BB', value, at)
+    local layout = LAYOUT[r.kind]
+    if not layout or not layout[r.width] then return nil end
+    -- A unit that is later than the bucket's time would block the key until then.
+    if not (r.step >= 1 and r.live >= 0 and r.newest * r.step <= now
+      and r.gone <= now + r.length + r.step) then
+      return nil
+    end
+    local size = r.count * (r.width + 4 - 2 * r.kind)
+    r.slots = sub(value, at, at + size - 1)
+    if #r.slots ~= size then return nil end
+    at = at + size
+    bucket[i] = r
+  end
+  return bucket
+end
+
+local function write(key, bucket)
+  local parts, full_at = { '' }, 0
+  for _, r in ipairs(bucket) do
+    if r.count > 0 then full_at = math.max(full_at, (r.newest + 1) * r.step + r.length) end
+    parts[#parts + 1] = pack('<dddddI2BB', r.length, r.step, r.newest, r.gone, r.live, r.count,
+      r.kind, r.width)
+    parts[#parts + 1] = r.slots
+  end
+  if full_at == 0 then return end
+  parts[1] = pack('<BddB', FORMAT, bucket.now, bucket.ahead, (#parts - 1) / 2)
+  -- The value and its expiry in one command: once all units are gone, the key says nothing.
+  redis.call('SET', key, table.concat(parts), 'PX', math.ceil((full_at - bucket.now) / 1000))
+end
+
+-- Calls f with each slot: when its units are gone, and how many they are; until f returns true.
+local function each(r, f)
+  local layout, modulus, at = LAYOUT[r.kind][r.width], MODULUS[r.kind], 1
+  for i = 1, r.count do
+    local slot, units
+    slot, units, at = unpack(layout, r.slots, at)
+    slot = r.newest - (r.newest - slot) % modulus
+    if f((slot + 1) * r.step + r.length, units, i) then return end
+  end
+end
+
+-- Drops the units that cannot be in one interval of the window's length with now.
+local function drop(r, now)
+  if r.count == 0 or now < r.gone then return end
+  local dropped, units, gone = r.count, r.live, 0
+  if now < (r.newest + 1) * r.step + r.length then
+    units = 0
+    each(r, function(at, slot, i)
+      if at > now then
+        dropped, gone = i - 1, at
+        return true
+      end
+      units = units + slot
+    end)
+  end
+  r.count, r.live, r.gone = r.count - dropped, r.live - units, gone
+  r.slots = sub(r.slots, dropped * (r.width + 4 - 2 * r.kind) + 1)
+end
+
+local function widen(r, units)
+  local width, layout, slots = r.width, LAYOUT[r.kind][r.width], {}
+  while units > MOST[width] do width = width * 2 end
+  local at = 1
+  for i = 1, r.count do
+    local slot, count
+    slot, count, at = unpack(layout, r.slots, at)
+    slots[i] = pack(LAYOUT[r.kind][width], slot, count)
+  end
+  r.width, r.slots = width, table.concat(slots)
+end
+
+-- Records units at a time that is not before that of other units.
+local function add(r, time, units)
+  local slot, before = floor(time / r.step), 0
+  if r.count > 0 and slot <= r.newest then
+    local size = r.width + 4 - 2 * r.kind
+    slot = r.newest
+    local _, newest = unpack(LAYOUT[r.kind][r.width], r.slots, #r.slots - size + 1)
+    before = newest
+    r.slots = sub(r.slots, 1, -size - 1)
+    r.count = r.count - 1
+  end
+  -- No limit is larger than that many units.
+  local after = math.min(before + units, MOST[4])
+  if after > MOST[r.width] then widen(r, after) end
+  if r.count == 0 then r.gone = (slot + 1) * r.step + r.length end
+  r.slots = r.slots .. pack(LAYOUT[r.kind][r.width], slot % MODULUS[r.kind], after)
+  r.count, r.newest, r.live = r.count + 1, slot, r.live + after - before
+end
+
+-- Returns a recorder with the units of another: each at the latest time at which it can have been.
+local function inheriting(from, length, step, kind, now)
+  local r = new_recorder(length, step, kind)
+  each(from, function(gone, units) add(r, math.min(gone - from.length - 1, now), units) end)
+  drop(r, now)
+  return r
+end
+
+-- Counts the units of a recorder in slots of another length.
+local function convert(r, step, kind, now)
+  for name, value in pairs(inheriting(r, r.length, step, kind, now)) do r[name] = value end
+end
+
+-- Returns the recorder of a window. A new one begins with the units of the narrowest other that is
+-- as wide, or else of the widest.
+local function recorder(bucket, place, length, step, kind, now)
+  local found, source
+  if bucket[place] and bucket[place].length == length then
+    found = place
+  else
+    for i, r in ipairs(bucket) do
+      if r.length == length then found = i end
+      local wide, known = r.length >= length, source and source.length >= length
+      if not source or (wide and not known)
+        or (wide == known and (r.length < source.length) == wide) then
+        source = r
+      end
+    end
+  end
+  if not found then
+    local r = source and inheriting(source, length, step, kind, now)
+      or new_recorder(length, step, kind)
+    bucket[#bucket + 1] = r
+    bucket.changed = true
+    return r
+  end
+  local r = bucket[found]
+  drop(r, now)
+  if r.step ~= step and (r.count == 0 or step > r.step) then
+    convert(r, step, kind, now)
+    bucket.changed = true
+  end
+  return r
+end
+
+-- Brings the recorders that are not for a window of this request up to date. They go on recording
+-- while they hold units: the next request may have the quotas of before.
+local function keep_former(bucket, asked, now)
+  for i = #bucket, 1, -1 do
+    local r = bucket[i]
+    if not asked[r] then
+      drop(r, now)
+      if r.count == 0 then table.remove(bucket, i) end
+    end
+  end
+  while #bucket > MOST_RECORDERS do
+    local narrowest
+    for i, r in ipairs(bucket) do
+      if not asked[r] and (not narrowest or r.length < bucket[narrowest].length) then
+        narrowest = i
+      end
+    end
+    table.remove(bucket, narrowest)
+  end
+end
+
+local time = redis.call('TIME')
+local clock = time[1] * 1000000 + time[2]
+local latest = tonumber(ARGV[1])
+if latest > 0 and clock > latest then return { clock, -1 } end
+local cost, overdraw = tonumber(ARGV[2]), ARGV[3] == '1'
+
+local buckets, windows, wait, at = {}, {}, 0, 4
+for b, key in ipairs(KEYS) do
+  local bucket = read(key) or { now = 0, ahead = 0 }
+  -- The time of a bucket never decreases. If the server's clock was set back, the units move with
+  -- it: the newest is now, whatever the clock says.
+  local now = clock + bucket.ahead
+  if now < bucket.now then
+    now, bucket.ahead, bucket.changed = bucket.now, bucket.now - clock, true
+  end
+  bucket.now = now
+  local asked, count = {}, tonumber(ARGV[at])
+  for place = 1, count do
+    local length, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local r = recorder(bucket, place, length, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), now)
+    at = at + 4
+    asked[r] = true
+    windows[#windows + 1] = { r, now }
+    local excess = r.live + cost - limit
+    if excess > 0 and not overdraw then
+      each(r, function(gone, units)
+        excess = excess - units
+        if excess <= 0 then
+          wait = math.max(wait, gone - now)
+          return true
+        end
+      end)
+      if excess > 0 then wait = math.max(wait, r.gone - now, 1) end
+    end
+  end
+  at = at + 1
+  if #bucket > count then keep_former(bucket, asked, now) end
+  buckets[b] = bucket
+end
+
+for b, bucket in ipairs(buckets) do
+  if wait == 0 then
+    for _, r in ipairs(bucket) do
+      add(r, bucket.now, cost)
+      if r.kind == 0 and r.count > MOST_EXACT then
+        convert(r, math.max(1, floor(r.length / 256)), 1, bucket.now)
+      end
+    end
+    write(KEYS[b], bucket)
+  elseif bucket.changed or redis.call('PTTL', KEYS[b]) == -1 then
+    -- A refusal changes no count. A key that lost its expiry gets it again.
+    write(KEYS[b], bucket)
+  end
+end
+
+local reply = { clock, wait }
+for _, window in ipairs(windows) do
+  local r = window[1]
+  reply[#reply + 1] = r.live
+  reply[#reply + 1] = r.count > 0 and r.gone - window[2] or -1
+end
+return reply

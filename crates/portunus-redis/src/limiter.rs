@@ -1,0 +1,150 @@
+//! The limiter: one script for each request.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use portunus::quota::{Quota, Quotas};
+use tokio::time::Instant;
+
+use crate::RedisError;
+use crate::client::Client;
+use crate::request::{Reply, Request};
+use crate::script::{Call, Script};
+
+/// A [`RateLimiter`] that counts on Redis or Valkey, for any number of nodes. Clones share the
+/// connections.
+///
+/// In every interval of length W, by the clock of the server, at most N units are admitted, whatever
+/// number of nodes send requests. A request is one script for all its policies and windows, which
+/// counts in all of them or in none.
+///
+/// A request that is not answered within the [deadline](crate::Redis::deadline) is an outage for
+/// this request: [`Limits::on_outage`](portunus::Limits::on_outage) decides. If the server does not
+/// answer at all, or a quarter of the requests of a second get no answer, requests are not sent
+/// until it answers again, and cost no time. A request that reaches the server later than its
+/// sender waited for it is not counted.
+#[derive(Clone)]
+pub struct RedisLimiter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    script: Script,
+}
+
+impl RedisLimiter {
+    pub(crate) fn new(client: Client) -> Self {
+        let script = Script::new(include_str!("limit.lua"));
+        Self {
+            inner: Arc::new(Inner { client, script }),
+        }
+    }
+
+    /// Waits until the servers are connected, and makes requests as the limiter does, on a bucket
+    /// of its own. Takes at most six seconds. Call it at start, if the service must not start
+    /// without its limiter.
+    ///
+    /// Returns warnings, each a line, which are also logged: that a server may evict live limits.
+    ///
+    /// # Errors
+    /// Returns why requests cannot be limited: no server answers, a server is of another kind, too
+    /// old or a replica, a cluster is down, or a permission is missing.
+    pub async fn check(&self) -> Result<Vec<String>, RedisError> {
+        let client = &self.inner.client;
+        let warnings = client.check().await?;
+        let quota = Quota::new("check", 1, std::time::Duration::from_secs(1));
+        let quotas = quota.and_then(|quota| Quotas::new([quota]));
+        let quotas = quotas.map_err(|error| RedisError::Address(error.to_string()))?;
+        let bucket = portunus::limit::BucketId::Custom("portunus check");
+        let bucket = [portunus::limit::LimitBucket::new(bucket, &quotas)];
+        let request = LimitRequest::new(&bucket, 1);
+        // The second request is refused, and uses other commands than the first.
+        for _ in 0..2 {
+            let decided = self.inner.decide(&request).await;
+            let _ = decided.map_err(|error| match error {
+                NoDecision::Redis(error) => error,
+                NoDecision::Limiter(error) => RedisError::Unavailable(error.to_string()),
+            })?;
+        }
+        Ok(warnings)
+    }
+}
+
+/// Why there is no decision. It is no [`Decision`], so that no outage can look like one.
+#[derive(Debug)]
+enum NoDecision {
+    Redis(RedisError),
+    Limiter(LimiterError),
+}
+
+impl From<NoDecision> for LimiterError {
+    fn from(error: NoDecision) -> Self {
+        match error {
+            NoDecision::Redis(error) => Self::unavailable(error),
+            NoDecision::Limiter(error) => error,
+        }
+    }
+}
+
+impl Inner {
+    async fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, NoDecision> {
+        let client = &self.client;
+        let prepared = Request::new(request, &client.prefix, client.is_cluster);
+        let Some(prepared) = prepared.map_err(NoDecision::Limiter)? else {
+            return Ok(Decision::admitted());
+        };
+        let call = Call {
+            script: &self.script,
+            keys: &prepared.keys,
+            args: &prepared.args,
+        };
+        let ends = Instant::now() + client.deadline;
+        // If the server's clock was set forward, the request seems to be late. Once more, then,
+        // with the time that the server returned.
+        for _ in 0..2 {
+            let left = ends.saturating_duration_since(Instant::now());
+            let (reply, node) = client.run(left, call).await.map_err(NoDecision::Redis)?;
+            match Reply::of(request, &reply).map_err(NoDecision::Limiter)? {
+                Reply::Decided(decision) => return Ok(decision),
+                Reply::TooLate(time) => node.learn_clock(time),
+            }
+        }
+        let why = RedisError::Unavailable("the request reached the server too late".to_owned());
+        Err(NoDecision::Redis(why))
+    }
+}
+
+#[async_trait]
+impl RateLimiter for RedisLimiter {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        Ok(self.inner.decide(request).await?)
+    }
+
+    /// Returns an error if it is known that no server would answer, and otherwise `None`.
+    fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
+        let client = &self.inner.client;
+        if !client.is_any_down() {
+            return None;
+        }
+        let prepared = match Request::new(request, &client.prefix, client.is_cluster) {
+            Ok(prepared) => prepared?,
+            Err(error) => return Some(Err(error)),
+        };
+        let down = client.why_down(prepared.keys.first()?)?;
+        Some(Err(LimiterError::unavailable(down)))
+    }
+
+    /// Not in a cluster, where a script runs on one node.
+    fn counts_together(&self) -> bool {
+        !self.inner.client.is_cluster
+    }
+}
+
+impl fmt::Debug for RedisLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisLimiter({})", self.inner.client.prefix)
+    }
+}

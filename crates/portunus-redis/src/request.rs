@@ -1,0 +1,246 @@
+//! A limiter's request as keys and arguments of the script, and its reply as a decision.
+//!
+//! The key of a bucket is `PREFIX:{TAG}:KIND:ID:CLASS`, where only what is in braces decides the
+//! slot: the tenant of a key, a user or a tenant; the address; `shared`. In ids and classes, `%`,
+//! `:` and braces are written as in a URL, so that no two buckets have one key and no id ends the
+//! tag.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, WindowState};
+use portunus::quota::Quota;
+use redis::Value;
+
+/// The largest quota that is counted exactly, with the time of each request.
+const MOST_EXACT: u64 = 64;
+/// The number of slots of a window with a larger quota.
+const SLOTS_PER_WINDOW: u64 = 256;
+/// No quota is larger than this many units.
+const MOST_UNITS: u64 = u32::MAX as u64;
+
+/// A request, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) args: Vec<Vec<u8>>,
+}
+
+impl Request {
+    /// Prepares a request; `None` if it has no buckets.
+    ///
+    /// # Errors
+    /// Returns an error if the cost can never pass, if a bucket is of an unknown kind or there
+    /// twice, or if the buckets are not all in one slot of a cluster.
+    pub(crate) fn new(
+        request: &LimitRequest<'_>,
+        prefix: &str,
+        in_one_slot: bool,
+    ) -> Result<Option<Self>, LimiterError> {
+        let quotas = request
+            .buckets
+            .iter()
+            .flat_map(|bucket| bucket.quotas.as_slice());
+        let Some(least) = quotas.map(Quota::limit).min() else {
+            return Ok(None);
+        };
+        let cost = request.cost;
+        if cost == 0 || (cost > least && !request.overdraw) {
+            return Err(LimiterError::Cost { cost, limit: least });
+        }
+        let (mut keys, mut tags) = (Vec::with_capacity(request.buckets.len()), Vec::new());
+        for bucket in request.buckets {
+            let tag = tag(request, bucket)
+                .ok_or_else(|| LimiterError::unavailable("a bucket of an unknown kind"))?;
+            let key = key(prefix, &tag, bucket);
+            if keys.contains(&key) {
+                return Err(LimiterError::unavailable("a bucket is there twice"));
+            }
+            keys.push(key);
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        if in_one_slot && tags.len() > 1 {
+            let why = "a cluster cannot count this request: its buckets belong to several of a \
+                       tenant, an address and all requests";
+            return Err(LimiterError::unavailable(why));
+        }
+        let mut args = vec![
+            number(cost.min(MOST_UNITS)),
+            number(u64::from(request.overdraw)),
+        ];
+        for bucket in request.buckets {
+            let windows = Windows::of(bucket);
+            args.push(number(windows.0.len() as u64));
+            for window in &windows.0 {
+                let (step, kind) = window.slots();
+                args.extend([window.length, window.least, step, kind].map(number));
+            }
+        }
+        Ok(Some(Self { keys, args }))
+    }
+}
+
+fn number(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+/// The hash tag of a bucket; `None` for a kind of bucket that a newer version has.
+fn tag(request: &LimitRequest<'_>, bucket: &LimitBucket<'_>) -> Option<String> {
+    Some(match bucket.id {
+        BucketId::Family(family) => match request.tenant {
+            Some(tenant) => escaped(tenant.as_str()),
+            None => escaped(family.as_str()),
+        },
+        BucketId::User(tenant, _) | BucketId::Tenant(tenant) => escaped(tenant.as_str()),
+        BucketId::Address(ip) | BucketId::Anonymous(ip) => address(ip),
+        BucketId::Shared | BucketId::AnonymousShared => "shared".to_owned(),
+        // An empty tag would be none.
+        BucketId::Custom(name) => format!("+{}", escaped(name)),
+        _ => return None,
+    })
+}
+
+fn key(prefix: &str, tag: &str, bucket: &LimitBucket<'_>) -> Vec<u8> {
+    let (kind, id) = match bucket.id {
+        BucketId::Family(family) => ("k", escaped(family.as_str())),
+        BucketId::User(_, user) => ("u", escaped(user.as_str())),
+        BucketId::Tenant(_) => ("t", String::new()),
+        BucketId::Address(_) => ("a", String::new()),
+        BucketId::Anonymous(_) => ("n", String::new()),
+        BucketId::Shared => ("s", String::new()),
+        BucketId::AnonymousShared => ("m", String::new()),
+        _ => ("c", String::new()),
+    };
+    let mut key = format!("{prefix}:{{{tag}}}:{kind}:{id}");
+    if let Some(class) = bucket.class {
+        key.push(':');
+        key.push_str(&escaped(class));
+    }
+    key.into_bytes()
+}
+
+fn address(ip: Option<IpAddr>) -> String {
+    ip.map_or_else(|| "unknown".to_owned(), |ip| escaped(&ip.to_string()))
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '%' | ':' | '{' | '}' => {
+                let _ = write!(escaped, "%{:02X}", u32::from(character));
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A window of a bucket, in microseconds, with the smallest and the largest limit of its quotas.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    length: u64,
+    least: u64,
+    most: u64,
+}
+
+impl Window {
+    fn length_of(quota: &Quota) -> u64 {
+        // A window that is longer by a part of a microsecond never admits more.
+        u64::try_from(quota.window().as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the length of its slots, and whether these are W/256 (1) or as good as exact (0).
+    fn slots(self) -> (u64, u64) {
+        if self.most > MOST_EXACT {
+            return ((self.length / SLOTS_PER_WINDOW).max(1), 1);
+        }
+        // A microsecond, or the power of ten by which 32 bits hold a window.
+        let mut step = 1;
+        while self.length / step >= u64::from(u32::MAX) {
+            step *= 10;
+        }
+        (step, 0)
+    }
+}
+
+/// The windows of a bucket, each length once.
+#[derive(Debug)]
+struct Windows(Vec<Window>);
+
+impl Windows {
+    fn of(bucket: &LimitBucket<'_>) -> Self {
+        let mut all: Vec<Window> = Vec::new();
+        for quota in bucket.quotas.as_slice() {
+            let (length, limit) = (Window::length_of(quota), quota.limit());
+            match all.iter_mut().find(|window| window.length == length) {
+                Some(window) => {
+                    window.least = window.least.min(limit);
+                    window.most = window.most.max(limit);
+                }
+                None => all.push(Window {
+                    length,
+                    least: limit,
+                    most: limit,
+                }),
+            }
+        }
+        Self(all)
+    }
+}
+
+/// What the script replied.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Decided(Decision),
+    /// The request came later than its sender waited for it. The server's time, in microseconds.
+    TooLate(i64),
+}
+
+impl Reply {
+    /// Reads a reply. Anything unexpected is an error, so that nothing but a decision can admit.
+    pub(crate) fn of(request: &LimitRequest<'_>, reply: &Value) -> Result<Self, LimiterError> {
+        Self::read(request, reply).ok_or_else(|| {
+            LimiterError::unavailable("the server returned something else than a decision")
+        })
+    }
+
+    fn read(request: &LimitRequest<'_>, reply: &Value) -> Option<Self> {
+        let Value::Array(numbers) = reply else {
+            return None;
+        };
+        let mut numbers = numbers.iter().map(|number| match number {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        });
+        let (time, wait) = (numbers.next()??, numbers.next()??);
+        if wait < 0 {
+            return Some(Self::TooLate(time));
+        }
+        let mut decision = match wait {
+            0 => Decision::admitted(),
+            wait => Decision::refused(Duration::from_micros(wait.unsigned_abs())),
+        };
+        for bucket in request.buckets {
+            let mut states = Vec::new();
+            for window in Windows::of(bucket).0 {
+                let (live, reset) = (numbers.next()??, numbers.next()??);
+                let live = u64::try_from(live).ok()?;
+                let reset = u64::try_from(reset).ok().map(Duration::from_micros);
+                states.push((window.length, live, reset));
+            }
+            for quota in bucket.quotas.as_slice() {
+                let length = Window::length_of(quota);
+                let (_, live, reset) = states.iter().find(|state| state.0 == length)?;
+                let left = quota.limit().saturating_sub(*live);
+                let state = WindowState::new(left, *reset);
+                let refused = wait > 0 && left < request.cost;
+                decision = decision.with_windows([if refused { state.violated() } else { state }]);
+            }
+        }
+        numbers.next().is_none().then_some(Self::Decided(decision))
+    }
+}

@@ -1,0 +1,131 @@
+//! Servers that do not answer, or only late.
+
+use std::time::{Duration, Instant};
+
+use portunus::RateLimiter;
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError};
+use portunus_test_support::redis::Redis as Server;
+use tokio::task::JoinSet;
+
+use crate::common::{ask, limiter, passed, quotas, recovers, redis};
+
+/// How much longer than its deadline a request may take on a busy machine.
+const SLACK: Duration = Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_server_costs_a_request_one_deadline_and_later_ones_nothing() {
+    let (server, quotas) = (Server::start(), quotas([(1000, 60)]));
+    let limiter = redis(&server).limiter();
+    limiter.check().await.unwrap();
+    server.pause();
+    let (paused, mut slow, mut count) = (Instant::now(), 0, 0);
+    while paused.elapsed() < Duration::from_secs(3) {
+        let began = Instant::now();
+        let decided = ask(&limiter, "b", &quotas).await;
+        let took = began.elapsed();
+        assert!(
+            matches!(decided, Err(LimiterError::Unavailable(_))),
+            "{decided:?}"
+        );
+        assert!(took < Duration::from_millis(50) + SLACK, "{took:?}");
+        slow += u32::from(took >= Duration::from_millis(40));
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(slow <= 4 && count > 200, "{slow} of {count} waited");
+    server.resume();
+    println!("recovered after {:?}", recovers(&limiter).await);
+}
+
+#[tokio::test]
+async fn the_deadline_is_ours_and_not_the_clients() {
+    let (server, quotas) = (Server::start(), quotas([(1000, 60)]));
+    let limiter = redis(&server).deadline(Duration::from_secs(4)).limiter();
+    limiter.check().await.unwrap();
+    server.pause();
+    let (began, asked) = (Instant::now(), ask(&limiter, "b", &quotas));
+    // Longer than the 500 milliseconds and the second after which the client gives up by itself.
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        server.resume();
+    };
+    let (decided, ()) = tokio::join!(asked, later);
+    assert!(decided.unwrap().is_admitted());
+    assert!(began.elapsed() >= Duration::from_millis(1_500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_reach_a_server_after_their_deadline_are_not_counted() {
+    let (server, quotas) = (Server::start(), quotas([(60, 600)]));
+    let limiter = redis(&server).limiter();
+    limiter.check().await.unwrap();
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    for _ in 0..3 {
+        server.pause();
+        let mut requests = JoinSet::new();
+        for _ in 0..100 {
+            let (limiter, quotas) = (limiter.clone(), quotas.clone());
+            requests.spawn(async move { ask(&limiter, "b", &quotas).await });
+        }
+        let all = requests.join_all().await;
+        assert!(
+            all.iter().all(Result::is_err),
+            "nothing is admitted without an answer"
+        );
+        // The server now executes what is in its buffers.
+        server.resume();
+        recovers(&limiter).await;
+    }
+    assert_eq!(passed(&limiter, "b", &quotas, 100).await, 59);
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_left_and_used_again() {
+    let (server, other, quotas) = (Server::start(), Server::start(), quotas([(5, 60)]));
+    let limiter = limiter(&server);
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    let port = other.port().to_string();
+    server.cli(&["replicaof", "127.0.0.1", &port]);
+    // The connection is still open, and every write is refused.
+    let refused = ask(&limiter, "b", &quotas).await.unwrap_err();
+    assert!(
+        matches!(refused, LimiterError::Unavailable(_)),
+        "{refused:?}"
+    );
+    let why = limiter.check().await.unwrap_err().to_string();
+    assert!(why.contains("is a replica"), "{why}");
+    server.cli(&["replicaof", "no", "one"]);
+    recovers(&limiter).await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_is_used_again() {
+    let (server, quotas) = (Server::start(), quotas([(1000, 60)]));
+    let limiter = limiter(&server);
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    server.crash();
+    assert!(ask(&limiter, "b", &quotas).await.is_err());
+    // Nobody waits for a server that is known to be down.
+    let bucket = [LimitBucket::new(BucketId::Custom("b"), &quotas)];
+    let now = portunus_test_support::wait::eventually_async(async || {
+        limiter.try_acquire(&LimitRequest::new(&bucket, 1))
+    });
+    assert!(now.await.expect("an answer without waiting").is_err());
+    server.start_again();
+    recovers(&limiter).await;
+}
+
+#[tokio::test]
+async fn a_server_without_memory_is_no_answer_and_admits_nothing() {
+    let (server, quotas) = (Server::start(), quotas([(5, 60)]));
+    let limiter = limiter(&server);
+    assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    let refused = ask(&limiter, "b", &quotas).await.unwrap_err();
+    assert!(
+        matches!(refused, LimiterError::Unavailable(_)),
+        "{refused:?}"
+    );
+    server.cli(&["config", "set", "maxmemory", "0"]);
+    assert_eq!(passed(&limiter, "b", &quotas, 9).await, 3);
+}
