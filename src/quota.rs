@@ -1,6 +1,7 @@
 //! Quotas: named limits of at most N units in every interval of length W.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,6 +206,18 @@ impl Quotas {
         };
         let needed = ceiling.0.iter().filter(|of| !is_implied(of)).cloned();
         Self(needed.chain(own.iter().cloned()).collect())
+    }
+
+    /// Returns the share of one of this many nodes: a part of each quota, but enough for a request of
+    /// this cost if the quota is.
+    pub(crate) fn share(&self, nodes: NonZeroU32, cost: u64) -> Self {
+        let share = |quota: &Quota| Quota {
+            limit: (quota.limit / u64::from(nodes.get()))
+                .max(cost)
+                .clamp(1, quota.limit),
+            ..quota.clone()
+        };
+        Self(self.0.iter().map(share).collect())
     }
 
     /// Returns whether both are the same list, not only equal: a fast check for the hot path.

@@ -12,13 +12,15 @@
 //! | `portunus_verifier_seconds` | `result`: `found`, `missing`, `failed` | verifications of external tokens |
 //! | `portunus_cache_total` | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | cache lookups |
 //! | `portunus_limiter_outages_total` | `mode`: `local`, `closed`, `open` | requests to which the limiter did not respond |
+//! | `portunus_limiter_mode_changes_total` | `mode`: `local`, `closed`, `open`, `normal` | outages of the limiter that began, and ends of outages |
 //! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
 //!
 //! # Spans and events
 //! The target is `portunus`. Steps that are awaited run in the spans `store`, `limiter`,
 //! `directory`, `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal
 //! is an event at `DEBUG` with `code` and, if a real key was presented, `key_id`; a refusal due to
-//! an outage is an event at `WARN` with its cause. Spans and events contain no secret, no digest
+//! an outage is an event at `WARN` with its cause. When the limiter no longer answers, and when it
+//! has answered for five seconds, there is one event with the `mode`, at `WARN` and `INFO`. Spans and events contain no secret, no digest
 //! and no other part of the credentials.
 
 use std::future::Future;
@@ -295,6 +297,18 @@ pub(crate) fn cache(which: Cache, hit: bool) {
 pub(crate) fn limiter_outage(mode: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("portunus_limiter_outages_total", "mode" => mode).increment(1);
+    let _ = mode;
+}
+
+/// Records that an outage of the limiter began or ended (`normal`).
+pub(crate) fn limiter_mode(mode: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("portunus_limiter_mode_changes_total", "mode" => mode).increment(1);
+    #[cfg(feature = "tracing")]
+    match mode {
+        "normal" => tracing::info!(target: "portunus", mode, "the rate limiter answers again"),
+        _ => tracing::warn!(target: "portunus", mode, "the rate limiter does not answer"),
+    }
     let _ = mode;
 }
 

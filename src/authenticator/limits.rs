@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::facts::Facts;
+use super::outage::Outage;
 use crate::clock::Clock;
 use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::TenantId;
 use crate::limit::{
     BucketId, ClassRules, Counter, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
-    LimiterError, LocalLimiter, OnOutage, Place, PlanLimits, Policy, RateLimiter, Variant,
-    counted_address,
+    LimiterError, LocalLimiter, Place, PlanLimits, Policy, RateLimiter, Variant, counted_address,
 };
 use crate::principal::{Charge, Charger, KeyEntry};
 use crate::request::RequestHead;
@@ -23,13 +23,10 @@ use async_trait::async_trait;
 pub(crate) struct Limiting {
     /// `None` if nothing is limited.
     pub(super) limiter: Option<Arc<dyn RateLimiter>>,
-    /// Counts requests while the limiter does not answer, in mode [`OnOutage::Local`].
-    pub(super) stand_in: LocalLimiter,
-    on_outage: OnOutage,
+    pub(super) outage: Outage,
     pub(super) table: LimitTable,
     rules: ClassRules,
     pub(super) cost_of: Option<Arc<CostOf>>,
-    pub(super) outages: AtomicU64,
     /// Whether the warning about requests without a client address was logged.
     warned: AtomicBool,
 }
@@ -69,12 +66,10 @@ impl Limiting {
         }
         Ok(Self {
             limiter,
-            stand_in: local(),
-            on_outage: limits.on_outage.unwrap_or_default(),
+            outage: Outage::new(limits.on_outage.unwrap_or_default(), clock),
             table,
             rules: limits.rules,
             cost_of: limits.cost_of,
-            outages: AtomicU64::new(0),
             warned: AtomicBool::new(false),
         })
     }
@@ -141,20 +136,15 @@ impl Limiting {
     pub(super) fn admitted(
         &self,
         decided: Result<Decision, LimiterError>,
-        request: impl FnOnce(&LocalLimiter) -> Result<Decision, LimiterError>,
+        instead: impl FnOnce(LimiterError) -> Result<Decision, LimiterError>,
     ) -> Result<Decision, Result<Decision, AuthError>> {
         let decided = match decided {
             // A request that can never pass is not an outage, so no outage mode applies to it.
-            Err(error) if !matches!(error, LimiterError::Cost { .. }) => {
-                self.outages.fetch_add(1, Ordering::Relaxed);
-                telemetry::limiter_outage(self.on_outage.as_str());
-                match self.on_outage {
-                    OnOutage::Closed => Err(error),
-                    OnOutage::Open => Ok(Decision::admitted()),
-                    OnOutage::Local => request(&self.stand_in),
-                }
+            Err(error) if !matches!(error, LimiterError::Cost { .. }) => instead(error),
+            decided => {
+                self.outage.answered();
+                decided
             }
-            decided => decided,
         };
         match decided {
             Ok(decision) if decision.is_admitted() => Ok(decision),
@@ -171,12 +161,12 @@ impl Limiting {
         caller: Caller<'_>,
         cost: u64,
     ) -> Result<Decision, AuthError> {
-        let again = |local: &LocalLimiter| {
+        let instead = |error| {
             with_buckets(limits, caller, |buckets| {
-                local.decide(&LimitRequest::new(buckets, cost))
+                self.outage.decide(error, &LimitRequest::new(buckets, cost))
             })
         };
-        self.admitted(decided, again)
+        self.admitted(decided, instead)
             .map_err(|refused| match refused {
                 Ok(decision) => {
                     let source = Arc::clone(limits);
@@ -309,7 +299,7 @@ impl Charger for Limiting {
             Some(decided) => decided,
             None => telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await,
         };
-        self.admitted(decided, |local| local.decide(&request))
+        self.admitted(decided, |error| self.outage.decide(error, &request))
     }
 }
 

@@ -22,6 +22,7 @@ mod entry;
 mod facts;
 mod limits;
 mod lookup;
+mod outage;
 mod path;
 mod plans;
 mod rehash;
@@ -35,7 +36,6 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestAudit, RequestId};
@@ -394,7 +394,7 @@ impl Authenticator {
     pub(crate) fn sweep_limiter(&self) {
         let limits = &self.inner.limits;
         limits.limiter.iter().for_each(|limiter| limiter.sweep());
-        crate::limit::RateLimiter::sweep(&limits.stand_in);
+        crate::limit::RateLimiter::sweep(&limits.outage.stand_in);
     }
 
     /// Frees the directory's expired cache entries.
@@ -406,7 +406,7 @@ impl Authenticator {
     /// Returns the number of requests for which the limiter did not answer.
     #[must_use]
     pub fn limiter_outages(&self) -> u64 {
-        self.inner.limits.outages.load(Ordering::Relaxed)
+        self.inner.limits.outage.count()
     }
 
     /// Returns the store in which keys are looked up.

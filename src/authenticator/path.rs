@@ -230,7 +230,10 @@ impl Inner {
             let now = || self.limits.decide_now(limiter, limits, caller, facts.cost);
             let decided = answered!(answer, Limiter, now(), Wait::Limiter(Arc::clone(limiter)));
             let decision = match decided {
-                Ok(decision) if decision.is_admitted() => decision,
+                Ok(decision) if decision.is_admitted() => {
+                    self.limits.outage.answered();
+                    decision
+                }
                 other => self.limits.settle(other, limits, caller, facts.cost)?,
             };
             so_far.counted = Some((caller.variant(), decision));

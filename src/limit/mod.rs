@@ -33,6 +33,7 @@ mod window;
 
 use std::error::Error;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use async_trait::async_trait;
@@ -139,6 +140,9 @@ pub enum OnOutage {
     /// Requests are counted in this process only: quotas apply per process.
     #[default]
     Local,
+    /// Requests are counted in this process only, with each quota divided by this number of
+    /// processes, but at least 1 and enough for the request's cost.
+    LocalShare(NonZeroU32),
     /// Requests are refused with 503 `LIMITER_UNAVAILABLE`.
     Closed,
     /// Requests pass uncounted.
@@ -150,28 +154,34 @@ impl OnOutage {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Local => "local",
+            Self::Local | Self::LocalShare(_) => "local",
             Self::Closed => "closed",
             Self::Open => "open",
         }
     }
 }
 
+/// Formats the name, and after it the number of processes: `local/4`.
 impl fmt::Display for OnOutage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.as_str())?;
+        match self {
+            Self::LocalShare(nodes) => write!(f, "/{nodes}"),
+            _ => Ok(()),
+        }
     }
 }
 
 impl FromStr for OnOutage {
     type Err = ParseError;
     fn from_str(name: &str) -> Result<Self, ParseError> {
+        let share = || Some(Self::LocalShare(name.strip_prefix("local/")?.parse().ok()?));
         let found = [Self::Local, Self::Closed, Self::Open]
             .into_iter()
             .find(|mode| mode.as_str() == name);
-        found.ok_or_else(|| {
+        found.or_else(share).ok_or_else(|| {
             let why = format!(
-                "unknown mode {:?}: expected local, closed or open",
+                "unknown mode {:?}: expected local, local/NODES, closed or open",
                 start(name, 40)
             );
             ParseError::new("mode", why)

@@ -1922,6 +1922,49 @@ async fn while_the_limiter_is_down_closed_refuses_and_open_lets_pass_untold() {
 }
 
 #[tokio::test]
+async fn while_the_limiter_is_down_a_share_of_each_quota_can_be_counted_here() {
+    let by = |nodes: &'static str, quotas: Quotas, cost: u64| async move {
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let remote = Remote::new(&fixture, true);
+        remote.down.store(true, Ordering::SeqCst);
+        let built = fixture
+            .bearer()
+            .quotas(quotas)
+            .limiter(remote)
+            .cost(move |_| cost)
+            .on_limiter_outage(nodes.parse().unwrap())
+            .build();
+        passed(&built.unwrap(), &Head::bearer(&key), 100).await
+    };
+    let minute = |limit| Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap();
+    assert_eq!(by("local/4", Quotas::default(), 1).await, 15);
+    assert_eq!(by("local/1", Quotas::default(), 1).await, 60);
+    assert_eq!(by("local/7", minute(60), 1).await, 8);
+    // A share is at least one request, whatever it costs.
+    assert_eq!(by("local/100", minute(60), 1).await, 1);
+    assert_eq!(by("local/4", minute(60), 40).await, 1);
+    for wrong in [
+        "local/0",
+        "local/",
+        "local/-1",
+        "local/x",
+        "local/4294967296",
+        "closed/2",
+    ] {
+        let error = wrong.parse::<OnOutage>().unwrap_err().to_string();
+        assert!(
+            error.contains("expected local, local/NODES, closed or open"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        "local/4".parse::<OnOutage>().unwrap().to_string(),
+        "local/4"
+    );
+}
+
+#[tokio::test]
 async fn a_full_limiter_is_an_outage_for_newcomers_only() {
     let fixture = Fixture::new();
     let full = || {

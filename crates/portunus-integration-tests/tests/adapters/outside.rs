@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{AuditError, AuditEvent, AuditSink};
 use portunus::key::{Owner, TenantId};
-use portunus::limit::{Decision, LimitRequest, LimiterError};
+use portunus::limit::{Decision, LimitRequest, LimiterError, LocalLimiter};
 use portunus::verifier::{VerifiedToken, VerifierError};
 use portunus::{RateLimiter, TokenVerifier};
 
@@ -77,6 +78,23 @@ impl RateLimiter for Down {
         Err(LimiterError::Unavailable(
             "redis: connection refused".into(),
         ))
+    }
+}
+
+/// A limiter that is unavailable at times.
+#[derive(Debug)]
+pub(crate) struct Flapping {
+    pub(crate) down: Arc<AtomicBool>,
+    pub(crate) local: LocalLimiter,
+}
+
+#[async_trait]
+impl RateLimiter for Flapping {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Down.acquire(request).await,
+            false => self.local.acquire(request).await,
+        }
     }
 }
 

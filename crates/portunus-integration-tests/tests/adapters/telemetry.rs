@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::outside::{Down, Full, Issuer, People};
+use crate::outside::{Down, Flapping, Full, Issuer, People};
 use axum::body::Body;
 use axum::response::Response;
 use axum::{Router, routing};
@@ -302,6 +303,7 @@ fn limits_outages_directories_and_verifiers_are_measured_as_documented() {
         ("{mode=open}", 1),
     ];
     assert_eq!(of(&all, "portunus_limiter_outages_total"), outages);
+    assert_eq!(of(&all, "portunus_limiter_mode_changes_total"), outages);
     let verifier = [
         ("{result=failed}", 1),
         ("{result=found}", 1),
@@ -375,6 +377,57 @@ fn nothing_is_measured_under_a_name_that_is_not_documented() {
             );
         }
     }
+}
+
+// ---- changes of the outage mode ----
+
+/// A service whose limiter answers every second request, then every request, then none.
+async fn flapping() {
+    let door = door(false).await;
+    let (key, clock) = (bearer(&door.key), &door.fixture.clock);
+    let down = Arc::new(AtomicBool::new(false));
+    let limiter = Flapping {
+        down: Arc::clone(&down),
+        local: LocalLimiter::builder().clock(clock.clone()).build(),
+    };
+    let app = app(door.fixture.bearer().limiter(limiter));
+    let ask = async |is_down: bool| {
+        down.store(is_down, Ordering::SeqCst);
+        ask(&app, "/a/1", &[("authorization", &key)]).await;
+    };
+    for _ in 0..10 {
+        ask(true).await;
+        clock.advance(Duration::from_millis(2_400));
+        ask(false).await;
+        clock.advance(Duration::from_millis(2_400));
+    }
+    clock.advance(Duration::from_secs(1));
+    ask(false).await;
+    ask(false).await;
+    ask(true).await;
+}
+
+#[test]
+fn an_outage_of_the_limiter_is_counted_and_logged_once_however_often_it_answers_in_between() {
+    let all = measured(flapping());
+    let changes = [("{mode=local}", 2), ("{mode=normal}", 1)];
+    assert_eq!(of(&all, "portunus_limiter_mode_changes_total"), changes);
+    assert_eq!(
+        of(&all, "portunus_limiter_outages_total"),
+        [("{mode=local}", 11)]
+    );
+    let log = logged(flapping());
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(
+        lines("the rate limiter does not answer mode=\"local\""),
+        2,
+        "{log}"
+    );
+    assert_eq!(
+        lines("the rate limiter answers again mode=\"normal\""),
+        1,
+        "{log}"
+    );
 }
 
 // ---- log lines ----
