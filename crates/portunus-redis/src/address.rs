@@ -14,6 +14,15 @@ const FORM: &str = "it must have the form redis://USER:PASSWORD@HOST:PORT/DATABA
 /// The port of a Sentinel whose address names none.
 const SENTINEL_PORT: u16 = 26_379;
 
+/// Lets rustls use ring in this process, unless the host has chosen something.
+#[cfg(feature = "tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may have chosen meanwhile.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
 /// Where a server is. `Display` shows no credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -52,6 +61,10 @@ impl Address {
             let why = "the address of Redis asks for TLS (rediss://), which needs the feature `tls` \
                        of portunus-redis";
             return Err(RedisError::Address(why.to_owned()));
+        }
+        #[cfg(feature = "tls")]
+        if is_tls {
+            choose_cryptography();
         }
         // A special character of a password that is not encoded would end the authority: the rest
         // of the password would be a path, and its start a host or a port that errors show.

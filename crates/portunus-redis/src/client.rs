@@ -4,19 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ErrorKind, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 use tokio::time::{Instant, timeout};
 
 use crate::address::{Address, Place};
-use crate::node::{self, Link, Node, State};
+use crate::node::{self, Link, Node};
 use crate::routes::{Finder, Router, Routes};
 use crate::script::Call;
-use crate::server::explained;
+use crate::server::{explained, is_not_permitted};
 use crate::slot::{SLOTS, slot};
-use crate::{RedisError, RedisLimiter};
+use crate::{RedisBus, RedisError, RedisLimiter};
 
 /// The time within which a request must be answered.
 const DEADLINE: Duration = Duration::from_millis(50);
+/// The shortest one of a bus, for which no request waits.
+const BUS_DEADLINE: Duration = Duration::from_millis(500);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the check waits for connections.
 const CHECK_LIMIT: Duration = Duration::from_secs(3);
@@ -25,7 +27,7 @@ const MOST_REDIRECTIONS: usize = 3;
 
 /// A Redis or Valkey server, a primary that Sentinels name, or a cluster.
 ///
-/// Nothing is connected until [`limiter`](Self::limiter) is called, and then
+/// Nothing is connected until [`limiter`](Self::limiter) or [`bus`](Self::bus) is called, and then
 /// in the background: a service starts while its servers are down. Addresses have the form
 /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, of which only the host is needed; `rediss://` is with
 /// TLS and needs the feature `tls`.
@@ -134,6 +136,16 @@ impl Redis {
         RedisLimiter::new(self.connect())
     }
 
+    /// Starts a bus.
+    ///
+    /// # Panics
+    /// Panics outside of a Tokio runtime.
+    #[must_use]
+    pub fn bus(&self) -> RedisBus {
+        let deadline = self.deadline.max(BUS_DEADLINE);
+        RedisBus::new(self.clone().deadline(deadline).connect())
+    }
+
     pub(crate) fn connect(&self) -> Client {
         Client {
             router: Router::start(self.finder.clone(), self.deadline),
@@ -182,6 +194,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Returns the server that has a key.
+    pub(crate) async fn node_of(&self, key: &[u8]) -> Result<Arc<Node>, RedisError> {
+        self.router.routes().await.node(slot(key))
+    }
+
     /// Returns whether requests to some server are not sent.
     pub(crate) fn is_any_down(&self) -> bool {
         match self.router.now() {
@@ -280,8 +297,9 @@ impl Client {
         explained(error, &node.place)
     }
 
-    /// Waits for the first connections. Returns warnings.
-    pub(crate) async fn check(&self) -> Result<Vec<String>, RedisError> {
+    /// Waits for the first connections, and tries commands that a script uses, whose errors name
+    /// what is not permitted. Returns warnings.
+    pub(crate) async fn check(&self, commands: &[Cmd]) -> Result<Vec<String>, RedisError> {
         let late = |what: &str| RedisError::Unavailable(format!("{what} in time"));
         let routes = timeout(CHECK_LIMIT, self.router.routes()).await;
         let nodes = match routes.map_err(|_| late("no server answers"))? {
@@ -291,18 +309,23 @@ impl Client {
         };
         let mut warnings = Vec::new();
         for (_, node) in nodes.iter() {
-            let settled = timeout(CHECK_LIMIT, node.settled()).await;
-            match settled.unwrap_or(State::Starting) {
-                State::Up(Link {
-                    evicting: Some(policy),
-                    ..
-                }) => warnings.push(node::evicts(&node.place, &policy)),
-                State::Up(_) => {}
-                State::Down(error) => return Err(error),
-                State::Starting => {
-                    return Err(late(&format!("{} does not answer", node.place)));
+            let link = timeout(CHECK_LIMIT, node.link()).await;
+            let link = link.map_err(|_| late(&format!("{} does not answer", node.place)))??;
+            for command in commands {
+                let mut connection = link.connection.clone();
+                let tried = command.query_async::<Value>(&mut connection);
+                match timeout(CHECK_LIMIT, tried).await {
+                    Ok(Err(error)) if is_not_permitted(&error) => {
+                        return Err(explained(&error, &node.place));
+                    }
+                    // Other errors, as that another node has the key, are for the script.
+                    _ => {}
                 }
             }
+            let warning = link
+                .evicting
+                .map(|policy| node::evicts(&node.place, &policy));
+            warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
         }
         if self.is_cluster && nodes.last().is_none_or(|(last, _)| *last != SLOTS - 1) {
             let why = "the cluster is down: not all slots are served";

@@ -4,8 +4,8 @@
 -- ARGV   1: the latest time of the server at which the request may count, in microseconds; 0 if it
 --           is not known. A request that waited in a buffer for longer was answered by its sender.
 --        2: the cost; 3: "1" if the units count although they do not fit.
---        Then for each bucket the number of its windows, and for each window: its length, the
---        smallest limit, the length of a slot, and "1" if slots are W/256 or "0" if they are exact.
+--        Then for each bucket its windows, packed as WINDOW: the length, the smallest limit, the
+--        length of a slot, and 1 if slots are W/256 or 0 if they are exact.
 -- Reply  { the time; how long a lone retry waits, 0 if admitted, -1 if the request is too late;
 --          then for each window: the units that count, and the time until the first are gone or -1 }
 --
@@ -16,18 +16,109 @@
 -- Why no unit is dropped too early: it is in slot floor(t / step), which ends after t, and its slot
 -- is dropped at the slot's end + W or later, when t is before now - W.
 
-local unpack, pack, sub, floor = struct.unpack, struct.pack, string.sub, math.floor
+local unpack, pack, sub, floor, max = struct.unpack, struct.pack, string.sub, math.floor, math.max
 
-local FORMAT, HEADER, RECORDER = 1, 18, 44
--- By kind (0: exact, 1: slots) and bytes of a count: how a slot is packed. 16 bits tell 258 slots
+local FORMAT, HEADER, RECORDER, WINDOW = 1, '<BddB', '<dddddI2BB', '<dddB'
+local HEADER_BYTES, RECORDER_BYTES, WINDOW_BYTES = 18, 44, 25
+-- By 8 * kind (0: exact, 1: slots) + bytes of a count: how a slot is packed. 16 bits tell 258 slots
 -- apart, and 32 bits all exact times within a window.
-local LAYOUT = {
-  [0] = { '<I4B', '<I4I2', [4] = '<I4I4' },
-  [1] = { '<I2B', '<I2I2', [4] = '<I2I4' },
-}
-local MODULUS = { [0] = 4294967296, [1] = 65536 }
+local LAYOUT = { '<I4B', '<I4I2', [4] = '<I4I4', [9] = '<I2B', [10] = '<I2I2', [12] = '<I2I4' }
+local MODULUS = { [0] = 4294967296, 65536 }
 local MOST = { 255, 65535, [4] = 4294967295 }
 local MOST_EXACT, MOST_RECORDERS, MOST_TIME = 64, 24, 9007199254740992
+
+local time = redis.call('TIME')
+local clock = time[1] * 1000000 + time[2]
+local latest = tonumber(ARGV[1])
+if latest > 0 and clock > latest then return { clock, -1 } end
+local cost, overdraw = tonumber(ARGV[2]), ARGV[3] == '1'
+
+-- The usual case, without building tables: each bucket has exactly the recorders of its windows, and
+-- no unit is gone. Returns nil in any other case, before it has changed anything.
+local function usual()
+  local reply, values, wait, n = { clock, 0 }, {}, 0, 2
+  for b = 1, #KEYS do
+    local value, asked = redis.pcall('GET', KEYS[b]), ARGV[3 + b]
+    if type(value) ~= 'string' or #value < HEADER_BYTES then return nil end
+    local format, now, ahead, recorders, at = unpack(HEADER, value)
+    if format ~= FORMAT or recorders * WINDOW_BYTES ~= #asked or not (now <= clock + ahead) then
+      return nil
+    end
+    now = clock + ahead
+    local from = 1
+    for _ = 1, recorders do
+      local length, limit, step, kind
+      length, limit, step, kind, from = unpack(WINDOW, asked, from)
+      if at + RECORDER_BYTES - 1 > #value then return nil end
+      local of, slot_length, newest, gone, live, count, of_kind, width
+      of, slot_length, newest, gone, live, count, of_kind, width, at = unpack(RECORDER, value, at)
+      local layout = LAYOUT[8 * kind + width]
+      local ends = at + count * (width + 4 - 2 * kind)
+      if of ~= length or slot_length ~= step or of_kind ~= kind or not layout or width > 4 or count == 0
+        or ends > #value + 1
+        or not (gone > now and gone <= now + length + step and newest * step <= now and live >= 0) then
+        return nil
+      end
+      local excess = live + cost - limit
+      if excess > 0 and not overdraw then
+        local slot, units
+        while excess > 0 and at < ends do
+          slot, units, at = unpack(layout, value, at)
+          excess = excess - units
+        end
+        if excess > 0 then return nil end
+        slot = newest - (newest - slot) % MODULUS[kind]
+        wait = max(wait, (slot + 1) * step + length - now)
+      end
+      reply[n + 1], reply[n + 2], n, at = live, gone - now, n + 2, ends
+    end
+    if at ~= #value + 1 then return nil end
+    values[b] = value
+  end
+  if wait > 0 then
+    for b = 1, #KEYS do
+      if redis.call('PTTL', KEYS[b]) == -1 then return nil end
+    end
+    reply[2] = wait
+    return reply
+  end
+  local lives = {}
+  n = 1
+  for b = 1, #KEYS do
+    local value, full_at = values[b], 0
+    local _, _, ahead, recorders, at = unpack(HEADER, value)
+    local now = clock + ahead
+    local parts, p = { pack(HEADER, FORMAT, now, ahead, recorders) }, 1
+    for _ = 1, recorders do
+      local length, step, newest, gone, live, count, kind, width
+      length, step, newest, gone, live, count, kind, width, at = unpack(RECORDER, value, at)
+      local size, layout = width + 4 - 2 * kind, LAYOUT[8 * kind + width]
+      local begins, ends, slot, units = at, at + count * size, floor(now / step), cost
+      local kept = ends
+      if slot > newest then
+        newest, count = slot, count + 1
+        if kind == 0 and count > MOST_EXACT then return nil end
+      else
+        kept = ends - size
+        _, units = unpack(layout, value, kept)
+        units = units + cost
+      end
+      if units > MOST[width] then return nil end
+      live = live + cost
+      parts[p + 1] = pack(RECORDER, length, step, newest, gone, live, count, kind, width)
+      parts[p + 2] = sub(value, begins, kept - 1)
+      parts[p + 3] = pack(layout, newest % MODULUS[kind], units)
+      p, full_at, at, n = p + 3, max(full_at, (newest + 1) * step + length), ends, n + 2
+      reply[n] = live
+    end
+    values[b], lives[b] = table.concat(parts), math.ceil((full_at - now) / 1000)
+  end
+  for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
+  return reply
+end
+
+local reply = usual()
+if reply then return reply end
 
 local function new_recorder(length, step, kind)
   return { length = length, step = step, kind = kind, width = 1, newest = 0, gone = 0, live = 0,
@@ -37,19 +128,22 @@ end
 -- Reads a bucket; nil if there is none, or a value that this script cannot have written.
 local function read(key)
   local value = redis.pcall('GET', key)
-  if type(value) ~= 'string' or #value < HEADER then return nil end
-  local format, now, ahead, recorders, at = unpack('<BddB', value)
+  -- A value of another type is replaced. That nothing can be read must not look like no value.
+  if type(value) == 'table' and not string.find(value.err, 'WRONGTYPE', 1, true) then
+    error(value.err, 0)
+  end
+  if type(value) ~= 'string' or #value < HEADER_BYTES then return nil end
+  local format, now, ahead, recorders, at = unpack(HEADER, value)
   if format ~= FORMAT or not (now >= 0 and now < MOST_TIME and ahead >= 0 and ahead < MOST_TIME) then
     return nil
   end
   local bucket = { now = now, ahead = ahead }
   for i = 1, recorders do
-    if at + RECORDER - 1 > #value then return nil end
-    local r = {}
+    if at + RECORDER_BYTES - 1 > #value then return nil end
+    local r = new_recorder(0, 0, 0)
     r.length, r.step, r.newest, r.gone, r.live, r.count, r.kind, r.width, at =
-      unpack('<dddddI2BB', value, at)
-    local layout = LAYOUT[r.kind]
-    if not layout or not layout[r.width] then return nil end
+      unpack(RECORDER, value, at)
+    if not LAYOUT[8 * r.kind + r.width] or r.kind > 1 or r.width > 4 then return nil end
     -- A unit that is later than the bucket's time would block the key until then.
     if not (r.step >= 1 and r.live >= 0 and r.newest * r.step <= now
       and r.gone <= now + r.length + r.step) then
@@ -67,20 +161,20 @@ end
 local function write(key, bucket)
   local parts, full_at = { '' }, 0
   for _, r in ipairs(bucket) do
-    if r.count > 0 then full_at = math.max(full_at, (r.newest + 1) * r.step + r.length) end
-    parts[#parts + 1] = pack('<dddddI2BB', r.length, r.step, r.newest, r.gone, r.live, r.count,
+    if r.count > 0 then full_at = max(full_at, (r.newest + 1) * r.step + r.length) end
+    parts[#parts + 1] = pack(RECORDER, r.length, r.step, r.newest, r.gone, r.live, r.count,
       r.kind, r.width)
     parts[#parts + 1] = r.slots
   end
   if full_at == 0 then return end
-  parts[1] = pack('<BddB', FORMAT, bucket.now, bucket.ahead, (#parts - 1) / 2)
+  parts[1] = pack(HEADER, FORMAT, bucket.now, bucket.ahead, (#parts - 1) / 2)
   -- The value and its expiry in one command: once all units are gone, the key says nothing.
   redis.call('SET', key, table.concat(parts), 'PX', math.ceil((full_at - bucket.now) / 1000))
 end
 
 -- Calls f with each slot: when its units are gone, and how many they are; until f returns true.
 local function each(r, f)
-  local layout, modulus, at = LAYOUT[r.kind][r.width], MODULUS[r.kind], 1
+  local layout, modulus, at = LAYOUT[8 * r.kind + r.width], MODULUS[r.kind], 1
   for i = 1, r.count do
     local slot, units
     slot, units, at = unpack(layout, r.slots, at)
@@ -108,13 +202,13 @@ local function drop(r, now)
 end
 
 local function widen(r, units)
-  local width, layout, slots = r.width, LAYOUT[r.kind][r.width], {}
+  local width, layout, slots = r.width, LAYOUT[8 * r.kind + r.width], {}
   while units > MOST[width] do width = width * 2 end
   local at = 1
   for i = 1, r.count do
     local slot, count
     slot, count, at = unpack(layout, r.slots, at)
-    slots[i] = pack(LAYOUT[r.kind][width], slot, count)
+    slots[i] = pack(LAYOUT[8 * r.kind + width], slot, count)
   end
   r.width, r.slots = width, table.concat(slots)
 end
@@ -125,7 +219,7 @@ local function add(r, time, units)
   if r.count > 0 and slot <= r.newest then
     local size = r.width + 4 - 2 * r.kind
     slot = r.newest
-    local _, newest = unpack(LAYOUT[r.kind][r.width], r.slots, #r.slots - size + 1)
+    local _, newest = unpack(LAYOUT[8 * r.kind + r.width], r.slots, #r.slots - size + 1)
     before = newest
     r.slots = sub(r.slots, 1, -size - 1)
     r.count = r.count - 1
@@ -134,7 +228,7 @@ local function add(r, time, units)
   local after = math.min(before + units, MOST[4])
   if after > MOST[r.width] then widen(r, after) end
   if r.count == 0 then r.gone = (slot + 1) * r.step + r.length end
-  r.slots = r.slots .. pack(LAYOUT[r.kind][r.width], slot % MODULUS[r.kind], after)
+  r.slots = r.slots .. pack(LAYOUT[8 * r.kind + r.width], slot % MODULUS[r.kind], after)
   r.count, r.newest, r.live = r.count + 1, slot, r.live + after - before
 end
 
@@ -204,13 +298,7 @@ local function keep_former(bucket, asked, now)
   end
 end
 
-local time = redis.call('TIME')
-local clock = time[1] * 1000000 + time[2]
-local latest = tonumber(ARGV[1])
-if latest > 0 and clock > latest then return { clock, -1 } end
-local cost, overdraw = tonumber(ARGV[2]), ARGV[3] == '1'
-
-local buckets, windows, wait, at = {}, {}, 0, 4
+local buckets, windows, wait = {}, {}, 0
 for b, key in ipairs(KEYS) do
   local bucket = read(key) or { now = 0, ahead = 0 }
   -- The time of a bucket never decreases. If the server's clock was set back, the units move with
@@ -220,11 +308,12 @@ for b, key in ipairs(KEYS) do
     now, bucket.ahead, bucket.changed = bucket.now, bucket.now - clock, true
   end
   bucket.now = now
-  local asked, count = {}, tonumber(ARGV[at])
+  local asked, list, at = {}, ARGV[3 + b], 1
+  local count = #list / WINDOW_BYTES
   for place = 1, count do
-    local length, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local r = recorder(bucket, place, length, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), now)
-    at = at + 4
+    local length, limit, step, kind
+    length, limit, step, kind, at = unpack(WINDOW, list, at)
+    local r = recorder(bucket, place, length, step, kind, now)
     asked[r] = true
     windows[#windows + 1] = { r, now }
     local excess = r.live + cost - limit
@@ -232,14 +321,13 @@ for b, key in ipairs(KEYS) do
       each(r, function(gone, units)
         excess = excess - units
         if excess <= 0 then
-          wait = math.max(wait, gone - now)
+          wait = max(wait, gone - now)
           return true
         end
       end)
-      if excess > 0 then wait = math.max(wait, r.gone - now, 1) end
+      if excess > 0 then wait = max(wait, r.gone - now, 1) end
     end
   end
-  at = at + 1
   if #bucket > count then keep_former(bucket, asked, now) end
   buckets[b] = bucket
 end
@@ -249,7 +337,7 @@ for b, bucket in ipairs(buckets) do
     for _, r in ipairs(bucket) do
       add(r, bucket.now, cost)
       if r.kind == 0 and r.count > MOST_EXACT then
-        convert(r, math.max(1, floor(r.length / 256)), 1, bucket.now)
+        convert(r, max(1, floor(r.length / 256)), 1, bucket.now)
       end
     end
     write(KEYS[b], bucket)
@@ -259,7 +347,7 @@ for b, bucket in ipairs(buckets) do
   end
 end
 
-local reply = { clock, wait }
+reply = { clock, wait }
 for _, window in ipairs(windows) do
   local r = window[1]
   reply[#reply + 1] = r.live

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
 use portunus::quota::{Quota, Quotas};
 use tokio::time::Instant;
 
@@ -54,13 +55,24 @@ impl RedisLimiter {
     /// old or a replica, a cluster is down, or a permission is missing.
     pub async fn check(&self) -> Result<Vec<String>, RedisError> {
         let client = &self.inner.client;
-        let warnings = client.check().await?;
-        let quota = Quota::new("check", 1, std::time::Duration::from_secs(1));
+        let quota = Quota::new("check", 1, Duration::from_secs(1));
         let quotas = quota.and_then(|quota| Quotas::new([quota]));
         let quotas = quotas.map_err(|error| RedisError::Address(error.to_string()))?;
-        let bucket = portunus::limit::BucketId::Custom("portunus check");
-        let bucket = [portunus::limit::LimitBucket::new(bucket, &quotas)];
+        let bucket = [LimitBucket::new(
+            BucketId::Custom("portunus check"),
+            &quotas,
+        )];
         let request = LimitRequest::new(&bucket, 1);
+        let prepared = Request::new(&request, &client.prefix, client.is_cluster);
+        let key = prepared
+            .ok()
+            .flatten()
+            .and_then(|mut request| request.keys.pop());
+        let command = |name: &str| redis::cmd(name).arg(&key).to_owned();
+        let mut set = command("SET");
+        set.arg("").arg("PX").arg(1);
+        let commands = [command("GET"), set, command("PTTL")];
+        let warnings = client.check(&commands).await?;
         // The second request is refused, and uses other commands than the first.
         for _ in 0..2 {
             let decided = self.inner.decide(&request).await;

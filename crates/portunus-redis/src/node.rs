@@ -7,6 +7,7 @@
 //! server turns out to be a replica. Until there is another connection, requests are told at once
 //! that there is no answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,9 +46,9 @@ pub(crate) struct Connector {
 }
 
 /// A server, and the task that connects to it.
-#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) place: Place,
+    pub(crate) info: ConnectionInfo,
     state: watch::Receiver<State>,
     shared: Arc<Shared>,
     _task: Task,
@@ -87,6 +88,13 @@ pub(crate) struct Link {
     pub(crate) evicting: Option<String>,
 }
 
+/// Shows no credentials.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({})", self.place)
+    }
+}
+
 impl Node {
     /// Starts connecting.
     pub(crate) fn start(connector: Connector) -> Self {
@@ -100,9 +108,10 @@ impl Node {
             clock: AtomicI64::new(0),
         });
         let (told, state) = watch::channel(State::Starting);
-        let place = connector.place.clone();
+        let (place, info) = (connector.place.clone(), connector.info.clone());
         Self {
             place,
+            info,
             state,
             _task: Task::spawn(run(connector, Arc::clone(&shared), told)),
             shared,
@@ -123,7 +132,7 @@ impl Node {
     }
 
     /// Returns the state once the first attempt to connect has ended.
-    pub(crate) async fn settled(&self) -> State {
+    async fn settled(&self) -> State {
         let is_known = |state: &State| !matches!(state, State::Starting);
         let mut state = self.state.clone();
         let known = state.wait_for(is_known).await;

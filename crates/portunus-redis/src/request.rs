@@ -71,14 +71,12 @@ impl Request {
             number(cost.min(MOST_UNITS)),
             number(u64::from(request.overdraw)),
         ];
-        for bucket in request.buckets {
-            let windows = Windows::of(bucket);
-            args.push(number(windows.0.len() as u64));
-            for window in &windows.0 {
-                let (step, kind) = window.slots();
-                args.extend([window.length, window.least, step, kind].map(number));
-            }
-        }
+        args.extend(
+            request
+                .buckets
+                .iter()
+                .map(|bucket| Windows::of(bucket).packed()),
+        );
         Ok(Some(Self { keys, args }))
     }
 }
@@ -154,7 +152,7 @@ impl Window {
     }
 
     /// Returns the length of its slots, and whether these are W/256 (1) or as good as exact (0).
-    fn slots(self) -> (u64, u64) {
+    fn slots(self) -> (u64, u8) {
         if self.most > MOST_EXACT {
             return ((self.length / SLOTS_PER_WINDOW).max(1), 1);
         }
@@ -189,6 +187,23 @@ impl Windows {
             }
         }
         Self(all)
+    }
+
+    /// Returns the windows as the script reads them: three doubles and a byte for each.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "lengths and limits are far below 2^53"
+    )]
+    fn packed(&self) -> Vec<u8> {
+        let mut packed = Vec::with_capacity(self.0.len() * 25);
+        for window in &self.0 {
+            let (step, kind) = window.slots();
+            for number in [window.length, window.least, step] {
+                packed.extend((number as f64).to_le_bytes());
+            }
+            packed.push(kind);
+        }
+        packed
     }
 }
 

@@ -144,7 +144,7 @@ pub(crate) fn explained(error: &redis::RedisError, place: &Place) -> RedisError 
         ErrorKind::AuthenticationFailed => RedisError::Permission(format!(
             "{place} refuses the user and the password of the address"
         )),
-        ErrorKind::Server(ServerErrorKind::NoPerm) => RedisError::Permission(format!(
+        _ if is_not_permitted(error) => RedisError::Permission(format!(
             "{place} does not permit what is needed (the documentation of portunus-redis lists \
              it): {}",
             said()
@@ -152,11 +152,6 @@ pub(crate) fn explained(error: &redis::RedisError, place: &Place) -> RedisError 
         _ if error.code() == Some("NOAUTH") => {
             RedisError::Permission(format!("{place} wants a user and a password"))
         }
-        _ if error.to_string().contains("ACL failure") => RedisError::Permission(format!(
-            "{place} does not permit what is needed (the documentation of portunus-redis lists \
-             it): {}",
-            said()
-        )),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             RedisError::Server(format!("{place} is {REPLICA}"))
         }
@@ -168,6 +163,14 @@ pub(crate) fn explained(error: &redis::RedisError, place: &Place) -> RedisError 
         }
         _ => RedisError::Unavailable(format!("{place} does not answer: {}", said())),
     }
+}
+
+/// Whether the user lacks a permission, for a command or for one in a script.
+pub(crate) fn is_not_permitted(error: &redis::RedisError) -> bool {
+    let text = error.to_string();
+    let in_script = ["ACL failure", "The user executing the script can't"];
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || in_script.iter().any(|said| text.contains(said))
 }
 
 /// Abbreviates a text to one line.

@@ -43,7 +43,7 @@ impl Redis {
     }
 
     fn at(port: u16, options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("redis").tempdir().unwrap();
+        let folder = folder();
         let server = Self {
             folder,
             port,
@@ -196,7 +196,7 @@ impl Sentinels {
             name = Self::NAME
         );
         let sentinel = |_| {
-            let folder = tempfile::Builder::new().prefix("redis").tempdir().unwrap();
+            let folder = folder();
             std::fs::write(folder.path().join("sentinel.conf"), &config).unwrap();
             let sentinel = Redis {
                 folder,
@@ -299,6 +299,11 @@ impl Cluster {
     pub fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(Redis::address).collect()
     }
+}
+
+/// Returns a new folder, which is removed when this is dropped.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("redis").tempdir().unwrap()
 }
 
 /// Returns the path of the program.

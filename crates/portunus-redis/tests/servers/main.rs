@@ -7,7 +7,14 @@
     missing_docs
 )]
 
+mod bus;
+mod cluster;
 mod common;
 mod conformance;
 mod limits;
+mod network;
 mod outages;
+mod sentinel;
+mod start;
+#[cfg(feature = "tls")]
+mod tls;

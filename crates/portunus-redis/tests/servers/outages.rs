@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use portunus::RateLimiter;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError};
+use portunus_redis::Redis;
 use portunus_test_support::redis::Redis as Server;
 use tokio::task::JoinSet;
 
 use crate::common::{ask, limiter, passed, quotas, recovers, redis};
+use crate::network::{Failing, Network};
 
 /// How much longer than its deadline a request may take on a busy machine.
 const SLACK: Duration = Duration::from_millis(200);
@@ -128,4 +130,50 @@ async fn a_server_without_memory_is_no_answer_and_admits_nothing() {
     );
     server.cli(&["config", "set", "maxmemory", "0"]);
     assert_eq!(passed(&limiter, "b", &quotas, 9).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_server_costs_few_requests_a_deadline_and_most_nothing() {
+    let (server, quotas) = (Server::start(), quotas([(100_000, 60)]));
+    let network = Network::before(server.port());
+    let limiter = Redis::single(&network.address()).unwrap().limiter();
+    limiter.check().await.unwrap();
+    network.fail(Failing::Slow(Duration::from_secs(2)));
+    let (began, mut slow, mut count) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(5) {
+        let asked = Instant::now();
+        let _ = ask(&limiter, "b", &quotas).await;
+        let took = asked.elapsed();
+        assert!(took < Duration::from_millis(50) + SLACK, "{took:?}");
+        slow += u32::from(took >= Duration::from_millis(40));
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(slow <= 6 && count > 500, "{slow} of {count} waited");
+    network.heal();
+    recovers(&limiter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_is_noticed_and_used_again_when_it_is_back() {
+    let (server, quotas) = (Server::start(), quotas([(100_000, 60)]));
+    let network = Network::before(server.port());
+    let limiter = Redis::single(&network.address()).unwrap().limiter();
+    limiter.check().await.unwrap();
+    for failing in [Failing::Silent, Failing::Reset] {
+        network.fail(failing);
+        let (began, mut waited) = (Instant::now(), Duration::ZERO);
+        while began.elapsed() < Duration::from_secs(2) {
+            let asked = Instant::now();
+            assert!(ask(&limiter, "b", &quotas).await.is_err(), "{failing:?}");
+            waited += asked.elapsed();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(
+            waited < Duration::from_millis(700),
+            "{failing:?}: {waited:?}"
+        );
+        network.heal();
+        recovers(&limiter).await;
+    }
 }

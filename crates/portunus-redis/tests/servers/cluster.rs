@@ -1,0 +1,214 @@
+//! A cluster of three: slots that move, nodes that are lost, and what cannot be counted there.
+
+use std::time::{Duration, Instant};
+
+use portunus::key::{KeyFamily, TenantId};
+use portunus::limit::{
+    BucketId, LimitBucket, LimitPolicy, LimitRequest, LimiterError, RateLimiter,
+};
+use portunus::quota::Quota;
+use portunus::store::MemoryStore;
+use portunus::{Limits, Portunus};
+use portunus_redis::Redis;
+use portunus_test_support::redis::Cluster;
+
+use crate::bus::Told;
+use crate::common::{PATIENT, ask, passed, quotas};
+use crate::conformance::passes_the_limiter_suite;
+
+pub(crate) fn redis(cluster: &Cluster) -> Redis {
+    let addresses = cluster.addresses();
+    // One is enough to find the others.
+    Redis::cluster([addresses[1].as_str()]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limiter_on_a_cluster_passes() {
+    let cluster = Cluster::start();
+    passes_the_limiter_suite(&redis(&cluster)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bus_on_a_cluster_passes() {
+    let cluster = Cluster::start();
+    let (near, far) = (redis(&cluster), redis(&cluster));
+    crate::bus::passes_the_bus_suite_without_faults(&near, &far).await;
+}
+
+#[tokio::test]
+async fn a_service_whose_requests_need_two_nodes_is_not_built() {
+    let cluster = Cluster::start();
+    let limiter = redis(&cluster).limiter();
+    let per_minute = |limit| [Quota::per_minute(limit)];
+    let built = |limits: Limits| {
+        let format = portunus_test_support::format();
+        let service = Portunus::builder(format).store(MemoryStore::new());
+        service.limits(limits.limiter(limiter.clone())).build()
+    };
+    let key = || Limits::per_key(per_minute(60));
+    for (policy, whose) in [
+        (LimitPolicy::shared(per_minute(9)), "a shared policy"),
+        (LimitPolicy::per_address(per_minute(9)), "its address"),
+    ] {
+        let error = built(key().policy(policy.clone())).unwrap_err().to_string();
+        let why = format!("in the bucket of its key and in that of {whose}");
+        assert!(
+            error.contains(&why) && error.contains("Redis Cluster"),
+            "{error}"
+        );
+        assert!(built(key().policy(policy.anonymous())).is_ok());
+    }
+    assert!(built(key().policy(LimitPolicy::per_tenant(per_minute(99)))).is_ok());
+    // The limiter does not count such a request either.
+    let (family, quotas) = (KeyFamily::new("f").unwrap(), quotas([(9, 60)]));
+    let buckets = [
+        LimitBucket::new(BucketId::Family(&family), &quotas),
+        LimitBucket::new(BucketId::Shared, &quotas),
+    ];
+    let refused = limiter.acquire(&LimitRequest::new(&buckets, 1)).await;
+    assert!(
+        matches!(refused, Err(LimiterError::Unavailable(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn slots_that_move_to_another_node_keep_their_counts() {
+    let cluster = Cluster::start();
+    let limiter = redis(&cluster).deadline(PATIENT).limiter();
+    let (quotas, key) = (quotas([(10, 60)]), "portunus:{+b}:c:");
+    assert_eq!(passed(&limiter, "b", &quotas, 3).await, 3);
+    let slot = cluster.nodes[0].cli(&["cluster", "keyslot", key]);
+    let has = |node: &&portunus_test_support::redis::Redis| !node.keys().is_empty();
+    let from = cluster.nodes.iter().find(has).unwrap();
+    let to = cluster
+        .nodes
+        .iter()
+        .find(|node| node.port() != from.port())
+        .unwrap();
+    let id = |node: &portunus_test_support::redis::Redis| node.cli(&["cluster", "myid"]);
+    let set = |node: &portunus_test_support::redis::Redis, state: &str, of: &str| {
+        assert_eq!(node.cli(&["cluster", "setslot", &slot, state, of]), "OK");
+    };
+    set(to, "importing", &id(from));
+    set(from, "migrating", &id(to));
+    // The key is still where it was, then it is on the other node, which must be asked for it.
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    let port = to.port().to_string();
+    let moved = from.cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]);
+    assert_eq!(moved, "OK");
+    assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
+    for node in [to, from] {
+        set(node, "node", &id(to));
+    }
+    assert_eq!(passed(&limiter, "b", &quotas, 9).await, 4);
+    assert_eq!(to.keys(), [key]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loss_of_a_primary_costs_its_tenants_a_moment_and_others_nothing() {
+    let cluster = Cluster::with_replicas(1);
+    let (limiter, quotas) = (redis(&cluster).limiter(), quotas([(1_000_000, 60)]));
+    limiter.check().await.unwrap();
+    let names: Vec<_> = (0..30).map(|number| format!("tenant{number}")).collect();
+    let mut up = Vec::new();
+    for name in &names {
+        let family = KeyFamily::new(name).unwrap();
+        up.push((family, TenantId::new(name).unwrap()));
+    }
+    let ask_for = async |(family, tenant): &(KeyFamily, TenantId)| {
+        let bucket = [LimitBucket::new(BucketId::Family(family), &quotas)];
+        let request = LimitRequest::new(&bucket, 1).of_tenant(Some(tenant));
+        limiter.acquire(&request).await.is_ok()
+    };
+    for tenant in &up {
+        assert!(ask_for(tenant).await);
+    }
+    let lost = &cluster.nodes[0];
+    let on_lost = lost.keys().len();
+    assert!((1..30).contains(&on_lost), "{on_lost} of 30 tenants");
+    lost.crash();
+    let (killed, mut longest_outage) = (Instant::now(), Duration::ZERO);
+    loop {
+        let mut failed = 0;
+        for tenant in &up {
+            let began = Instant::now();
+            failed += usize::from(!ask_for(tenant).await);
+            assert!(
+                began.elapsed() < Duration::from_millis(250),
+                "a request waited"
+            );
+        }
+        // While the cluster votes, it serves nobody.
+        if failed == 0 {
+            break;
+        }
+        longest_outage = killed.elapsed();
+        assert!(
+            longest_outage < Duration::from_secs(15),
+            "{failed} of 30 fail"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("after {longest_outage:?} all tenants are served again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bus_goes_on_after_the_loss_of_the_node_that_it_uses() {
+    let cluster = Cluster::with_replicas(1);
+    let (near, far) = (redis(&cluster).bus(), redis(&cluster).bus());
+    near.check().await.unwrap();
+    far.check().await.unwrap();
+    let listener = Told::on(&far);
+    portunus_test_support::wait::until_async("it is told", || listener.proofs() > 0).await;
+    let has_key = |node: &&portunus_test_support::redis::Redis| {
+        let info = node.cli(&["info", "replication"]);
+        info.contains("role:master") && node.keys().iter().any(|key| key == "portunus:{bus}")
+    };
+    cluster.nodes.iter().find(has_key).unwrap().crash();
+    let everything = listener.everythings();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let silent = listener.proofs();
+    portunus_test_support::wait::until_async("it is told again", || listener.proofs() > silent)
+        .await;
+    assert!(listener.everythings() > everything);
+    let mut what = portunus::store::Invalidation::default();
+    what.known.push(7);
+    use portunus::store::InvalidationBus;
+    near.publish(&what).await.unwrap();
+    portunus_test_support::wait::until_async("the change is told", || listener.was_told(&what))
+        .await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_down_and_other_servers_are_reported_in_one_line() {
+    let cluster = Cluster::start();
+    let check = async |redis: Redis| redis.limiter().check().await.unwrap_err().to_string();
+    // A node of it, as if it were alone.
+    let alone = Redis::single(&cluster.nodes[0].address()).unwrap();
+    let why = check(alone).await;
+    assert!(
+        why.contains("a node of a cluster: use Redis::cluster"),
+        "{why}"
+    );
+    cluster.nodes[0].crash();
+    let fails = || {
+        cluster.nodes[1]
+            .cli(&["cluster", "info"])
+            .contains("cluster_state:fail")
+    };
+    portunus_test_support::wait::until_async("the cluster fails", fails).await;
+    let down = redis(&cluster);
+    let why = check(down.clone()).await;
+    assert!(why.contains("the cluster is down"), "{why}");
+    let decided = ask(&down.limiter(), "b", &quotas([(5, 60)])).await;
+    assert!(
+        matches!(decided, Err(LimiterError::Unavailable(_))),
+        "{decided:?}"
+    );
+    let bus = down.bus().check().await.unwrap_err().to_string();
+    assert!(bus.contains("the cluster is down"), "{bus}");
+    for why in [why, bus] {
+        assert!(!why.contains('\n'), "{why}");
+    }
+}
