@@ -290,11 +290,12 @@ impl Client {
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
         );
         // A demoted primary stays connected. Another connection finds out what it is.
+        let explained = explained(error, &node.place);
         if is_lost || is_replica || says_read_only(error) {
-            node.rebuild();
+            node.rebuild(explained.clone());
             self.router.is_stale();
         }
-        explained(error, &node.place)
+        explained
     }
 
     /// Waits for the first connections, and tries commands that a script uses, whose errors name

@@ -160,3 +160,30 @@ impl fmt::Debug for RedisLimiter {
         write!(f, "RedisLimiter({})", self.inner.client.prefix)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use portunus_test_support::redis::Redis as Server;
+
+    #[tokio::test]
+    async fn a_clock_of_the_server_that_was_set_forward_costs_no_decision() {
+        let server = Server::start();
+        let redis = crate::Redis::single(&server.address()).unwrap();
+        let limiter = redis.deadline(Duration::from_secs(5)).limiter();
+        limiter.check().await.unwrap();
+        let quotas = Quotas::default();
+        let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
+        let client = &limiter.inner.client;
+        for turn in 0..3 {
+            // As if the clock had been an hour behind until now.
+            let node = client.node_of(b"k").await.unwrap();
+            let before = node.clock_after(Duration::ZERO);
+            node.learn_clock(before - 3_600_000_000);
+            let decided = limiter.acquire(&LimitRequest::new(&bucket, 1)).await;
+            assert!(decided.unwrap().is_admitted(), "turn {turn}");
+            assert!(node.clock_after(Duration::ZERO) >= before);
+        }
+    }
+}

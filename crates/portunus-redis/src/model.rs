@@ -1,7 +1,11 @@
 //! The script with a clock of the test's own: it passes the strict suite, which compares every
 //! decision with a model, and the server's clock can be set back.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,4 +277,108 @@ async fn the_longest_windows_and_largest_quotas_are_exact() {
         .unwrap();
     assert_eq!(all.windows()[0].remaining(), 1);
     assert_eq!(limiter.passed(&large, 3).await, 1);
+}
+
+/// When each request of a bucket was decided, by the server's clock, and whether it was admitted.
+type Decided = Vec<(i64, bool)>;
+
+/// Random bursts of many nodes on many keys, decided by the server's own clock.
+async fn bursts(node: u64, redis: Redis, quotas: Quotas) -> Vec<Decided> {
+    let client = redis.connect();
+    let script = Script::new(include_str!("limit.lua"));
+    let mut random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), node);
+    let mut below = |most: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % most
+    };
+    let mut all = vec![Vec::new(); KEYS];
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        let key = below(KEYS as u64) as usize;
+        let name = format!("key{key}");
+        let bucket = [LimitBucket::new(BucketId::Custom(&name), &quotas)];
+        let request = LimitRequest::new(&bucket, 1);
+        let prepared = Request::new(&request, "bursts", false).unwrap().unwrap();
+        let call = Call {
+            script: &script,
+            keys: &prepared.keys,
+            args: &prepared.args,
+        };
+        for _ in 0..below(12) {
+            let (reply, _) = client.run(client.deadline, call).await.unwrap();
+            let redis::Value::Array(numbers) = &reply else {
+                panic!("{reply:?}");
+            };
+            let redis::Value::Int(time) = numbers[0] else {
+                panic!("{reply:?}");
+            };
+            let Reply::Decided(decision) = Reply::of(&request, &reply).unwrap() else {
+                panic!("{reply:?}");
+            };
+            all[key].push((time, decision.is_admitted()));
+        }
+        tokio::time::sleep(Duration::from_millis(below(4))).await;
+    }
+    all
+}
+
+const KEYS: usize = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_on_four_nodes_admit_the_limit_in_every_interval_and_refuse_none_too_early() {
+    let server = Server::start();
+    let redis = Redis::single(&server.address()).unwrap();
+    let redis = redis.deadline(Duration::from_secs(5));
+    // Exact, in slots, and both.
+    for list in [&[(7, 1)][..], &[(90, 1)], &[(6, 1), (70, 2)]] {
+        let quota = |&(limit, seconds): &(u64, u64)| {
+            Quota::new(&format!("q{seconds}"), limit, Duration::from_secs(seconds)).unwrap()
+        };
+        let quotas = Quotas::new(list.iter().map(quota)).unwrap();
+        server.cli(&["flushall"]);
+        let nodes = (0..4).map(|node| tokio::spawn(bursts(node, redis.clone(), quotas.clone())));
+        let mut all: Vec<Decided> = vec![Vec::new(); KEYS];
+        for node in nodes.collect::<Vec<_>>() {
+            for (key, decided) in node.await.unwrap().into_iter().enumerate() {
+                all[key].extend(decided);
+            }
+        }
+        let (mut admitted_in_all, mut refused_in_all) = (0, 0);
+        for decided in all {
+            let times = |is: bool| {
+                let of = decided.iter().filter(move |(_, admitted)| *admitted == is);
+                let mut times: Vec<i64> = of.map(|(time, _)| *time).collect();
+                times.sort_unstable();
+                times
+            };
+            let (admitted, refused) = (times(true), times(false));
+            for &(limit, seconds) in list {
+                let (limit, length) = (limit as usize, seconds as i64 * 1_000_000);
+                for many in admitted.windows(limit + 1) {
+                    assert!(
+                        many[limit] - many[0] > length,
+                        "{limit} in {seconds} s: {many:?}"
+                    );
+                }
+            }
+            for &time in &refused {
+                let is_right = list.iter().any(|&(limit, seconds)| {
+                    let length = seconds as i64 * 1_000_000;
+                    let since = time - length - length / 250 - 1;
+                    let within = admitted.iter().filter(|at| (since..=time).contains(at));
+                    within.count() >= limit as usize
+                });
+                assert!(
+                    is_right,
+                    "{list:?}: refused at {time}, admitted at {admitted:?}"
+                );
+            }
+            admitted_in_all += admitted.len();
+            refused_in_all += refused.len();
+        }
+        println!("{list:?}: {admitted_in_all} admitted, {refused_in_all} refused");
+        assert!(admitted_in_all > 200 && (list[0].0 > 64 || refused_in_all > 100));
+    }
 }

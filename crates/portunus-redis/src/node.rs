@@ -8,8 +8,8 @@
 //! that there is no answer.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -30,8 +30,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// How often the server is asked for the time.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long a server is left alone of which too many requests got no answer.
-const COOL_DOWN: Duration = Duration::from_secs(1);
+/// How long a connection is in use before the next pause is the first one again.
+const STABLE: Duration = Duration::from_secs(2);
 /// The number of requests that wait to be written, beyond which senders wait.
 const BUFFERED: usize = 1024;
 
@@ -58,12 +58,11 @@ pub(crate) struct Node {
 struct Shared {
     /// A request got no answer.
     suspect: Notify,
-    /// The connection must be replaced.
+    /// The connection must be replaced, and why.
     rebuild: Notify,
+    why: Mutex<Option<RedisError>>,
     /// The number of the connection in use. Requests on earlier ones are not counted.
     generation: AtomicU64,
-    /// Whether too many requests got no answer.
-    too_many: AtomicBool,
     breaker: Breaker,
     start: Instant,
     /// The server's time at `start`, at the earliest, in microseconds; 0 until it is known.
@@ -101,8 +100,8 @@ impl Node {
         let shared = Arc::new(Shared {
             suspect: Notify::new(),
             rebuild: Notify::new(),
+            why: Mutex::new(None),
             generation: AtomicU64::new(0),
-            too_many: AtomicBool::new(false),
             breaker: Breaker::new(),
             start: Instant::now(),
             clock: AtomicI64::new(0),
@@ -154,15 +153,16 @@ impl Node {
             return;
         }
         if shared.breaker.count(!answered) {
-            shared.too_many.store(true, Ordering::Relaxed);
-            shared.rebuild.notify_one();
+            let why = "too many requests of the last second got no answer";
+            self.rebuild(RedisError::Unavailable(format!("{}: {why}", self.place)));
         } else if !answered {
             shared.suspect.notify_one();
         }
     }
 
     /// Replaces the connection: the server is no longer the one to use.
-    pub(crate) fn rebuild(&self) {
+    pub(crate) fn rebuild(&self, why: RedisError) {
+        *self.shared.why() = Some(why);
         self.shared.rebuild.notify_one();
     }
 
@@ -184,6 +184,10 @@ impl Node {
 }
 
 impl Shared {
+    fn why(&self) -> MutexGuard<'_, Option<RedisError>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn learn_clock(&self, time: i64) {
         let since = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.clock
@@ -198,7 +202,7 @@ async fn run(connector: Connector, shared: Arc<Shared>, state: watch::Sender<Sta
     loop {
         let error = match connector.ready(&shared).await {
             Ok((connection, evicting)) => {
-                pause = PAUSES.0;
+                let since = Instant::now();
                 if was_up == Some(false) {
                     tracing::info!(server = %place, "Redis answers again");
                 }
@@ -212,7 +216,11 @@ async fn run(connector: Connector, shared: Arc<Shared>, state: watch::Sender<Sta
                     evicting,
                 };
                 state.send_replace(State::Up(link));
-                connector.watch(connection, &shared).await
+                let error = connector.watch(connection, &shared).await;
+                if since.elapsed() >= STABLE {
+                    pause = PAUSES.0;
+                }
+                error
             }
             Err(error) => error,
         };
@@ -223,9 +231,6 @@ async fn run(connector: Connector, shared: Arc<Shared>, state: watch::Sender<Sta
         state.send_replace(State::Down(error));
         // Requests that are still on their way count no more.
         shared.generation.fetch_add(1, Ordering::Relaxed);
-        if shared.too_many.swap(false, Ordering::Relaxed) {
-            sleep(COOL_DOWN).await;
-        }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
@@ -300,18 +305,22 @@ impl Connector {
         // What was said about an earlier connection.
         let _ = shared.rebuild.notified().now_or_never();
         shared.breaker.reset();
-        loop {
-            tokio::select! {
-                () = shared.rebuild.notified() => {
-                    let why = format!("{} was given up, as requests got no answer", self.place);
-                    return RedisError::Unavailable(why);
+        let given_up = async {
+            shared.rebuild.notified().await;
+            let given_up = || RedisError::Unavailable(format!("{} was given up", self.place));
+            shared.why().take().unwrap_or_else(given_up)
+        };
+        let asked = async {
+            loop {
+                let _ = timeout(ASK_EVERY, shared.suspect.notified()).await;
+                if let Err(error) = self.ask(&mut connection, shared).await {
+                    return error;
                 }
-                () = shared.suspect.notified() => {}
-                () = sleep(ASK_EVERY) => {}
             }
-            if let Err(error) = self.ask(&mut connection, shared).await {
-                return error;
-            }
+        };
+        tokio::select! {
+            error = given_up => error,
+            error = asked => error,
         }
     }
 }

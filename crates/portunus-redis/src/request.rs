@@ -259,3 +259,86 @@ impl Reply {
         numbers.next().is_none().then_some(Self::Decided(decision))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use portunus::quota::Quotas;
+
+    fn numbers(numbers: &[i64]) -> Value {
+        Value::Array(numbers.iter().map(|number| Value::Int(*number)).collect())
+    }
+
+    #[test]
+    fn nothing_but_a_whole_decision_is_one() {
+        let quotas = Quotas::default();
+        let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
+        let request = LimitRequest::new(&bucket, 1);
+        let whole = [1, 0, 1, 60_000_001, 1, 3_614_062_500];
+        let Ok(Reply::Decided(decision)) = Reply::of(&request, &numbers(&whole)) else {
+            panic!("not a decision");
+        };
+        assert!(decision.is_admitted());
+        let mut others = vec![
+            Value::Nil,
+            Value::Okay,
+            Value::Int(1),
+            Value::Boolean(true),
+            Value::SimpleString("OK".to_owned()),
+            Value::BulkString(b"1".to_vec()),
+            numbers(&[]),
+            numbers(&[1, 0, 1, 60_000_001, 1, 3_614_062_500, 1]),
+            numbers(&[1, 0, -1, 60_000_001, 1, 3_614_062_500]),
+            Value::Array(vec![
+                Value::Int(1),
+                Value::Nil,
+                Value::Int(0),
+                Value::Int(0),
+            ]),
+        ];
+        others.extend((0..whole.len()).map(|length| numbers(&whole[..length])));
+        for other in others {
+            let read = Reply::of(&request, &other);
+            assert!(
+                matches!(read, Err(LimiterError::Unavailable(_))),
+                "{other:?}"
+            );
+        }
+        let late = Reply::of(&request, &numbers(&[7, -1]));
+        assert!(matches!(late, Ok(Reply::TooLate(7))), "{late:?}");
+    }
+
+    #[test]
+    fn quotas_of_one_length_are_one_window_and_each_is_judged() {
+        let quota = |name, limit| Quota::new(name, limit, Duration::from_secs(60)).unwrap();
+        let quotas = Quotas::new([quota("a", 3), quota("b", 5), quota("c", 100)]).unwrap();
+        let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
+        let request = LimitRequest::new(&bucket, 3);
+        let prepared = Request::new(&request, "p", true).unwrap().unwrap();
+        assert_eq!(prepared.args.len(), 3);
+        assert_eq!(prepared.args[2].len(), 25);
+        let Ok(Reply::Decided(decision)) = Reply::of(&request, &numbers(&[1, 9, 2, 9])) else {
+            panic!("not a decision");
+        };
+        let states = decision.windows().iter();
+        let states: Vec<_> = states
+            .map(|state| (state.remaining(), state.is_violated()))
+            .collect();
+        assert_eq!(states, [(1, true), (3, false), (98, false)]);
+    }
+
+    #[test]
+    fn a_request_that_is_no_request_is_refused() {
+        let quotas = Quotas::default();
+        let shared = LimitBucket::new(BucketId::Shared, &quotas);
+        let twice = [shared, shared];
+        let refused = Request::new(&LimitRequest::new(&twice, 1), "p", false);
+        assert!(
+            matches!(refused, Err(LimiterError::Unavailable(_))),
+            "{refused:?}"
+        );
+        let none = Request::new(&LimitRequest::new(&[], 1), "p", false);
+        assert!(matches!(none, Ok(None)), "{none:?}");
+    }
+}

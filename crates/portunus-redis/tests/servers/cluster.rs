@@ -212,3 +212,20 @@ async fn a_cluster_that_is_down_and_other_servers_are_reported_in_one_line() {
         assert!(!why.contains('\n'), "{why}");
     }
 }
+
+#[tokio::test]
+async fn a_replica_that_is_dead_does_not_keep_scripts_from_being_known() {
+    let cluster = Cluster::with_replicas(1);
+    let limiter = redis(&cluster).deadline(PATIENT).limiter();
+    limiter.check().await.unwrap();
+    let is_replica = |node: &&portunus_test_support::redis::Redis| {
+        node.cli(&["info", "replication"]).contains("role:slave")
+    };
+    cluster.nodes.iter().find(is_replica).unwrap().crash();
+    for node in cluster.nodes.iter().filter(|node| node.answers()) {
+        assert_eq!(node.cli(&["script", "flush"]), "OK");
+    }
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        assert_eq!(passed(&limiter, name, &quotas([(2, 60)]), 4).await, 2);
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use portunus::RateLimiter;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError};
+use portunus::{ErrorCode, RateLimiter};
 use portunus_redis::Redis;
 use portunus_test_support::redis::Redis as Server;
+use portunus_test_support::{Fixture, Head};
 use tokio::task::JoinSet;
 
 use crate::common::{ask, limiter, passed, quotas, recovers, redis};
@@ -175,5 +176,44 @@ async fn a_network_that_is_cut_is_noticed_and_used_again_when_it_is_back() {
         );
         network.heal();
         recovers(&limiter).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_handles_an_outage_as_its_mode_says() {
+    let server = Server::start();
+    for (mode, passes) in [("closed", 0), ("open", 40), ("local", 20), ("local/4", 5)] {
+        let limiter = limiter(&server);
+        limiter.check().await.unwrap();
+        let fixture = Fixture::new();
+        let (key, _) = fixture.issue(&[]).await;
+        let built = fixture
+            .bearer()
+            .limiter(limiter.clone())
+            .quotas(quotas([(20, 60)]));
+        let service = built
+            .on_limiter_outage(mode.parse().unwrap())
+            .build()
+            .unwrap();
+        let head = Head::bearer(&key);
+        service.authenticate(&head).await.unwrap();
+        server.crash();
+        let mut passed = 0;
+        for _ in 0..40 {
+            match service.authenticate(&head).await {
+                Ok(_) => passed += 1,
+                Err(error) if mode == "closed" => {
+                    assert_eq!(error.code(), ErrorCode::LimiterUnavailable);
+                    assert_eq!(error.status(), 503);
+                }
+                Err(error) => assert_eq!(error.code(), ErrorCode::RateLimited),
+            }
+        }
+        assert_eq!(passed, passes, "{mode}");
+        assert_eq!(service.limiter_outages(), 40);
+        server.start_again();
+        recovers(&limiter).await;
+        service.authenticate(&head).await.unwrap();
+        assert_eq!(service.limiter_outages(), 40);
     }
 }
