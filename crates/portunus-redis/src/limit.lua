@@ -20,12 +20,8 @@ local unpack, pack, sub, floor, max = struct.unpack, struct.pack, string.sub, ma
 
 local FORMAT, HEADER, RECORDER, WINDOW = 1, '<BddB', '<dddddI2BB', '<dddB'
 local HEADER_BYTES, RECORDER_BYTES, WINDOW_BYTES = 18, 44, 25
--- By 8 * kind (0: exact, 1: slots) + bytes of a count: how a slot is packed. 16 bits tell 258 slots
--- apart, and 32 bits all exact times within a window.
-local LAYOUT = { '<I4B', '<I4I2', [4] = '<I4I4', [9] = '<I2B', [10] = '<I2I2', [12] = '<I2I4' }
-local MODULUS = { [0] = 4294967296, 65536 }
-local MOST = { 255, 65535, [4] = 4294967295 }
-local MOST_EXACT, MOST_RECORDERS, MOST_TIME = 64, 24, 9007199254740992
+-- No limit is larger than MOST_UNITS.
+local MOST_EXACT, MOST_RECORDERS, MOST_TIME, MOST_UNITS = 64, 24, 9007199254740992, 4294967295
 
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
@@ -33,55 +29,59 @@ local latest = tonumber(ARGV[1])
 if latest > 0 and clock > latest then return { clock, -1 } end
 local cost, overdraw = tonumber(ARGV[2]), ARGV[3] == '1'
 
--- The usual case, without building tables: each bucket has exactly the recorders of its windows, and
--- no unit is gone. Returns nil in any other case, before it has changed anything.
-local function usual()
-  local reply, values, wait, n = { clock, 0 }, {}, 0, 2
-  for b = 1, #KEYS do
-    local value, asked = redis.pcall('GET', KEYS[b]), ARGV[3 + b]
-    if type(value) ~= 'string' or #value < HEADER_BYTES then return nil end
-    local format, now, ahead, recorders, at = unpack(HEADER, value)
-    if format ~= FORMAT or recorders * WINDOW_BYTES ~= #asked or not (now <= clock + ahead) then
-      return nil
+-- First the usual case, in place, because functions and tables cost more than what they do here: each
+-- bucket has exactly the recorders of its windows, and no unit is gone. Otherwise nothing has been
+-- changed yet, and the general case follows.
+local is_usual, values, wait, reply, n = true, {}, 0, { clock, 0 }, 2
+for b = 1, #KEYS do
+  local value, asked = redis.pcall('GET', KEYS[b]), ARGV[3 + b]
+  is_usual = type(value) == 'string' and #value >= HEADER_BYTES
+  if not is_usual then break end
+  local format, now, ahead, recorders, at = unpack(HEADER, value)
+  is_usual = format == FORMAT and recorders * WINDOW_BYTES == #asked and now <= clock + ahead
+  if not is_usual then break end
+  now = clock + ahead
+  local from = 1
+  for _ = 1, recorders do
+    is_usual = at + RECORDER_BYTES - 1 <= #value
+    if not is_usual then break end
+    local length, limit, step, kind, of, slot_length, newest, gone, live, count, of_kind, width
+    length, limit, step, kind, from = unpack(WINDOW, asked, from)
+    of, slot_length, newest, gone, live, count, of_kind, width, at = unpack(RECORDER, value, at)
+    local ends = at + count * (width + 4 - 2 * kind)
+    is_usual = of == length and slot_length == step and of_kind == kind
+      and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
+      and gone > now and gone <= now + length + step and newest * step <= now and live >= 0
+    if not is_usual then break end
+    local excess = live + cost - limit
+    if excess > 0 and not overdraw then
+      -- The oldest slot has a unit. How many more it has is for the general case.
+      is_usual = excess == 1
+      if not is_usual then break end
+      wait = max(wait, gone - now)
     end
-    now = clock + ahead
-    local from = 1
-    for _ = 1, recorders do
-      local length, limit, step, kind
-      length, limit, step, kind, from = unpack(WINDOW, asked, from)
-      if at + RECORDER_BYTES - 1 > #value then return nil end
-      local of, slot_length, newest, gone, live, count, of_kind, width
-      of, slot_length, newest, gone, live, count, of_kind, width, at = unpack(RECORDER, value, at)
-      local layout = LAYOUT[8 * kind + width]
-      local ends = at + count * (width + 4 - 2 * kind)
-      if of ~= length or slot_length ~= step or of_kind ~= kind or not layout or width > 4 or count == 0
-        or ends > #value + 1
-        or not (gone > now and gone <= now + length + step and newest * step <= now and live >= 0) then
-        return nil
-      end
-      local excess = live + cost - limit
-      if excess > 0 and not overdraw then
-        local slot, units
-        while excess > 0 and at < ends do
-          slot, units, at = unpack(layout, value, at)
-          excess = excess - units
-        end
-        if excess > 0 then return nil end
-        slot = newest - (newest - slot) % MODULUS[kind]
-        wait = max(wait, (slot + 1) * step + length - now)
-      end
-      reply[n + 1], reply[n + 2], n, at = live, gone - now, n + 2, ends
-    end
-    if at ~= #value + 1 then return nil end
-    values[b] = value
+    reply[n + 1], reply[n + 2], n, at = live, gone - now, n + 2, ends
   end
-  if wait > 0 then
-    for b = 1, #KEYS do
-      if redis.call('PTTL', KEYS[b]) == -1 then return nil end
-    end
-    reply[2] = wait
-    return reply
+  is_usual = is_usual and at == #value + 1
+  if not is_usual then break end
+  values[b] = value
+end
+
+if is_usual and wait > 0 then
+  -- Keys that lost their expiry are looked for now and then.
+  for b = 1, clock % 16 == 0 and #KEYS or 0 do
+    is_usual = is_usual and redis.call('PTTL', KEYS[b]) ~= -1
   end
+  reply[2] = wait
+  if is_usual then return reply end
+end
+
+-- How a slot is packed, by the bytes of its units: the low bits of its number, of which 32 tell all
+-- exact times within a window apart (kind 0), and 16 the 258 slots of W/256 (kind 1).
+local EXACT, SLOTS = { '<I4B', '<I4I2', nil, '<I4I4' }, { '<I2B', '<I2I2', nil, '<I2I4' }
+local EXACT_BITS, SLOT_BITS = 4294967296, 65536
+
+if is_usual then
   local lives = {}
   n = 1
   for b = 1, #KEYS do
@@ -92,33 +92,47 @@ local function usual()
     for _ = 1, recorders do
       local length, step, newest, gone, live, count, kind, width
       length, step, newest, gone, live, count, kind, width, at = unpack(RECORDER, value, at)
-      local size, layout = width + 4 - 2 * kind, LAYOUT[8 * kind + width]
+      local size, layout = width + 4 - 2 * kind, kind == 0 and EXACT[width] or SLOTS[width]
       local begins, ends, slot, units = at, at + count * size, floor(now / step), cost
       local kept = ends
       if slot > newest then
         newest, count = slot, count + 1
-        if kind == 0 and count > MOST_EXACT then return nil end
       else
         kept = ends - size
         _, units = unpack(layout, value, kept)
         units = units + cost
       end
-      if units > MOST[width] then return nil end
+      is_usual = is_usual and units < 256 ^ width and (kind == 1 or count <= MOST_EXACT)
+      if not is_usual then break end
       live = live + cost
       parts[p + 1] = pack(RECORDER, length, step, newest, gone, live, count, kind, width)
       parts[p + 2] = sub(value, begins, kept - 1)
-      parts[p + 3] = pack(layout, newest % MODULUS[kind], units)
+      parts[p + 3] = pack(layout, newest % (kind == 0 and EXACT_BITS or SLOT_BITS), units)
       p, full_at, at, n = p + 3, max(full_at, (newest + 1) * step + length), ends, n + 2
       reply[n] = live
     end
+    if not is_usual then break end
     values[b], lives[b] = table.concat(parts), math.ceil((full_at - now) / 1000)
   end
-  for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
-  return reply
+  if is_usual then
+    for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
+    return reply
+  end
 end
 
-local reply = usual()
-if reply then return reply end
+-- The general case.
+
+local function layout_of(kind, width)
+  return kind == 0 and EXACT[width] or SLOTS[width]
+end
+
+local function modulus_of(kind)
+  return kind == 0 and EXACT_BITS or SLOT_BITS
+end
+
+local function is_layout(kind, width)
+  return kind <= 1 and (width == 1 or width == 2 or width == 4)
+end
 
 local function new_recorder(length, step, kind)
   return { length = length, step = step, kind = kind, width = 1, newest = 0, gone = 0, live = 0,
@@ -143,7 +157,7 @@ local function read(key)
     local r = new_recorder(0, 0, 0)
     r.length, r.step, r.newest, r.gone, r.live, r.count, r.kind, r.width, at =
       unpack(RECORDER, value, at)
-    if not LAYOUT[8 * r.kind + r.width] or r.kind > 1 or r.width > 4 then return nil end
+    if not is_layout(r.kind, r.width) then return nil end
     -- A unit that is later than the bucket's time would block the key until then.
     if not (r.step >= 1 and r.live >= 0 and r.newest * r.step <= now
       and r.gone <= now + r.length + r.step) then
@@ -174,7 +188,7 @@ end
 
 -- Calls f with each slot: when its units are gone, and how many they are; until f returns true.
 local function each(r, f)
-  local layout, modulus, at = LAYOUT[8 * r.kind + r.width], MODULUS[r.kind], 1
+  local layout, modulus, at = layout_of(r.kind, r.width), modulus_of(r.kind), 1
   for i = 1, r.count do
     local slot, units
     slot, units, at = unpack(layout, r.slots, at)
@@ -202,13 +216,13 @@ local function drop(r, now)
 end
 
 local function widen(r, units)
-  local width, layout, slots = r.width, LAYOUT[8 * r.kind + r.width], {}
-  while units > MOST[width] do width = width * 2 end
+  local width, layout, slots = r.width, layout_of(r.kind, r.width), {}
+  while units >= 256 ^ width do width = width * 2 end
   local at = 1
   for i = 1, r.count do
     local slot, count
     slot, count, at = unpack(layout, r.slots, at)
-    slots[i] = pack(LAYOUT[8 * r.kind + width], slot, count)
+    slots[i] = pack(layout_of(r.kind, width), slot, count)
   end
   r.width, r.slots = width, table.concat(slots)
 end
@@ -219,16 +233,15 @@ local function add(r, time, units)
   if r.count > 0 and slot <= r.newest then
     local size = r.width + 4 - 2 * r.kind
     slot = r.newest
-    local _, newest = unpack(LAYOUT[8 * r.kind + r.width], r.slots, #r.slots - size + 1)
+    local _, newest = unpack(layout_of(r.kind, r.width), r.slots, #r.slots - size + 1)
     before = newest
     r.slots = sub(r.slots, 1, -size - 1)
     r.count = r.count - 1
   end
-  -- No limit is larger than that many units.
-  local after = math.min(before + units, MOST[4])
-  if after > MOST[r.width] then widen(r, after) end
+  local after = math.min(before + units, MOST_UNITS)
+  if after >= 256 ^ r.width then widen(r, after) end
   if r.count == 0 then r.gone = (slot + 1) * r.step + r.length end
-  r.slots = r.slots .. pack(LAYOUT[8 * r.kind + r.width], slot % MODULUS[r.kind], after)
+  r.slots = r.slots .. pack(layout_of(r.kind, r.width), slot % modulus_of(r.kind), after)
   r.count, r.newest, r.live = r.count + 1, slot, r.live + after - before
 end
 
@@ -298,7 +311,8 @@ local function keep_former(bucket, asked, now)
   end
 end
 
-local buckets, windows, wait = {}, {}, 0
+local buckets, windows = {}, {}
+wait = 0
 for b, key in ipairs(KEYS) do
   local bucket = read(key) or { now = 0, ahead = 0 }
   -- The time of a bucket never decreases. If the server's clock was set back, the units move with

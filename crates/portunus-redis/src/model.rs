@@ -36,8 +36,17 @@ struct Clocked {
 
 impl Clocked {
     fn on(server: &Server, prefix: &str, clock: ManualClock) -> Self {
-        let injected =
-            include_str!("limit.lua").replace("redis.call('TIME')", "{ 0, ARGV[#ARGV] }");
+        Self::with(server, prefix, clock, ("", ""))
+    }
+
+    /// The same with another text in a place of the script.
+    fn with(server: &Server, prefix: &str, clock: ManualClock, (of, by): (&str, &str)) -> Self {
+        let mut text = include_str!("limit.lua").to_owned();
+        assert!(text.contains(of), "{of} is not in the script");
+        if !of.is_empty() {
+            text = text.replacen(of, by, 1);
+        }
+        let injected = text.replace("redis.call('TIME')", "{ 0, ARGV[#ARGV] }");
         let injected = injected.replace("tonumber(ARGV[1])", "0");
         assert!(
             !injected.contains("'TIME'") && !injected.contains("ARGV[1]"),
@@ -119,6 +128,43 @@ async fn the_script_passes_the_strict_suite() {
         async { limiter }
     };
     portunus_conformance::rate_limiter(make).await.unwrap();
+}
+
+/// What makes the script take the general case only, or fail where it would take it.
+const GENERAL: (&str, &str) = ("is_usual = type(value)", "is_usual = nil == type(value)");
+const NEVER_GENERAL: (&str, &str) = ("-- The general case.", "error('the general case')");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_general_case_of_the_script_passes_the_strict_suite() {
+    let server = Server::start();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let make = |clock| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let limiter = Clocked::with(&server, &format!("suite{number}"), clock, GENERAL);
+        async { limiter }
+    };
+    portunus_conformance::rate_limiter(make).await.unwrap();
+}
+
+#[tokio::test]
+async fn usual_requests_take_the_usual_case_of_the_script() {
+    let (server, clock) = (Server::start(), ManualClock::new());
+    let general = Clocked::on(&server, "usual", clock.clone());
+    let usual = Clocked::with(&server, "usual", clock.clone(), NEVER_GENERAL);
+    for quotas in [
+        Quotas::default(),
+        quotas([(60, 60)]),
+        quotas([(3, 7), (90, 70), (500, 700)]),
+    ] {
+        server.cli(&["flushall"]);
+        let limit = quotas.as_slice()[0].limit();
+        assert_eq!(general.passed(&quotas, 1).await, 1);
+        for turn in 1..2 * limit {
+            let admitted = usual.one(&quotas).await.is_admitted();
+            assert_eq!(admitted, turn < limit, "{quotas}: {turn}");
+            clock.advance(Duration::from_millis(1));
+        }
+    }
 }
 
 #[tokio::test]
