@@ -160,6 +160,10 @@ impl KeyPrincipal {
         &self.entry
     }
 
+    pub(crate) fn acting(&self) -> Option<&Arc<Acting>> {
+        self.acting.as_ref()
+    }
+
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn responder_arc(&self) -> Arc<Responder> {
         Arc::clone(&self.entry.responder)
@@ -206,19 +210,6 @@ impl KeyPrincipal {
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) const fn is_counted(&self) -> bool {
         self.counted.is_some()
-    }
-
-    /// Returns the caller without the state of its limits, which is large.
-    #[inline]
-    pub(crate) fn without_limits(&self) -> Self {
-        Self {
-            entry: Arc::clone(&self.entry),
-            mode: self.mode,
-            acting: self.acting.clone(),
-            client_ip: self.client_ip,
-            tenants: None,
-            counted: None,
-        }
     }
 
     fn report(&self, variant: Variant, decision: Decision) -> LimitReport {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use smallvec::SmallVec;
@@ -13,15 +14,15 @@ use smallvec::SmallVec;
 use super::event::to_the_millisecond;
 use super::{Action, AuditEvent, AuditOutcome, AuditTrail, EventId, Party, RequestId};
 use crate::actor::{ActorMode, as_owner, own_mode};
-use crate::error::{AuthError, NamedUser};
+use crate::error::{AuthError, NamedUser, Presented};
 use crate::key::KeyRecord;
 use crate::policy::Principal;
-use crate::principal::KeyPrincipal;
+use crate::principal::{Acting, KeyEntry, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::text::floor_char_boundary;
 
 /// The standard methods (RFC 9110 §9.3, RFC 5789 §2), which need not be copied.
-const METHODS: [&str; 9] = [
+static METHODS: [&str; 9] = [
     "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE",
 ];
 
@@ -41,15 +42,15 @@ pub struct RequestAudit {
     pending: Option<Box<PendingEvent>>,
 }
 
-/// The known facts of a request, in a form that is cheap to keep: in one allocation, without texts
-/// that can be read later.
+/// The known facts of a request, in a form that is cheap to keep and small, because the queue has room
+/// for many: without what can be read from the key's entry later.
 pub(super) struct PendingEvent {
     id: EventId,
     at: SystemTime,
     method: Cow<'static, str>,
     /// In place, unless it is long.
     route: SmallVec<[u8; 64]>,
-    request_id: Option<RequestId>,
+    request_id: RequestId,
     client_ip: Option<IpAddr>,
     who: Who,
     outcome: AuditOutcome,
@@ -58,43 +59,35 @@ pub(super) struct PendingEvent {
 
 enum Who {
     Unknown,
-    Admitted(KeyPrincipal),
+    /// What the principal is made of, without the state of its limits.
+    Admitted(Arc<KeyEntry>, ActorMode, Option<Arc<Acting>>),
     /// A real key that was refused, and the user it named.
-    Refused(crate::error::Presented),
+    Refused(Box<Presented>),
 }
 
 impl RequestAudit {
-    /// `is_key` recognizes strings that must not be shown, wherever the caller put them.
+    /// A request without an id gets the number of its event. `is_key` recognizes strings that must
+    /// not be shown, wherever the caller put them.
     pub(crate) fn new(
         trail: &AuditTrail,
         head: &dyn RequestHead,
         client_ip: Option<IpAddr>,
-        request_id: Option<RequestId>,
+        given_id: Option<RequestId>,
         is_key: &dyn Fn(&str) -> bool,
     ) -> Self {
         let is_key = |text: &str| is_key(text) || (text.contains('%') && is_key(&decoded(text)));
-        let shown = |text| if is_key(text) { REDACTED } else { text };
-        let route = match head.route() {
-            Some(pattern) => Cow::Borrowed(pattern),
-            None if is_key(head.path()) => {
-                let segments: Vec<_> = head.path().split('/').map(shown).collect();
-                let route = segments.join("/");
-                Cow::Owned(if is_key(&route) {
-                    REDACTED.to_owned()
-                } else {
-                    route
-                })
-            }
-            None => Cow::Borrowed(head.path()),
-        };
-        let standard = METHODS.into_iter().find(|known| *known == head.method());
-        let own_method = || shortened(shown(head.method()), LONGEST_METHOD);
+        let pattern = head.route().map(Cow::Borrowed);
+        let route = pattern.unwrap_or_else(|| redacted(head.path(), &is_key));
+        let method = head.method();
+        let standard = METHODS.iter().find(|known| **known == method);
+        let own_method = || shortened(shown(method, &is_key), LONGEST_METHOD);
+        let id = trail.next_id();
         let pending = PendingEvent {
-            id: EventId::new(trail.next_id()),
+            id: EventId::new(id),
             at: trail.recently(),
-            method: standard.map_or_else(|| own_method().into(), Cow::Borrowed),
+            method: standard.map_or_else(|| own_method().into(), |known| Cow::Borrowed(*known)),
             route: SmallVec::from_slice(start(&route, LONGEST_ROUTE).as_bytes()),
-            request_id,
+            request_id: given_id.unwrap_or_else(|| RequestId::of_number(id)),
             client_ip,
             who: Who::Unknown,
             outcome: AuditOutcome::Abandoned,
@@ -109,13 +102,14 @@ impl RequestAudit {
     /// Returns the request id: the caller's or a generated one.
     #[must_use]
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.pending.as_ref()?.request_id.as_ref()
+        Some(&self.pending.as_ref()?.request_id)
     }
 
     /// Records that the request was admitted.
     pub fn admitted(&mut self, principal: &KeyPrincipal) {
         if let Some(pending) = &mut self.pending {
-            pending.who = Who::Admitted(principal.without_limits());
+            let (entry, acting) = (principal.entry(), principal.acting());
+            pending.who = Who::Admitted(Arc::clone(entry), principal.mode(), acting.cloned());
         }
     }
 
@@ -131,7 +125,7 @@ impl RequestAudit {
             if let (Who::Unknown, Some(presented)) =
                 (&pending.who, error.and_then(AuthError::presented))
             {
-                pending.who = Who::Refused(presented.clone());
+                pending.who = Who::Refused(Box::new(presented.clone()));
             }
         }
     }
@@ -163,7 +157,7 @@ impl Drop for RequestAudit {
                 .keeps_refusal(record.map(|record| record.id.as_str()), pending.client_ip),
         };
         if kept {
-            self.trail.note(pending);
+            self.trail.note(*pending);
         }
     }
 }
@@ -172,21 +166,21 @@ impl PendingEvent {
     fn record(&self) -> Option<&KeyRecord> {
         match &self.who {
             Who::Unknown => None,
-            Who::Admitted(principal) => Some(principal.record()),
+            Who::Admitted(entry, ..) => Some(&entry.record),
             Who::Refused(presented) => Some(&presented.record),
         }
     }
 
     /// Returns whether the request was admitted, however it ended.
     fn is_admitted(&self) -> bool {
-        matches!(self.who, Who::Admitted(_))
+        matches!(self.who, Who::Admitted(..))
     }
 
     /// Returns the approximate memory size of the event, in bytes. The record is not read, which is
     /// elsewhere in memory.
     pub(super) fn bytes(&self) -> usize {
-        let request_id = self.request_id.as_ref().map_or(0, RequestId::bytes);
-        size_of::<AuditEvent>() + size_of::<Self>() + self.route.len() + request_id
+        let texts = self.route.len() + self.request_id.bytes();
+        size_of::<AuditEvent>() + size_of::<Self>() + texts
     }
 
     pub(super) fn into_event(self) -> AuditEvent {
@@ -208,7 +202,9 @@ impl PendingEvent {
         }
         match &self.who {
             Who::Unknown => {}
-            Who::Admitted(principal) => {
+            Who::Admitted(entry, mode, acting) => {
+                let (entry, acting) = (Arc::clone(entry), acting.clone());
+                let principal = KeyPrincipal::new(entry, *mode, acting, None, None, None);
                 let actor = principal.actor();
                 event.mode = Some(principal.mode());
                 event.subject = Party::user(actor.user_id, actor.user_email);
@@ -224,7 +220,7 @@ impl PendingEvent {
         event.client_ip = self.client_ip;
         event.method = Some(self.method.into_owned());
         event.route = Some(String::from_utf8_lossy(&self.route).into_owned());
-        event.request_id = self.request_id;
+        event.request_id = Some(self.request_id);
         event.status = self.status;
         event
     }
@@ -245,6 +241,25 @@ fn requested_actor(record: &KeyRecord, named: Option<&NamedUser>) -> (ActorMode,
             (owner.mode, Party::user(owner.user_id, owner.user_email))
         }
     }
+}
+
+/// Returns a text, unless it is or contains a key.
+fn shown<'t>(text: &'t str, is_key: &dyn Fn(&str) -> bool) -> &'t str {
+    if is_key(text) { REDACTED } else { text }
+}
+
+/// Returns a path without the keys in it.
+fn redacted<'p>(path: &'p str, is_key: &dyn Fn(&str) -> bool) -> Cow<'p, str> {
+    if !is_key(path) {
+        return Cow::Borrowed(path);
+    }
+    let segments: Vec<_> = path.split('/').map(|text| shown(text, is_key)).collect();
+    let path = segments.join("/");
+    Cow::Owned(if is_key(&path) {
+        REDACTED.to_owned()
+    } else {
+        path
+    })
 }
 
 /// Decodes percent-encoded bytes, replacing invalid UTF-8.

@@ -18,7 +18,7 @@ pub struct RequestId(Id);
 enum Id {
     /// Written as 32 hexadecimal digits in lower case. A generated id, which becomes text only when
     /// it is read, or a given one of this form.
-    Number(u128),
+    Number([u8; 16]),
     /// Any other id.
     Text(Arc<str>),
 }
@@ -43,12 +43,16 @@ impl RequestId {
     }
 
     pub(super) const fn of_number(number: u128) -> Self {
-        Self(Id::Number(number))
+        Self(Id::Number(number.to_le_bytes()))
     }
 
     /// Returns the id in `X-Request-Id`, if the field occurs once and is valid.
     #[must_use]
     pub fn of(head: &dyn RequestHead) -> Option<Self> {
+        // Cheaper than to look up a field that most requests do not have.
+        if !head.may_have_any(&[FieldName::RequestId]) {
+            return None;
+        }
         match head.single(FieldName::RequestId) {
             Single::One(value) => Self::new(str::from_utf8(value).ok()?),
             Single::Absent | Single::Repeated => None,
@@ -67,7 +71,7 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Id::Number(number) => write!(f, "{number:032x}"),
+            Id::Number(number) => write!(f, "{:032x}", u128::from_le_bytes(*number)),
             Id::Text(text) => f.write_str(text),
         }
     }

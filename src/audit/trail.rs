@@ -68,8 +68,10 @@ struct Overflow {
     bytes: usize,
 }
 
+/// Requests are in the queue itself: memory that one thread allocates and another one frees costs
+/// more than the copy.
 enum Waiting {
-    Request(Box<PendingEvent>),
+    Request(PendingEvent),
     /// A management call that did not result in an operation.
     Refusal(Box<AuditEvent>),
     Act(Box<AuditEvent>),
@@ -238,7 +240,7 @@ impl AuditTrail {
         if self.sinks() == 0 {
             return;
         }
-        if let Err(Waiting::Act(event)) = self.shared.push(Waiting::Act(Box::new(event))) {
+        if let Some(Waiting::Act(event)) = self.shared.push(Waiting::Act(Box::new(event))) {
             let mut overflow = self.shared.overflow.lock();
             let bytes = event.bytes();
             let bounds = self.shared.bounds.of_acts();
@@ -259,14 +261,14 @@ impl AuditTrail {
         }
     }
 
-    pub(super) fn note(&self, pending: Box<PendingEvent>) {
+    pub(super) fn note(&self, pending: PendingEvent) {
         if self.sinks() > 0 {
             self.push(Waiting::Request(pending));
         }
     }
 
     fn push(&self, waiting: Waiting) {
-        if self.shared.push(waiting).is_err() {
+        if self.shared.push(waiting).is_some() {
             self.shared.count_dropped();
         }
     }
@@ -313,17 +315,17 @@ impl Shared {
     }
 
     /// Adds an event to the queue, or returns it if it does not fit.
-    fn push(&self, event: Waiting) -> Result<(), Waiting> {
+    fn push(&self, event: Waiting) -> Option<Waiting> {
         let bytes = event.bytes();
         let before = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let pushed = match before + bytes <= self.bounds.bytes {
-            true => self.queue.push(event),
-            false => Err(event),
+        let left = match before + bytes <= self.bounds.bytes {
+            true => self.queue.push(event).err(),
+            false => Some(event),
         };
-        if pushed.is_err() {
+        if left.is_some() {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        pushed
+        left
     }
 
     fn pop(&self) -> Option<Waiting> {
@@ -433,7 +435,8 @@ impl AuditTrailBuilder {
     }
 
     /// Sets how many events may wait for a flush, at least one. Defaults to 16 384. As many
-    /// management operations, and at least 1024, may wait in addition.
+    /// management operations, and at least 1024, may wait in addition. The queue takes 256 bytes for
+    /// each event, up to the limit of [`bytes`](Self::bytes), when the trail is built.
     pub fn capacity(mut self, events: usize) -> Self {
         self.bounds.events = events.max(1);
         self
@@ -465,9 +468,11 @@ impl AuditTrailBuilder {
     #[must_use]
     pub fn build(self) -> AuditTrail {
         let sinks = self.sinks.len();
+        // More than that would not fit by size.
+        let most = (self.bounds.bytes / size_of::<Waiting>()).max(1);
         AuditTrail {
             shared: Arc::new(Shared {
-                queue: Queue::new(self.bounds.events),
+                queue: Queue::new(self.bounds.events.min(most)),
                 queued_bytes: AtomicUsize::new(0),
                 bounds: self.bounds,
                 overflow: Mutex::default(),

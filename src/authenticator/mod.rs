@@ -256,13 +256,8 @@ impl Authenticator {
     fn watch(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Option<RequestAudit> {
         let trail = self.inner.audit.as_ref()?;
         let is_key = |text: &str| self.inner.looks_like_key(text);
-        Some(RequestAudit::new(
-            trail,
-            head,
-            client_ip,
-            self.request_id(head),
-            &is_key,
-        ))
+        let given = self.given_request_id(head);
+        Some(RequestAudit::new(trail, head, client_ip, given, &is_key))
     }
 
     /// Returns the id of a request: the one that an outer layer assigned, or else the caller's
@@ -270,12 +265,16 @@ impl Authenticator {
     /// Without either, a new id is generated if requests are audited.
     #[must_use]
     pub fn request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
+        let given = self.given_request_id(head);
+        given.or_else(|| Some(self.inner.audit.as_ref()?.make_request_id()))
+    }
+
+    fn given_request_id(&self, head: &dyn RequestHead) -> Option<RequestId> {
         let outer = head.request_id();
         let given = outer
             .and_then(|id| RequestId::new(&id))
             .or_else(|| RequestId::of(head));
-        let given = given.filter(|id| !self.inner.looks_like_key(&id.to_string()));
-        given.or_else(|| Some(self.inner.audit.as_ref()?.make_request_id()))
+        given.filter(|id| !self.inner.looks_like_key(&id.to_string()))
     }
 
     /// Returns the client's address, if known.
