@@ -57,6 +57,9 @@ pub(super) struct PendingEvent {
     status: Option<u16>,
 }
 
+/// What [`AuditTrailBuilder::capacity`](super::AuditTrailBuilder::capacity) says about the queue.
+const _: () = assert!(size_of::<PendingEvent>() <= 240);
+
 enum Who {
     Unknown,
     /// What the principal is made of, without the state of its limits.
