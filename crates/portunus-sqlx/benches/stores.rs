@@ -18,7 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use by_hand::{ByHand, OnPostgres, OnSqlite};
 use common::{Home, PostgresHome, SqliteHome, WholeStore, at, batch, insert, live, record};
 use portunus::key::{
-    DigestScheme, Environment, KeyDigest, KeyHasher, KeyId, KeyRecord, KeyStatus, Revocation,
+    DigestScheme, Environment, KeyDigest, KeyHasher, KeyId, KeyKind, KeyRecord, KeyStatus,
+    PlanName, Revocation, UserId,
 };
 use portunus::store::{KeyStore, ListQuery, UsageDelta};
 use portunus_test_support::postgres::Postgres;
@@ -35,6 +36,9 @@ const OF_EACH_TASK: u32 = 50;
 const FLUSHED_AT_ONCE: usize = 1_000;
 /// Of this many keys, one has any given rare property.
 const RARE: u32 = 5_000;
+
+/// Of these, one is never used.
+const UNUSED: u32 = 10;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u32) -> u32 {
@@ -89,6 +93,7 @@ fn key(number: u32) -> KeyRecord {
         4 => record.not_before = Some(at(2_900_000_000)),
         5 => record.environment = Environment::new("rare").unwrap(),
         8 => record.owner.user_id = portunus::key::UserId::new("rare").ok(),
+        9 => record.kind = KeyKind::User,
         _ => {}
     }
     record
@@ -204,6 +209,7 @@ async fn flush<S: WholeStore, D: ByHand>(store: &S, by_hand: &D, keys: u32, roun
     let mut random = Random(2);
     let mut deltas = |hour: u64, is_sorted: bool| {
         let mut deltas: Vec<_> = (0..keys)
+            .filter(|number| number % RARE != UNUSED)
             .map(|number| {
                 let used_at = at(1_900_000_000 + hour * 3_600);
                 UsageDelta::new(id(number), 3, used_at, "192.0.2.7".parse().ok())
@@ -246,23 +252,57 @@ async fn flush<S: WholeStore, D: ByHand>(store: &S, by_hand: &D, keys: u32, roun
 
 /// Lists of which each matches few keys, with their condition by hand.
 fn lists() -> Vec<(String, ListQuery, String)> {
-    type Filter = (&'static str, &'static str, fn(&mut ListQuery));
-    let filters: [Filter; 5] = [
-        ("revoked", "revoked_at IS NOT NULL", |query| {
+    type Filter = (&'static str, String, fn(&mut ListQuery));
+    let filters: [Filter; 11] = [
+        ("revoked", "revoked_at IS NOT NULL".into(), |query| {
             query.status = Some(KeyStatus::Revoked);
         }),
-        ("disabled", "enabled = 0", |query| {
+        ("disabled", "enabled = 0".into(), |query| {
             query.status = Some(KeyStatus::Disabled);
         }),
-        ("expired", "expires_at <= 2000000000000", |query| {
+        ("expired", "expires_at <= 2000000000000".into(), |query| {
             query.status = Some(KeyStatus::Expired);
         }),
-        ("not yet valid", "not_before > 2000000000000", |query| {
-            query.status = Some(KeyStatus::NotYetValid);
-        }),
-        ("environment", "environment = 'rare'", |query| {
+        (
+            "not yet valid",
+            "not_before > 2000000000000".into(),
+            |query| {
+                query.status = Some(KeyStatus::NotYetValid);
+            },
+        ),
+        ("environment", "environment = 'rare'".into(), |query| {
             query.environment = Environment::new("rare").ok();
         }),
+        ("owner", "user_id = 'rare'".into(), |query| {
+            query.owner = UserId::new("rare").ok();
+        }),
+        (
+            "plan",
+            "record LIKE '%\"plan\":\"gold\"%'".into(),
+            |query| {
+                query.plan = PlanName::new("gold").ok();
+            },
+        ),
+        ("family", format!("family = '{}'", id(7)), |query| {
+            query.family = Some((&id(7)).into());
+        }),
+        ("kind", "kind = 'user'".into(), |query| {
+            query.kind = Some(KeyKind::User);
+        }),
+        (
+            "expires before",
+            "expires_at < 2500000000000".into(),
+            |query| {
+                query.expires_before = Some(at(2_500_000_000));
+            },
+        ),
+        (
+            "unused since",
+            "NOT EXISTS (SELECT 1 FROM portunus_usage \
+             WHERE key_id = id AND last_used_at >= 1890000000000)"
+                .into(),
+            |query| query.unused_since = Some(at(1_890_000_000)),
+        ),
     ];
     let mut lists = Vec::new();
     for (name, condition, change) in filters {
@@ -292,6 +332,14 @@ async fn whole_list(store: &impl KeyStore, query: &ListQuery) -> (usize, usize) 
 }
 
 async fn list<S: WholeStore, D: ByHand>(store: &S, by_hand: &D, keys: u32, rounds: u32) {
+    // In use for a while, so that the row of each key knows it.
+    let used = (0..keys).filter(|number| number % RARE != UNUSED);
+    let used: Vec<_> = used
+        .map(|number| UsageDelta::new(id(number), 1, at(1_900_000_000), None))
+        .collect();
+    for part in used.chunks(10) {
+        store.record_usage(part).await.unwrap();
+    }
     for (what, query, condition) in lists() {
         let (mut first, mut whole) = (Ways::default(), Ways::default());
         let mut pages = 0;

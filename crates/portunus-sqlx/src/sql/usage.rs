@@ -39,7 +39,7 @@ macro_rules! added_up {
     };
 }
 
-/// Raises the day of the last use in the rows of keys, which lists of unused keys search. At most 50
+/// Raises the day of the last use in the rows of keys, which lists of unused keys search. At most ten
 /// rows in one transaction, because a row of a key is large and has many indexes: the others follow
 /// with their next uses, and until then seem to be unused for longer than they are.
 macro_rules! note_use {
@@ -52,7 +52,7 @@ macro_rules! note_use {
             $from,
             " WHERE used_on < ",
             $day,
-            " ORDER BY portunus_keys.id LIMIT 50",
+            " ORDER BY portunus_keys.id LIMIT 10",
             $after
         )
     };

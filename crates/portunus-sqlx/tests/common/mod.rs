@@ -490,6 +490,7 @@ macro_rules! every_case {
             primaries::an_unreadable_key_does_not_prevent_ending_another
             primaries::a_newest_key_that_cannot_be_read_does_not_hide_the_one_that_was_set
             usage::usage_accumulates_and_its_time_never_decreases
+            usage::rows_of_keys_learn_of_their_use_a_few_at_a_time
             usage::usage_of_deleted_keys_is_ignored_and_that_of_others_recorded
             usage::usage_survives_an_update_and_does_not_change_versions
             usage::hours_accumulate_and_are_deleted

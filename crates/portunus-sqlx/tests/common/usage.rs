@@ -265,3 +265,39 @@ pub(crate) async fn a_large_batch_of_usage_is_recorded_completely(home: &impl Ho
         assert_eq!(usage(&store, name).await.count, 8);
     }
 }
+
+/// Lists of unused keys are right at any time, whatever the rows of keys know.
+pub(crate) async fn rows_of_keys_learn_of_their_use_a_few_at_a_time<H: Home>(home: &H) {
+    let store = home.open().await;
+    let names: Vec<_> = (0..25).map(|number| format!("key{number}")).collect();
+    let keys = (0..).zip(&names);
+    let keys = keys.map(|(number, name)| insert(digest(number), record(name)));
+    store.apply(&batch(keys)).await.unwrap();
+    let day = |number: u64| at(number * 86_400 + 10);
+    let mut query = ListQuery::new(day(9));
+    for (last, known) in [
+        (3, 10),
+        (3, 20),
+        (3, 25),
+        (4, 10),
+        (4, 20),
+        (4, 25),
+        (2, 25),
+    ] {
+        let deltas = names
+            .iter()
+            .map(|name| UsageDelta::new(id(name), 1, day(last), None));
+        store
+            .record_usage(&deltas.collect::<Vec<_>>())
+            .await
+            .unwrap();
+        let newest = "SELECT CAST(count(*) AS TEXT) FROM portunus_keys \
+            WHERE used_on = (SELECT MAX(used_on) FROM portunus_keys)";
+        assert_eq!(home.text(newest).await, known.to_string(), "day {last}");
+        let truth = last.max(if last == 2 { 4 } else { 0 });
+        for (since, unused) in [(day(truth), 0), (day(truth + 1), 25)] {
+            query.unused_since = Some(since);
+            assert_eq!(store.list(&query).await.unwrap().items.len(), unused);
+        }
+    }
+}
