@@ -72,6 +72,12 @@ impl Clocked {
         }
     }
 
+    /// The length of the bucket `b`.
+    fn bytes(&self, server: &Server) -> usize {
+        let key = format!("{}:{{+b}}:c:", self.client.prefix);
+        server.cli(&["strlen", &key]).parse().unwrap()
+    }
+
     async fn passed(&self, quotas: &Quotas, requests: u64) -> u64 {
         let mut passed = 0;
         for _ in 0..requests {
@@ -227,12 +233,46 @@ async fn quotas_that_change_all_the_time_do_not_grow_the_state() {
         assert!(limiter.one(&quotas).await.is_admitted());
         clock.advance(Duration::from_millis(100));
     }
-    let length = server.cli(&["strlen", "grow:{+b}:c:"]);
-    let length: usize = length.parse().unwrap();
-    assert!((1000..50_000).contains(&length), "{length} bytes");
+    // Of 24 recorders at most.
+    let length = limiter.bytes(&server);
+    assert!((1000..3_000).contains(&length), "{length} bytes");
     // No unit was forgotten by the recorders that were dropped.
     let all = quotas([(200, 5000)]);
     assert!(!limiter.one(&all).await.is_admitted());
+}
+
+#[tokio::test]
+async fn requests_of_one_moment_take_one_slot() {
+    let (server, clock) = (Server::start(), ManualClock::new());
+    for (limit, most) in [(60, 120), (1000, 120)] {
+        let limiter = Clocked::on(&server, &format!("one{limit}"), clock.clone());
+        assert_eq!(limiter.passed(&quotas([(limit, 600)]), limit).await, limit);
+        let length = limiter.bytes(&server);
+        assert!(length < most, "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_wider_window_begins_with_what_the_widest_before_it_reached() {
+    let (server, clock) = (Server::start(), ManualClock::new());
+    let before = [[(9, 10), (9, 60)], [(9, 60), (9, 10)], [(90, 60), (90, 10)]];
+    for (turn, windows) in before.into_iter().enumerate() {
+        let limiter = Clocked::on(&server, &format!("wider{turn}"), clock.clone());
+        assert_eq!(limiter.passed(&quotas(windows), 3).await, 3);
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(limiter.passed(&quotas(windows), 1).await, 1);
+        clock.advance(Duration::from_secs(20));
+        let passed = limiter.passed(&quotas([(5, 3600)]), 9).await;
+        assert_eq!(passed, 1, "{windows:?}");
+        // One in between begins with the narrowest that reaches as far, which is exact.
+        let within = limiter.one(&quotas([(5, 30), (5, 3600)])).await;
+        let left: Vec<_> = within
+            .windows()
+            .iter()
+            .map(WindowState::remaining)
+            .collect();
+        assert_eq!(left, [3, 0], "{windows:?}");
+    }
 }
 
 #[tokio::test]
@@ -247,6 +287,8 @@ async fn overdrafts_are_counted_however_large_and_many() {
         assert!(decision.is_admitted(), "{cost}");
         clock.advance(Duration::from_millis(1));
     }
+    // More times than are recorded exactly are counted in slots.
+    assert!(limiter.bytes(&server) < 200);
     let all = quotas([(u64::from(u32::MAX), 60)]);
     assert_eq!(
         limiter.passed(&small, 2).await + limiter.passed(&all, 2).await,

@@ -198,7 +198,7 @@ impl Shared {
 /// Connects, and connects again.
 async fn run(connector: Connector, shared: Arc<Shared>, state: watch::Sender<State>) {
     let place = &connector.place;
-    let (mut pause, mut was_up) = (PAUSES.0, None);
+    let (mut pause, mut was_up, mut warned) = (PAUSES.0, None, None);
     loop {
         let error = match connector.ready(&shared).await {
             Ok((connection, evicting)) => {
@@ -207,9 +207,10 @@ async fn run(connector: Connector, shared: Arc<Shared>, state: watch::Sender<Sta
                     tracing::info!(server = %place, "Redis answers again");
                 }
                 was_up = Some(true);
-                if let Some(policy) = &evicting {
+                if let Some(policy) = evicting.as_ref().filter(|_| warned != evicting) {
                     tracing::warn!(server = %place, "{}", evicts(place, policy));
                 }
+                warned.clone_from(&evicting);
                 let link = Link {
                     connection: connection.clone(),
                     generation: shared.generation.load(Ordering::Relaxed),
