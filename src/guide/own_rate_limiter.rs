@@ -155,6 +155,9 @@
 //!   evict a live one.
 //! - **Outages.** Return an error if the state is unknown. The service has configured what happens
 //!   then ([`OnOutage`](crate::limit::OnOutage): count in this process, refuse, or admit).
+//! - **Several servers.** A limiter that keeps buckets on different servers decides about a request on
+//!   one of them: return `false` from [`counts_together`](crate::RateLimiter::counts_together), and
+//!   keep a tenant's buckets together ([`LimitRequest::tenant`](crate::limit::LimitRequest)).
 //! - **Another clock.** To test a limiter that uses a server's clock, call
 //!   `portunus_conformance::rate_limiter_in_real_time`.
 //! - **A limiter in memory** should implement [`try_acquire`](crate::RateLimiter::try_acquire), so

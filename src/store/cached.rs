@@ -119,12 +119,22 @@ impl CachedStore {
         let by_size = BySize {
             least: share.max(1),
         };
-        // A lossless bus is for a single process, whose cache ends with it.
-        let must_record =
-            |bus: &Arc<dyn InvalidationBus>| !bus.store_publishes() && !bus.is_lossless();
+        let own = settings.bus.is_some();
+        let bus = settings.bus.or_else(|| store.bus());
+        // A node that is killed between a write and its publication tells nobody. A lossless bus is
+        // for a single process, whose cache ends with it.
+        let may_miss = bus
+            .as_ref()
+            .is_some_and(|bus| !bus.store_publishes() && !bus.is_lossless());
+        let store_records = may_miss && own && store.record_changes();
+        let time_to_live = if may_miss && !store_records {
+            settings.time_to_live.min(settings.staleness)
+        } else {
+            settings.time_to_live
+        };
         let shared = Arc::new(Shared {
-            store_records: settings.bus.as_ref().is_some_and(must_record) && store.record_changes(),
-            bus: settings.bus.or_else(|| store.bus()),
+            store_records,
+            bus,
             store,
             known: Entries::with_weighter(settings.capacity, bytes, by_size),
             unknown: Entries::new(settings.unknown_capacity),
@@ -134,7 +144,7 @@ impl CachedStore {
             outbox: Outbox::default(),
             doubts: Doubts::default(),
             numbers: AtomicU64::new(0),
-            time_to_live: settings.time_to_live,
+            time_to_live,
             staleness: settings.staleness,
             clock,
         });

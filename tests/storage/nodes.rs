@@ -244,6 +244,36 @@ async fn a_bus_within_the_process_is_healthy_for_good_and_answers_live_their_tim
     assert!(wrapped.is_lossless());
 }
 
+/// A bus on which nobody learns of the writes of a node that was killed.
+#[derive(Debug)]
+struct AfterTheWrite(LocalBus);
+
+#[async_trait]
+impl InvalidationBus for AfterTheWrite {
+    fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
+        self.0.subscribe(listener);
+    }
+    async fn publish(&self, what: &Invalidation) -> Result<(), BusError> {
+        self.0.publish(what).await
+    }
+}
+
+#[tokio::test]
+async fn where_a_killed_node_may_have_told_nobody_answers_live_as_long_as_the_bound() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let bus: Arc<Box<dyn InvalidationBus>> = Arc::new(Box::new(AfterTheWrite(LocalBus::new())));
+    let node = Cache::new().bus(bus).around(store.clone(), clock.clone());
+    store.apply(&insert(1)).await.unwrap();
+    assert_eq!(is_active(&node, 1).await, Some(true));
+    // The other node was killed between this and its publication.
+    store.apply(&revoke(1)).await.unwrap();
+    assert!(node.is_healthy());
+    clock.advance(BOUND - MILLISECOND);
+    assert_eq!(is_active(&node, 1).await, Some(true));
+    clock.advance(MILLISECOND);
+    assert_eq!(is_active(&node, 1).await, Some(false));
+}
+
 #[tokio::test]
 async fn a_bus_across_processes_notifies_both_nodes() {
     let nodes = Nodes::new();

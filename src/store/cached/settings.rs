@@ -74,7 +74,10 @@ impl Cache {
         self.bus.clone()
     }
 
-    /// Sets how long an answer is used while the bus is healthy.
+    /// Sets how long an answer is used while the bus is healthy; a minute by default. At most the
+    /// staleness bound counts where nobody would publish the last write of a node that was killed:
+    /// with a bus of the host's own across processes, unless the store
+    /// [records changes](KeyStore::record_changes).
     pub fn time_to_live(mut self, longest: Duration) -> Self {
         self.time_to_live = longest;
         self

@@ -51,8 +51,9 @@ const PUBLISH: &str = "redis.call('SET', KEYS[1], '1', 'PX', 60000)\n\
 /// An [`InvalidationBus`] on the publish and subscribe of Redis or Valkey. Clones share the task.
 ///
 /// A change is published after the write of the store, so a node that is killed in between tells
-/// nobody: the other nodes then use their answers until these are older than
-/// the bound of the [`Cache`](portunus::store::Cache), unless the store records what it has to publish.
+/// nobody. Caches therefore use an answer for at most their staleness bound
+/// ([`Cache::staleness`](portunus::store::Cache::staleness), 2 seconds by default), unless the store
+/// records what it has to publish, as `portunus-sqlx` does.
 ///
 /// A task subscribes on a connection of its own and publishes a heartbeat every 250 milliseconds.
 /// If four of them do not come back, or the server moved, it subscribes anew, and listeners receive

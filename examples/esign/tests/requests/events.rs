@@ -99,7 +99,8 @@ fn an_event_records_actor_action_address_and_outcome() {
         event["at"].as_str().unwrap().len(),
         "2026-01-01T00:00:00.000Z".len()
     );
-    let slack = jiff::SignedDuration::from_millis(1);
+    // The time is that of the kernel's last tick, to the millisecond.
+    let slack = jiff::SignedDuration::from_millis(11);
     assert!(at >= before - slack && at <= jiff::Timestamp::now());
     assert_eq!(event["id"].as_str().unwrap().len(), 32);
     let platform = json!({ "user_id": PLATFORM, "user_email": "platform@app.com" });
