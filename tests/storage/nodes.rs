@@ -722,7 +722,7 @@ async fn a_bus_that_is_down_makes_no_issue_import_or_rotation_fail() {
         assert_eq!(
             error.to_string(),
             "the change was applied, but is not published to other nodes yet; they will see it \
-             within 60 seconds"
+             within 2 seconds"
         );
     }
     assert!(nodes.store.get(&id).await.unwrap().is_none(), "it was done");
