@@ -27,7 +27,7 @@ impl Checksum {
     pub fn of(self, random: &[u8]) -> [u8; 6] {
         match self {
             Self::Crc32Base62 => {
-                let mut rest = crc_32(random);
+                let mut rest = crc32fast::hash(random);
                 let mut text = [b'0'; 6];
                 for place in text.iter_mut().rev() {
                     *place = DIGITS[(rest % 62) as usize];
@@ -37,31 +37,6 @@ impl Checksum {
             }
         }
     }
-}
-
-/// The remainder of each byte by the polynomial, its lowest power first.
-const REMAINDERS: [u32; 256] = {
-    let mut remainders = [0; 256];
-    let mut byte = 0;
-    while byte < remainders.len() {
-        let mut rest = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            rest = rest >> 1 ^ (0xedb8_8320 * (rest & 1));
-            bit += 1;
-        }
-        remainders[byte] = rest;
-        byte += 1;
-    }
-    remainders
-};
-
-fn crc_32(bytes: &[u8]) -> u32 {
-    let next = |rest: u32, &byte: &u8| {
-        let place = (rest ^ u32::from(byte)) & 0xff;
-        rest >> 8 ^ REMAINDERS[place as usize]
-    };
-    !bytes.iter().fold(u32::MAX, next)
 }
 
 #[cfg(test)]
