@@ -12,7 +12,7 @@
 //! | `portunus_verifier_seconds` | `result`: `found`, `missing`, `failed` | verifications of external tokens |
 //! | `portunus_cache_total` | `cache`: `keys`, `directory`; `result`: `hit`, `miss` | cache lookups |
 //! | `portunus_limiter_outages_total` | `mode`: `local`, `closed`, `open` | requests to which the limiter did not respond |
-//! | `portunus_limiter_mode_changes_total` | `mode`: `local`, `closed`, `open`, `normal` | outages of the limiter that began, and ends of outages |
+//! | `portunus_limiter_mode_changes_total` | `mode`: `local`, `closed`, `open`, `normal` | begins and ends of the limiter's outages |
 //! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
 //!
 //! # Spans and events
@@ -20,7 +20,8 @@
 //! `directory`, `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal
 //! is an event at `DEBUG` with `code` and, if a real key was presented, `key_id`; a refusal due to
 //! an outage is an event at `WARN` with its cause. When the limiter no longer answers, and when it
-//! has answered for five seconds, there is one event with the `mode`, at `WARN` and `INFO`. Spans and events contain no secret, no digest
+//! has answered for five seconds, there is one event with the `mode`, at `WARN` and `INFO`. Spans and
+//! events contain no secret, no digest
 //! and no other part of the credentials.
 
 use std::future::Future;

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
 use crate::key::KeyId;
+use crate::lock::{Mutex, MutexGuard};
 use crate::store::{StoreError, UsageDelta, UsageStore};
 use crate::telemetry;
 
@@ -147,7 +148,7 @@ impl UsageCell {
         // The lock is held for a copy. A thread that finds it taken skips the address.
         // Zeros are also known before the first use.
         if (bits != known || bits == [0; 2])
-            && let Ok(mut last) = self.last_ip.try_lock()
+            && let Some(mut last) = self.last_ip.try_lock()
         {
             *last = Some(ip);
             for (place, half) in self.last_bits.iter().zip(bits) {
@@ -158,7 +159,7 @@ impl UsageCell {
 
     fn unwritten(&self, id: &KeyId) -> Option<UsageDelta> {
         let count = self.count.load(Ordering::Acquire);
-        let ip = *self.last_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let ip = *self.last_ip.lock();
         let last =
             SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
         (count > 0).then(|| UsageDelta::new(id.clone(), count, last, ip))
@@ -292,10 +293,7 @@ impl UsageRecorder {
     }
 
     fn cells(&self) -> MutexGuard<'_, Cells> {
-        self.shared
-            .cells
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.cells.lock()
     }
 }
 

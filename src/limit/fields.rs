@@ -1,9 +1,9 @@
 //! Response fields that report the state of quotas (draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
 use super::{LimitState, WindowState};
+use crate::lock::Mutex;
 use crate::quota::Quota;
 
 /// The rate-limit fields that responses carry.
@@ -90,7 +90,7 @@ const LONGEST_KEPT: usize = 512;
 /// others are kept already.
 pub(super) fn kept(text: &str) -> Option<&'static str> {
     static KEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut texts = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut texts = KEPT.lock();
     let texts = texts.get_or_insert_default();
     if let Some(kept) = texts.get(text) {
         return Some(kept);
@@ -104,7 +104,7 @@ pub(super) fn kept(text: &str) -> Option<&'static str> {
     Some(kept)
 }
 
-/// A value while it is written. The usual one needs no memory of its own.
+/// A value while it is written. The usual one needs no allocation.
 pub(super) struct Field {
     inline: [u8; INLINE],
     used: usize,

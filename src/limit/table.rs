@@ -413,7 +413,7 @@ impl PlanLimits {
         &set.policies[usize::from(self.replaces_first(set))..]
     }
 
-    /// Returns the value of `RateLimit-Policy`, if the key has no quotas of its own and it is kept.
+    /// Returns the value of `RateLimit-Policy`, if the key has no own quotas and it is kept.
     pub(super) fn kept_field(&self, variant: Variant) -> Option<&'static str> {
         match self.own {
             None => self.set(variant).kept,

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use super::{
     StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
+use crate::lock::{Mutex, MutexGuard};
 
 /// A [`KeyStore`] in memory. Clones share the keys.
 #[derive(Clone, Default)]
@@ -73,10 +74,7 @@ impl MemoryStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock()
     }
 
     fn look_up(&self, digests: &[KeyDigest]) -> Option<Arc<StoredKey>> {

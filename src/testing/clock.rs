@@ -1,9 +1,10 @@
 //! A clock that only moves when a test moves it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
+use crate::lock::Mutex;
 
 /// A clock that stands still until it is moved. Clones share the time.
 ///
@@ -45,23 +46,23 @@ impl ManualClock {
 
     /// Advances both the time of day and the monotonic time.
     pub fn advance(&self, by: Duration) {
-        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut time = self.time.lock();
         time.0 += by;
         time.1 += by;
     }
 
     /// Sets only the time of day, forward or back, as an administrator or NTP may.
     pub fn step_to(&self, now: SystemTime) {
-        self.time.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
+        self.time.lock().0 = now;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
-        self.time.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.time.lock().0
     }
 
     fn monotonic(&self) -> Duration {
-        self.time.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.time.lock().1
     }
 }

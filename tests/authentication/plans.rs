@@ -1361,7 +1361,7 @@ fn a_limiter_on_several_servers_gets_no_request_that_needs_two_of_them() {
             key().policy(address()),
             "its key and in that of its address",
         ),
-        // Such a key can have quotas of its own.
+        // Such a key can have own quotas.
         (
             Limits::new([address()]),
             "its key and in that of its address",

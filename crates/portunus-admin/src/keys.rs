@@ -97,7 +97,7 @@ pub(crate) struct ListParameters {
     /// Only keys that belong to this user.
     #[param(value_type = Option<terms::Id>)]
     owner: Option<String>,
-    /// Only keys with this plan of their own.
+    /// Only keys whose record names this plan.
     #[param(value_type = Option<terms::PlanName>)]
     plan: Option<String>,
     /// Only keys of this family: a key and its successors.

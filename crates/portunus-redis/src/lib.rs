@@ -31,7 +31,9 @@
 //! # Features
 //! | feature | |
 //! |---|---|
-//! | `tls` | TLS to the servers (`rediss://`), with rustls and the system's root certificates. If the process has no default cryptography provider for rustls, ring becomes it |
+//! | `tls` | TLS (`rediss://`) with rustls and the system's root certificates |
+//!
+//! If the process has no default cryptography provider for rustls, ring becomes it.
 //!
 //! # What is promised
 //! In every interval of length W, measured by the clock of the server, at most N units are admitted

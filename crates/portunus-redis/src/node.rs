@@ -1,4 +1,4 @@
-//! One server: the connection to it, which a task of its own makes and replaces, so that no request
+//! One server: the connection to it, which a separate task makes and replaces, so that no request
 //! waits for a connection.
 //!
 //! A connection is used only once the server has told the time on it within the deadline of

@@ -108,8 +108,8 @@ impl<D: Database> Store<D> {
     /// Caches are invalidated as after any other write, so that the call is safe while nodes are
     /// running, from several processes at once, and again after it was interrupted. Nodes that do
     /// not yet know of `UserIds::Uuid` may add other spellings: call it again after the last of
-    /// them has stopped. Events keep the ids with which they were written. If the service has a bus
-    /// of its own, build the service first.
+    /// them has stopped. Events keep the ids with which they were written. If the service has its own
+    /// bus, build the service first.
     ///
     /// # Errors
     /// The database does not answer, or a record of such an owner cannot be read. Changes made

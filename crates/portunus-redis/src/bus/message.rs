@@ -1,4 +1,4 @@
-//! The messages on the channel. Whoever may publish on it can send anything: what is no message of
+//! The messages on the channel. A client that may publish on it can send anything: what is no message of
 //! this version counts as a change of everything, and a heartbeat counts only where it was sent.
 
 use portunus::key::{KeyId, TenantId};

@@ -55,10 +55,10 @@ const PUBLISH: &str = "redis.call('SET', KEYS[1], '1', 'PX', 60000)\n\
 /// ([`Cache::staleness`](portunus::store::Cache::staleness), 2 seconds by default), unless the store
 /// records what it has to publish, as `portunus-sqlx` does.
 ///
-/// A task subscribes on a connection of its own and publishes a heartbeat every 250 milliseconds.
+/// A task subscribes on a separate connection and publishes a heartbeat every 250 milliseconds.
 /// If four of them do not come back, or the server moved, it subscribes anew, and listeners receive
 /// [`Invalidation::everything`]. So does a new listener. Messages contain ids of keys and of tenants
-/// and 64-bit fingerprints, never digests. Whoever may publish on the channel can make nodes discard
+/// and 64-bit fingerprints, never digests. A client that may publish on the channel can make nodes discard
 /// cached answers, but not keep them.
 ///
 /// The task ends when the bus and all its clones are dropped.
@@ -103,7 +103,7 @@ impl RedisBus {
         }
     }
 
-    /// Waits until the bus receives a heartbeat of its own, ten seconds at most. Call it at start;
+    /// Waits until the bus receives one of its heartbeats, ten seconds at most. Call it at start;
     /// later, the caches notice when nothing is received.
     ///
     /// # Errors

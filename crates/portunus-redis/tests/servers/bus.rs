@@ -14,7 +14,7 @@ use portunus_test_support::wait::until_async;
 use crate::common::redis;
 use crate::network::{Failing, Network};
 
-/// Runs the suite, each check under a prefix of its own. The second node is behind a network.
+/// Runs the suite, each check under another prefix. The second node is behind a network.
 async fn passes_the_bus_suite(near: &Redis, far: &Redis, network: &Arc<Network>) {
     let with_faults = |nodes: BusNodes| {
         let (cut, restored) = (Arc::clone(network), Arc::clone(network));

@@ -8,7 +8,7 @@ use portunus_test_support::redis::Redis as Server;
 
 use crate::common::{PATIENT, redis};
 
-/// Runs the suite, each check under a prefix of its own.
+/// Runs the suite, each check under another prefix.
 pub(crate) async fn passes_the_limiter_suite(redis: &Redis) {
     let count = AtomicU32::new(0);
     let make = || {

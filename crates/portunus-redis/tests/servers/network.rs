@@ -35,7 +35,7 @@ impl Network {
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (told, fault) = watch::channel(None);
-        // On a thread of its own, so that a busy test does not slow it down.
+        // On a separate thread, so that a busy test does not slow it down.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

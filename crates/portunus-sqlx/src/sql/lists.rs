@@ -54,7 +54,8 @@ macro_rules! filtered {
             " AND ($1 IS NULL OR environment = $1) AND ($7 IS NULL OR user_id = $7) AND ($8 IS NULL OR ",
             $plan,
             " = $8) AND ($9 IS NULL OR family = $9) AND ($10 IS NULL OR kind = $10) \
-             AND (CAST($11 AS BIGINT) IS NULL OR expires_at < $11) AND (CAST($12 AS BIGINT) IS NULL OR (created_at < $12 \
+             AND (CAST($11 AS BIGINT) IS NULL OR expires_at < $11) \
+             AND (CAST($12 AS BIGINT) IS NULL OR (created_at < $12 \
              AND NOT COALESCE((SELECT last_used_at >= $12 FROM portunus_usage \
              WHERE key_id = portunus_keys.id), FALSE))) \
              AND ($2 IS NULL OR $2 = CASE WHEN revoked_at IS NOT NULL THEN 'revoked' \

@@ -202,7 +202,8 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      (to_regclass('portunus_keys'), to_regclass('portunus_digests'), to_regclass('portunus_deleted'), \
      to_regclass('portunus_primaries'), to_regclass('portunus_usage'), \
      to_regclass('portunus_usage_by_hour'), to_regclass('portunus_events'), \
-     to_regclass('portunus_event_parties'), to_regclass('portunus_outbox')) AND NOT (has_table_privilege(oid, 'SELECT') \
+     to_regclass('portunus_event_parties'), to_regclass('portunus_outbox')) \
+     AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
 /// Takes the turn to create indexes until the end of the transaction, if it is free. It does not
