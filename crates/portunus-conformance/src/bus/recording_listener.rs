@@ -15,7 +15,7 @@ const FIRST: u32 = 5;
 /// A thread may be suspended between the bus reading its clock and the listener reading its own.
 /// `caught_up` calls whose age is too small by no more than this are reported only if there are
 /// several.
-const STOPPED: Duration = Duration::from_millis(25);
+const STOPPED: Duration = Duration::from_millis(100);
 /// The number that counts as several.
 const SEVERAL: usize = 3;
 /// The polling interval.
