@@ -35,6 +35,10 @@ pub(crate) use portunus_test_support::wait::{PATIENCE, eventually, until};
 
 pub(crate) use http::{Answer, Call, Connection, exchange, read_answer};
 
+/// Uses and requests are dated by the last tick of the kernel, at most 10 ms ago, in whole
+/// milliseconds.
+pub(crate) const TICK: jiff::SignedDuration = jiff::SignedDuration::from_millis(11);
+
 /// A UUID of a user that does not exist.
 pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 /// Users of the tenant `tenant_abc123`.

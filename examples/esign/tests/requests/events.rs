@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::manage::{change, delete, events, items, patch, rotate};
-use crate::common::{Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, USER};
+use crate::common::{
+    Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, TICK, USER,
+};
 use serde_json::{Value, json};
 
 const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
@@ -99,9 +101,7 @@ fn an_event_records_actor_action_address_and_outcome() {
         event["at"].as_str().unwrap().len(),
         "2026-01-01T00:00:00.000Z".len()
     );
-    // The time is that of the kernel's last tick, to the millisecond.
-    let slack = jiff::SignedDuration::from_millis(11);
-    assert!(at >= before - slack && at <= jiff::Timestamp::now());
+    assert!(at >= before - TICK && at <= jiff::Timestamp::now());
     assert_eq!(event["id"].as_str().unwrap().len(), 32);
     let platform = json!({ "user_id": PLATFORM, "user_email": "platform@app.com" });
     let members = event.as_object_mut().unwrap();

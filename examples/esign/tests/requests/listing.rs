@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::manage::{ids, list};
-use crate::common::{Call, Server};
+use crate::common::{Call, Server, TICK};
 use serde_json::{Value, json};
 
 #[test]
@@ -227,10 +227,8 @@ fn usage_is_seen_at_once_and_refused_requests_are_none() {
     let record = server.record(issued.id());
     assert_eq!(record["request_count"], 3);
     let last: jiff::Timestamp = record["last_used_at"].as_str().unwrap().parse().unwrap();
-    // The time is that of the kernel's last tick, to the millisecond.
-    let slack = jiff::SignedDuration::from_millis(11);
     assert!(
-        last >= before - slack && last <= jiff::Timestamp::now(),
+        last >= before - TICK && last <= jiff::Timestamp::now(),
         "{last}"
     );
     assert_eq!(
