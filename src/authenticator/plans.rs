@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lock::Mutex;
 use quick_cache::sync::Cache;
@@ -150,7 +150,7 @@ impl InvalidationListener for TenantPlans {
     }
 
     /// The bound holds whether the bus is healthy or not.
-    fn caught_up(&self, _: Duration) {}
+    fn caught_up(&self, _: Instant) {}
 }
 
 impl Inner {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::lock::Mutex;
 use async_trait::async_trait;
@@ -86,13 +86,14 @@ pub trait InvalidationListener: Send + Sync + 'static {
     /// Called when something changed, on this node or on another one.
     fn invalidated(&self, what: &Invalidation);
 
-    /// Called when everything that was published more than `age` ago has been delivered to this
-    /// listener. The listener then counts as healthy until its own deadline.
+    /// Called when everything that was published before the moment `as_of` has been delivered to
+    /// this listener. The listener then counts as healthy until its own deadline, counted from that
+    /// moment: usually the one at which the bus sent the message that has now come back.
     /// A bus calls this repeatedly while it is healthy, after a message of its own has come back. A
     /// [lossless](InvalidationBus::is_lossless) bus calls it once. Any other healthy bus
     /// calls it so often that each moment is covered within the staleness bound of the caches. Only
     /// the first call may take longer, because the bus may have to connect.
-    fn caught_up(&self, age: Duration);
+    fn caught_up(&self, as_of: Instant);
 }
 
 /// Publishes changes to all nodes. `Arc` and `Box` of a bus are buses.
@@ -167,7 +168,7 @@ impl InvalidationBus for LocalBus {
     fn subscribe(&self, listener: Weak<dyn InvalidationListener>) {
         if let Some(listener) = listener.upgrade() {
             // Delivery within one process is lossless.
-            listener.caught_up(Duration::ZERO);
+            listener.caught_up(Instant::now());
         }
         let mut listeners = self.listeners.lock();
         listeners.retain(|known| known.strong_count() > 0);

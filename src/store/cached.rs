@@ -44,7 +44,7 @@ mod single_flight;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use quick_cache::sync::Cache as Entries;
@@ -225,7 +225,7 @@ impl InvalidationListener for Shared {
         self.epochs.invalidate(what);
     }
 
-    fn caught_up(&self, age: Duration) {
+    fn caught_up(&self, as_of: Instant) {
         // Why no answer from before a change on another node is used for longer than `staleness`
         // after the change was published: `proven` is the time up to which everything published has
         // arrived. If a change that was published at `p` has not arrived, then `p >= proven`, so
@@ -233,7 +233,9 @@ impl InvalidationListener for Shared {
         // answers younger than `staleness`. Those that began before `p` are too old by
         // `p + staleness`; later ones contain the change, because publishing follows the commit.
         // After a possible loss, the bus invalidates everything before it reports health again.
-        let proven = self.clock.monotonic().saturating_sub(age);
+        // The clock is read first: a process that is suspended in between gets an earlier time.
+        let now = self.clock.monotonic();
+        let proven = now.saturating_sub(as_of.elapsed());
         let until = if self.bus.as_ref().is_some_and(InvalidationBus::is_lossless) {
             u64::MAX
         } else {

@@ -5,7 +5,7 @@
 use portunus::clock::SystemClock;
 use portunus::store::KeyLookup;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use portunus::ErrorCode;
 use portunus::key::{DigestScheme, KeyDigest, KeyHasher, Owner, Pepper, Revocation};
@@ -375,7 +375,7 @@ async fn messages_of_the_previous_version_are_sufficient() {
         .bus(Arc::clone(&bus))
         .around(store.clone(), SystemClock::default());
     let listener = bus.0.lock().unwrap().take().unwrap().upgrade().unwrap();
-    listener.caught_up(Duration::ZERO);
+    listener.caught_up(Instant::now());
     let [newest, _, oldest] = secret();
     store.apply(&import(1, newest)).await.unwrap();
     assert_eq!(told(cache.find(&secret()).await), key(1, true));

@@ -223,14 +223,19 @@ impl Shared {
     }
 
     fn caught_up(&self, age: Duration) {
-        let age = if self.how == NoAge {
-            Duration::ZERO
+        let now = Instant::now();
+        self.caught_up_as_of(now.checked_sub(age).unwrap());
+    }
+
+    fn caught_up_as_of(&self, moment: Instant) {
+        let moment = if self.how == NoAge {
+            Instant::now()
         } else {
-            age
+            moment
         };
         self.live_listeners()
             .iter()
-            .for_each(|listener| listener.caught_up(age));
+            .for_each(|listener| listener.caught_up(moment));
     }
 }
 
@@ -252,7 +257,7 @@ async fn receive(node: Weak<Shared>, mut messages: UnboundedReceiver<(Instant, M
                     || (node.how == OneProof && proven) => {}
             Message::Beat(sent) => {
                 proven = true;
-                node.caught_up(sent.elapsed());
+                node.caught_up_as_of(sent);
             }
             Message::Anew if node.how == NoCatchUp => {}
             Message::Anew if node.how == CatchesUpTooLate => {
@@ -299,7 +304,7 @@ impl InvalidationBus for SmallBus {
             let node = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 if let Some(listener) = listener.upgrade().filter(|_| how == MissesFirst) {
-                    listener.caught_up(Duration::ZERO);
+                    listener.caught_up(Instant::now());
                 }
                 // Long enough that the first changes are missed on a busy machine, too.
                 sleep(if how == MissesFirst {

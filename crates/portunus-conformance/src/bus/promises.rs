@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 
@@ -278,7 +278,7 @@ impl InvalidationListener for Panics {
         }
     }
 
-    fn caught_up(&self, _: Duration) {}
+    fn caught_up(&self, _: Instant) {}
 }
 
 async fn panics(nodes: BusNodes) -> Checked {

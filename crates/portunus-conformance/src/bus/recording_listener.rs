@@ -12,12 +12,6 @@ use portunus::store::{Invalidation, InvalidationBus, InvalidationListener};
 
 /// The first `caught_up` may take this many times the bound, since the bus may have to connect.
 const FIRST: u32 = 5;
-/// A thread may be suspended between the bus reading its clock and the listener reading its own.
-/// `caught_up` calls whose age is too small by no more than this are reported only if there are
-/// several.
-const STOPPED: Duration = Duration::from_millis(100);
-/// The number that counts as several.
-const SEVERAL: usize = 3;
 /// The polling interval.
 pub(super) const EVERY: Duration = Duration::from_millis(1);
 
@@ -33,7 +27,8 @@ pub(super) struct Change {
 #[derive(Debug, Clone)]
 enum Received {
     Changed(Invalidation),
-    All(Duration),
+    /// Everything that was published before this moment.
+    All(Instant),
 }
 
 /// Records everything received so far.
@@ -52,10 +47,10 @@ impl InvalidationListener for RecordingListener {
             .push((Instant::now(), Received::Changed(what.clone())));
     }
 
-    fn caught_up(&self, age: Duration) {
+    fn caught_up(&self, as_of: Instant) {
         self.received
             .lock()
-            .push((Instant::now(), Received::All(age)));
+            .push((Instant::now(), Received::All(as_of)));
     }
 }
 
@@ -76,11 +71,11 @@ impl RecordingListener {
     /// The number of `caught_up` calls, and the latest moment that they cover.
     pub(super) fn proofs(&self) -> (usize, Option<Instant>) {
         let received = self.received.lock();
-        let proofs = received.iter().filter_map(|(at, received)| match received {
-            Received::All(age) => Some(at.checked_sub(*age)),
+        let proofs = received.iter().filter_map(|(_, received)| match received {
+            Received::All(as_of) => Some(*as_of),
             Received::Changed(_) => None,
         });
-        (proofs.clone().count(), proofs.flatten().max())
+        (proofs.clone().count(), proofs.max())
     }
 
     /// Whether `caught_up` covers everything up to this moment. On a lossless bus a single call is
@@ -175,12 +170,9 @@ impl RecordingListener {
         let places: Vec<_> = begun
             .map(|change| (change, self.place_of(change)))
             .collect();
-        let mut young = Vec::new();
-        for (place, (at, received)) in self.received.lock().iter().enumerate() {
-            let Received::All(age) = received else {
-                continue;
-            };
-            let Some(proven) = at.checked_sub(*age) else {
+        let mut wrong = Vec::new();
+        for (place, (_, received)) in self.received.lock().iter().enumerate() {
+            let Received::All(proven) = received else {
                 continue;
             };
             let missed = |(change, received): &(&Change, Option<usize>)| {
@@ -191,21 +183,16 @@ impl RecordingListener {
                     .then(|| (before, shown(&change.what)))
             };
             if let Some((before, what)) = places.iter().filter_map(missed).max() {
-                young.push((
-                    before,
-                    format!("{what} was acknowledged {before:?} before, age {age:?}"),
-                ));
+                wrong.push((before, what));
             }
         }
-        let Some((most, seen)) = young.iter().max() else {
-            return Ok(());
-        };
-        ensure!(
-            *most < STOPPED && young.len() < SEVERAL,
-            "caught_up was wrong {} times: {seen}",
-            young.len()
-        );
-        Ok(())
+        match wrong.iter().max() {
+            None => Ok(()),
+            Some((before, what)) => Err(Failure::new(format!(
+                "caught_up was wrong {} times: {what} was acknowledged {before:?} before",
+                wrong.len()
+            ))),
+        }
     }
 
     /// Checks that nothing was received that did not change.
@@ -269,7 +256,11 @@ impl RecordingListener {
             .rev()
             .map(|(at, received)| match received {
                 Received::Changed(what) => format!("{:?} ago {}", at.elapsed(), shown(what)),
-                Received::All(age) => format!("{:?} ago caught_up with age {age:?}", at.elapsed()),
+                Received::All(as_of) => format!(
+                    "{:?} ago caught_up as of {:?} before",
+                    at.elapsed(),
+                    at.saturating_duration_since(*as_of)
+                ),
             });
         let last: Vec<_> = last.collect();
         format!(

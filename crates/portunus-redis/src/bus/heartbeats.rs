@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portunus::Clock;
 use portunus::clock::SystemClock;
@@ -48,13 +48,15 @@ impl Heartbeats {
         mark
     }
 
-    /// Records that a heartbeat came back. Returns how long ago it was sent; `None` if it was not
+    /// Records that a heartbeat came back. Returns when it was sent; `None` if it was not
     /// sent here or came back before. Earlier ones are awaited no longer.
-    pub(super) fn came_back(&self, mark: u64) -> Option<Duration> {
+    pub(super) fn came_back(&self, mark: u64) -> Option<Instant> {
         let mut sent = self.lock();
         let place = sent.awaited.iter().position(|(of, _)| *of == mark)?;
         let (_, at) = sent.awaited.drain(..=place).next_back()?;
-        Some(self.clock.monotonic().saturating_sub(at))
+        // Read first: a process that is suspended in between gets an earlier time.
+        let now = Instant::now();
+        now.checked_sub(self.clock.monotonic().saturating_sub(at))
     }
 
     /// Returns how many have not come back.

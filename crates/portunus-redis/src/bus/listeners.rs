@@ -3,7 +3,7 @@
 //! published before it subscribed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::Instant;
 
 use portunus::store::{Invalidation, InvalidationListener};
 
@@ -42,10 +42,10 @@ impl Listeners {
         }
     }
 
-    /// Tells that the task has received everything that was published up to this long ago.
-    pub(super) fn caught_up(&self, age: Duration) {
+    /// Tells that the task has received everything that was published before this moment.
+    pub(super) fn caught_up(&self, as_of: Instant) {
         for listener in self.present() {
-            listener.caught_up(age);
+            listener.caught_up(as_of);
         }
     }
 

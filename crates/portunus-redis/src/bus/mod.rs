@@ -224,9 +224,9 @@ impl Shared {
             match message::read(message.get_payload_bytes()) {
                 Message::Changed(what) => self.listeners.changed(&what),
                 Message::Beat(mark) => {
-                    if let Some(age) = heartbeats.came_back(mark) {
+                    if let Some(sent) = heartbeats.came_back(mark) {
                         heard();
-                        self.listeners.caught_up(age);
+                        self.listeners.caught_up(sent);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portunus::key::{KeyId, TenantId};
 use portunus::store::{Invalidation, InvalidationBus, InvalidationListener};
@@ -72,7 +72,7 @@ impl InvalidationListener for Told {
         self.changes.lock().unwrap().push(what.clone());
     }
 
-    fn caught_up(&self, _: Duration) {
+    fn caught_up(&self, _: Instant) {
         self.caught_up.fetch_add(1, Ordering::SeqCst);
     }
 }

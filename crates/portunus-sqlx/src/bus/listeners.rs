@@ -1,8 +1,9 @@
 //! The listeners of a bus, and what a new listener receives first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use portunus::clock::{Clock, SystemClock};
 use portunus::store::{Invalidation, InvalidationListener};
 
 /// The listeners of a bus.
@@ -69,10 +70,16 @@ impl Listeners {
             .for_each(|listener| listener.invalidated(what));
     }
 
-    /// Reports that the task has received everything that was published up to this long ago.
-    pub(super) fn caught_up(&self, age: Duration) {
+    /// Reports that the task has received everything that was published before this time of a clock
+    /// that does not stop while the machine sleeps.
+    pub(super) fn caught_up(&self, clock: &SystemClock, then: Duration) {
+        // Read first: a process that is suspended in between gets an earlier time.
+        let now = Instant::now();
+        let Some(as_of) = now.checked_sub(clock.monotonic().saturating_sub(then)) else {
+            return;
+        };
         self.all()
             .iter()
-            .for_each(|listener| listener.caught_up(age));
+            .for_each(|listener| listener.caught_up(as_of));
     }
 }

@@ -287,7 +287,7 @@ async fn receive(
                     hearing.send_if_modified(|hearing| {
                         std::mem::replace(hearing, Hearing::Does) != Hearing::Does
                     });
-                    listeners.caught_up(heartbeats.now().saturating_sub(sent));
+                    listeners.caught_up(&heartbeats.clock, sent);
                 }
             }
             Message::Beat(..) | Message::NoBeat => {}

@@ -144,7 +144,7 @@ async fn run(options: SqliteConnectOptions, every: Duration, listeners: Arc<List
             if !changed.is_empty() {
                 listeners.invalidated(&changed);
             }
-            listeners.caught_up(clock.monotonic().saturating_sub(began));
+            listeners.caught_up(&clock, began);
             view = Some(seen);
         }
     }

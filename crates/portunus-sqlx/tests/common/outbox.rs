@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, Weak};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use portunus::clock::SystemClock;
@@ -25,7 +26,7 @@ impl InvalidationBus for HostBus {
         self.local.subscribe(Weak::clone(&listener));
         tokio::spawn(async move {
             while let Some(listener) = listener.upgrade() {
-                listener.caught_up(Duration::ZERO);
+                listener.caught_up(Instant::now());
                 drop(listener);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
