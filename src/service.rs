@@ -89,12 +89,14 @@ impl Portunus {
         self.parts.authenticator.audit()
     }
 
-    /// Removes a key from this process's cache, so that the next request with it queries the store.
+    /// Removes a key, or the tokens with this id, from this process's cache, so that the next
+    /// request queries the store or the [`TokenVerifier`](crate::TokenVerifier).
     ///
     /// Needed only if keys are changed without the library, for example in the host's own table
-    /// behind a [lookup](PortunusBuilder::lookup). Otherwise such a change takes effect within the
-    /// cache's bound (2 seconds by default).
+    /// behind a [lookup](PortunusBuilder::lookup), or if a token is revoked. Otherwise such a change
+    /// takes effect within the cache's bound (2 seconds by default, and always for tokens).
     pub fn forget(&self, id: &KeyId) {
+        self.parts.authenticator.forget_tokens(id);
         if let Some(cache) = &self.parts.cache {
             cache.forget(id);
         }

@@ -29,7 +29,8 @@ pub trait TokenVerifier: fmt::Debug + Send + Sync + 'static {
     /// Verifies a token. Returns `None` if it is not valid, for any reason.
     ///
     /// The result is reused for at most two seconds, counted from the call, and never past the
-    /// token's expiry; so a revoked token can work for up to two seconds longer. Clients that
+    /// token's expiry; so a revoked token can work for up to two seconds longer, or on this node
+    /// until [`Portunus::forget`](crate::Portunus::forget) is called. Clients that
     /// presented too many unknown keys and tokens are [refused](crate::limit::LookupBudget) without
     /// a call.
     ///

@@ -42,7 +42,7 @@ use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::error::AuthError;
-use crate::key::{Environment, KeyHasher, KeyKind, KeyRecord, PlanName, TenantId};
+use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits};
 use crate::network::{ClientIp, Transport};
 use crate::request::RequestHead;
@@ -400,6 +400,10 @@ impl Authenticator {
     pub(crate) fn sweep_directory(&self) {
         let directory = self.inner.directory.iter();
         directory.for_each(Directory::sweep);
+    }
+
+    pub(crate) fn forget_tokens(&self, id: &KeyId) {
+        self.inner.forget_tokens(id);
     }
 
     /// Returns the number of requests for which the limiter did not answer.

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::mem::size_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::Weighter;
@@ -18,7 +19,7 @@ use super::facts::Facts;
 use super::path::Progress;
 use super::wait::Wait;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::KeyDigest;
+use crate::key::{KeyDigest, KeyId};
 use crate::principal::KeyEntry;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
@@ -33,6 +34,8 @@ const MOST_BYTES: u64 = 16 << 20;
 pub(super) struct Tokens {
     pub(super) verifier: Arc<dyn TokenVerifier>,
     known: Cache<KeyDigest, Known, BySize>,
+    /// How often a token was forgotten. A result that was asked for before is not remembered.
+    forgotten: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -57,7 +60,14 @@ impl Tokens {
         Self {
             verifier,
             known: Cache::with_weighter(MOST_TOKENS, MOST_BYTES, BySize),
+            forgotten: AtomicU64::new(0),
         }
+    }
+
+    /// Forgets all tokens with this id.
+    fn forget(&self, id: &KeyId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.known.retain(|_, known| known.entry.record.id != *id);
     }
 }
 
@@ -72,6 +82,13 @@ impl fmt::Debug for Tokens {
 impl Inner {
     pub(super) fn verifier(&self) -> Option<&Arc<dyn TokenVerifier>> {
         self.tokens.as_ref().map(|tokens| &tokens.verifier)
+    }
+
+    /// Forgets the results for tokens with this id, also those that the verifier still works on.
+    pub(super) fn forget_tokens(&self, id: &KeyId) {
+        if let Some(tokens) = &self.tokens {
+            tokens.forget(id);
+        }
     }
 
     fn known_token(&self, facts: &Facts) -> Option<Known> {
@@ -106,6 +123,7 @@ impl Inner {
         let (Some(tokens), Some(token)) = (&self.tokens, &facts.token) else {
             return Ok(None);
         };
+        let forgotten = tokens.forgotten.load(Ordering::SeqCst);
         let asked_at = self.clock.monotonic();
         let answer = telemetry::awaited(Step::Verifier, tokens.verifier.verify(token)).await;
         let verified = answer
@@ -122,6 +140,9 @@ impl Inner {
             asked_at,
         };
         tokens.known.insert(digest, known);
+        if tokens.forgotten.load(Ordering::SeqCst) != forgotten {
+            tokens.known.remove(&digest);
+        }
         Ok(Some(entry))
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! | guide | topic |
 //! |---|---|
+//! | [`first_service`] | from nothing to a service with a database and a clean shutdown |
 //! | [`protect_axum`] | an axum app |
 //! | [`protect_actix`] | an actix-web app |
 //! | [`protect_grpc`] | a gRPC service |
@@ -16,6 +17,8 @@
 //! | [`anonymous_callers`] | limits for requests without a key |
 //! | [`delegation`] | applications that act for users |
 //! | [`rotation`] | a new key without downtime |
+//! | [`sessions`] | a session beside keys, on the same routes |
+//! | [`keys_in_addresses`] | keys in a query or for a WebSocket, and why not |
 //! | [`migration`] | migrating existing keys or from other middleware |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
@@ -27,6 +30,12 @@ pub mod anonymous_callers;
 pub mod behind_a_proxy;
 pub mod classes_of_routes;
 pub mod delegation;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("first_service.md")]
+pub mod first_service {}
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("keys_in_addresses.md")]
+pub mod keys_in_addresses {}
 pub mod migration;
 pub mod own_dialect;
 pub mod own_key_store;
@@ -40,6 +49,9 @@ pub mod protect_axum;
 #[doc = include_str!("protect_grpc.md")]
 pub mod protect_grpc {}
 pub mod rotation;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("slow_clients.md")]
 pub mod slow_clients {}

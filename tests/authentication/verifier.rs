@@ -2,7 +2,7 @@
 //! the whole authentication path applies.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -699,6 +699,58 @@ async fn an_answer_about_a_token_is_used_for_two_seconds_and_no_longer() {
     *issuer.token.lock().unwrap() = Some(token());
     assert!(ask(GOOD).await.is_ok());
     assert_eq!(issuer.asked(), 7);
+}
+
+/// A verifier whose tokens are revoked, and forgotten, when it has just answered.
+#[derive(Debug)]
+struct RevokedMeanwhile(Issuer, Arc<OnceLock<portunus::Portunus>>);
+
+#[async_trait]
+impl TokenVerifier for RevokedMeanwhile {
+    fn recognizes(&self, token: &str) -> bool {
+        self.0.recognizes(token)
+    }
+    async fn verify(&self, token: &str) -> Result<Option<VerifiedToken>, VerifierError> {
+        let answer = self.0.verify(token).await;
+        if let Some(service) = self.1.get() {
+            service.forget(&token_id());
+        }
+        answer
+    }
+}
+
+fn token_id() -> KeyId {
+    KeyId::new("grant-1").unwrap()
+}
+
+#[tokio::test]
+async fn a_forgotten_token_is_verified_again_at_once() {
+    let (issuer, meanwhile) = (Issuer::of(token()), Arc::new(OnceLock::new()));
+    let verifier = RevokedMeanwhile(issuer.clone(), Arc::clone(&meanwhile));
+    let credentials = portunus::config::Credentials::new().tokens(verifier);
+    let service = portunus::Portunus::builder(credentials)
+        .store(portunus::store::MemoryStore::new())
+        .build()
+        .unwrap();
+    let ask = async |tail: &str| {
+        let head = Head::bearer(&format!("eyJ.good.{tail}"));
+        service.authenticator().authenticate(&head).await.is_ok()
+    };
+    assert!(ask("a").await && ask("b").await && ask("a").await && ask("b").await);
+    assert_eq!(issuer.asked(), 2);
+    service.forget(&KeyId::new("another").unwrap());
+    assert!(ask("a").await);
+    assert_eq!(issuer.asked(), 2, "the tokens of other ids stay");
+    service.forget(&token_id());
+    assert!(ask("a").await && ask("b").await);
+    assert_eq!(issuer.asked(), 4, "every token of the id is forgotten");
+
+    // An answer from before the call is not remembered after it.
+    service.forget(&token_id());
+    meanwhile.set(service.clone()).unwrap();
+    assert!(ask("a").await);
+    *issuer.token.lock().unwrap() = None;
+    assert!(!ask("a").await);
 }
 
 #[tokio::test]

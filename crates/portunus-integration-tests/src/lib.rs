@@ -10,7 +10,10 @@ macro_rules! guides {
 }
 
 guides! {
+    first_service = "first_service.md",
     protect_actix = "protect_actix.md",
+    keys_in_addresses = "keys_in_addresses.md",
     protect_grpc = "protect_grpc.md",
+    sessions = "sessions.md",
     slow_clients = "slow_clients.md",
 }
