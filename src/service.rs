@@ -28,6 +28,7 @@ mod builder;
 mod jobs;
 mod lookup_only;
 mod maintenance;
+mod notices;
 mod work;
 
 use std::fmt;

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::{RequestId, shortened};
 use crate::actor::ActorMode;
 use crate::error::ErrorCode;
-use crate::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
+use crate::key::{Environment, KeyId, KeyRecord, TenantId, UserId, WorkspaceId};
 use crate::text::{ParseError, start};
 
 /// An audit event. It contains no secret and no digest.
@@ -80,7 +81,8 @@ pub struct AuditEvent {
     /// A description for people: a reason, or the fields that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The number of missing events, for [`Action::EventsLost`].
+    /// The number of missing events, for [`Action::EventsLost`]; of days, for
+    /// [`Action::KeyExpiring`] and [`Action::KeyUnused`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
@@ -130,6 +132,14 @@ impl AuditEvent {
         let named = workspaces.map(|all| first_names(all.iter().cloned(), |id| id.as_str().len()));
         let (named, more) = named.map_or((None, 0), |(named, more)| (Some(named), more));
         (self.workspaces, self.more_workspaces) = (named, more);
+    }
+
+    /// Adds a key, with what decides who can see the event.
+    pub(crate) fn name_key(&mut self, record: &KeyRecord) {
+        self.key_id = Some(record.id.clone());
+        self.tenant_id = Some(record.owner.tenant_id.clone());
+        self.environment = Some(record.environment.clone());
+        self.name_workspaces(record.workspaces.as_deref());
     }
 
     /// Returns the approximate memory size of the event, in bytes.
@@ -299,6 +309,14 @@ named! {
         Manage = "manage",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",
+        /// A key expires within as many days as the event's count.
+        KeyExpiring = "key.expiring",
+        /// A key was not used for as many days as the event's count.
+        KeyUnused = "key.unused",
+        /// A key is still used although another one has replaced it.
+        KeyRotatedInUse = "key.rotated_in_use",
+        /// The owner of a key is not in good standing.
+        KeyOwnerLeft = "key.owner_left",
         /// Events were lost; the event has their number.
         EventsLost = "audit.lost",
     }
@@ -378,6 +396,13 @@ pub struct EventId(u128);
 impl EventId {
     pub(super) const fn new(id: u128) -> Self {
         Self(id)
+    }
+
+    /// Returns the id that follows from a text: the same in each process.
+    pub(crate) fn of(text: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        let (id, _) = digest.as_chunks::<16>();
+        Self(u128::from_be_bytes(id[0]))
     }
 }
 

@@ -204,7 +204,7 @@ impl Watch<'_> {
         match done {
             Ok(record) => {
                 self.note(AuditOutcome::Ok, |event| {
-                    name(event, record);
+                    event.name_key(record);
                     event.name_scopes(&record.scopes);
                     event.detail = detail();
                 });
@@ -241,7 +241,7 @@ impl Watch<'_> {
         let mut event = trail.event(self.action, outcome);
         self.manager.sign(&mut event);
         if let Some(record) = &self.about {
-            name(&mut event, record);
+            event.name_key(record);
         }
         // The id of a new key is not known to anyone yet. An unknown id that the library did not
         // generate may be a secret.
@@ -254,14 +254,6 @@ impl Watch<'_> {
         event.tenant_id = operator.tenant().cloned().or(event.tenant_id);
         trail.note_act(event);
     }
-}
-
-/// Adds the key to an event, with what decides who can see the event.
-fn name(event: &mut AuditEvent, record: &KeyRecord) {
-    event.key_id = Some(record.id.clone());
-    event.tenant_id = Some(record.owner.tenant_id.clone());
-    event.environment = Some(record.environment.clone());
-    event.name_workspaces(record.workspaces.as_deref());
 }
 
 impl Drop for Watch<'_> {

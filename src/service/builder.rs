@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::jobs::{self, Jobs, Retention};
 use super::lookup_only::LookupOnly;
+use super::notices::{Days, Notices};
 use super::{Parts, Portunus};
 use crate::audit::AuditTrail;
 use crate::authenticator::{Authenticator, AuthenticatorParts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
+use crate::lock::Mutex;
 use crate::manage::{KeyManager, Management};
 use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
 
@@ -31,6 +33,7 @@ pub struct PortunusBuilder {
     responses: Responses,
     audit: Option<AuditTrail>,
     retention: Retention,
+    notices: Days,
     clock: Arc<dyn Clock>,
 }
 
@@ -47,6 +50,7 @@ impl PortunusBuilder {
             responses: Responses::new(),
             audit: None,
             retention: Retention::default(),
+            notices: Days::default(),
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -116,6 +120,26 @@ impl PortunusBuilder {
         self
     }
 
+    /// Sets how many days before the expiry of a key, and after how many days without a use of it,
+    /// the audit gets an event: [`Action::KeyExpiring`](crate::audit::Action::KeyExpiring) and `KeyUnused`. The default is 60,
+    /// 30, 7 and 1, and 90. A key that lives for fewer days gets no such event, and of several days
+    /// that are due at once, the last one counts.
+    ///
+    /// The periodic jobs record these events, and with them `KeyRotatedInUse` and, if the
+    /// host states [`OwnerStanding`](crate::actor::OwnerStanding), `KeyOwnerLeft`. Keys
+    /// that expire are looked at every hour, all others every day. Each node does so, but the id of
+    /// an event follows from the key, the action and the day on which it became due, and a sink
+    /// keeps an event once. A sink that passes events on should pass on this id.
+    pub fn notices(
+        mut self,
+        expiring: impl IntoIterator<Item = u16>,
+        unused: impl IntoIterator<Item = u16>,
+    ) -> Self {
+        let (expiring, unused) = (expiring.into_iter().collect(), unused.into_iter().collect());
+        self.notices = Days { expiring, unused };
+        self
+    }
+
     /// Sets the clock of all parts. The default is the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -146,6 +170,19 @@ impl PortunusBuilder {
         if let Some(trail) = &self.audit {
             trail.keep_time(&self.clock);
         }
+        let (days, standing) = (self.notices, self.actors.standing.clone());
+        let notices = self
+            .audit
+            .clone()
+            .filter(|trail| managed && trail.sinks() > 0);
+        let notices = notices.map(|trail| Notices {
+            days,
+            trail,
+            store: Arc::clone(&store),
+            usage: store.usage(),
+            standing,
+            state: Mutex::default(),
+        });
         let formats = self.credentials.formats();
         let authenticator = Authenticator::new(AuthenticatorParts {
             credentials: self.credentials,
@@ -170,6 +207,7 @@ impl PortunusBuilder {
             cache: cache.clone(),
             authenticator: authenticator.clone(),
             retention: self.retention,
+            notices,
         });
         let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
         Ok(Portunus {

@@ -19,6 +19,7 @@ use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 
 use super::Maintenance;
+use super::notices::Notices;
 use super::work::Work;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
@@ -71,6 +72,7 @@ pub(crate) struct Parts {
     /// to sweep.
     pub(crate) authenticator: Authenticator,
     pub(crate) retention: Retention,
+    pub(crate) notices: Option<Notices>,
 }
 
 impl Parts {
@@ -161,6 +163,7 @@ impl Jobs {
         add(&mut (0..sinks).map(Work::Events));
         add(&mut parts.cache.iter().map(|_| Work::Publish));
         work.extend([Work::Rehash, Work::SweepLimiter, Work::SweepCaches]);
+        work.extend(parts.notices.iter().map(|_| Work::Notices));
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -344,6 +347,11 @@ impl Jobs {
             Work::SweepCaches => {
                 parts.cache.iter().for_each(CachedStore::sweep);
                 parts.authenticator.sweep_directory();
+            }
+            Work::Notices => {
+                if let Some(notices) = &parts.notices {
+                    notices.run(&**parts.authenticator.clock()).await?;
+                }
             }
             Work::DeleteUsage => {
                 if let Some(store) = &parts.counts {

@@ -16,6 +16,8 @@ pub(super) enum Work {
     Rehash,
     SweepLimiter,
     SweepCaches,
+    /// Records what a host must act on as audit events.
+    Notices,
     /// Deletes usage that is older than its retention.
     DeleteUsage,
     /// Deletes the events of one sink that are older than their retention.
@@ -29,6 +31,7 @@ impl Work {
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
             Self::Usage => (500, 500),
             Self::SweepLimiter => (30_000, 30_000),
+            Self::Notices => (10_000, 10_000),
             Self::SweepCaches => (60_000, 60_000),
             Self::DeleteUsage | Self::DeleteEvents(_) => (3_600_000, 10_000),
         };
@@ -54,6 +57,7 @@ impl fmt::Display for Work {
             Self::Rehash => f.write_str("write new digests"),
             Self::SweepLimiter => f.write_str("sweep the limiter"),
             Self::SweepCaches => f.write_str("sweep the caches"),
+            Self::Notices => f.write_str("report what is due"),
             Self::DeleteUsage => f.write_str("delete old usage"),
             Self::DeleteEvents(sink) => {
                 write!(f, "delete the old events of audit sink {}", sink + 1)

@@ -67,6 +67,10 @@ impl Remote {
             .filter(|event| event.action == Action::EventsLost);
         lost.filter_map(|event| event.count).sum()
     }
+    /// Returns all events that it received.
+    pub(crate) fn all(&self) -> Vec<AuditEvent> {
+        self.0.events.lock().unwrap().clone()
+    }
     pub(crate) fn clear(&self) {
         self.0.events.lock().unwrap().clear();
     }

@@ -8,5 +8,6 @@ mod calls;
 mod desk;
 #[cfg(feature = "tracing")]
 mod forgotten;
+mod notices;
 #[cfg(feature = "tokio")]
 mod run;
