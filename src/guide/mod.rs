@@ -19,6 +19,7 @@
 //! | [`rotation`] | a new key without downtime |
 //! | [`sessions`] | a session beside keys, on the same routes |
 //! | [`keys_in_addresses`] | keys in a query or for a WebSocket, and why not |
+//! | [`notices`] | keys that expire, are not used or were replaced, as signed webhooks |
 //! | [`migration`] | migrating existing keys or from other middleware |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
@@ -37,6 +38,9 @@ pub mod first_service {}
 #[doc = include_str!("keys_in_addresses.md")]
 pub mod keys_in_addresses {}
 pub mod migration;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("notices.md")]
+pub mod notices {}
 pub mod own_dialect;
 pub mod own_key_store;
 pub mod own_rate_limiter;

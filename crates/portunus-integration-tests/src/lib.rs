@@ -11,6 +11,7 @@ macro_rules! guides {
 
 guides! {
     first_service = "first_service.md",
+    notices = "notices.md",
     protect_actix = "protect_actix.md",
     keys_in_addresses = "keys_in_addresses.md",
     protect_grpc = "protect_grpc.md",
