@@ -78,6 +78,9 @@ pub struct AuditEvent {
     /// The request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// The bulk operation of which the action was a part, or which was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<KeyId>,
     /// A description for people: a reason, or the fields that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -111,6 +114,7 @@ impl AuditEvent {
             method: None,
             route: None,
             request_id: None,
+            operation: None,
             detail: None,
             count: None,
         }
@@ -153,7 +157,7 @@ impl AuditEvent {
         let workspaces = self.workspaces.iter().flatten();
         let workspaces = workspaces.map(|id| id.as_str().len() + size_of::<WorkspaceId>());
         let parties = [&self.subject, &self.actor].into_iter().flatten();
-        let ids = 3 * 128;
+        let ids = 4 * 128;
         let all = texts.chain(scopes).chain(workspaces);
         size_of::<Self>() + ids + all.chain(parties.map(Party::bytes)).sum::<usize>()
     }
@@ -302,6 +306,11 @@ named! {
         KeyMakePrimary = "key.make_primary",
         /// A key was deleted.
         KeyDelete = "key.delete",
+        /// An operation on many keys was started ([`KeyManager::bulk`]). Each of its keys has its own
+        /// event, with its own action.
+        ///
+        /// [`KeyManager::bulk`]: crate::manage::KeyManager::bulk
+        KeyBulk = "key.bulk",
         /// A key was read; recorded only if that was refused.
         KeyRead = "key.read",
         /// Management in general; recorded if the operator is not proven, if the operator is not

@@ -59,7 +59,7 @@ impl KeyChange {
     }
 
     /// Returns the names of the fields that are set.
-    fn fields(&self) -> Vec<&'static str> {
+    pub(super) fn fields(&self) -> Vec<&'static str> {
         let all = [
             ("name", self.name.is_some()),
             ("description", self.description.is_some()),
@@ -151,6 +151,15 @@ impl KeyChange {
     }
 }
 
+/// A change that has been checked against one version of a key.
+pub(super) struct Checked {
+    /// The record after the change, with the version of before.
+    pub(super) record: KeyRecord,
+    /// The change, completed by the host's rules.
+    pub(super) change: KeyChange,
+    pub(super) limits: Arc<PlanLimits>,
+}
+
 impl KeyManager {
     /// Changes a key. If `version` is given, only while the key is at that version. The version is
     /// compared last, after every other reason to refuse the change. An update that changes nothing
@@ -239,40 +248,16 @@ impl KeyManager {
             // Every check below applies to this version only. If the store rejects the write
             // because the version is no longer current, the loop reads the record and checks
             // everything again.
-            let mut change = change(before)?;
-            watch.is(change.action());
-            change
-                .actions()
-                .try_for_each(|action| self.may(action, before))?;
-            if before.revoked.is_some() {
-                return Err(ManageError::Conflict("a revoked key cannot be changed"));
-            }
-            if !change.only_disables() {
-                readable(before)?;
-            }
-            self.check_asked_change(&mut change, before).await?;
-            self.inner
-                .settings
-                .host_rules
-                .changing(&self.operator, before, &mut change)
-                .await?;
-            watch.is(change.action());
-            change.normalize()?;
-            self.check_change(before, &mut change, now)?;
-            let mut record = (**before).clone();
-            change.clone().apply(&mut record);
-            change
-                .actions()
-                .try_for_each(|action| self.may(action, &record))?;
-            // The plan matters to a later expiry only: other changes need no plan that is known.
-            let limits = match change.expires_at {
-                Some(end) if is_later(end, before.expires_at) => {
-                    let tenant = &record.owner.tenant_id;
-                    self.limits_of(record.plan.as_ref(), tenant).await?
-                }
-                _ => Arc::new(PlanLimits::undeclared()),
-            };
-            self.may_grant(&record, Some(before), &limits)?;
+            let mut action = Action::KeyUpdate;
+            let checked = self
+                .checked(before, change(before)?, now, &mut action)
+                .await;
+            watch.is(action);
+            let Checked {
+                mut record,
+                change,
+                limits,
+            } = checked?;
             let expected = version.unwrap_or(before.version);
             let unmet = match before.version == expected {
                 true => ManageError::PreconditionFailed,
@@ -293,14 +278,7 @@ impl KeyManager {
                 at: now,
             };
             let batch = WriteBatch::new().change(pin.clone());
-            // The old expiry may pass during this operation, and other keys may take its place in
-            // the quota.
-            let longer = is_later(record.expires_at, before.expires_at);
-            let batch = if longer {
-                self.within_quota(batch, &record, now, &limits).await?
-            } else {
-                batch
-            };
+            let batch = self.fitting(batch, before, &record, now, &limits).await?;
             let added =
                 i64::from(record.counts_as_active(now)) - i64::from(before.counts_as_active(now));
             let batch = batch.update(record.clone()).change(pin);
@@ -316,6 +294,71 @@ impl KeyManager {
             }
         }
         Err(ManageError::Contended)
+    }
+
+    /// Checks a change against one version of a key and applies it to a copy of the record. `action`
+    /// is what is being done, for the audit.
+    pub(super) async fn checked(
+        &self,
+        before: &Arc<KeyRecord>,
+        mut change: KeyChange,
+        now: SystemTime,
+        action: &mut Action,
+    ) -> Result<Checked, ManageError> {
+        *action = change.action();
+        change
+            .actions()
+            .try_for_each(|action| self.may(action, before))?;
+        if before.revoked.is_some() {
+            return Err(ManageError::Conflict("a revoked key cannot be changed"));
+        }
+        if !change.only_disables() {
+            readable(before)?;
+        }
+        self.check_asked_change(&mut change, before).await?;
+        self.inner
+            .settings
+            .host_rules
+            .changing(&self.operator, before, &mut change)
+            .await?;
+        *action = change.action();
+        change.normalize()?;
+        self.check_change(before, &mut change, now)?;
+        let mut record = (**before).clone();
+        change.clone().apply(&mut record);
+        change
+            .actions()
+            .try_for_each(|action| self.may(action, &record))?;
+        // The plan matters to a later expiry only: other changes need no plan that is known.
+        let limits = match change.expires_at {
+            Some(end) if is_later(end, before.expires_at) => {
+                let tenant = &record.owner.tenant_id;
+                self.limits_of(record.plan.as_ref(), tenant).await?
+            }
+            _ => Arc::new(PlanLimits::undeclared()),
+        };
+        self.may_grant(&record, Some(before), &limits)?;
+        Ok(Checked {
+            record,
+            change,
+            limits,
+        })
+    }
+
+    /// Adds the quota of active keys to a batch, if the change makes the key last longer: the old
+    /// expiry may pass during this operation, and other keys may take its place in the quota.
+    pub(super) async fn fitting(
+        &self,
+        batch: WriteBatch,
+        before: &KeyRecord,
+        record: &KeyRecord,
+        now: SystemTime,
+        limits: &PlanLimits,
+    ) -> Result<WriteBatch, ManageError> {
+        match is_later(record.expires_at, before.expires_at) {
+            true => self.within_quota(batch, record, now, limits).await,
+            false => Ok(batch),
+        }
     }
 
     /// Refuses invalid values and trims white space around texts.

@@ -64,6 +64,15 @@ impl Idempotency {
         id == Some(&self.id)
     }
 
+    /// Returns the id of the bulk operation that this request starts.
+    pub(super) const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Gives the record the id and fingerprint of the request.
     pub(super) fn mark(&self, record: &mut KeyRecord) {
         if record.family.as_str() == record.id.as_str() {

@@ -19,6 +19,10 @@ use crate::store::Usage;
 pub struct ImportedDigest(KeyDigest);
 
 impl ImportedDigest {
+    pub(super) const fn digest(&self) -> KeyDigest {
+        self.0
+    }
+
     /// Creates a digest from the name of its scheme (`sha256`, `sha512`, `hmac-sha256:VERSION` of
     /// the pepper) and its hexadecimal representation, in any case.
     ///

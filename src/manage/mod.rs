@@ -8,6 +8,7 @@
 //! event.
 
 mod accepted;
+mod bulk;
 mod change;
 mod check;
 mod error;
@@ -36,6 +37,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 pub use accepted::Accepted;
+pub use bulk::{BulkAction, BulkSelection};
 pub use change::KeyChange;
 pub use error::ManageError;
 pub use host::HostRules;
@@ -123,6 +125,7 @@ struct Inner {
     counts: Option<Arc<dyn UsageStore>>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     settings: Management,
+    steps: bulk::Steps,
 }
 
 impl KeyManager {
@@ -166,6 +169,7 @@ impl KeyManager {
                 store,
                 formats,
                 settings,
+                steps: bulk::Steps::default(),
             }),
             operator: Arc::new(Operator::host()),
             precondition: None,

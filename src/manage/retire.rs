@@ -52,18 +52,7 @@ impl KeyManager {
             let mut record = (*found).clone();
             let holds = self.precondition_holds(Some(record.version));
             if record.revoked.is_some() {
-                // The first revocation may not have been published to other nodes. A write that
-                // changes nothing publishes it again.
-                let again = WriteBatch::new()
-                    .require(Condition::Version {
-                        id: id.clone(),
-                        version: record.version,
-                    })
-                    .change(Change::SetSigning {
-                        id: id.clone(),
-                        state: None,
-                    });
-                match self.apply(&again, holds, 0).await {
+                match self.apply(&again(&record), holds, 0).await {
                     Ok(applied) => {
                         watch.narrowed(applied.done()?);
                         return Ok(self.done_to(found, false).await);
@@ -74,20 +63,11 @@ impl KeyManager {
                     Err(error) => return Err(error.into()),
                 }
             }
-            record.revoked = Some(Revocation::new(now, reason.clone()));
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&record.owner),
                 at: now,
             };
-            // The signing state must not remain usable after the key has ended.
-            let clear_signing = Change::SetSigning {
-                id: id.clone(),
-                state: None,
-            };
-            let batch = WriteBatch::new()
-                .update(record.clone())
-                .change(clear_signing)
-                .change(pin);
+            let batch = revocation(&mut record, Revocation::new(now, reason.clone())).change(pin);
             match self.apply(&batch, holds, 0).await {
                 Ok(Applied::Done(unpublished)) => {
                     watch.narrowed(unpublished);
@@ -223,4 +203,30 @@ impl KeyManager {
         }
         Err(ManageError::Contended)
     }
+}
+
+/// Revokes a key in its record, and returns the changes for the store; the owner's primary key is
+/// not pinned yet.
+pub(super) fn revocation(record: &mut KeyRecord, why: Revocation) -> WriteBatch {
+    record.revoked = Some(why);
+    // The signing state must not remain usable after the key has ended.
+    let clear_signing = Change::SetSigning {
+        id: record.id.clone(),
+        state: None,
+    };
+    WriteBatch::new()
+        .update(record.clone())
+        .change(clear_signing)
+}
+
+/// Returns the repetition of a revocation, which changes nothing but publishes it again: the first one
+/// may not have been published to other nodes.
+pub(super) fn again(revoked: &KeyRecord) -> WriteBatch {
+    let (id, version) = (revoked.id.clone(), revoked.version);
+    WriteBatch::new()
+        .require(Condition::Version {
+            id: id.clone(),
+            version,
+        })
+        .change(Change::SetSigning { id, state: None })
 }

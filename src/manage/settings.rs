@@ -106,7 +106,7 @@ impl KeyManager {
         Ok(self.inner.authenticator.limits_of(plan, tenant).await?)
     }
 
-    fn check_declared(&self, plan: &PlanName) -> Result<(), ManageError> {
+    pub(super) fn check_declared(&self, plan: &PlanName) -> Result<(), ManageError> {
         let table = self.inner.authenticator.limit_table();
         if !table.has_plans() || table.plan(plan).is_some() {
             return Ok(());

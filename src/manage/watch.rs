@@ -24,6 +24,7 @@ impl KeyManager {
             action,
             asked: None,
             about: None,
+            operation: None,
             recorded: false,
             unpublished: None,
         }
@@ -107,6 +108,24 @@ impl KeyManager {
         event.request_id.clone_from(&operator.request_id);
     }
 
+    /// Records what a bulk operation did to one key, after its step is stored.
+    pub(super) fn note_one_of(
+        &self,
+        operation: &KeyId,
+        action: Action,
+        about: &Arc<KeyRecord>,
+        done: Result<Option<String>, &ManageError>,
+    ) {
+        let mut watch = self.watch(action);
+        watch.asked = Some(about.id.clone());
+        watch.about = Some(Arc::clone(about));
+        watch.operation = Some(operation.clone());
+        match done {
+            Ok(detail) => watch.note_end(Ok(about), || detail),
+            Err(error) => watch.note_end(Err(error), || None),
+        }
+    }
+
     /// Checks whether the operator can manage keys at all. To be called before the rest of the
     /// request is read. A refusal is recorded.
     ///
@@ -155,6 +174,8 @@ pub(super) struct Watch<'a> {
     asked: Option<KeyId>,
     /// The existing or new key, once it is known.
     about: Option<Arc<KeyRecord>>,
+    /// The bulk operation that this is a part of, or which is started.
+    operation: Option<KeyId>,
     recorded: bool,
     unpublished: Option<StoreError>,
 }
@@ -219,6 +240,12 @@ impl Watch<'_> {
         }
     }
 
+    /// Records that a bulk operation was started.
+    pub(super) fn started(mut self, operation: &KeyId, detail: String) {
+        self.operation = Some(operation.clone());
+        self.note(AuditOutcome::Ok, |event| event.detail = Some(detail));
+    }
+
     fn refused(mut self, code: ErrorCode, why: &str) {
         let why = self.manager.harmless(why);
         self.note(AuditOutcome::Refused(code), |event| {
@@ -249,6 +276,7 @@ impl Watch<'_> {
             .asked
             .take()
             .filter(|id| self.about.is_some() || id.is_of_the_librarys_shape());
+        event.operation = self.operation.take();
         fill(&mut event);
         // Operations of an operator are recorded in its own tenant, whatever it requested.
         event.tenant_id = operator.tenant().cloned().or(event.tenant_id);

@@ -202,14 +202,16 @@ impl PortunusBuilder {
             let plans = Arc::clone(authenticator.tenant_plans()) as Arc<dyn InvalidationListener>;
             bus.subscribe(Arc::downgrade(&plans));
         }
+        let counts = store.usage();
+        let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
         let jobs = Jobs::new(jobs::Parts {
-            counts: store.usage(),
+            counts,
             cache: cache.clone(),
             authenticator: authenticator.clone(),
             retention: self.retention,
             notices,
+            manager: manager.clone(),
         });
-        let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
         Ok(Portunus {
             parts: Arc::new(Parts {
                 authenticator,

@@ -24,6 +24,7 @@ use super::work::Work;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
 use crate::clock::within;
+use crate::manage::KeyManager;
 use crate::store::{CachedStore, UsageStore};
 use crate::telemetry;
 use crate::usage::UsageRecorder;
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) authenticator: Authenticator,
     pub(crate) retention: Retention,
     pub(crate) notices: Option<Notices>,
+    /// Continues bulk operations.
+    pub(crate) manager: KeyManager,
 }
 
 impl Parts {
@@ -162,8 +165,13 @@ impl Jobs {
         add(&mut parts.counts.iter().map(|_| Work::Usage));
         add(&mut (0..sinks).map(Work::Events));
         add(&mut parts.cache.iter().map(|_| Work::Publish));
-        work.extend([Work::Rehash, Work::SweepLimiter, Work::SweepCaches]);
         work.extend(parts.notices.iter().map(|_| Work::Notices));
+        work.extend([
+            Work::Rehash,
+            Work::Bulk,
+            Work::SweepLimiter,
+            Work::SweepCaches,
+        ]);
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -343,6 +351,7 @@ impl Jobs {
             Work::Rehash => {
                 parts.authenticator.try_write_rehashes().await?;
             }
+            Work::Bulk => parts.manager.continue_bulk_operations().await?,
             Work::SweepLimiter => parts.authenticator.sweep_limiter(),
             Work::SweepCaches => {
                 parts.cache.iter().for_each(CachedStore::sweep);

@@ -14,6 +14,8 @@ pub(super) enum Work {
     Publish,
     /// Stores keys under newer digests.
     Rehash,
+    /// Continues bulk operations.
+    Bulk,
     SweepLimiter,
     SweepCaches,
     /// Records what a host must act on as audit events.
@@ -29,7 +31,7 @@ impl Work {
     pub(super) const fn every(self) -> (Duration, Duration) {
         let (every, again) = match self {
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
-            Self::Usage => (500, 500),
+            Self::Usage | Self::Bulk => (500, 500),
             Self::SweepLimiter => (30_000, 30_000),
             Self::Notices => (10_000, 10_000),
             Self::SweepCaches => (60_000, 60_000),
@@ -55,6 +57,7 @@ impl fmt::Display for Work {
             Self::Events(sink) => write!(f, "write the events of audit sink {}", sink + 1),
             Self::Publish => f.write_str("publish key changes"),
             Self::Rehash => f.write_str("write new digests"),
+            Self::Bulk => f.write_str("continue bulk operations"),
             Self::SweepLimiter => f.write_str("sweep the limiter"),
             Self::SweepCaches => f.write_str("sweep the caches"),
             Self::Notices => f.write_str("report what is due"),

@@ -42,7 +42,7 @@ impl Invalidation {
                     all.known.extend([from, to].map(Self::fingerprint));
                 }
                 Change::Delete(id) => all.keys.push(id.clone()),
-                Change::SetPrimary { .. } | Change::PinPrimary { .. } => {}
+                Change::SetPrimary { .. } | Change::PinPrimary { .. } | Change::Bulk(_) => {}
             }
         }
         all

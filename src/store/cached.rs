@@ -56,8 +56,9 @@ use self::outbox::Outbox;
 pub use self::settings::Cache;
 use self::single_flight::{Joined, SingleFlight};
 use super::{
-    BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
-    OwnerRef, Page, SigningStore, StoreError, StoredKey, UsageStore, WriteBatch,
+    BulkOperation, BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup,
+    KeyStore, ListQuery, OwnerRef, Page, SigningStore, StoreError, StoredKey, UsageStore,
+    WriteBatch,
 };
 use crate::clock::{Clock, within};
 use crate::key::{KeyDigest, KeyId, KeyRecord};
@@ -379,6 +380,14 @@ impl KeyStore for CachedStore {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        self.shared.store.bulk_operation(id).await
+    }
+
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.shared.store.open_bulk_operations().await
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

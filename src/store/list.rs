@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::Usage;
 use crate::key::{
     Environment, KeyFamily, KeyId, KeyKind, KeyRecord, KeyStatus, PlanName, TenantId, UserId,
@@ -11,7 +13,11 @@ use crate::key::{
 };
 
 /// A filter for records, and a position within the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// `serde` writes and reads all fields, for a [`BulkOperation`](super::BulkOperation). A filter that
+/// is not known is an error: it must not be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ListQuery {
     /// Only keys of this tenant; `None` for all tenants.
@@ -73,6 +79,19 @@ impl ListQuery {
             limit: 50,
             after: None,
         }
+    }
+
+    /// Returns whether no filter is set, so that the query selects every key.
+    #[must_use]
+    pub(crate) fn is_unfiltered(&self) -> bool {
+        let plain = Self {
+            now: self.now,
+            limit: self.limit,
+            after: self.after.clone(),
+            text: self.text.clone().filter(String::is_empty),
+            ..Self::new(self.now)
+        };
+        *self == plain
     }
 
     /// Returns whether a record with this usage matches the filter. For stores that cannot filter
@@ -148,7 +167,7 @@ impl ListQuery {
 
 /// A position in a list. Lists are ordered from newest to oldest and then by id; cursors compare in
 /// the same order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cursor {
     /// The creation time of the last record on the page.

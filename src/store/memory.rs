@@ -14,8 +14,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Cursor, KeyLookup, KeyRow, KeyRows, KeyStore, ListQuery, Match, OwnerRef, Page, SigningStore,
-    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
+    BulkOperation, Cursor, KeyLookup, KeyRow, KeyRows, KeyStore, ListQuery, Match, OwnerRef, Page,
+    SigningStore, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use crate::lock::{Mutex, MutexGuard};
@@ -45,6 +45,7 @@ struct State {
     order: BTreeSet<Cursor>,
     digests_ever: HashMap<KeyDigest, KeyId>,
     primaries: HashMap<OwnerRef, KeyId>,
+    bulk_operations: HashMap<KeyId, BulkOperation>,
 }
 
 /// A hasher for digests, which are already uniformly distributed.
@@ -164,6 +165,19 @@ impl KeyStore for MemoryStore {
         applied
     }
 
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.state().bulk_operations.get(id).cloned())
+    }
+
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let state = self.state();
+        let all = state.bulk_operations.values();
+        let mut open: Vec<_> = all.filter(|one| one.ended_at.is_none()).cloned().collect();
+        open.sort_by(|one, other| (one.started_at, &one.id).cmp(&(other.started_at, &other.id)));
+        open.truncate(100);
+        Ok(open)
+    }
+
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {
         Some(Arc::new(self.clone()))
     }
@@ -254,6 +268,20 @@ impl KeyRows for Edit<'_> {
         Ok(self.state.primaries.get(owner).cloned())
     }
 
+    fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.state.bulk_operations.get(id).cloned())
+    }
+
+    fn put_bulk_operation(&mut self, operation: BulkOperation) -> Result<(), StoreError> {
+        let (all, id) = (&mut self.state.bulk_operations, operation.id.clone());
+        if operation.step == 0 {
+            all.retain(|_, one| !one.is_outdated_at(operation.started_at));
+        }
+        let before = all.insert(id.clone(), operation);
+        self.undo.bulk_operations.push((id, before));
+        Ok(())
+    }
+
     fn put(&mut self, row: KeyRow) -> Result<(), StoreError> {
         let (state, id) = (&mut *self.state, row.record.id.clone());
         let before = state.keys.remove(&id);
@@ -290,6 +318,7 @@ impl KeyRows for Edit<'_> {
 struct Undo {
     rows: Vec<(KeyId, Option<KeyRow>)>,
     primaries: Vec<(OwnerRef, Option<KeyId>)>,
+    bulk_operations: Vec<(KeyId, Option<BulkOperation>)>,
     /// Digests that the batch used for the first time.
     fresh: Vec<KeyDigest>,
 }
@@ -312,6 +341,12 @@ impl Undo {
             match before {
                 Some(key) => state.primaries.insert(owner, key),
                 None => state.primaries.remove(&owner),
+            };
+        }
+        for (id, before) in self.bulk_operations.into_iter().rev() {
+            match before {
+                Some(operation) => state.bulk_operations.insert(id, operation),
+                None => state.bulk_operations.remove(&id),
             };
         }
         for digest in &self.fresh {

@@ -6,6 +6,7 @@
 //! each one such batch, so a store does not need to know their meaning. A [`UsageStore`] optionally
 //! counts uses. Secrets never reach a store.
 
+mod bulk;
 mod bus;
 mod cached;
 mod error;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use bulk::BulkOperation;
 pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, LocalBus};
 pub use cached::{Cache, CachedStore};
 pub use error::StoreError;
@@ -226,6 +228,25 @@ pub trait KeyStore: KeyLookup {
         Ok(())
     }
 
+    /// Returns the bulk operation with this id ([`Change::Bulk`]). Operations that have ended may be
+    /// deleted after 90 days.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not respond, or, by default, because the store does not
+    /// keep bulk operations.
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        let _ = id;
+        Err(bulk::not_kept())
+    }
+
+    /// Returns the bulk operations that have not ended, oldest first, at most 100. None by default.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not respond.
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Returns the store of the states that sign events ([`Change::SetSigning`]); `None`, the
     /// default, if states are not kept.
     fn signing(&self) -> Option<Arc<dyn SigningStore>> {
@@ -347,6 +368,8 @@ to_the_pointee! {
         async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError>;
         async fn recorded_changes(&self) -> Result<Vec<(u64, Invalidation)>, StoreError>;
         async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError>;
+        async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError>;
+        async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError>;
         fn usage(&self) -> Option<Arc<dyn UsageStore>>;
         fn record_changes(&self) -> bool;
         fn signing(&self) -> Option<Arc<dyn SigningStore>>;

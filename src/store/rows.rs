@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{
-    Change, Condition, Cursor, ListQuery, Match, OwnerRef, Page, Rejected, StoreError, StoredKey,
-    Usage, UsageByHour, UsageDelta, WriteBatch,
+    BulkOperation, Change, Condition, Cursor, ListQuery, Match, OwnerRef, Page, Rejected,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, WriteBatch, bulk,
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, SigningState};
 
@@ -114,6 +114,25 @@ pub trait KeyRows {
     /// # Errors
     /// Returns an error if the store cannot write.
     fn put_primary(&mut self, owner: &OwnerRef, key: Option<KeyId>) -> Result<(), StoreError>;
+
+    /// Returns a bulk operation. Fails by default: the store keeps none.
+    ///
+    /// # Errors
+    /// As for [`by_id`](Self::by_id).
+    fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        let _ = id;
+        Err(bulk::not_kept())
+    }
+
+    /// Stores a bulk operation in place of the one with the same id. Fails by default: the store
+    /// keeps none.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot write.
+    fn put_bulk_operation(&mut self, operation: BulkOperation) -> Result<(), StoreError> {
+        let _ = operation;
+        Err(bulk::not_kept())
+    }
 
     /// Returns the row of a key, unless the key is deleted.
     ///
@@ -364,6 +383,13 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
             let mut row = live(rows, id)?;
             row.signing.clone_from(state);
             rows.put(row)
+        }
+        Change::Bulk(operation) => {
+            let stored = rows.bulk_operation(&operation.id)?;
+            match stored.map_or(0, |stored| stored.step + 1) {
+                next if next == operation.step => rows.put_bulk_operation((**operation).clone()),
+                _ => Err(StoreError::rejected(Rejected::Bulk(operation.id.clone()))),
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::OwnerRef;
+use super::{BulkOperation, OwnerRef};
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
 /// A condition under which a batch is applied.
@@ -98,6 +98,11 @@ pub enum Change {
         /// The state, or `None` to clear it.
         state: Option<SigningState>,
     },
+    /// Stores the state of a bulk operation, together with the changes of its step: a new operation
+    /// with step 0, or one whose [`step`](BulkOperation::step) is one higher than the stored one.
+    /// Rejected otherwise, as [`Rejected::Bulk`]: another node has done this step. With a new
+    /// operation, the store may delete operations that ended more than 90 days before its start.
+    Bulk(Box<BulkOperation>),
 }
 
 /// Changes that are applied together under conditions, or not at all.
@@ -170,7 +175,8 @@ impl WriteBatch {
         self.changes.iter().any(|change| match change {
             Change::Replace(_) | Change::Delete(_) => true,
             Change::SetSigning { state, .. } => state.is_none(),
-            Change::Insert { .. }
+            Change::Bulk(_)
+            | Change::Insert { .. }
             | Change::Rehash { .. }
             | Change::SetPrimary { .. }
             | Change::PinPrimary { .. } => false,
@@ -215,4 +221,7 @@ pub enum Rejected {
     /// The key belongs to another owner, or would after the change.
     #[error("key {0} belongs to another owner")]
     Owner(KeyId),
+    /// The bulk operation is at another step than expected, or its id is already in use.
+    #[error("bulk operation {0} is at another step")]
+    Bulk(KeyId),
 }

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use crate::events::SigningStore;
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use crate::store::{
-    InvalidationBus, KeyLookup, KeyStore, ListQuery, MemoryStore, OwnerRef, Page, StoreError,
-    StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
+    BulkOperation, InvalidationBus, KeyLookup, KeyStore, ListQuery, MemoryStore, OwnerRef, Page,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
 /// A call to a [`KeyStore`], [`UsageStore`] or [`SigningStore`], named after its method.
@@ -386,6 +386,14 @@ impl KeyStore for FaultyStore {
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         self.shared.writes.fetch_add(1, SeqCst);
         self.through(Call::Apply, self.inner.apply(batch)).await
+    }
+
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        self.inner.bulk_operation(id).await
+    }
+
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.inner.open_bulk_operations().await
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod bulk;
 mod changes;
 mod events;
 mod host_rules;

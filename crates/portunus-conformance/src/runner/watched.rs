@@ -11,8 +11,9 @@ use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, PlanName, SigningState, TenantId};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
 use portunus::store::{
-    BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
-    OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
+    BulkOperation, BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup,
+    KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta,
+    UsageStore, WriteBatch,
 };
 
 use super::Calls;
@@ -104,6 +105,16 @@ impl<T: KeyStore> KeyStore for Watched<T> {
     async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError> {
         let call = self.subject.forget_changes(numbers);
         self.calls.call("forget_changes", call).await
+    }
+
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        let call = self.subject.bulk_operation(id);
+        self.calls.call("bulk_operation", call).await
+    }
+
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let call = self.subject.open_bulk_operations();
+        self.calls.call("open_bulk_operations", call).await
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

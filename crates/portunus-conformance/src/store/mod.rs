@@ -1,6 +1,7 @@
 //! The suite for a [`KeyStore`]: every promise of the trait, each checked on a fresh store.
 
 mod batches;
+mod bulk;
 mod concurrency;
 mod driven;
 mod filters;
@@ -30,8 +31,9 @@ use tools::Store;
 ///
 /// `make` returns an empty store each time: a fresh database, schema or table. It is called once
 /// for each of about a hundred checks, which run one after the other; concurrent operations of a
-/// check run in tasks of their own. Usage and signing states are checked if the store supports them
-/// ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing)). The outcome of each check is
+/// check run in tasks of their own. Usage, signing states and bulk operations are checked if the store
+/// supports them ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing),
+/// [`bulk_operation`](KeyStore::bulk_operation)). The outcome of each check is
 /// printed, and the suite ends within 5 minutes, as described for [the crate](crate).
 ///
 /// ```
@@ -58,13 +60,16 @@ where
     Fut: Future<Output = S>,
 {
     let mut suite = Suite::new("key store");
-    let [has_usage, has_signing] = [false; 2].map(AtomicBool::new).map(Arc::new);
+    let [has_usage, has_signing, has_bulk] = [false; 3].map(AtomicBool::new).map(Arc::new);
     let mut fresh = |calls: Calls| {
         let (making, usage, signing) = (make(), Arc::clone(&has_usage), Arc::clone(&has_signing));
+        let bulk = Arc::clone(&has_bulk);
         async move {
             let store = making.await;
             usage.store(store.usage().is_some(), Ordering::Relaxed);
             signing.store(store.signing().is_some(), Ordering::Relaxed);
+            let kept = store.bulk_operation(&tools::id("none")).await;
+            bulk.store(kept.is_ok(), Ordering::Relaxed);
             Arc::new(Watched::new(store, calls)) as Store
         }
     };
@@ -74,6 +79,9 @@ where
     // A store without signing states makes no promises about them.
     if has_signing.load(Ordering::Relaxed) {
         suite.run(signing::CHECKS, &mut fresh).await;
+    }
+    if has_bulk.load(Ordering::Relaxed) {
+        suite.run(bulk::CHECKS, &mut fresh).await;
     }
     if has_usage.load(Ordering::Relaxed) {
         suite.run(usage::CHECKS, &mut fresh).await;
@@ -164,7 +172,7 @@ mod tests {
 
     #[test]
     fn checks_depend_on_earlier_ones_and_have_unique_names() {
-        let beside = [signing::CHECKS, usage::CHECKS, driven::CHECKS];
+        let beside = [signing::CHECKS, bulk::CHECKS, usage::CHECKS, driven::CHECKS];
         crate::runner::assert_grounds(&[&groups()[..], &beside].concat());
     }
 }

@@ -1,0 +1,289 @@
+//! Operations on many keys, which outlive the call that starts them: the store keeps them, and the
+//! periodic jobs of any node process them, a few hundred keys in one step.
+
+mod part;
+mod plan;
+mod step;
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use step::Steps;
+
+use self::plan::{Picked, Plan};
+use super::{Idempotency, ImportedDigest, KeyManager, ManageError, text};
+use crate::audit::Action;
+use crate::key::{KeyId, PlanName};
+use crate::store::{BulkOperation, Cursor, ListQuery, Rejected};
+
+/// What a bulk operation does to each of its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BulkAction {
+    /// Revokes the keys, with this reason.
+    Revoke(Option<String>),
+    /// Disables the keys.
+    Disable,
+    /// Enables the keys.
+    Enable,
+    /// Gives the keys this plan; `None` lets them follow their tenant's plan.
+    Plan(Option<PlanName>),
+}
+
+/// The keys that a bulk operation concerns.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BulkSelection {
+    /// Every key that the operator can list.
+    All,
+    /// The keys that this query selects, which must have at least one filter. `limit` and `after`
+    /// are ignored.
+    Matching(ListQuery),
+    /// The keys with these digests, at most 1000.
+    Digests(Vec<ImportedDigest>),
+}
+
+/// The largest number of digests of an operation.
+const MOST_DIGESTS: usize = 1000;
+
+/// The number of keys of a page, and of a step.
+const PAGE: usize = 500;
+
+impl KeyManager {
+    /// Starts an operation on many keys and returns it. The periodic jobs of any node
+    /// ([`Portunus::maintain`](crate::Portunus::maintain)) process it, up to 500 keys in a step. A
+    /// step and the progress are one write: if a node stops, the next node continues after the last
+    /// step, and no key is processed twice. [`bulk_operation`](Self::bulk_operation) shows the
+    /// progress.
+    ///
+    /// Each key is treated as by the operation on one key ([`revoke`](Self::revoke),
+    /// [`update`](Self::update)), with the rights that the operator has now: the policy and the
+    /// host's rules apply to each, caches are invalidated, and each has an event, which names the
+    /// operation ([`AuditEvent::operation`](crate::audit::AuditEvent::operation)). A key for which
+    /// it is refused counts as failed, and the others are processed.
+    ///
+    /// A query is evaluated from the newest key to the oldest while the operation runs; its `now`
+    /// stays. Every key that exists when this call returns is considered. A key that is added later
+    /// is considered only if the operation has not passed its place in the list yet: the successor of
+    /// a key that is rotated meanwhile needs another operation.
+    ///
+    /// With `request`, a repeated call returns the operation of the first one.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] for a query without a filter, too many digests, an invalid reason, an
+    /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`];
+    /// [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep bulk
+    /// operations.
+    pub async fn bulk(
+        &self,
+        keys: BulkSelection,
+        action: BulkAction,
+        request: Option<Idempotency>,
+    ) -> Result<BulkOperation, ManageError> {
+        let watch = self.watch(Action::KeyBulk);
+        match self.try_bulk(keys, action, request).await {
+            Ok((operation, Some(detail))) => {
+                watch.started(&operation.id, detail);
+                Ok(operation)
+            }
+            Ok((operation, None)) => {
+                watch.forget();
+                Ok(operation)
+            }
+            Err(error) => {
+                watch.note_end(Err(&error), || None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the operation, and a description if it was started now.
+    async fn try_bulk(
+        &self,
+        keys: BulkSelection,
+        mut action: BulkAction,
+        request: Option<Idempotency>,
+    ) -> Result<(BulkOperation, Option<String>), ManageError> {
+        if let Some(request) = &request
+            && let Some(before) = self.started_before(request).await?
+        {
+            return Ok((before, None));
+        }
+        match &mut action {
+            BulkAction::Revoke(reason) => {
+                *reason = reason
+                    .take()
+                    .map(|reason| text::lines("reason", &reason))
+                    .transpose()?;
+            }
+            BulkAction::Plan(Some(plan)) => self.check_declared(plan)?,
+            BulkAction::Disable | BulkAction::Enable | BulkAction::Plan(None) => {}
+        }
+        let now = self.now();
+        let (picked, unknown) = self.picked(keys).await?;
+        if !self.precondition_holds(None) {
+            return Err(ManageError::PreconditionFailed);
+        }
+        let id = match &request {
+            Some(request) => request.id().clone(),
+            None => {
+                let id = KeyId::generate()?;
+                // A store that keeps no operations says so here, and need not know the change.
+                self.inner.store.bulk_operation(&id).await?;
+                id
+            }
+        };
+        let mut operation = BulkOperation::new(id, now);
+        operation.failed = unknown.len() as u64;
+        operation.failures = unknown;
+        operation.failures.truncate(PAGE);
+        let detail = format!("{}: {}", action.name(), picked.described());
+        let plan = Plan::new(&self.operator, action, picked, request.as_ref());
+        operation.left = plan.left();
+        operation.plan = plan.to_json()?;
+        match self.inner.store.apply(&step::first(&operation)).await {
+            Ok(()) => Ok((operation, Some(detail))),
+            Err(error) if error.is_not_published() => Ok((operation, Some(detail))),
+            Err(error) => match (error.as_rejected(), &request) {
+                (Some(Rejected::Bulk(_)), Some(request)) => {
+                    let before = self.started_before(request).await?;
+                    before.map_or_else(|| Err(error.into()), |before| Ok((before, None)))
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Returns the operation that the same request started.
+    async fn started_before(
+        &self,
+        request: &Idempotency,
+    ) -> Result<Option<BulkOperation>, ManageError> {
+        let Some(found) = self.inner.store.bulk_operation(request.id()).await? else {
+            return Ok(None);
+        };
+        let plan = Plan::read(&found)?;
+        if plan.is_of(request) && plan.is_by(&self.operator) {
+            return Ok(Some(found));
+        }
+        let why = "was used for a different request";
+        Err(ManageError::invalid("Idempotency-Key", why))
+    }
+
+    /// Counts the keys that a bulk operation would concern now, as far as the operator can list
+    /// them. Reads all of them, page by page. The operation may still be refused for some.
+    ///
+    /// # Errors
+    /// As for [`bulk`](Self::bulk).
+    pub async fn bulk_count(&self, keys: BulkSelection) -> Result<u64, ManageError> {
+        let mut query = match self.picked(keys).await?.0 {
+            Picked::Ids(ids) => return Ok(ids.len() as u64),
+            Picked::Keys(query) => query,
+        };
+        let mut count = 0;
+        loop {
+            let (found, next) = self.count_page(&query).await?;
+            count += found;
+            match next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Counts the keys of the next page.
+    async fn count_page(&self, query: &ListQuery) -> Result<(u64, Option<Cursor>), ManageError> {
+        let query = self.narrow(query.clone())?;
+        let page = self.inner.store.list(&query).await?;
+        let unreadable = match self.sees_all() {
+            true => page.corrupt.len(),
+            false => 0,
+        };
+        Ok(((page.items.len() + unreadable) as u64, page.next))
+    }
+
+    /// Returns a bulk operation that this operator started, or that another operator of its tenant
+    /// started if this one sees every key of the tenant.
+    ///
+    /// # Errors
+    /// [`ManageError::NotFound`], or a store error.
+    pub async fn bulk_operation(&self, id: &KeyId) -> Result<BulkOperation, ManageError> {
+        let unknown = || ManageError::NotFound(id.clone());
+        let found = self.inner.store.bulk_operation(id).await?;
+        let found = found.ok_or_else(unknown)?;
+        let plan = Plan::read(&found)?;
+        let is_seen =
+            plan.is_by(&self.operator) || (plan.is_within(&self.operator) && self.sees_all());
+        is_seen.then_some(found).ok_or_else(unknown)
+    }
+
+    /// Finds out which keys are meant, and which digests have none.
+    async fn picked(
+        &self,
+        keys: BulkSelection,
+    ) -> Result<(Picked, Vec<(String, String)>), ManageError> {
+        let now = self.now();
+        let query = match keys {
+            BulkSelection::All => ListQuery::new(now),
+            BulkSelection::Matching(query) => self.checked_query(query)?,
+            BulkSelection::Digests(digests) => return self.with_digests(digests, now).await,
+        };
+        // Whether the operator can list anything.
+        self.narrow(query.clone())?;
+        Ok((Picked::Keys(Box::new(query)), Vec::new()))
+    }
+
+    fn checked_query(&self, mut query: ListQuery) -> Result<ListQuery, ManageError> {
+        if query.is_unfiltered() {
+            let why = "has no filter, which means every key: say `all` if you mean all of them";
+            return Err(ManageError::invalid("filter", why));
+        }
+        if query.unused_since.is_some() && self.inner.counts.is_none() {
+            let why = "the store does not count uses, so that every key would seem unused";
+            return Err(ManageError::invalid("unused_since", why));
+        }
+        query.owner = query.owner.map(|user| self.user_ids().canonical(user));
+        (query.limit, query.after) = (PAGE, None);
+        Ok(query)
+    }
+
+    /// Finds the keys of digests that the operator can list. Another tenant's key is as unknown as one
+    /// that does not exist.
+    async fn with_digests(
+        &self,
+        digests: Vec<ImportedDigest>,
+        now: SystemTime,
+    ) -> Result<(Picked, Vec<(String, String)>), ManageError> {
+        if digests.is_empty() || digests.len() > MOST_DIGESTS {
+            let why = format!("expected 1 to {MOST_DIGESTS} digests");
+            return Err(ManageError::invalid("digests", why));
+        }
+        let seen = self.narrow(ListQuery::new(now))?;
+        let (mut ids, mut unknown) = (Vec::new(), Vec::new());
+        for (place, digest) in (1..).zip(digests) {
+            let found = self.inner.store.find(&[digest.digest()]).await?;
+            match found.map(|key| key.record().clone()) {
+                Some(record) if seen.selects(&record, &Default::default()) => {
+                    ids.push(record.id.clone());
+                }
+                _ => unknown.push((format!("digest {place}"), "no key has it".to_owned())),
+            }
+        }
+        ids.sort();
+        ids.dedup();
+        Ok((Picked::Ids(ids), unknown))
+    }
+}
+
+impl BulkAction {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Revoke(_) => "revoke",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+            Self::Plan(_) => "plan",
+        }
+    }
+}

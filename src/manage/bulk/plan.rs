@@ -1,0 +1,181 @@
+//! What a bulk operation needs to be continued by another node, as it is stored.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::BulkAction;
+use crate::audit::RequestId;
+use crate::key::{Access, KeyId, TenantId, WorkspaceId};
+use crate::manage::{Idempotency, Operator, OperatorScope, Role};
+use crate::scope::Scope;
+use crate::store::{BulkOperation, Cursor, ListQuery, StoreError};
+
+/// The stored part of an operation that only the manager reads. A member that is not known is an
+/// error: an older node leaves the operation to a newer one.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    by: StoredOperator,
+    /// The fingerprint of the request, if it can be repeated.
+    #[serde(default)]
+    request: Option<String>,
+    pub(super) action: BulkAction,
+    pub(super) picked: Picked,
+    /// How many keys have been counted so far.
+    pub(super) counted: u64,
+    /// Where to continue counting. The keys are processed when all are counted.
+    pub(super) counting: Counting,
+    /// How often the next key could not be processed because of a failure that may pass.
+    #[serde(default)]
+    pub(super) tries: u32,
+    /// Differs in every step, so that a node recognizes its own.
+    #[serde(default)]
+    pub(super) mark: Option<KeyId>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Counting {
+    After(Option<Cursor>),
+    Done,
+}
+
+/// The keys that are left.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Picked {
+    Keys(Box<ListQuery>),
+    Ids(Vec<KeyId>),
+}
+
+impl Picked {
+    pub(super) fn described(&self) -> String {
+        match self {
+            Self::Keys(query) if query.is_unfiltered() => "all keys".to_owned(),
+            Self::Keys(_) => "the keys of a filter".to_owned(),
+            Self::Ids(ids) => format!("the keys of digests: {}", ids.len()),
+        }
+    }
+}
+
+/// An operator, with the rights that it had at the start.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredOperator {
+    name: String,
+    /// The tenant and the role; `None` for the service itself.
+    tenant: Option<(TenantId, StoredRole)>,
+    workspaces: Vec<WorkspaceId>,
+    authority: Option<Vec<Scope>>,
+    access: Access,
+    client_ip: Option<IpAddr>,
+    request_id: Option<RequestId>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredRole {
+    Owner,
+    Admin,
+    Member,
+}
+
+impl Plan {
+    pub(super) fn new(
+        by: &Operator,
+        action: BulkAction,
+        picked: Picked,
+        request: Option<&Idempotency>,
+    ) -> Self {
+        let role = match by.role() {
+            Role::Owner => StoredRole::Owner,
+            Role::Admin => StoredRole::Admin,
+            Role::Member => StoredRole::Member,
+        };
+        let by = StoredOperator {
+            name: by.name.clone(),
+            tenant: by.tenant().map(|tenant| (tenant.clone(), role)),
+            workspaces: by.workspaces.clone(),
+            authority: by.authority.clone(),
+            access: by.access,
+            client_ip: by.client_ip,
+            request_id: by.request_id.clone(),
+        };
+        let (counted, counting) = match &picked {
+            Picked::Ids(ids) => (ids.len() as u64, Counting::Done),
+            Picked::Keys(_) => (0, Counting::After(None)),
+        };
+        Self {
+            by,
+            request: request.map(|request| request.fingerprint().to_owned()),
+            action,
+            picked,
+            counted,
+            counting,
+            tries: 0,
+            mark: None,
+        }
+    }
+
+    pub(super) fn read(operation: &BulkOperation) -> Result<Self, StoreError> {
+        let unreadable = |error| {
+            let id = &operation.id;
+            StoreError::corrupt(format!("the plan of bulk operation {id}: {error}"))
+        };
+        serde_json::from_str(&operation.plan).map_err(unreadable)
+    }
+
+    pub(super) fn to_json(&self) -> Result<String, StoreError> {
+        serde_json::to_string(self).map_err(StoreError::unavailable)
+    }
+
+    /// How many keys the operation concerns, once they are counted.
+    pub(super) fn left(&self) -> Option<u64> {
+        matches!(self.counting, Counting::Done).then_some(self.counted)
+    }
+
+    /// The operator, as it was at the start.
+    pub(super) fn operator(&self) -> Operator {
+        let by = self.by.clone();
+        let mut operator = match by.tenant {
+            None => Operator::host(),
+            Some((tenant, role)) => {
+                let role = match role {
+                    StoredRole::Owner => Role::Owner,
+                    StoredRole::Admin => Role::Admin,
+                    StoredRole::Member => Role::Member,
+                };
+                Operator::new("", tenant, role)
+            }
+        };
+        operator.name = by.name;
+        operator.workspaces = by.workspaces;
+        operator.authority = by.authority;
+        operator.access = by.access;
+        operator.client_ip = by.client_ip;
+        operator.request_id = by.request_id;
+        operator
+    }
+
+    pub(super) fn is_of(&self, request: &Idempotency) -> bool {
+        self.request.as_deref() == Some(request.fingerprint())
+    }
+
+    /// Whether this operator started it.
+    pub(super) fn is_by(&self, operator: &Operator) -> bool {
+        let is_host = matches!(operator.scope, OperatorScope::Host);
+        let tenant = self.by.tenant.as_ref().map(|(tenant, _)| tenant);
+        self.by.name == operator.name
+            && tenant == operator.tenant()
+            && is_host == self.by.tenant.is_none()
+    }
+
+    /// Whether it was started in the operator's tenant, or the operator is confined to none.
+    pub(super) fn is_within(&self, operator: &Operator) -> bool {
+        let tenant = self.by.tenant.as_ref().map(|(tenant, _)| tenant);
+        operator
+            .tenant()
+            .is_none_or(|own| tenant.is_some_and(|tenant| tenant == own))
+    }
+}
