@@ -40,6 +40,9 @@ pub struct AuditEvent {
     /// The key that was presented or managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
+    /// The user that the managed key belongs to; absent for requests, where it is the actor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_owner: Option<UserId>,
     /// The environment of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
@@ -102,6 +105,7 @@ impl AuditEvent {
             status: None,
             tenant_id: None,
             key_id: None,
+            key_owner: None,
             environment: None,
             workspaces: None,
             more_workspaces: 0,
@@ -144,6 +148,7 @@ impl AuditEvent {
         self.tenant_id = Some(record.owner.tenant_id.clone());
         self.environment = Some(record.environment.clone());
         self.name_workspaces(record.workspaces.as_deref());
+        self.key_owner.clone_from(&record.owner.user_id);
     }
 
     /// Returns the approximate memory size of the event, in bytes.
@@ -162,8 +167,19 @@ impl AuditEvent {
         size_of::<Self>() + ids + all.chain(parties.map(Party::bytes)).sum::<usize>()
     }
 
-    /// Returns whether a party of the event matches a user id, an e-mail address in any case, or an
-    /// operator's name.
+    /// Returns whether the event is about a key that belongs to this user of the event's tenant: a
+    /// request with it, or its management.
+    #[must_use]
+    pub fn is_about_key_of(&self, user: &UserId) -> bool {
+        let owner = match self.action {
+            Action::Request => self.actor.as_ref().and_then(|actor| actor.user_id.as_ref()),
+            _ => self.key_owner.as_ref(),
+        };
+        self.key_id.is_some() && owner == Some(user)
+    }
+
+    /// Returns whether a party of the event matches a user id, an e-mail address in any case, or the
+    /// name of the service itself.
     #[must_use]
     pub fn involves(&self, who: &str) -> bool {
         [&self.actor, &self.subject]
@@ -195,7 +211,7 @@ fn is_none(count: &u64) -> bool {
 /// The maximum length of a party's e-mail address or name, in bytes.
 const LONGEST_PARTY: usize = 320;
 
-/// A party of an event: a user or an operator.
+/// A party of an event: a user, or the service itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Party {
@@ -205,7 +221,7 @@ pub struct Party {
     /// The e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_email: Option<String>,
-    /// The name of an operator.
+    /// The name of an operator that is no user: the service itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -223,7 +239,7 @@ impl Party {
         (party.user_id.is_some() || party.user_email.is_some()).then_some(party)
     }
 
-    /// Creates an operator. A name longer than 320 bytes is truncated.
+    /// Creates an operator that is no user. A name longer than 320 bytes is truncated.
     #[must_use]
     pub fn operator(name: impl Into<String>) -> Self {
         Self {

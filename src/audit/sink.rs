@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{Action, AuditEvent, AuditOutcome};
-use crate::key::{KeyId, TenantId, WorkspaceId};
+use crate::key::{KeyId, TenantId, UserId, WorkspaceId};
 use crate::pointer::to_the_pointee;
 
 /// Stores audit events. `Arc` and `Box` of a sink are sinks.
@@ -56,6 +56,8 @@ pub struct EventQuery {
     pub within_workspaces: Option<Vec<WorkspaceId>>,
     /// Only events about this key.
     pub key_id: Option<KeyId>,
+    /// Only events about keys that belong to this user ([`AuditEvent::is_about_key_of`]).
+    pub owner: Option<UserId>,
     /// Only events with a party that has this id, e-mail address or name
     /// ([`AuditEvent::involves`]).
     pub actor: Option<String>,
@@ -80,6 +82,7 @@ impl EventQuery {
             tenant: None,
             within_workspaces: None,
             key_id: None,
+            owner: None,
             actor: None,
             outcome: None,
             action: None,
@@ -104,6 +107,10 @@ impl EventQuery {
                 .key_id
                 .as_ref()
                 .is_none_or(|id| event.key_id.as_ref() == Some(id))
+            && self
+                .owner
+                .as_ref()
+                .is_none_or(|user| event.is_about_key_of(user))
             && self.actor.as_deref().is_none_or(|who| event.involves(who))
             && self.outcome.is_none_or(|outcome| event.outcome == outcome)
             && self.action.is_none_or(|action| event.action == action)

@@ -20,6 +20,7 @@
 //! | [`sessions`] | a session beside keys, on the same routes |
 //! | [`keys_in_addresses`] | keys in a query or for a WebSocket, and why not |
 //! | [`notices`] | keys that expire, are not used or were replaced, as signed webhooks |
+//! | [`self_serve`] | users who manage their own keys |
 //! | [`migration`] | migrating existing keys or from other middleware |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
@@ -53,6 +54,7 @@ pub mod protect_axum;
 #[doc = include_str!("protect_grpc.md")]
 pub mod protect_grpc {}
 pub mod rotation;
+pub mod self_serve;
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("sessions.md")]
 pub mod sessions {}

@@ -338,6 +338,11 @@ impl KeyManager {
             _ => Arc::new(PlanLimits::undeclared()),
         };
         self.may_grant(&record, Some(before), &limits)?;
+        if self.revives(before, &record) {
+            let limits = self.limits_of_key(&record).await?;
+            self.check_taken_over(&record, &limits).await?;
+            self.may_grant(&record, None, &limits)?;
+        }
         Ok(Checked {
             record,
             change,
@@ -473,7 +478,7 @@ fn narrows(before: &KeyRecord, after: &KeyRecord) -> bool {
 }
 
 /// Returns whether one expiry is later than another; `None` is the latest.
-fn is_later(one: Option<SystemTime>, other: Option<SystemTime>) -> bool {
+pub(super) fn is_later(one: Option<SystemTime>, other: Option<SystemTime>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one > other,
         (None, Some(_)) => true,

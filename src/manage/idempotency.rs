@@ -103,7 +103,7 @@ impl KeyManager {
         let Some(found) = self.inner.store.get(&request.id).await? else {
             return Ok(None);
         };
-        if found.origin.as_ref() != Some(&request.fingerprint) || !self.operator.sees(&found) {
+        if found.origin.as_ref() != Some(&request.fingerprint) || !self.sees(&found) {
             return Err(ManageError::invalid(
                 "Idempotency-Key",
                 "was used for a different request",

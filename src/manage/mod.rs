@@ -19,6 +19,8 @@ mod issue;
 mod management;
 mod new_key;
 mod operator;
+mod own;
+mod policy;
 mod precondition;
 mod retire;
 mod rotate;
@@ -45,7 +47,8 @@ pub use idempotency::Idempotency;
 pub use import::{ImportedDigest, NewImport};
 pub use management::Management;
 pub use new_key::{Issued, NewKey};
-pub use operator::{ByRole, Denied, Operator, OperatorPolicy, OperatorScope, Role, Setting};
+pub use operator::{Denied, Operator, OperatorScope, Role};
+pub use policy::{ByRole, OperatorPolicy, Setting, own_keys};
 pub use rotate::Rotated;
 pub use rules::IssueRules;
 pub use text::MAX_TEXT_LENGTH;
@@ -111,6 +114,8 @@ pub struct KeyPage {
 pub struct KeyManager {
     inner: Arc<Inner>,
     operator: Arc<Operator>,
+    /// What the operator can do.
+    policy: Arc<dyn OperatorPolicy>,
     precondition: Option<Arc<Precondition>>,
     /// Whether an event was recorded since [`by`](Self::by) set the operator.
     recorded: Arc<AtomicBool>,
@@ -163,6 +168,7 @@ impl KeyManager {
             }
         }
         Ok(Self {
+            policy: Arc::clone(&settings.operators),
             inner: Arc::new(Inner {
                 authenticator,
                 counts: store.usage(),
@@ -178,13 +184,27 @@ impl KeyManager {
     }
 
     /// Returns this manager acting for an operator: limited to what the policy allows, confined to
-    /// the operator's tenant, and recorded under the operator's name in the audit. By default the
-    /// manager acts for the service itself ([`Operator::host`]).
+    /// the operator's tenant, and recorded with the operator as the actor in the audit. By default
+    /// the manager acts for the service itself ([`Operator::host`]).
     #[must_use]
-    pub fn by(&self, operator: Operator) -> Self {
+    pub fn by(&self, mut operator: Operator) -> Self {
+        // As it is stored in records, so that a user has one spelling.
+        if let OperatorScope::User { id, .. } = &mut operator.scope {
+            *id = self.user_ids().canonical(id.clone());
+        }
         Self {
             operator: Arc::new(operator),
             recorded: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns this manager under another policy than that of [`Management::operators`], such as
+    /// [`own_keys`] for a service's customers beside the policy of its administrators.
+    #[must_use]
+    pub fn under(&self, policy: impl OperatorPolicy) -> Self {
+        Self {
+            policy: Arc::new(policy),
             ..self.clone()
         }
     }
@@ -231,13 +251,18 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`], [`ManageError::Invalid`] for unused keys if the store does not
     /// count uses, or a store error.
-    pub async fn list(&self, query: ListQuery) -> Result<KeyPage, ManageError> {
-        let mut query = self.narrow(query)?;
+    pub async fn list(&self, mut query: ListQuery) -> Result<KeyPage, ManageError> {
+        query.owner = query.owner.map(|user| self.user_ids().canonical(user));
+        let asked = query.owner.clone();
+        let query = self.narrow(query)?;
         if query.unused_since.is_some() && self.inner.counts.is_none() {
             let why = "the store does not count uses, so that every key would seem unused";
             return Err(ManageError::invalid("unused_since", why));
         }
-        query.owner = query.owner.map(|user| self.user_ids().canonical(user));
+        // The operator sees the keys of one owner, and asks for those of another.
+        if asked.is_some() && asked != query.owner {
+            return Ok(KeyPage::default());
+        }
         let mut page = self.inner.store.list(&query).await?;
         let mut usage = self.usage_of_page(&mut page).await?;
         // This node may have counted uses that are not stored yet.
@@ -286,6 +311,12 @@ impl KeyManager {
         let visible = self.narrow(ListQuery::new(self.now()))?;
         query.tenant = visible.tenant.or(query.tenant);
         query.within_workspaces = visible.within_workspaces.or(query.within_workspaces);
+        if let Some(own) = visible.owner {
+            if query.owner.as_ref().is_some_and(|asked| *asked != own) {
+                return Ok(EventPage::default());
+            }
+            query.owner = Some(own);
+        }
         let mut page = log.events(&query).await.map_err(ManageError::Log)?;
         page.corrupt = self.log_omitted(page.corrupt);
         Ok(page)
@@ -320,6 +351,9 @@ impl KeyManager {
         }
         if let Some(tenant) = self.operator.tenant() {
             query.tenant = Some(tenant.clone());
+        }
+        if let Some(own) = self.own() {
+            query.owner = own.user_id;
         }
         Ok(query)
     }
@@ -404,14 +438,14 @@ impl KeyManager {
     /// Returns a key that is visible to the operator.
     async fn find(&self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
         let found = self.inner.store.get(id).await?;
-        let found = found.filter(|record| self.operator.sees(record));
+        let found = found.filter(|record| self.sees(record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
 
     /// Checks whether the operator may perform this action on a key.
     fn may(&self, action: Action, record: &KeyRecord) -> Result<(), ManageError> {
-        if !self.operator.sees(record) {
-            return Err(Denied::because("The key belongs to another tenant").into());
+        if !self.sees(record) {
+            return Err(Denied::because("The key belongs to somebody else").into());
         }
         match self.policy() {
             Some(policy) => Ok(policy.allows(&self.operator, action, record)?),

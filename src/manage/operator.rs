@@ -1,14 +1,11 @@
-//! Operators and the policy that decides what they can do. [`OperatorPolicy`] contains the table of
-//! what an operator can set.
+//! Operators. [`OperatorPolicy`] decides what they can do, and contains the table of what an operator
+//! can set.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use crate::audit::{Action, RequestId};
-use crate::key::{Access, KeyRecord, TenantId, WorkspaceId};
-use crate::pointer::to_the_pointee;
+use crate::audit::{Party, RequestId};
+use crate::key::{Access, Environment, KeyKind, KeyRecord, Owner, TenantId, UserId, WorkspaceId};
 use crate::scope::Scope;
-use crate::store::ListQuery;
 
 /// The role of an operator within its tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,38 +20,57 @@ pub enum Role {
     Member,
 }
 
-/// An operator who manages keys, authenticated by the host. The library trusts these values.
+/// An operator who manages keys: a user of a tenant, authenticated by the host, or the service
+/// itself. The library trusts these values.
 ///
 /// An operator of a tenant cannot see other tenants: another tenant's key is reported as not found,
 /// whatever the policy says.
+///
+/// The host states here what the operator itself may do: scopes, access, workspaces, kinds and
+/// environments. Keys that it issues or rotates are never wider. Since the host proves the operator
+/// for each call, a user who loses a permission cannot grant it from the next call on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operator {
-    /// The operator's name in the audit.
-    pub name: String,
-    /// The tenants in which the operator may act.
+    /// Who the operator is, and the tenants in which it may act.
     pub scope: OperatorScope,
-    /// The workspaces that the operator belongs to; none by default.
-    pub workspaces: Vec<WorkspaceId>,
+    /// The operator's e-mail address, for the audit and as the owner of keys.
+    pub email: Option<String>,
+    /// The workspaces that the operator belongs to, or `None` for the whole organization. By default
+    /// none, and the whole organization for the service itself.
+    pub workspaces: Option<Vec<WorkspaceId>>,
     /// The operator's own scopes: keys that it issues cannot grant more, unless the policy allows
     /// it. By default the service itself may grant everything, and an operator of a tenant nothing.
     pub authority: Option<Vec<Scope>>,
     /// The operator's own access; full access by default.
     pub access: Access,
+    /// The kinds of keys that the operator may issue. By default all, and only
+    /// [`KeyKind::User`] where the policy [confines](super::OperatorPolicy::own_keys_only) the
+    /// operator to its own keys: an application key does not act as its owner.
+    pub kinds: Option<Vec<KeyKind>>,
+    /// The environments in which the operator may issue keys; all by default.
+    pub environments: Option<Vec<Environment>>,
     /// The operator's client address, for the audit.
     pub client_ip: Option<IpAddr>,
     /// The operator's current request, for the audit.
     pub request_id: Option<RequestId>,
 }
 
-/// The tenants in which an operator may act.
+/// Who an operator is, and the tenants in which it may act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorScope {
-    /// Everywhere, as the service itself.
+    /// The service itself, everywhere.
     Host,
-    /// In this tenant, with this role.
-    Tenant(TenantId, Role),
+    /// A user, in its tenant.
+    User {
+        /// The user.
+        id: UserId,
+        /// The tenant.
+        tenant: TenantId,
+        /// The role in the tenant.
+        role: Role,
+    },
 }
 
 impl Operator {
@@ -62,31 +78,49 @@ impl Operator {
     /// authority can be narrowed; the policy does not apply to it.
     #[must_use]
     pub fn host() -> Self {
-        Self::at("host", OperatorScope::Host)
+        Self::at(OperatorScope::Host, None)
     }
 
-    /// Creates an operator with a role in a tenant.
+    /// Creates an operator that is a user with a role in a tenant. It has no scopes and belongs to
+    /// no workspace until the host says so.
     #[must_use]
-    pub fn new(name: impl Into<String>, tenant: TenantId, role: Role) -> Self {
-        Self::at(name, OperatorScope::Tenant(tenant, role))
+    pub fn new(id: UserId, tenant: TenantId, role: Role) -> Self {
+        Self::at(OperatorScope::User { id, tenant, role }, Some(Vec::new()))
     }
 
-    fn at(name: impl Into<String>, scope: OperatorScope) -> Self {
+    fn at(scope: OperatorScope, workspaces: Option<Vec<WorkspaceId>>) -> Self {
         Self {
-            name: name.into(),
             scope,
-            workspaces: Vec::new(),
+            email: None,
+            workspaces,
             authority: None,
             access: Access::FullAccess,
+            kinds: None,
+            environments: None,
             client_ip: None,
             request_id: None,
         }
     }
 
+    /// Sets the e-mail address.
+    #[must_use]
+    pub fn with_email(mut self, email: impl Into<String>) -> Self {
+        self.email = Some(email.into());
+        self
+    }
+
     /// Sets the workspaces that the operator belongs to.
     #[must_use]
     pub fn in_workspaces(mut self, workspaces: impl IntoIterator<Item = WorkspaceId>) -> Self {
-        self.workspaces = workspaces.into_iter().collect();
+        self.workspaces = Some(workspaces.into_iter().collect());
+        self
+    }
+
+    /// Makes the operator a member of the whole organization: all its workspaces, or an API that has
+    /// none.
+    #[must_use]
+    pub fn in_organization(mut self) -> Self {
+        self.workspaces = None;
         self
     }
 
@@ -101,6 +135,20 @@ impl Operator {
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = access;
+        self
+    }
+
+    /// Limits the operator to keys of these kinds.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = KeyKind>) -> Self {
+        self.kinds = Some(kinds.into_iter().collect());
+        self
+    }
+
+    /// Limits the operator to these environments.
+    #[must_use]
+    pub fn in_environments(mut self, names: impl IntoIterator<Item = Environment>) -> Self {
+        self.environments = Some(names.into_iter().collect());
         self
     }
 
@@ -123,8 +171,23 @@ impl Operator {
     pub fn tenant(&self) -> Option<&TenantId> {
         match &self.scope {
             OperatorScope::Host => None,
-            OperatorScope::Tenant(tenant, _) => Some(tenant),
+            OperatorScope::User { tenant, .. } => Some(tenant),
         }
+    }
+
+    /// Returns the user; `None` for the service itself.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        match &self.scope {
+            OperatorScope::Host => None,
+            OperatorScope::User { id, .. } => Some(id),
+        }
+    }
+
+    /// Returns the user id, or `host` for the service itself. Unique within the tenant.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.user().map_or("host", UserId::as_str)
     }
 
     /// Returns the role. The service itself has the role of an owner.
@@ -132,7 +195,32 @@ impl Operator {
     pub fn role(&self) -> Role {
         match self.scope {
             OperatorScope::Host => Role::Owner,
-            OperatorScope::Tenant(_, role) => role,
+            OperatorScope::User { role, .. } => role,
+        }
+    }
+
+    /// Returns the operator as the owner of keys.
+    pub(super) fn as_owner(&self) -> Option<Owner> {
+        let (tenant, user) = (self.tenant()?.clone(), self.user()?.clone());
+        let mut owner = Owner::user(tenant, user);
+        owner.user_email.clone_from(&self.email);
+        Some(owner)
+    }
+
+    /// Returns the operator as a party of an audit event.
+    pub(super) fn party(&self) -> Party {
+        let user = Party::user(self.user(), self.email.as_deref());
+        user.filter(|_| self.user().is_some())
+            .unwrap_or_else(|| Party::operator(self.name()))
+    }
+
+    /// Returns whether the operator belongs to all workspaces that a key with this restriction
+    /// reaches.
+    pub(super) fn reaches(&self, workspaces: Option<&[WorkspaceId]>) -> bool {
+        match (&self.workspaces, workspaces) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(reached)) => reached.iter().all(|id| own.contains(id)),
         }
     }
 
@@ -151,151 +239,5 @@ impl Denied {
     /// Creates a denial with this reason.
     pub fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
-    }
-}
-
-/// Decides what an operator can do with the keys of its own tenant. `Arc` and `Box` of a policy
-/// implement this trait too.
-///
-/// # What an operator may set
-/// An operator of a tenant may set what this table lists, unless [`may_exceed`](Self::may_exceed)
-/// allows more. Existing values of a key may stay.
-///
-/// | value | limit for an operator of a tenant | exception |
-/// |---|---|---|
-/// | tenant | its own | never |
-/// | scopes | within [`Operator::authority`]; none if it is not set | [`Setting::Scopes`] |
-/// | access | within [`Operator::access`] | [`Setting::Access`] |
-/// | workspaces | as [`allows`](Self::allows) says | `allows` |
-/// | delegation | at most [`IssueRules::delegation`] | [`Setting::Delegation`] |
-/// | plan | the tenant's plan ([`Directory::plan`]), which the key then follows | [`Setting::Plan`] |
-/// | quotas | at most what the key's plan allows ([`Plan::own_quotas`]), in every window | [`Setting::Quotas`] |
-/// | owner's user | a user that the `Directory` knows in the tenant | [`Setting::Owner`] |
-/// | lifetime | any, within that of the plan or [`IssueRules::longest_lifetime`] if set | [`Setting::Lifetime`] |
-/// | addresses, texts, metadata, start, environment, kind | any that the API supports | |
-///
-/// Scopes are compared by the authenticator's `ScopeModel`; issuing a key for an API without scopes
-/// requires `*`. With [`ByRole`], an Owner may set the organization and each workspace, an Admin
-/// the organization and its own workspaces, and a Member none. Without a directory there are no
-/// users. Unknown users and users of other tenants get the same refusal.
-///
-/// [`IssueRules::delegation`]: super::IssueRules::delegation
-/// [`IssueRules::longest_lifetime`]: super::IssueRules::longest_lifetime
-/// [`Directory::plan`]: crate::actor::Directory::plan
-/// [`Plan::own_quotas`]: crate::limit::Plan::own_quotas
-///
-/// The service itself ([`Operator::host`], and a manager without an operator) may set everything;
-/// the policy does not apply to it.
-pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
-    /// Checks whether an operator can manage keys at all. The default implementation allows it.
-    ///
-    /// # Errors
-    /// The reason for the refusal.
-    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
-        let _ = operator;
-        Ok(())
-    }
-
-    /// Checks whether an operator may perform this action on a key. For [`Action::KeyIssue`] and
-    /// [`Action::KeyImport`] it is called with the key that would be created, for
-    /// [`Action::KeyUpdate`] with the key before and after the change.
-    ///
-    /// # Errors
-    /// The reason for the refusal.
-    fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
-
-    /// Restricts a query to the keys that an operator can list.
-    ///
-    /// # Errors
-    /// The reason, if the operator cannot list keys at all.
-    fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
-
-    /// Returns whether an operator may set a value beyond the
-    /// [table](Self#what-an-operator-may-set). The default implementation returns `false`.
-    fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {
-        let _ = (operator, setting);
-        false
-    }
-}
-
-/// A row of the [table](OperatorPolicy#what-an-operator-may-set) of what an operator may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Setting {
-    /// Scopes.
-    Scopes,
-    /// The access level of a key.
-    Access,
-    /// The delegation of a key.
-    Delegation,
-    /// The plan.
-    Plan,
-    /// The quotas of a key.
-    Quotas,
-    /// The user that a key belongs to.
-    Owner,
-    /// The lifetime of a key.
-    Lifetime,
-}
-
-/// The default policy: Owners manage all keys of their tenant, Admins the keys of the whole
-/// organization and keys limited to their own workspaces, Members none.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct ByRole;
-
-impl ByRole {
-    /// Creates the policy.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self
-    }
-}
-
-impl OperatorPolicy for ByRole {
-    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
-        match operator.role() {
-            Role::Member => Err(Denied::because("Members cannot manage keys")),
-            Role::Owner | Role::Admin => Ok(()),
-        }
-    }
-
-    fn allows(&self, operator: &Operator, _: Action, key: &KeyRecord) -> Result<(), Denied> {
-        match (operator.role(), &key.workspaces) {
-            (Role::Owner, _) => Ok(()),
-            (Role::Member, _) => Err(Denied::because("Members cannot manage keys")),
-            (Role::Admin, Some(reached))
-                if !reached.iter().all(|id| operator.workspaces.contains(id)) =>
-            {
-                Err(Denied::because(
-                    "The key has access to workspaces that you do not belong to",
-                ))
-            }
-            (Role::Admin, _) => Ok(()),
-        }
-    }
-
-    fn lists(&self, operator: &Operator, mut query: ListQuery) -> Result<ListQuery, Denied> {
-        match operator.role() {
-            Role::Owner => Ok(query),
-            Role::Member => Err(Denied::because("Members cannot manage keys")),
-            Role::Admin => {
-                let mut own = operator.workspaces.clone();
-                if let Some(asked) = &query.within_workspaces {
-                    own.retain(|id| asked.contains(id));
-                }
-                query.within_workspaces = Some(own);
-                Ok(query)
-            }
-        }
-    }
-}
-
-to_the_pointee! {
-    OperatorPolicy {
-        fn admits(&self, operator: &Operator) -> Result<(), Denied>;
-        fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
-        fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
-        fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool;
     }
 }

@@ -156,6 +156,7 @@ impl KeyManager {
             }
             // The operator receives the successor's secret, so it must be allowed to grant what the
             // key grants.
+            self.check_taken_over(&record, &limits).await?;
             self.may_grant(&record, None, &limits)?;
             record.masked = format.mask(&key);
             old.successor = Some(record.id.clone());

@@ -27,7 +27,7 @@ impl KeyManager {
     pub(super) fn policy(&self) -> Option<&dyn OperatorPolicy> {
         match self.operator.scope {
             OperatorScope::Host => None,
-            OperatorScope::Tenant(..) => Some(&*self.inner.settings.operators),
+            OperatorScope::User { .. } => Some(&*self.policy),
         }
     }
 
@@ -52,6 +52,8 @@ impl KeyManager {
         if let Some(policy) = self.policy() {
             policy.admits(&self.operator)?;
         }
+        self.make_own(new)?;
+        let tenant = &new.owner.tenant_id;
         new.plan = match new.plan.take() {
             None => None,
             Some(asked) => self.check_plan(asked, None, tenant).await?,
@@ -121,7 +123,7 @@ impl KeyManager {
     /// Checks whether the operator may set a plan. Returns the plan of the key: none, if it follows
     /// the tenant's. An operator who may set no other plan cannot pin the tenant's either: the key
     /// would keep it after the tenant's plan has changed.
-    async fn check_plan(
+    pub(super) async fn check_plan(
         &self,
         asked: PlanName,
         before: Option<&PlanName>,
@@ -145,7 +147,7 @@ impl KeyManager {
     }
 
     /// Checks that a key's own quotas allow no more than its plan, or than its previous quotas.
-    fn check_quotas(
+    pub(super) fn check_quotas(
         &self,
         asked: &Quotas,
         before: Option<&Quotas>,
@@ -177,7 +179,9 @@ impl KeyManager {
     /// Checks that a user belongs to this tenant. Users of other tenants are refused after the same
     /// work and with the same text as users who do not exist.
     async fn check_owner(&self, tenant: &TenantId, user: &UserId) -> Result<(), ManageError> {
-        if self.beyond(Setting::Owner, String::new).is_ok() {
+        let is_itself =
+            self.operator.tenant() == Some(tenant) && self.operator.user() == Some(user);
+        if is_itself || self.beyond(Setting::Owner, String::new).is_ok() {
             return Ok(());
         }
         let found = match self.inner.authenticator.directory() {
@@ -208,9 +212,33 @@ impl KeyManager {
                 "You cannot grant full access: you do not have it yourself".to_owned()
             })?;
         }
+        self.check_kind_and_environment(record, before)?;
+        self.check_workspaces_within(record, before)?;
         self.check_delegated(record, before)?;
         self.check_scopes_within(record, before)?;
         self.check_lifetime(record, before, limits)
+    }
+
+    /// Checks the kind and the environment, which no change can alter.
+    fn check_kind_and_environment(
+        &self,
+        record: &KeyRecord,
+        before: Option<&KeyRecord>,
+    ) -> Result<(), ManageError> {
+        if before.is_some() {
+            return Ok(());
+        }
+        let (kind, environment) = (record.kind, &record.environment);
+        if self.kinds().is_some_and(|own| !own.contains(&kind)) {
+            let why = format!("You cannot issue keys of kind {kind}");
+            return Err(Denied::because(why).into());
+        }
+        let own = self.operator.environments.as_ref();
+        if own.is_some_and(|own| !own.contains(environment)) {
+            let why = format!("You cannot issue keys of environment {environment}");
+            return Err(Denied::because(why).into());
+        }
+        Ok(())
     }
 
     /// Checks the delegation. It never adds scopes to those of the key itself, so its limit is the
@@ -220,7 +248,10 @@ impl KeyManager {
         record: &KeyRecord,
         before: Option<&KeyRecord>,
     ) -> Result<(), ManageError> {
-        let given = self.inner.settings.rules.delegation_of(record.kind);
+        let given = match self.own() {
+            Some(_) => Delegation::Off,
+            None => self.inner.settings.rules.delegation_of(record.kind),
+        };
         let ceilings = [Some(&given), before.map(|before| &before.delegation)];
         for ceiling in ceilings.into_iter().flatten() {
             let within = match (&record.delegation, ceiling) {
@@ -248,7 +279,7 @@ impl KeyManager {
         let own = match (&self.operator.authority, &self.operator.scope) {
             (Some(own), _) => own.as_slice(),
             (None, OperatorScope::Host) => return Ok(()),
-            (None, OperatorScope::Tenant(..)) => &[],
+            (None, OperatorScope::User { .. }) => &[],
         };
         let given = before.map_or(&[][..], |before| &before.scopes);
         let (own, given) = (self.compile(own)?, self.compile(given)?);

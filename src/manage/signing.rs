@@ -22,15 +22,14 @@ impl KeyManager {
         owner: &crate::key::Owner,
         at: std::time::SystemTime,
     ) -> Result<Option<std::sync::Arc<KeyRecord>>, super::ManageError> {
-        if self
-            .operator
-            .tenant()
-            .is_some_and(|own| *own != owner.tenant_id)
+        let owner = self.user_ids().owner(owner.clone());
+        let tenant = self.operator.tenant();
+        if tenant.is_some_and(|own| *own != owner.tenant_id)
+            || self.own().is_some_and(|own| own.user_id != owner.user_id)
         {
             return Ok(None);
         }
-        let owner =
-            crate::store::OwnerRef::of(&self.inner.authenticator.user_ids().owner(owner.clone()));
+        let owner = crate::store::OwnerRef::of(&owner);
         for _ in 0..super::ATTEMPTS {
             let primary = self.inner.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };

@@ -48,7 +48,7 @@ impl KeyManager {
             .as_slice()
             .iter()
             .fold(false, |any, digest| any | (digest == stored.digest()));
-        if !matches || !self.operator.sees(stored.record()) {
+        if !matches || !self.sees(stored.record()) {
             return Ok(None);
         }
         self.may(Action::KeyVerify, stored.record())?;

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
-use crate::audit::{Action, AuditEvent, AuditOutcome, Party, shortened};
+use crate::audit::{Action, AuditEvent, AuditOutcome, shortened};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyId, KeyRecord};
 use crate::store::StoreError;
-
-/// Maximum length of an operator's name in the audit, in bytes.
-const LONGEST_NAME: usize = 320;
 
 impl KeyManager {
     /// Watches an operation, so that it is recorded however it ends, including when the caller
@@ -85,7 +82,7 @@ impl KeyManager {
         fill(&mut event);
         let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
         // Key ids contain no spaces, so this cannot collide with one.
-        let source = format!("{tenant} {}", shortened(&operator.name, LONGEST_NAME));
+        let source = format!("{tenant} {}", operator.name());
         trail.note_refusal(Some(&source), event);
     }
 
@@ -103,7 +100,7 @@ impl KeyManager {
     /// Adds the operator and its current request to an event.
     fn sign(&self, event: &mut AuditEvent) {
         let operator = self.operator();
-        event.actor = Some(Party::operator(shortened(&operator.name, LONGEST_NAME)));
+        event.actor = Some(operator.party());
         event.client_ip = operator.client_ip;
         event.request_id.clone_from(&operator.request_id);
     }

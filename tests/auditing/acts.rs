@@ -17,7 +17,7 @@ use portunus::manage::{
 use portunus::store::{KeyStore, ListQuery};
 use portunus::{AuthError, Clock, ErrorCode};
 use portunus_test_support::{
-    APPLY, Call, Fixture, Head, Point, Setup, format, live, scope, tenant,
+    APPLY, Call, Fixture, Head, Point, Setup, format, live, scope, tenant, user,
 };
 
 struct Desk {
@@ -79,7 +79,7 @@ fn new_key() -> NewKey {
 }
 
 fn alice() -> Operator {
-    let alice = Operator::new("alice", tenant("acme"), Role::Owner);
+    let alice = Operator::new(user("alice"), tenant("acme"), Role::Owner);
     alice
         .with_authority([scope("*")])
         .from_ip("203.0.113.9".parse().ok())
@@ -87,7 +87,7 @@ fn alice() -> Operator {
 }
 
 fn mallory() -> Operator {
-    Operator::new("mallory", tenant("other"), Role::Owner)
+    Operator::new(user("mallory"), tenant("other"), Role::Owner)
 }
 
 fn import(digit: &str) -> NewImport {
@@ -175,7 +175,7 @@ async fn every_act_that_is_refused_is_one_event_of_the_operators_tenant() {
         .id
         .clone();
     let (member, other) = (
-        Operator::new("mia", tenant("acme"), Role::Member),
+        Operator::new(user("mia"), tenant("acme"), Role::Member),
         mallory(),
     );
     let mut expected = Vec::new();
@@ -213,7 +213,7 @@ async fn every_act_that_is_refused_is_one_event_of_the_operators_tenant() {
         let events = desk.events().await;
         let of_operator: Vec<_> = events
             .iter()
-            .filter(|event| event.involves(&operator.name))
+            .filter(|event| event.involves(operator.name()))
             .collect();
         let told: Vec<_> = of_operator
             .iter()

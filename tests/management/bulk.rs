@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use portunus::audit::{Action, AuditOutcome};
-use portunus::key::{KeyId, KeyRecord, PlanName, WorkspaceId};
+use portunus::key::{KeyId, KeyKind, KeyRecord, Owner, PlanName, WorkspaceId};
 use portunus::manage::{
     BulkAction, BulkSelection, Denied, Idempotency, ImportedDigest, KeyManager, ManageError,
-    NewImport, NewKey, Operator, OperatorPolicy, Role,
+    NewImport, NewKey, Operator, OperatorPolicy, Role, own_keys,
 };
 use portunus::store::{BulkOperation, Change, KeyStore, ListQuery, WriteBatch};
 use portunus::{ErrorCode, Portunus};
-use portunus_test_support::{APPLY, Call, Point, tenant};
+use portunus_test_support::{APPLY, Call, Point, tenant, user};
 
 use crate::life::{Desk, HOUR, acme, ann, change, field, globex, issue, named, operator, refused};
 
@@ -194,6 +194,39 @@ async fn digests_select_keys_and_unknown_ones_are_failures() {
 }
 
 #[tokio::test]
+async fn an_operator_confined_to_its_own_keys_reaches_no_others() {
+    // Where the service has this policy for all, the jobs follow it.
+    let desk = Desk::new();
+    let service = desk.builder().policy(own_keys()).builder();
+    let service = service.build().unwrap();
+    let host = service.manager();
+    let user_key = |name: &str| {
+        let mut new = NewKey::new("key", Owner::user(tenant("acme"), user(name)));
+        new.kind = KeyKind::User;
+        new
+    };
+    let own = some(host, 2, |_| user_key("ann")).await;
+    let others = some(host, 2, |_| user_key("bob")).await;
+    let ann = || operator("ann", "acme", Role::Owner).in_organization();
+    let started = host
+        .by(ann())
+        .bulk(BulkSelection::All, revoke(), None)
+        .await;
+    let ended = run(&desk, &service, &started.unwrap().id).await;
+    assert_eq!((ended.done, ended.failed), (2, 0));
+    assert!(desk.stored(&own[1]).await.unwrap().revoked.is_some());
+    assert!(desk.stored(&others[0]).await.unwrap().revoked.is_none());
+
+    // Beside another policy, which would allow an owner more, it is refused.
+    let service = self::service(&desk);
+    let portal = service.manager().under(own_keys()).by(ann());
+    let code = refused(portal.bulk(BulkSelection::All, revoke(), None).await);
+    assert_eq!(code, ErrorCode::Forbidden);
+    service.maintain().await;
+    assert!(desk.stored(&others[1]).await.unwrap().revoked.is_none());
+}
+
+#[tokio::test]
 async fn an_operator_reaches_only_its_tenant_and_what_the_policy_allows_for_each_key() {
     let desk = Desk::new();
     let service = service(&desk);
@@ -218,7 +251,7 @@ async fn an_operator_reaches_only_its_tenant_and_what_the_policy_allows_for_each
     assert!(desk.stored(&keys[1]).await.unwrap().revoked.is_none());
     assert!(desk.stored(&foreign[0]).await.unwrap().revoked.is_none());
     let event = desk.last_event().await;
-    assert_eq!(event.actor.unwrap().name.as_deref(), Some("admin"));
+    assert_eq!(event.actor.unwrap().user_id, Some(user("admin")));
     assert_eq!(event.tenant_id, Some(tenant("acme")));
 
     // A plan that is not the tenant's is refused for each key, as for one key.
@@ -493,7 +526,12 @@ async fn a_key_that_is_changed_meanwhile_is_processed_with_its_change() {
         other.apply(&delete).await.unwrap();
     });
     let ended = run(&desk, &service, &started.id).await;
-    assert_eq!((ended.done, ended.failed), (19, 0));
+    // The steps are shorter after each attempt that failed, so the deleted key may have been in one
+    // before its end.
+    assert!(
+        (19..=20).contains(&ended.done) && ended.failed == 0,
+        "{ended:?}"
+    );
     for (round, id) in keys[..8].iter().enumerate() {
         let record = desk.stored(id).await.unwrap();
         assert_eq!(

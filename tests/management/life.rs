@@ -193,7 +193,7 @@ pub(crate) fn with_scopes(names: &[&str]) -> NewKey {
 }
 
 pub(crate) fn operator(name: &str, tenant_name: &str, role: Role) -> Operator {
-    Operator::new(name, tenant(tenant_name), role)
+    Operator::new(user(name), tenant(tenant_name), role)
 }
 
 pub(crate) fn change(set: impl FnOnce(&mut KeyChange)) -> KeyChange {

@@ -289,7 +289,7 @@ async fn walk(seed: u64, steps: usize, succeeded: &mut BTreeMap<String, usize>) 
     let mut before = state(&desk).await;
     for step in 0..steps {
         let by = dice.pick(&operators()).unwrap().clone();
-        let name = by.name.clone();
+        let name = by.name().to_owned();
         let (act, done) = act(&host.by(by), &known, &mut dice, &mut secrets).await;
         let what = format!(
             "seed {seed}, step {step}, {name}, {act}, {:?}",
@@ -350,7 +350,7 @@ async fn walk(seed: u64, steps: usize, succeeded: &mut BTreeMap<String, usize>) 
             AuditOutcome::Refused(error.code())
         });
         assert_eq!(event.outcome, outcome, "{what}");
-        assert_eq!(event.actor.unwrap().name.as_deref(), Some(&*name), "{what}");
+        assert!(event.actor.unwrap().is(&name), "{what}");
         assert_eq!(desk.log.all().len(), step + 1, "{what}: one act, one event");
         if step % 10 == 0 {
             status_agrees(&desk, &after, &secrets, &what).await;

@@ -11,7 +11,7 @@ use portunus::actor::ActorMode;
 use portunus::audit::{
     self, Action, AuditEvent, AuditOutcome, EventId, EventPage as Page, EventQuery, RequestId,
 };
-use portunus::key::{Environment, KeyId, TenantId, WorkspaceId};
+use portunus::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
 use portunus::store::ListQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -90,6 +90,10 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = terms::KeyId, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<&'e KeyId>,
+    /// The user that the managed key belongs to.
+    #[schema(value_type = terms::Id, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_owner: Option<&'e UserId>,
     #[schema(value_type = terms::Environment, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     environment: Option<&'e Environment>,
@@ -103,7 +107,7 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = terms::ActorMode, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<ActorMode>,
-    /// The owner of the key.
+    /// The user that the key acted for, or its owner.
     #[schema(value_type = Party, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'e audit::Party>,
@@ -139,7 +143,7 @@ pub(crate) struct Event<'e> {
     count: Option<u64>,
 }
 
-/// A user or an operator.
+/// A user, or the service itself.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "describes what the library serializes")]
@@ -148,7 +152,7 @@ struct Party {
     user_id: String,
     #[schema(required = false)]
     user_email: String,
-    /// The name of an operator.
+    /// `host`: the service itself.
     #[schema(required = false)]
     name: String,
 }
@@ -164,6 +168,7 @@ impl<'e> Event<'e> {
             status: event.status,
             tenant_id: event.tenant_id.as_ref(),
             key_id: event.key_id.as_ref(),
+            key_owner: event.key_owner.as_ref(),
             environment: event.environment.as_ref(),
             workspaces: event.workspaces.as_deref(),
             more_workspaces: some(event.more_workspaces),

@@ -29,7 +29,8 @@ use crate::{AuthenticatedOperator, Fault, terms};
 #[serde(deny_unknown_fields)]
 pub(crate) struct OwnerRequest {
     /// A user of the tenant; required for kinds `user` and `access_token`. Any other user is
-    /// refused (403).
+    /// refused (403). For operators who manage only their own keys: the operator, which is then the
+    /// default.
     #[schema(value_type = Option<terms::Id>)]
     user_id: Option<String>,
     #[schema(value_type = Option<terms::Line>)]
@@ -47,7 +48,8 @@ pub(crate) struct IssueRequest {
     name: String,
     #[schema(value_type = Option<terms::Text>)]
     description: Option<String>,
-    /// `app` by default. The service may support only some kinds.
+    /// `app` by default; for operators who manage only their own keys, `user` or what the service
+    /// lets them issue. The service may support only some kinds.
     #[schema(value_type = Option<terms::KeyKind>)]
     kind: Option<String>,
     #[schema(value_type = Option<terms::Environment>)]
@@ -115,11 +117,12 @@ impl IssueRequest {
         let ids = operator.manager.user_ids();
         new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
         new.description = self.description;
-        if let Some(kind) = self.kind {
-            new.kind = kind
+        new.kind = match self.kind {
+            None => operator.manager.default_kind(),
+            Some(kind) => kind
                 .parse::<KeyKind>()
-                .map_err(|error| Fault::invalid("kind", error))?;
-        }
+                .map_err(|error| Fault::invalid("kind", error))?,
+        };
         if let Some(name) = self.environment {
             new.environment = Some(
                 Environment::new(&name).map_err(|error| Fault::invalid("environment", error))?,

@@ -42,6 +42,45 @@
 //!   ([`Admin::failed_verifications`]); beyond, the response is 429 instead of `"active": false`.
 //!   Known secrets are still answered.
 //!
+//! # Self-serve
+//! With the policy [`own_keys`](portunus::manage::own_keys), the same API is for the service's
+//! customers: every user manages exactly its own keys, and another user's key gets the 404 of an
+//! unknown id. The guide `self_serve` of `portunus` has the rules.
+//!
+//! ```
+//! use axum::http::header::COOKIE;
+//! use axum::http::request::Parts;
+//! use portunus::manage::{Operator, Role, own_keys};
+//! use portunus::{AuthError, ErrorCode, Portunus, scope};
+//! use portunus_admin::{Admin, OperatorProof};
+//!
+//! /// Proves the user that is signed in to the service's site.
+//! #[derive(Debug)]
+//! struct Sessions;
+//!
+//! #[async_trait::async_trait]
+//! impl OperatorProof for Sessions {
+//!     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
+//!         let cookie = request.headers.get(COOKIE).ok_or(AuthError::new(ErrorCode::MissingKey))?;
+//!         // A look-up in the service's sessions, and the user's permissions as they are now.
+//!         let _ = cookie;
+//!         let (user, tenant) = ("ann".parse(), "acme".parse());
+//!         let (Ok(user), Ok(tenant)) = (user, tenant) else {
+//!             return Err(AuthError::new(ErrorCode::InvalidKey));
+//!         };
+//!         Ok(Operator::new(user, tenant, Role::Member)
+//!             .with_authority([scope!("document:read")])
+//!             .in_organization())
+//!     }
+//! }
+//!
+//! # fn with(keys: &Portunus) {
+//! let own = Admin::new(keys, Sessions).operators(own_keys()).cookie("session");
+//! let app: axum::Router = axum::Router::new().nest("/me/api", own.into_router());
+//! # }
+//! ```
+//!
+//! # Answers
 //! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC
 //! 9457) with a stable `code`. Unknown fields are errors, so that a misspelt restriction is not
 //! silently ignored.
@@ -110,7 +149,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use portunus::audit::AuditReader;
 use portunus::limit::{BucketId, LimitBucket, LimitReport, LimitRequest, LocalLimiter};
-use portunus::manage::{KeyManager, Operator};
+use portunus::manage::{KeyManager, Operator, OperatorPolicy};
 use portunus::quota::{Quota, Quotas};
 use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 
@@ -142,6 +181,8 @@ struct Shared {
     proofs: Arc<Proofs>,
     events: Option<Arc<dyn AuditReader>>,
     event_view: Option<EventView>,
+    /// The name of the cookie by which operators authenticate, for the document.
+    cookie: Option<&'static str>,
     peer_of: Arc<PeerOf>,
     limiter: LocalLimiter,
     quotas: Option<Quotas>,
@@ -178,11 +219,28 @@ impl Admin {
                 authenticator: keys.authenticator().clone(),
                 events: None,
                 event_view: None,
+                cookie: None,
                 peer_of: Arc::new(default_peer),
                 quotas: per_minute(6000),
                 trusted_origins: Arc::new([]),
             },
         }
+    }
+
+    /// Sets the policy of this API's operators; that of the service
+    /// ([`Management::operators`](portunus::manage::Management::operators)) by default. With
+    /// [`own_keys`](portunus::manage::own_keys), the API is for self-serve: every user manages its own
+    /// keys. Nest it beside the API of the administrators, with a proof of its own.
+    pub fn operators(mut self, policy: impl OperatorPolicy) -> Self {
+        self.shared.manager = self.shared.manager.under(policy);
+        self
+    }
+
+    /// Says in the OpenAPI document that operators authenticate by a cookie with this name. By default
+    /// it says that they send a bearer token. What counts is the [`OperatorProof`].
+    pub fn cookie(mut self, name: &'static str) -> Self {
+        self.shared.cookie = Some(name);
+        self
     }
 
     /// Sets the log that `GET /events` reads. Without a log, the path does not exist.
@@ -344,8 +402,8 @@ impl Shared {
     }
 }
 
-/// Returns the operator's name qualified by the tenant.
+/// Returns the operator's name qualified by the tenant. Neither contains a space.
 fn name_of(operator: &Operator) -> String {
     let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
-    format!("{tenant} {}", operator.name)
+    format!("{tenant} {}", operator.name())
 }

@@ -11,6 +11,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::operators::{OTHER_TENANT, TENANT, TENANTS_PLAN};
 
+/// Who a user of the demo is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Person {
+    pub(crate) id: &'static str,
+    pub(crate) email: &'static str,
+    pub(crate) tenant: &'static str,
+}
+
+pub(crate) const USER: Person = Person {
+    id: "550e8400-e29b-41d4-a716-446655440000",
+    email: "user@example.com",
+    tenant: TENANT,
+};
+pub(crate) const PLATFORM: Person = Person {
+    id: "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3",
+    email: "platform@app.com",
+    tenant: TENANT,
+};
+pub(crate) const MEMBER: Person = Person {
+    id: "7d444840-9dc0-11d1-b245-5ffdce74fad2",
+    email: "member@example.com",
+    tenant: TENANT,
+};
+pub(crate) const OUTSIDER: Person = Person {
+    id: "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+    email: "outsider@example.com",
+    tenant: OTHER_TENANT,
+};
+
 /// A user's role in the demo's organizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", try_from = "String")]
@@ -53,36 +82,16 @@ pub(crate) struct DemoDirectory {
 impl DemoDirectory {
     pub(crate) fn new(profile: Profile) -> Result<Self, ParseError> {
         let users = [
-            (
-                "550e8400-e29b-41d4-a716-446655440000",
-                "user@example.com",
-                TENANT,
-                UserRole::Admin,
-            ),
-            (
-                "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3",
-                "platform@app.com",
-                TENANT,
-                UserRole::Owner,
-            ),
-            (
-                "7d444840-9dc0-11d1-b245-5ffdce74fad2",
-                "member@example.com",
-                TENANT,
-                UserRole::Member,
-            ),
-            (
-                "f47ac10b-58cc-4372-a567-0e02b2c3d479",
-                "outsider@example.com",
-                OTHER_TENANT,
-                UserRole::Owner,
-            ),
+            (USER, UserRole::Admin),
+            (PLATFORM, UserRole::Owner),
+            (MEMBER, UserRole::Member),
+            (OUTSIDER, UserRole::Owner),
         ];
-        let users = users.into_iter().map(|(id, email, tenant, role)| {
-            let (id, tenant_id) = (UserId::new(id)?, TenantId::new(tenant)?);
+        let users = users.into_iter().map(|(person, role)| {
+            let (id, tenant_id) = (UserId::new(person.id)?, TenantId::new(person.tenant)?);
             Ok(DemoUser {
                 id,
-                email,
+                email: person.email,
                 tenant_id,
                 role,
                 suspended: false,

@@ -1,5 +1,5 @@
-//! The demo's operators, who manage keys and authenticate with a token that is generated at each
-//! start.
+//! The demo's operators: users of the directory who manage keys, and authenticate with a token that
+//! is generated at each start.
 
 use std::env::{self, VarError};
 use std::fmt;
@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use portunus::audit::Action;
-use portunus::key::{KeyDigest, KeyHasher, KeyRecord, TenantId, WorkspaceId};
+use portunus::key::{KeyDigest, KeyHasher, KeyRecord, TenantId, UserId, WorkspaceId};
 use portunus::manage::{ByRole, Denied, Operator, OperatorPolicy, Role, Setting};
 use portunus::store::ListQuery;
 use portunus::{AuthError, ErrorCode, Scope, scope};
@@ -17,6 +17,8 @@ use portunus_admin::OperatorProof;
 use portunus_profiles::Profile;
 use rand::TryRng;
 use rand::rngs::SysRng;
+
+use crate::directory::{MEMBER, OUTSIDER, PLATFORM, USER};
 
 /// All operators, with the digests of their tokens.
 pub(crate) struct Operators {
@@ -44,15 +46,15 @@ impl Operators {
     pub(crate) fn from_env(profile: Profile) -> Result<Self, Box<dyn std::error::Error>> {
         let hasher = KeyHasher::sha256();
         let (mut known, mut tokens) = (Vec::new(), Vec::new());
-        for (name, variable, role, tenant) in [
-            ("owner", "ESIGN_OPERATOR_OWNER", Role::Owner, TENANT),
-            ("admin", "ESIGN_OPERATOR_ADMIN", Role::Admin, TENANT),
-            ("member", "ESIGN_OPERATOR_MEMBER", Role::Member, TENANT),
+        for (name, variable, role, user) in [
+            ("owner", "ESIGN_OPERATOR_OWNER", Role::Owner, &USER),
+            ("admin", "ESIGN_OPERATOR_ADMIN", Role::Admin, &PLATFORM),
+            ("member", "ESIGN_OPERATOR_MEMBER", Role::Member, &MEMBER),
             (
                 "outsider",
                 "ESIGN_OPERATOR_OUTSIDER",
                 Role::Owner,
-                OTHER_TENANT,
+                &OUTSIDER,
             ),
         ] {
             let token = match env::var(variable) {
@@ -78,13 +80,13 @@ impl Operators {
                 Role::Owner | Role::Admin => vec![scope!("*")],
                 _ => reading(profile),
             };
-            let operator =
-                Operator::new(name, TenantId::new(tenant)?, role).with_authority(authority);
-            let own = [WorkspaceId::new(ADMINS_WORKSPACE)?];
-            let operator = if role == Role::Admin {
-                operator.in_workspaces(own)
-            } else {
-                operator
+            let (id, tenant) = (UserId::new(user.id)?, TenantId::new(user.tenant)?);
+            let operator = Operator::new(id, tenant, role)
+                .with_email(user.email)
+                .with_authority(authority);
+            let operator = match role {
+                Role::Admin => operator.in_workspaces([WorkspaceId::new(ADMINS_WORKSPACE)?]),
+                _ => operator.in_organization(),
             };
             known.push((hasher.digest(&token), operator));
             tokens.push((name, token));

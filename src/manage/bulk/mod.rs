@@ -5,6 +5,7 @@ mod part;
 mod plan;
 mod step;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use step::Steps;
 
 use self::plan::{Picked, Plan};
-use super::{Idempotency, ImportedDigest, KeyManager, ManageError, text};
+use super::{Denied, Idempotency, ImportedDigest, KeyManager, ManageError, text};
 use crate::audit::Action;
 use crate::key::{KeyId, PlanName};
 use crate::store::{BulkOperation, Cursor, ListQuery, Rejected};
@@ -73,7 +74,8 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`ManageError::Invalid`] for a query without a filter, too many digests, an invalid reason, an
-    /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`];
+    /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`], also
+    /// [under another policy](Self::under) than the service's, which the jobs do not know;
     /// [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep bulk
     /// operations.
     pub async fn bulk(
@@ -106,6 +108,11 @@ impl KeyManager {
         mut action: BulkAction,
         request: Option<Idempotency>,
     ) -> Result<(BulkOperation, Option<String>), ManageError> {
+        // The jobs that process it know the policy of the service only, which may allow more.
+        if !Arc::ptr_eq(&self.policy, &self.inner.settings.operators) {
+            let why = "Operations on many keys follow the policy of the service, not another one";
+            return Err(Denied::because(why).into());
+        }
         if let Some(request) = &request
             && let Some(before) = self.started_before(request).await?
         {

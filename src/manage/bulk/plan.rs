@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::BulkAction;
 use crate::audit::RequestId;
-use crate::key::{Access, KeyId, TenantId, WorkspaceId};
-use crate::manage::{Idempotency, Operator, OperatorScope, Role};
+use crate::key::{Access, Environment, KeyId, KeyKind, TenantId, UserId, WorkspaceId};
+use crate::manage::{Idempotency, Operator, Role};
 use crate::scope::Scope;
 use crate::store::{BulkOperation, Cursor, ListQuery, StoreError};
 
@@ -63,12 +63,14 @@ impl Picked {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredOperator {
-    name: String,
-    /// The tenant and the role; `None` for the service itself.
-    tenant: Option<(TenantId, StoredRole)>,
-    workspaces: Vec<WorkspaceId>,
+    /// The user, its tenant and its role; `None` for the service itself.
+    user: Option<(UserId, TenantId, StoredRole)>,
+    email: Option<String>,
+    workspaces: Option<Vec<WorkspaceId>>,
     authority: Option<Vec<Scope>>,
     access: Access,
+    kinds: Option<Vec<KeyKind>>,
+    environments: Option<Vec<Environment>>,
     client_ip: Option<IpAddr>,
     request_id: Option<RequestId>,
 }
@@ -93,12 +95,15 @@ impl Plan {
             Role::Admin => StoredRole::Admin,
             Role::Member => StoredRole::Member,
         };
+        let user = by.user().cloned().zip(by.tenant().cloned());
         let by = StoredOperator {
-            name: by.name.clone(),
-            tenant: by.tenant().map(|tenant| (tenant.clone(), role)),
+            user: user.map(|(user, tenant)| (user, tenant, role)),
+            email: by.email.clone(),
             workspaces: by.workspaces.clone(),
             authority: by.authority.clone(),
             access: by.access,
+            kinds: by.kinds.clone(),
+            environments: by.environments.clone(),
             client_ip: by.client_ip,
             request_id: by.request_id.clone(),
         };
@@ -138,21 +143,23 @@ impl Plan {
     /// The operator, as it was at the start.
     pub(super) fn operator(&self) -> Operator {
         let by = self.by.clone();
-        let mut operator = match by.tenant {
+        let mut operator = match by.user {
             None => Operator::host(),
-            Some((tenant, role)) => {
+            Some((user, tenant, role)) => {
                 let role = match role {
                     StoredRole::Owner => Role::Owner,
                     StoredRole::Admin => Role::Admin,
                     StoredRole::Member => Role::Member,
                 };
-                Operator::new("", tenant, role)
+                Operator::new(user, tenant, role)
             }
         };
-        operator.name = by.name;
+        operator.email = by.email;
         operator.workspaces = by.workspaces;
         operator.authority = by.authority;
         operator.access = by.access;
+        operator.kinds = by.kinds;
+        operator.environments = by.environments;
         operator.client_ip = by.client_ip;
         operator.request_id = by.request_id;
         operator
@@ -164,16 +171,17 @@ impl Plan {
 
     /// Whether this operator started it.
     pub(super) fn is_by(&self, operator: &Operator) -> bool {
-        let is_host = matches!(operator.scope, OperatorScope::Host);
-        let tenant = self.by.tenant.as_ref().map(|(tenant, _)| tenant);
-        self.by.name == operator.name
-            && tenant == operator.tenant()
-            && is_host == self.by.tenant.is_none()
+        let by = self
+            .by
+            .user
+            .as_ref()
+            .map(|(user, tenant, _)| (user, tenant));
+        by == operator.user().zip(operator.tenant())
     }
 
     /// Whether it was started in the operator's tenant, or the operator is confined to none.
     pub(super) fn is_within(&self, operator: &Operator) -> bool {
-        let tenant = self.by.tenant.as_ref().map(|(tenant, _)| tenant);
+        let tenant = self.by.user.as_ref().map(|(_, tenant, _)| tenant);
         operator
             .tenant()
             .is_none_or(|own| tenant.is_some_and(|tenant| tenant == own))

@@ -20,7 +20,9 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi as _;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Schema, Server};
 
 use crate::events::EventPage;
@@ -125,7 +127,10 @@ fn document(shared: &Shared) -> OpenApi {
     OpenApiBuilder::new()
         .info(info)
         .servers(Some([Server::new(NEST_PLACEHOLDER)]))
-        .security(Some([SecurityRequirement::new::<_, _, &str>("bearer", [])]))
+        .security(Some([SecurityRequirement::new::<_, _, &str>(
+            security(shared).0,
+            [],
+        )]))
         .paths(calls::paths(shared))
         .components(Some(components(shared)))
         .build()
@@ -169,12 +174,23 @@ fn components(shared: &Shared) -> Components {
             .into_iter()
             .map(|(name, response)| (name.to_owned(), response)),
     );
+    let (name, scheme) = security(shared);
+    components
+        .security_schemes
+        .insert(name.into(), RefOr::T(scheme));
+    components
+}
+
+/// Returns the name and the description of how operators authenticate.
+fn security(shared: &Shared) -> (&'static str, SecurityScheme) {
+    if let Some(name) = shared.cookie {
+        let about = "The operator's session, begun at the service.";
+        let cookie = ApiKey::Cookie(ApiKeyValue::with_description(name, about));
+        return ("session", SecurityScheme::ApiKey(cookie));
+    }
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("An operator's token, issued by the service."))
         .build();
-    components
-        .security_schemes
-        .insert("bearer".into(), RefOr::T(SecurityScheme::Http(bearer)));
-    components
+    ("bearer", SecurityScheme::Http(bearer))
 }

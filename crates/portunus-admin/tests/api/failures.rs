@@ -13,7 +13,7 @@ use axum::extract::ConnectInfo;
 use axum::http::Request;
 use axum::http::request::Parts;
 use portunus::audit::{AuditEvent, AuditTrail, MemoryAudit};
-use portunus::key::{Alphabet, KeyFormat, Owner, TenantId};
+use portunus::key::{Alphabet, KeyFormat, Owner, TenantId, UserId};
 use portunus::manage::{KeyManager, NewKey, Operator, Role};
 use portunus::quota::{Quota, Quotas};
 use portunus::store::MemoryStore;
@@ -53,7 +53,8 @@ impl OperatorProof for Names {
             "outsider" => (tenant("tenant_theirs"), Role::Owner),
             _ => return Err(AuthError::new(ErrorCode::InvalidKey)),
         };
-        Ok(Operator::new(name, tenant, role).with_authority([Scope::new("*").unwrap()]))
+        Ok(Operator::new(UserId::new(name).unwrap(), tenant, role)
+            .with_authority([Scope::new("*").unwrap()]))
     }
 }
 

@@ -17,10 +17,10 @@ use portunus::audit::{
 };
 use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
-    TenantId, WorkspaceId,
+    TenantId, UserId, WorkspaceId,
 };
 use portunus::limit::Plan;
-use portunus::manage::{IssueRules, Operator, Role};
+use portunus::manage::{IssueRules, Operator, Role, own_keys};
 use portunus::quota::{Quota, Quotas};
 use portunus::store::{Change, KeyStore, Rejected, StoreError, UsageDelta, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
@@ -84,14 +84,28 @@ impl OperatorProof for Names {
             return Err(AuthError::new(code.parse().unwrap()));
         }
         let ours = TenantId::new("tenant_ours").unwrap();
+        let user = || UserId::new(name).unwrap();
         let operator = match name {
-            "owner" => Operator::new(name, ours, Role::Owner),
-            "admin" => Operator::new(name, ours, Role::Admin)
+            "owner" => Operator::new(user(), ours, Role::Owner),
+            "admin" => Operator::new(user(), ours, Role::Admin)
                 .in_workspaces([WorkspaceId::new("ws1").unwrap()]),
-            "member" => Operator::new(name, ours, Role::Member),
-            "outsider" => Operator::new(name, TenantId::new("tenant_theirs").unwrap(), Role::Owner),
-            "crowded" => Operator::new(name, TenantId::new("tenant_crowded").unwrap(), Role::Owner),
+            "member" => Operator::new(user(), ours, Role::Member),
+            "outsider" => {
+                Operator::new(user(), TenantId::new("tenant_theirs").unwrap(), Role::Owner)
+            }
+            "crowded" => Operator::new(
+                user(),
+                TenantId::new("tenant_crowded").unwrap(),
+                Role::Owner,
+            ),
             "host" => return Ok(Operator::host()),
+            // A user of the directory, and one that it does not know.
+            "u1" | "ann" => {
+                return Ok(Operator::new(user(), ours, Role::Member)
+                    .with_authority(["document:read", "user:*"].map(|s| Scope::new(s).unwrap()))
+                    .with_email(format!("{name}@ours.example"))
+                    .in_organization());
+            }
             _ => return Err(AuthError::new(ErrorCode::InvalidKey)),
         };
         Ok(operator.with_authority([Scope::new("*").unwrap()]))
@@ -207,6 +221,8 @@ pub(crate) struct Fixture {
     pub(crate) router: Router,
     /// A fixture for operators who have used up their failure quota.
     pub(crate) limited: Router,
+    /// The API for self-serve.
+    pub(crate) own: Router,
     pub(crate) document: Document,
     pub(crate) clock: ManualClock,
     pub(crate) log: MemoryAudit,
@@ -269,6 +285,8 @@ impl Fixture {
         };
         let router = Router::new().nest(NEST, admin(1_000_000).into_router());
         let limited = Router::new().nest(NEST, admin(1).into_router());
+        let own = admin(1_000_000).operators(own_keys()).cookie("session");
+        let own = Router::new().nest(NEST, own.into_router());
         let used_up = Ask::new("GET", "/keys");
         send(&limited, &used_up).await;
         let document = Document::new(
@@ -279,6 +297,7 @@ impl Fixture {
         Self {
             router,
             limited,
+            own,
             document,
             clock,
             log,

@@ -16,6 +16,7 @@ mod hostile;
 mod json;
 mod lists;
 mod noted;
+mod own_keys;
 mod partial;
 mod reads;
 mod secrets;

@@ -171,9 +171,9 @@ async fn every_refusal_of_a_proven_operator_is_one_event_of_its_own() {
         let actor = events[0]
             .actor
             .as_ref()
-            .and_then(|actor| actor.name.as_deref());
+            .and_then(|actor| actor.user_id.as_ref());
         assert_eq!(
-            (actor, events[0].client_ip),
+            (actor.map(AsRef::as_ref), events[0].client_ip),
             (Some(by), HERE.parse().ok()),
             "{ask}"
         );

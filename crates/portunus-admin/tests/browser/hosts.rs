@@ -46,7 +46,11 @@ struct Session;
 impl OperatorProof for Session {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         match has_cookie(&request.headers) {
-            true => Ok(Operator::new("olga", tenant(), Role::Owner)),
+            true => Ok(Operator::new(
+                "olga".parse().unwrap(),
+                tenant(),
+                Role::Owner,
+            )),
             false => Err(AuthError::new(ErrorCode::MissingKey)),
         }
     }

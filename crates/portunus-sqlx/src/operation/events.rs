@@ -35,7 +35,9 @@ fn who(name: &str) -> String {
     text(&name.chars().take(MOST_CHARACTERS).collect::<String>()).to_ascii_lowercase()
 }
 
+/// The names by which an event is found: of its parties, and of the owner of the managed key.
 fn parties(event: &AuditEvent) -> BTreeSet<String> {
+    let owner = event.key_owner.as_ref().map(|id| who(id.as_str()));
     let parties = [&event.actor, &event.subject].into_iter().flatten();
     let names = |party: &portunus::audit::Party| {
         let id = party.user_id.as_ref().map(|id| who(id.as_str()));
@@ -45,7 +47,7 @@ fn parties(event: &AuditEvent) -> BTreeSet<String> {
             party.name.as_deref().map(who),
         ]
     };
-    parties.flat_map(names).flatten().collect()
+    parties.flat_map(names).flatten().chain(owner).collect()
 }
 
 fn millis(at: SystemTime) -> i64 {
@@ -196,12 +198,14 @@ impl Events<'_> {
         let query = self.0;
         let key = query.key_id.as_ref().map(|key| key.as_str().to_owned());
         let tenant = query.tenant.as_ref();
+        let owner = || query.owner.as_ref().map(|user| who(user.as_str()));
+        let party = query.actor.as_deref().map(who).or_else(owner);
         vec![
             place.into(),
             Value::Text(query.outcome.map(|outcome| outcome.as_str().to_owned())),
             Value::Text(query.action.map(|action| action.as_str().to_owned())),
             Value::Text(tenant.map(|tenant| tenant.as_str().to_owned())),
-            Value::Text(key.or_else(|| query.actor.as_deref().map(who))),
+            Value::Text(key.or(party)),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),
         ]
     }

@@ -135,7 +135,7 @@ impl Lanes {
                 (_, true) => (Of::ActsOfKey, 2),
                 _ => (Of::Key, 1),
             }
-        } else if query.actor.is_some() {
+        } else if query.actor.is_some() || query.owner.is_some() {
             (Of::Party, 1)
         } else {
             match (is_refused, is_act, of_tenant) {
@@ -156,7 +156,9 @@ impl Lanes {
             query.within_workspaces.is_some(),
         ];
         let asked = asked.into_iter().filter(|is_asked| *is_asked).count();
-        (&self.0[of as usize], asked == filters)
+        // Actors, subjects and owners of keys are parties alike.
+        let is_exact = asked == filters && !matches!(of, Of::Party);
+        (&self.0[of as usize], is_exact)
     }
 }
 

@@ -60,6 +60,7 @@ fn some_event(random: &mut Random, number: u64) -> AuditEvent {
     event.key_id = (!random.one_in(3)).then(|| id(&format!("key{}", random.below(4))));
     event.actor = some_party(random);
     event.subject = some_party(random);
+    event.key_owner = random.one_in(2).then(|| user(random.pick(&NAMES)));
     event.workspaces = random
         .one_in(3)
         .then(|| (0..random.below(3)).map(workspace).collect());
@@ -90,6 +91,7 @@ fn some_query(random: &mut Random) -> EventQuery {
         .one_in(5)
         .then(|| id(&format!("key{}", random.below(5))));
     query.actor = random.one_in(4).then(|| random.pick(&NAMES).to_owned());
+    query.owner = random.one_in(4).then(|| user(random.pick(&NAMES)));
     query.outcome = random.one_in(4).then(|| some_outcome(random));
     query.action = random.one_in(4).then(|| random.pick(Action::ALL));
     query.limit =

@@ -43,6 +43,7 @@ pub(crate) const TICK: jiff::SignedDuration = jiff::SignedDuration::from_millis(
 pub(crate) const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 /// Users of the tenant `tenant_abc123`.
 pub(crate) const USER: &str = "550e8400-e29b-41d4-a716-446655440000";
+pub(crate) const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
 pub(crate) const MEMBER: &str = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
 pub(crate) const MEMBER_EMAIL: &str = "member@example.com";
 /// A user of the other tenant, `tenant_xyz789`.

@@ -3,11 +3,11 @@
 
 use crate::common::manage::{assert_problem, ids, list};
 use crate::common::{
-    Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, Server, USER, assert_refused,
+    Answer, Call, Issued, MEMBER, MEMBER_EMAIL, NOBODY, OUTSIDER, PLATFORM, Server, USER,
+    assert_refused,
 };
 use serde_json::{Value, json};
 
-const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
 const FORBIDDEN: &str = r#"{"detail": "The API key is not allowed to act for this user"}"#;
 const SUSPENDED: &str = r#"{"detail": "The owner of the API key is suspended"}"#;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::manage::{change, delete, events, items, make_primary, outcomes, patch, rotate};
-use crate::common::{Call, OUTSIDER, Server, USER, hex};
+use crate::common::{Call, OUTSIDER, PLATFORM, Server, USER, hex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -144,8 +144,12 @@ fn acts_of_management_name_the_operator_also_where_they_are_refused() {
         ]
     );
     for (number, event) in items(&page).iter().rev().enumerate() {
-        let name = if number == 0 { "admin" } else { "owner" };
-        assert_eq!(event["actor"], json!({ "name": name }), "{event}");
+        let (id, email) = match number {
+            0 => (PLATFORM, "platform@app.com"),
+            _ => (USER, "user@example.com"),
+        };
+        let operator = json!({ "user_id": id, "user_email": email });
+        assert_eq!(event["actor"], operator, "{event}");
         assert_eq!(
             (&event["client_ip"], &event["tenant_id"]),
             (&json!("127.0.0.1"), &json!("tenant_abc123"))
@@ -168,11 +172,15 @@ fn an_operators_forbidden_call_is_also_an_event() {
             (403, Some("FORBIDDEN")),
             "{body}"
         );
-        let page = events(&server, "owner", "?actor=admin&outcome=FORBIDDEN&limit=1");
+        let page = events(
+            &server,
+            "owner",
+            "?actor=platform@app.com&outcome=FORBIDDEN&limit=1",
+        );
         assert_eq!(items(&page).len(), 1, "{body}: nothing was noted");
         assert_eq!(items(&page)[0]["action"], "key.issue");
     }
-    let page = events(&server, "owner", "?actor=admin&limit=500");
+    let page = events(&server, "owner", "?actor=platform@app.com&limit=500");
     assert_eq!(
         outcomes(&page),
         ["FORBIDDEN"; 4],
@@ -200,7 +208,7 @@ fn an_operators_forbidden_call_on_a_key_is_also_an_event() {
             &server,
             "owner",
             &format!(
-                "?actor=admin&outcome=FORBIDDEN&key_id={}&limit=1",
+                "?actor=platform@app.com&outcome=FORBIDDEN&key_id={}&limit=1",
                 hidden.id()
             ),
         );

@@ -2,10 +2,8 @@
 //! stop working when their administrator loses the role.
 
 use crate::common::manage::{assert_problem, ids, list};
-use crate::common::{Call, Connection, Issued, MEMBER, NOBODY, Server, USER};
+use crate::common::{Call, Connection, Issued, MEMBER, NOBODY, PLATFORM, Server, USER};
 use serde_json::{Value, json};
-
-const PLATFORM: &str = "9b2f0c1e-3d4a-4f5b-8c6d-7e8f90a1b2c3";
 
 /// Every route that requires a plan.
 fn calls() -> [Call; 5] {

@@ -280,7 +280,11 @@ fn verifying_is_neither_use_nor_failure() {
     );
     // These calls are not limited as failures.
     assert_eq!(server.get("/whoami", UNKNOWN).status, 401);
-    let page = events(&server, "owner", "?actor=owner&action=key.verify&limit=500");
+    let page = events(
+        &server,
+        "owner",
+        "?actor=user@example.com&action=key.verify&limit=500",
+    );
     assert_eq!(
         items(&page).len(),
         120,
