@@ -32,6 +32,8 @@ pub enum Call {
     Primary,
     SigningState,
     Apply,
+    /// `bulk_operation` and `open_bulk_operations`.
+    BulkOperations,
     RecordUsage,
     UsageOf,
     UsageByHour,
@@ -389,11 +391,13 @@ impl KeyStore for FaultyStore {
     }
 
     async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
-        self.inner.bulk_operation(id).await
+        self.through(Call::BulkOperations, self.inner.bulk_operation(id))
+            .await
     }
 
     async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
-        self.inner.open_bulk_operations().await
+        self.through(Call::BulkOperations, self.inner.open_bulk_operations())
+            .await
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use portunus::store::{
-    Invalidation, InvalidationBus, KeyLookup, KeyStore, ListQuery, OwnerRef, Page, StoreError,
-    StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
+    BulkOperation, Invalidation, InvalidationBus, KeyLookup, KeyStore, ListQuery, OwnerRef, Page,
+    StoreError, StoredKey, Usage, UsageByHour, UsageDelta, UsageStore, WriteBatch,
 };
 
 use crate::OpenError;
@@ -193,6 +193,14 @@ impl<D: Database> KeyStore for Store<D> {
 
     async fn forget_changes(&self, numbers: &[u64]) -> Result<(), StoreError> {
         Ok(self.0.write(operation::ForgetRecorded(numbers)).await?)
+    }
+
+    async fn bulk_operation(&self, id: &KeyId) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.0.read(operation::BulkOf(id)).await?)
+    }
+
+    async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        Ok(self.0.read(operation::OpenBulk).await?)
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

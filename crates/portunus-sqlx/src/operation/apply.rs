@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord, TenantId};
 use portunus::store::{Change, Condition, Invalidation, OwnerRef, Rejected, WriteBatch};
 
-use super::Operation;
 use super::find::digest;
 use super::insert::{self, New, know};
 use super::primary::{Primary, columns};
+use super::{Operation, bulk};
 use crate::fault::{Fault, Refusal};
 use crate::record::{self, TABLE};
 use crate::sql::{self, Tell};
@@ -31,6 +31,12 @@ pub(super) const USAGE: i64 = 4;
 /// The largest number of usage hours that are deleted with their key, as many as a year has: the
 /// rest is no longer visible, and is deleted when it is old.
 const MOST_HOURS: i64 = 366 * 24;
+
+/// The numbers of ids, and of fingerprints of digests, that fit into one message.
+const KEYS_AT_ONCE: usize = 50;
+const KNOWN_AT_ONCE: usize = 300;
+/// The largest number of both that is sent in parts: that of a step of a bulk operation.
+const MOST_IN_PARTS: usize = 500;
 
 /// Applies a batch.
 pub(crate) struct Apply<'a> {
@@ -76,7 +82,10 @@ impl Operation for Apply<'_> {
         for condition in self.batch.conditions().iter().filter(is_last) {
             check(session, condition).await?;
         }
-        tell(session, &Invalidation::of(self.batch), self.records).await
+        for what in parts(Invalidation::of(self.batch)) {
+            tell(session, &what, self.records).await?;
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +158,8 @@ impl Apply<'_> {
                 Change::PinPrimary { owner, .. } => {
                     tenants.insert(tenant(owner)?.to_owned());
                 }
+                // The row is enough: of two writers of one step, the second finds another step.
+                Change::Bulk(_) => {}
                 _ => return Err(Refusal::Unknown("change").into()),
             }
         }
@@ -218,6 +229,30 @@ pub(super) async fn tell(
         }
     };
     Ok(())
+}
+
+/// A change in parts of which each fits into one message, where the whole would not: caches would drop
+/// everything. They do for more than [`MOST_IN_PARTS`].
+fn parts(mut what: Invalidation) -> Vec<Invalidation> {
+    if what.keys.len() <= KEYS_AT_ONCE && what.known.len() <= KNOWN_AT_ONCE {
+        return vec![what];
+    }
+    what.keys.sort_unstable();
+    what.keys.dedup();
+    if what.keys.len() + what.known.len() > MOST_IN_PARTS {
+        return vec![what];
+    }
+    let keys = what.keys.chunks(KEYS_AT_ONCE).map(|keys| {
+        let mut part = Invalidation::default();
+        part.keys = keys.to_vec();
+        part
+    });
+    let known = what.known.chunks(KNOWN_AT_ONCE).map(|known| {
+        let mut part = Invalidation::default();
+        part.known = known.to_vec();
+        part
+    });
+    keys.chain(known).collect()
 }
 
 /// The lock name of a digest, which cannot be an id: ids contain no spaces.
@@ -360,6 +395,7 @@ async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
                 id,
             )
         }
+        Change::Bulk(operation) => bulk::store(session, operation).await,
         _ => Err(Refusal::Unknown("change").into()),
     }
 }
@@ -430,4 +466,37 @@ pub(super) async fn set_primary(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_a_bulk_operation_is_published_key_by_key() {
+        let mut what = Invalidation::default();
+        let id = |number| KeyId::new(&format!("{number:0>128}"));
+        what.keys = (0..500)
+            .chain(0..500)
+            .filter_map(|number| id(number).ok())
+            .collect();
+        let parts_of_keys = parts(what.clone());
+        let mut all = Vec::new();
+        for part in parts_of_keys {
+            let message = crate::bus::message::changed(&part);
+            assert!(!message.contains("everything"), "{}", message.len());
+            all.extend(part.keys);
+        }
+        what.keys.truncate(500);
+        assert_eq!(all, what.keys);
+        let mut known = Invalidation::default();
+        known.known = (0..500).map(|number| u64::MAX - number).collect();
+        let sent: Vec<u64> = parts(known.clone())
+            .into_iter()
+            .flat_map(|part| part.known)
+            .collect();
+        assert_eq!(sent, known.known);
+        known.known.push(0);
+        assert_eq!(parts(known.clone()), [known]);
+    }
 }

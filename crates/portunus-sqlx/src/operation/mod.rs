@@ -4,6 +4,7 @@
 mod apply;
 #[cfg(test)]
 mod bounds;
+mod bulk;
 mod events;
 mod find;
 mod fold;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 pub(crate) use apply::Apply;
 #[cfg(feature = "sqlite")]
 pub(crate) use apply::Publish;
+pub(crate) use bulk::{BulkOf, OpenBulk};
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{DIGESTS, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};

@@ -43,6 +43,15 @@ indexes! {
     "portunus_keys_starting_of_all" on
         "portunus_keys (not_before) WHERE not_before IS NOT NULL",
     "portunus_keys_used_of_all" on "portunus_keys (used_on)",
+    "portunus_keys_of_environment_of_all" on
+        "portunus_keys (environment, created_at DESC, id)",
+    "portunus_keys_of_user_of_all" on
+        "portunus_keys (user_id, created_at DESC, id) WHERE user_id IS NOT NULL",
+    "portunus_keys_of_family_of_all" on "portunus_keys (family, created_at DESC, id)",
+    "portunus_keys_of_kind_of_all" on "portunus_keys (kind, created_at DESC, id)",
+    "portunus_keys_of_plan_of_all" on
+        "portunus_keys ((substring(record from '\"plan\":\"([^\"]*)\"')), created_at DESC, id) \
+         WHERE substring(record from '\"plan\":\"([^\"]*)\"') IS NOT NULL",
     "portunus_keys_primary_of_tenant" on
         "portunus_keys (tenant_id, created_at DESC, id) \
          WHERE user_id IS NULL AND revoked_at IS NULL AND may_be_primary = 1",

@@ -159,7 +159,7 @@ macro_rules! sqlite {
     (@filter) => {
         filtered!("instr", sqlite!(@plan))
     };
-    (@from $index:literal) => {
+    (@from $index:expr) => {
         indexed_by!($index)
     };
     (@span $from:expr, $lane:expr, $column:literal) => {
@@ -186,7 +186,7 @@ macro_rules! postgres {
     (@filter) => {
         filtered!("strpos", postgres!(@plan))
     };
-    (@from $index:literal) => {
+    (@from $index:expr) => {
         of_its_own!($index)
     };
     // By its statistics, the server might prefer an index in the order of the list, and read it to
@@ -212,11 +212,11 @@ macro_rules! postgres {
 pub(crate) struct Lanes {
     all: Lane,
     of_tenant: Lane,
-    of_user: Lane,
-    of_plan: Lane,
-    of_family: Lane,
-    of_environment: Lane,
-    of_kind: Lane,
+    of_user: [Lane; 2],
+    of_plan: [Lane; 2],
+    of_family: [Lane; 2],
+    of_environment: [Lane; 2],
+    of_kind: [Lane; 2],
     revoked: [Lane; 2],
     disabled: [Lane; 2],
     ends: [Span; 2],
@@ -229,17 +229,13 @@ macro_rules! lanes {
         Lanes {
             all: lanes!(@lane $database, "portunus_keys_by_age", ""),
             of_tenant: lanes!(@lane $database, "portunus_keys_of_tenant", " AND tenant_id = $5"),
-            of_user: lanes!(@lane $database, "portunus_keys_of_user",
-                " AND tenant_id = $5 AND user_id = $7"),
-            of_plan: lanes!(@lane $database, "portunus_keys_of_plan",
-                concat!(" AND tenant_id = $5 AND ", $database!(@plan), " = $8 AND ",
-                    $database!(@plan), " IS NOT NULL")),
-            of_family: lanes!(@lane $database, "portunus_keys_of_family",
-                " AND tenant_id = $5 AND family = $9"),
-            of_environment: lanes!(@lane $database, "portunus_keys_of_environment",
-                " AND tenant_id = $5 AND environment = $1"),
-            of_kind: lanes!(@lane $database, "portunus_keys_of_kind",
-                " AND tenant_id = $5 AND kind = $10"),
+            of_user: lanes!(@both $database, "portunus_keys_of_user", "user_id = $7 AND user_id IS NOT NULL"),
+            of_plan: lanes!(@both $database, "portunus_keys_of_plan",
+                concat!($database!(@plan), " = $8 AND ", $database!(@plan), " IS NOT NULL")),
+            of_family: lanes!(@both $database, "portunus_keys_of_family", "family = $9"),
+            of_environment: lanes!(@both $database, "portunus_keys_of_environment",
+                "environment = $1"),
+            of_kind: lanes!(@both $database, "portunus_keys_of_kind", "kind = $10"),
             revoked: [
                 lanes!(@lane $database, "portunus_keys_revoked",
                     " AND tenant_id = $5 AND revoked_at IS NOT NULL"),
@@ -269,7 +265,13 @@ macro_rules! lanes {
             ],
         }
     };
-    (@lane $database:ident, $index:literal, $lane:expr) => {
+    (@both $database:ident, $index:literal, $of:expr) => {
+        [
+            lanes!(@lane $database, $index, concat!(" AND tenant_id = $5 AND ", $of)),
+            lanes!(@lane $database, concat!($index, "_of_all"), concat!(" AND ", $of)),
+        ]
+    };
+    (@lane $database:ident, $index:expr, $lane:expr) => {
         lane!($database!(@filter), $database!(@from $index), $lane)
     };
     (@span $database:ident, $index:literal, $lane:literal, $column:literal) => {
@@ -294,27 +296,18 @@ impl Lanes {
     /// The lanes of the filters, the one that usually has the fewest keys first.
     pub(crate) fn of(&self, query: &ListQuery) -> Vec<&Lane> {
         let of_all = usize::from(query.tenant.is_none());
-        let is_tenant = of_all == 0;
+        let status = |status| query.status == Some(status);
         [
-            (is_tenant && query.family.is_some(), &self.of_family),
-            (is_tenant && query.owner.is_some(), &self.of_user),
-            (
-                query.status == Some(KeyStatus::Revoked),
-                &self.revoked[of_all],
-            ),
-            (
-                query.status == Some(KeyStatus::Disabled),
-                &self.disabled[of_all],
-            ),
-            (is_tenant && query.plan.is_some(), &self.of_plan),
-            (
-                is_tenant && query.environment.is_some(),
-                &self.of_environment,
-            ),
-            (is_tenant && query.kind.is_some(), &self.of_kind),
+            (query.family.is_some(), &self.of_family),
+            (query.owner.is_some(), &self.of_user),
+            (status(KeyStatus::Revoked), &self.revoked),
+            (status(KeyStatus::Disabled), &self.disabled),
+            (query.plan.is_some(), &self.of_plan),
+            (query.environment.is_some(), &self.of_environment),
+            (query.kind.is_some(), &self.of_kind),
         ]
         .into_iter()
-        .filter_map(|(is_asked, lane)| is_asked.then_some(lane))
+        .filter_map(|(is_asked, lane)| is_asked.then_some(&lane[of_all]))
         .collect()
     }
 
@@ -331,16 +324,17 @@ impl Lanes {
     /// Every statement.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
-        let lanes = [
-            &self.all,
-            &self.of_tenant,
+        let both = [
             &self.of_user,
             &self.of_plan,
             &self.of_family,
             &self.of_environment,
             &self.of_kind,
+            &self.revoked,
+            &self.disabled,
         ];
-        let lanes = lanes.into_iter().chain(&self.revoked).chain(&self.disabled);
+        let lanes = [&self.all, &self.of_tenant].into_iter();
+        let lanes = lanes.chain(both.into_iter().flatten());
         let lanes = lanes.flat_map(|lane| {
             let Lane {
                 far_at,

@@ -19,7 +19,7 @@ macro_rules! record_columns {
 /// Without statistics, SQLite cannot tell which index is the most selective.
 #[cfg(feature = "sqlite")]
 macro_rules! indexed_by {
-    ($index:literal) => {
+    ($index:expr) => {
         concat!(" INDEXED BY ", $index)
     };
 }
@@ -27,11 +27,12 @@ macro_rules! indexed_by {
 /// PostgreSQL decides based on its statistics.
 #[cfg(feature = "postgres")]
 macro_rules! of_its_own {
-    ($index:literal) => {
+    ($index:expr) => {
         ""
     };
 }
 
+pub(crate) mod bulk;
 pub(crate) mod events;
 pub(crate) mod find;
 #[cfg(feature = "postgres")]
@@ -202,7 +203,8 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      (to_regclass('portunus_keys'), to_regclass('portunus_digests'), to_regclass('portunus_deleted'), \
      to_regclass('portunus_primaries'), to_regclass('portunus_usage'), \
      to_regclass('portunus_usage_by_hour'), to_regclass('portunus_events'), \
-     to_regclass('portunus_event_parties'), to_regclass('portunus_outbox')) \
+     to_regclass('portunus_event_parties'), to_regclass('portunus_outbox'), \
+     to_regclass('portunus_bulk')) \
      AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
@@ -329,6 +331,10 @@ pub(crate) static SQLITE: Dialect = Dialect {
             script: include_str!("../schema/sqlite_4.sql"),
             oldest: 2,
         },
+        Migration {
+            script: include_str!("../schema/sqlite_5.sql"),
+            oldest: 2,
+        },
     ],
     #[cfg(feature = "postgres")]
     indexes: &[],
@@ -374,6 +380,10 @@ pub(crate) static POSTGRES: Dialect = Dialect {
         },
         Migration {
             script: include_str!("../schema/postgres_4.sql"),
+            oldest: 2,
+        },
+        Migration {
+            script: include_str!("../schema/postgres_5.sql"),
             oldest: 2,
         },
     ],

@@ -214,6 +214,28 @@ mod sqlite {
                 "disabled (tenant_id=? AND ",
             ),
             (
+                query(|query| {
+                    (query.tenant, query.environment) = (None, Environment::new("live").ok());
+                }),
+                "of_environment_of_all (environment=? AND ",
+            ),
+            (
+                query(|query| (query.tenant, query.owner) = (None, UserId::new("ann").ok())),
+                "of_user_of_all (user_id=? AND ",
+            ),
+            (
+                query(|query| (query.tenant, query.plan) = (None, PlanName::new("pro").ok())),
+                "of_plan_of_all (<expr>=? AND ",
+            ),
+            (
+                query(|query| (query.tenant, query.family) = (None, KeyFamily::new("key").ok())),
+                "of_family_of_all (family=? AND ",
+            ),
+            (
+                query(|query| (query.tenant, query.kind) = (None, Some(KeyKind::User))),
+                "of_kind_of_all (kind=? AND ",
+            ),
+            (
                 query(|query| (query.tenant, query.status) = (None, Some(KeyStatus::Revoked))),
                 "revoked_by_age (",
             ),

@@ -12,6 +12,7 @@
 
 pub(crate) mod admin_reads;
 pub(crate) mod audit;
+pub(crate) mod bulk;
 pub(crate) mod contract;
 pub(crate) mod corrupt;
 pub(crate) mod crowd;
@@ -537,6 +538,7 @@ macro_rules! every_case {
             outbox::changes_are_recorded_only_for_a_bus_of_the_hosts_own
             outbox::a_change_that_one_node_left_is_published_by_another
             outbox::an_unreadable_change_is_published_as_a_change_of_everything
+            bulk::several_nodes_share_a_bulk_operation
             dump::no_dump_contains_a_key
             model::random_batches_match_the_in_memory_store
         }

@@ -17,7 +17,7 @@ use portunus_test_support::wait::PATIENCE;
 use super::*;
 
 /// The newest schema for which there are files.
-pub(crate) const LATEST: u32 = 3;
+pub(crate) const LATEST: u32 = 4;
 
 /// The file that a schema wrote.
 pub(crate) fn file(schema: u32, kind: &str) -> PathBuf {

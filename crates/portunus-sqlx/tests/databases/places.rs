@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     Home, PostgresHome, SqliteHome, admin_reads, assert_unavailable, at, batch, digest, found, id,
-    insert, live, record, tenant, test, with_a,
+    insert, live, record, tenant, with_a,
 };
 use portunus::audit::{AuditReader, EventQuery};
 use portunus::key::Owner;
@@ -209,7 +209,7 @@ async fn lookups_succeed_while_slow_sqlite_statements_hold_all_permits() {
             .filename(home.path())
             .collation("SLOWLY", move |one, other| {
                 let me = std::thread::current().id();
-                if other == "test" || one == "test" {
+                if other == "live" || one == "live" {
                     noted.lock().unwrap().insert(me, Instant::now());
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -217,7 +217,9 @@ async fn lookups_succeed_while_slow_sqlite_statements_hold_all_permits() {
             });
     let store = SqliteStore::open_with(options).await.unwrap();
     let mut slow = ListQuery::new(at(1_000));
-    slow.environment = Some(test());
+    // All keys are of this environment, and none has this text.
+    slow.environment = Some(live());
+    slow.text = Some("no such text".into());
     let running = async || {
         let compared = compared.lock().unwrap();
         let lately = |when: &&Instant| when.elapsed() < Duration::from_millis(200);
