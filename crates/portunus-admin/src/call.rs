@@ -88,6 +88,8 @@ fn action_and_route(method: &Method, path: &str) -> (Action, Option<&'static str
             "/keys",
             &[("GET", Action::KeyRead), ("POST", Action::KeyIssue)],
         ),
+        ["keys", "bulk"] => ("/keys/bulk", &[("POST", Action::KeyBulk)]),
+        ["keys", "bulk", _] => ("/keys/bulk/{id}", &[("GET", Action::KeyRead)]),
         ["keys", _] => (
             "/keys/{id}",
             &[

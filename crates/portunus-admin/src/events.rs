@@ -134,6 +134,10 @@ pub(crate) struct Event<'e> {
     #[schema(value_type = terms::Id, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'e RequestId>,
+    /// The bulk operation of which the action was a part, or which was started.
+    #[schema(value_type = terms::KeyId, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'e KeyId>,
     #[schema(value_type = String, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'e str>,
@@ -181,6 +185,7 @@ impl<'e> Event<'e> {
             method: event.method.as_deref(),
             route: event.route.as_deref(),
             request_id: event.request_id.as_ref(),
+            operation: event.operation.as_ref(),
             detail: event.detail.as_deref(),
             count: event.count,
         }

@@ -25,14 +25,14 @@ use crate::{AuthenticatedOperator, Fault, terms};
     untagged,
     expecting = "digest: expected `scheme` and either `hex` or `base64`"
 )]
-enum DigestRequest {
+pub(crate) enum DigestRequest {
     Hex(HexDigest),
     Base64(Base64Digest),
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct HexDigest {
+pub(crate) struct HexDigest {
     #[schema(pattern = "^(sha256|sha512|hmac-sha256:(0|[1-9][0-9]*))$")]
     scheme: String,
     #[schema(pattern = "^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{128})$")]
@@ -45,7 +45,7 @@ struct HexDigest {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Base64Digest {
+pub(crate) struct Base64Digest {
     #[schema(pattern = "^(sha256|sha512|hmac-sha256:(0|[1-9][0-9]*))$")]
     scheme: String,
     #[schema(pattern = "^[A-Za-z0-9+/_-]+=*$")]
@@ -57,7 +57,7 @@ struct Base64Digest {
 }
 
 impl DigestRequest {
-    fn into_digest(self) -> Result<ImportedDigest, Fault> {
+    pub(crate) fn into_digest(self) -> Result<ImportedDigest, Fault> {
         Ok(match self {
             Self::Hex(digest) => ImportedDigest::from_hex(&digest.scheme, &digest.hex)?,
             Self::Base64(digest) => ImportedDigest::from_base64(&digest.scheme, &digest.base64)?,

@@ -125,29 +125,58 @@ pub(crate) struct ListParameters {
     cursor: Option<String>,
 }
 
+impl ListParameters {
+    /// The filters of another request, in the order of the members.
+    pub(crate) fn of_filter(filters: [Option<String>; 9]) -> Self {
+        let [
+            status,
+            environment,
+            owner,
+            plan,
+            family,
+            kind,
+            expires_before,
+            unused_since,
+            query,
+        ] = filters;
+        Self {
+            status,
+            environment,
+            owner,
+            plan,
+            family,
+            kind,
+            expires_before,
+            unused_since,
+            query,
+            limit: None,
+            cursor: None,
+        }
+    }
+
+    /// Returns a query with these filters, without the position.
+    pub(crate) fn filter(&self, now: SystemTime) -> Result<ListQuery, Fault> {
+        let mut query = ListQuery::new(now);
+        query.status = parsed("status", self.status.as_deref(), str::parse::<KeyStatus>)?;
+        query.environment = parsed("environment", self.environment.as_deref(), Environment::new)?;
+        query.owner = parsed("owner", self.owner.as_deref(), UserId::new)?;
+        query.plan = parsed("plan", self.plan.as_deref(), PlanName::new)?;
+        query.family = parsed("family", self.family.as_deref(), KeyFamily::new)?;
+        query.kind = parsed("kind", self.kind.as_deref(), str::parse::<KeyKind>)?;
+        query.expires_before =
+            parsed("expires_before", self.expires_before.as_deref(), parse_time)?;
+        query.unused_since = parsed("unused_since", self.unused_since.as_deref(), parse_time)?;
+        query.text.clone_from(&self.query);
+        Ok(query)
+    }
+}
+
 pub(crate) async fn list(
     operator: AuthenticatedOperator,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Fault> {
     let asked = parameters::<ListParameters>(raw.as_deref())?;
-    let mut query = ListQuery::new(operator.manager.now());
-    query.status = parsed("status", asked.status.as_deref(), str::parse::<KeyStatus>)?;
-    query.environment = parsed(
-        "environment",
-        asked.environment.as_deref(),
-        Environment::new,
-    )?;
-    query.owner = parsed("owner", asked.owner.as_deref(), UserId::new)?;
-    query.plan = parsed("plan", asked.plan.as_deref(), PlanName::new)?;
-    query.family = parsed("family", asked.family.as_deref(), KeyFamily::new)?;
-    query.kind = parsed("kind", asked.kind.as_deref(), str::parse::<KeyKind>)?;
-    query.expires_before = parsed(
-        "expires_before",
-        asked.expires_before.as_deref(),
-        parse_time,
-    )?;
-    query.unused_since = parsed("unused_since", asked.unused_since.as_deref(), parse_time)?;
-    query.text = asked.query;
+    let mut query = asked.filter(operator.manager.now())?;
     query.limit = limit(asked.limit, query.limit)?;
     if let Some(cursor) = asked.cursor {
         query.after = Some(

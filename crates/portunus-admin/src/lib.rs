@@ -113,6 +113,7 @@
 
 mod authenticated;
 mod body;
+mod bulk;
 mod call;
 mod conditions;
 mod content;
@@ -333,6 +334,8 @@ impl Admin {
                 "/keys/{id}",
                 get(keys::show).patch(update::update).delete(keys::delete),
             )
+            .route("/keys/bulk", post(bulk::start))
+            .route("/keys/bulk/{id}", get(bulk::show))
             .route("/keys/{id}/revoke", post(keys::revoke))
             .route("/keys/{id}/rotate", post(keys::rotate))
             .route("/keys/{id}/primary", post(keys::make_primary))

@@ -156,6 +156,10 @@ fn field(name: &str) -> Header {
             matching("^\"[0-9]+\"$"),
             "The version of the key, for `If-Match` and `If-None-Match`. Usage does not change it.",
         ),
+        "Location" => (
+            text(),
+            "Where to find the operation, relative to the path of the request (RFC 9110 §10.2.2).",
+        ),
         "RateLimit" => (
             text(),
             "The state of the quota (draft-ietf-httpapi-ratelimit-headers-10).",

@@ -9,6 +9,7 @@ use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema, T
 use utoipa::{IntoParams, ToSchema};
 
 use super::answers::{self, always, json, matching, nothing, of};
+use crate::bulk::{BulkCount, BulkRequest, BulkView};
 use crate::events::{EventPage, EventParameters};
 use crate::import::{ImportRequest, ImportedKey};
 use crate::issue::{IssueRequest, IssuedKey, RepeatedRequest};
@@ -25,7 +26,12 @@ const EVERYWHERE: [u16; 5] = [400, 401, 403, 429, 503];
 /// All paths with their operations.
 pub(super) fn paths(shared: &Shared) -> Paths {
     let mut paths = Paths::new();
-    for call in keys().into_iter().chain(one_key()).chain(others(shared)) {
+    for call in keys()
+        .into_iter()
+        .chain(bulk())
+        .chain(one_key())
+        .chain(others(shared))
+    {
         let mut operation = call.operation.build();
         let listed = &mut operation.responses.responses;
         // The host's proof and rules may refuse with any code. An operation that lists every status
@@ -60,7 +66,12 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
     .refused(&EVERYWHERE);
     let about_a_key = path.contains("{id}");
     let call = if about_a_key {
-        call.taking(ParameterIn::Path, "id", "The key.", of::<terms::KeyId>())
+        let what = if path.starts_with("/keys/bulk/") {
+            "The operation."
+        } else {
+            "The key."
+        };
+        call.taking(ParameterIn::Path, "id", what, of::<terms::KeyId>())
     } else {
         call
     };
@@ -241,6 +252,40 @@ fn keys() -> [Call; 4] {
             json::<Verified<'static>>("The key if it is active, otherwise only `active: false`."),
         )
         .refused(&[422]),
+    ]
+}
+
+fn bulk() -> [Call; 2] {
+    let once = "Makes the request safe to retry: a repeated request with the same body gets the same \
+                operation; with another body it gets 422.";
+    [
+        call(
+            HttpMethod::Post,
+            "/keys/bulk",
+            "startBulkOperation",
+            "Revoke, disable, enable or change the plan of many keys",
+        )
+        .about(
+            "The service processes the keys one by one, with the rights that the operator has now, \
+             and with an event for each. A dry run only counts them.",
+        )
+        .header("Idempotency-Key", once, matching("^[!-~]{1,255}$"))
+        .body::<BulkRequest>(Required::True)
+        .answers(200, json::<BulkCount>("The number of keys, for a dry run."))
+        .answers(
+            202,
+            json::<BulkView<'static>>("The operation was started.")
+                .header("Location", always("Location")),
+        )
+        .refused(&[422]),
+        call(
+            HttpMethod::Get,
+            "/keys/bulk/{id}",
+            "getBulkOperation",
+            "Get the progress of an operation on many keys",
+        )
+        .answers(200, json::<BulkView<'static>>("The operation."))
+        .refused(&[404]),
     ]
 }
 

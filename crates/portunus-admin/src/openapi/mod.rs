@@ -25,6 +25,7 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Schema, Server};
 
+use crate::bulk::{BulkCount, BulkRequest, BulkView};
 use crate::events::EventPage;
 use crate::fault::Problem;
 use crate::import::{ImportRequest, ImportedKey};
@@ -139,6 +140,9 @@ fn document(shared: &Shared) -> OpenApi {
 /// Every schema that an operation refers to, directly or indirectly.
 #[derive(utoipa::OpenApi)]
 #[openapi(components(schemas(
+    BulkCount,
+    BulkRequest,
+    BulkView<'_>,
     ChangeRequest,
     EventPage<'_>,
     ImportRequest,

@@ -529,6 +529,7 @@ pub(crate) async fn what_happened_is_told(fixture: &Fixture) {
     event.method = Some("GET".into());
     event.route = Some("/documents/{id}".into());
     event.request_id = RequestId::new("req-1");
+    event.operation = KeyId::new("key_of_operation").ok();
     event.detail = Some("more".into());
     event.count = Some(7);
     fixture.note(event).await;
@@ -539,7 +540,7 @@ pub(crate) async fn what_happened_is_told(fixture: &Fixture) {
         .json();
     assert_eq!(
         page["items"][0].as_object().unwrap().len(),
-        19,
+        20,
         "every member was there: {page}"
     );
     let page = fixture

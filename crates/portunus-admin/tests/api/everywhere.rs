@@ -8,12 +8,19 @@ use crate::fixture::{Ask, Fixture, Health, send};
 /// A request that succeeds.
 pub(crate) async fn good(fixture: &Fixture, method: &str, template: &str) -> Ask {
     let ask = Ask::new(method, template);
+    let bulk = json!({ "filter": { "status": "expired" }, "action": "revoke" });
+    if template == "/keys/bulk/{id}" {
+        let start = Ask::new("POST", "/keys/bulk").json(&bulk);
+        let started = send(&fixture.router, &start).await.json();
+        return ask.of(started["id"].as_str().unwrap());
+    }
     let ask = if template.contains("{id}") {
         ask.of(&fixture.plain().await)
     } else {
         ask
     };
     match (method, template) {
+        ("POST", "/keys/bulk") => ask.json(&bulk),
         ("POST", "/keys") => ask.json(&json!({ "name": "good" })),
         ("POST", "/import") => ask
             .json(&json!({ "name": "good", "digest": { "scheme": "sha256", "hex": fresh_hex() } })),

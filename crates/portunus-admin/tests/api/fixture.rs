@@ -228,6 +228,7 @@ pub(crate) struct Fixture {
     pub(crate) log: MemoryAudit,
     store: FaultyStore,
     down: Arc<AtomicBool>,
+    pub(crate) keys: portunus::Portunus,
 }
 
 impl Fixture {
@@ -303,6 +304,7 @@ impl Fixture {
             log,
             store,
             down,
+            keys,
         }
     }
 
@@ -380,6 +382,11 @@ impl Fixture {
             ip,
         );
         self.store.record_usage(&[delta]).await.unwrap();
+    }
+
+    /// Returns the bulk operations that have not ended.
+    pub(crate) async fn open_operations(&self) -> Vec<portunus::store::BulkOperation> {
+        self.store.open_bulk_operations().await.unwrap()
     }
 
     /// Adds an event to the log.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bounds;
+mod bulk;
 mod calls;
 mod conditional;
 mod content;
@@ -34,6 +35,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     calls::keys_are_made_taken_over_and_listed(&fixture).await;
     calls::keys_are_shown_changed_and_ended(&fixture).await;
     calls::keys_are_rotated_and_made_primary(&fixture).await;
+    bulk::many_keys_are_changed(&fixture).await;
     calls::secrets_are_verified(&fixture).await;
     calls::what_happened_is_told(&fixture).await;
     let (documented, seen) = (fixture.document.documented(), fixture.document.seen());

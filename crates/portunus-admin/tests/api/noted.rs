@@ -112,6 +112,24 @@ async fn every_refusal_of_a_proven_operator_is_one_event_of_its_own() {
         ),
         (
             "owner",
+            "POST /keys/bulk",
+            Some("{\"filter\":{},\"action\":\"revoke\"}"),
+            "key.bulk INVALID_BODY",
+        ),
+        (
+            "owner",
+            "POST /keys/bulk",
+            Some("{\"filter\":{\"all\":true},\"action\":\"plan\"}"),
+            "key.bulk INVALID_BODY",
+        ),
+        (
+            "owner",
+            "GET /keys/bulk/key_unknown",
+            None,
+            "key.read NOT_FOUND",
+        ),
+        (
+            "owner",
             "POST /import",
             Some("[]"),
             "key.import INVALID_BODY",

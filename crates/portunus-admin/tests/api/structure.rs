@@ -90,7 +90,7 @@ async fn operations_have_unique_names_and_the_parameters_of_their_paths() {
             );
         }
     }
-    assert_eq!(ids.len(), 13);
+    assert_eq!(ids.len(), 15);
 }
 
 #[tokio::test]
