@@ -126,7 +126,8 @@ pub(crate) enum Refusal {
     Closed,
     #[cfg(feature = "postgres")]
     #[error(
-        "the server is a replica, which may lag behind a revocation: connect to the primary server"
+        "the server is a replica (it is in recovery), which may lag behind a revocation: connect to \
+         the primary server"
     )]
     Replica,
     #[cfg(feature = "postgres")]
@@ -209,6 +210,22 @@ impl Fault {
         self.code().is_some_and(|code| code == "55P03")
     }
 
+    /// Whether the connection must not be used again: it was lost, or its server is in recovery.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn ends_the_connection(&self) -> bool {
+        self.is_lost_connection() || matches!(self, Self::Refused(Refusal::Replica))
+    }
+
+    /// The error of statements that begin by asking for permission to write, which a server in
+    /// recovery refuses with feature_not_supported.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_a_writer(self) -> Self {
+        match self.code().as_deref() {
+            Some("0A000") => Refusal::Replica.into(),
+            _ => self,
+        }
+    }
+
     /// Whether the connection was lost, so that a read may be retried on another one.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_lost_connection(&self) -> bool {
@@ -241,7 +258,14 @@ impl Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
+        let fault = Self::Database(error);
+        #[cfg(feature = "postgres")]
+        // read_only_sql_transaction: everything here that writes asks for a transaction that may,
+        // which only a server in recovery does not give.
+        if fault.code().is_some_and(|code| code == "25006") {
+            return Refusal::Replica.into();
+        }
+        fault
     }
 }
 

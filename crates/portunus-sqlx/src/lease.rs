@@ -1,4 +1,4 @@
-//! A pool's connection for one operation, and the server behind it. Every wait has a time limit: a
+//! A pool's connection for one operation. Every wait has a time limit: a
 //! server that stops responding, without a reset, delays no operation beyond it.
 //!
 //! sqlx itself returns connections to the pool after a ping without a timeout, forgets a `BEGIN`
@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::door::{Door, Trust};
 use crate::fault::{Fault, Refusal};
 use crate::share::Permit;
 use crate::sql::{self, Dialect};
@@ -23,7 +24,7 @@ use crate::store::READ_LIMIT;
 use crate::value::{Row, Session, Value, bound, cells};
 
 /// The longest time that a server may take to confirm that a connection works, or to release one.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The longest time that connecting may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that does not answer for this long while another one is in a transaction, and does
@@ -33,13 +34,8 @@ const HELD_FOR: Duration = Duration::from_secs(2);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest time that beginning a transaction may take.
 const BEGIN_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer is tested before it is used. This is shorter than the time
-/// in which a dead connection is detected: all that have been idle since then are tested.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A wait for a connection beyond this time checks whether the server accepts connections.
 const PATIENT_FOR: Duration = Duration::from_millis(100);
-/// The minimum interval between such checks, however many operations wait.
-const ASKED_EVERY: Duration = Duration::from_millis(250);
 
 /// Precedes everything that is sent through a pooler. Another client may have left the server
 /// connection listening; sqlx treats a notification that it did not request as a malformed answer.
@@ -49,21 +45,6 @@ pub(crate) const UNLISTEN: &str = "UNLISTEN *; ";
 /// The error of a connection that did not answer.
 pub(crate) fn lost() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
-/// Pool options with which a connection is tested before use, unless it worked a moment ago.
-pub(crate) fn asking_first(options: PgPoolOptions) -> PgPoolOptions {
-    options
-        .test_before_acquire(false)
-        .before_acquire(|connection, about| {
-            Box::pin(async move {
-                if about.idle_for >= TRUSTED_FOR {
-                    let asked = timeout(ANSWER_LIMIT, connection.ping()).await;
-                    asked.map_err(|_| lost())??;
-                }
-                Ok(true)
-            })
-        })
 }
 
 /// Connects outside of a pool.
@@ -137,87 +118,6 @@ async fn process(connection: &mut PgConnection) -> Result<i32, Fault> {
     Ok(sqlx::Row::try_get(&asked.await?, 0)?)
 }
 
-/// Checks whether a server accepts connections, once for all operations that wait for one.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Door {
-    last: Arc<tokio::sync::Mutex<Option<Asked>>>,
-    /// Has one reference for each connection in use, and one more.
-    lent: Arc<()>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    at: Instant,
-    /// Why the server refused a connection, if it did.
-    refused: Option<Refused>,
-}
-
-#[derive(Debug)]
-struct Refused {
-    cause: String,
-    /// Whether existing connections may still work: the server has reached its limit.
-    others_work: bool,
-}
-
-impl Door {
-    /// Waits until the server refuses connections. While it accepts them or does not respond, the
-    /// caller keeps waiting. Returns `None` if a connection that is already open may become free.
-    async fn refuses(&self, pool: &PgPool) -> Option<Fault> {
-        let options = &pool.connect_options();
-        loop {
-            let mut last = self.last.lock().await;
-            let is_old = |asked: &Asked| asked.at.elapsed() >= ASKED_EVERY;
-            if last.as_ref().is_none_or(is_old) {
-                let connected = timeout(ANSWER_LIMIT, PgConnection::connect_with(options)).await;
-                let refused = match connected {
-                    Ok(Err(error)) => refused(error),
-                    Ok(Ok(connection)) => {
-                        let _ = timeout(ANSWER_LIMIT, connection.close()).await;
-                        None
-                    }
-                    Err(_) => None,
-                };
-                let at = Instant::now();
-                *last = Some(Asked { at, refused });
-            }
-            let refused = last.as_ref().and_then(|asked| asked.refused.as_ref());
-            if let Some(Refused { cause, others_work }) = refused {
-                let refusal = Refusal::Unreachable(cause.clone());
-                if *others_work {
-                    drop(last);
-                    if self.is_any_left(pool).await {
-                        return None;
-                    }
-                }
-                return Some(refusal.into());
-            }
-            drop(last);
-            sleep(ASKED_EVERY).await;
-        }
-    }
-
-    /// Whether any working connection is left.
-    async fn is_any_left(&self, pool: &PgPool) -> bool {
-        let is_left = || Arc::strong_count(&self.lent) > 1 || pool.num_idle() > 0;
-        // A connection that is being handed over is not counted for a moment.
-        is_left() || {
-            sleep(ASKED_EVERY).await;
-            is_left()
-        }
-    }
-}
-
-/// The refusal in an error that sqlx would retry until its timeout.
-fn refused(error: sqlx::Error) -> Option<Refused> {
-    let others_work = match &error {
-        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => false,
-        sqlx::Error::Database(answer) if answer.is_transient_in_connect_phase() => true,
-        _ => return None,
-    };
-    let cause = Fault::from(error).causes();
-    Some(Refused { cause, others_work })
-}
-
 /// A connection until it is returned, which dropping does.
 pub(crate) struct Lease {
     /// `None` only while this is dropped.
@@ -230,11 +130,13 @@ pub(crate) struct Lease {
     /// A permit for a management read, held until the connection is usable again.
     permit: Option<Permit>,
     lent: Arc<()>,
+    trust: Trust,
 }
 
 impl Lease {
     /// Takes a connection of this pool.
     pub(crate) async fn of(pool: &PgPool, door: &Door, limit: Limit) -> Result<Self, Fault> {
+        let trust = door.trust();
         let acquired = loop {
             let mut acquiring = pin!(pool.acquire());
             if let Ok(acquired) = timeout(PATIENT_FOR, &mut acquiring).await {
@@ -243,7 +145,7 @@ impl Lease {
             // The pool may be opening a connection, again and again: stop after it was refused.
             tokio::select! {
                 acquired = &mut acquiring => break acquired,
-                refusal = door.refuses(pool) => if let Some(refusal) = refusal {
+                refusal = door.refuses() => if let Some(refusal) = refusal {
                     return Err(refusal);
                 },
             }
@@ -254,7 +156,8 @@ impl Lease {
             in_transaction: false,
             is_lost: false,
             permit: None,
-            lent: Arc::clone(&door.lent),
+            lent: door.lend(),
+            trust,
         })
     }
 
@@ -263,16 +166,12 @@ impl Lease {
         self.permit = Some(permit.clone());
     }
 
-    fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
-        let connection = self.connection.as_deref_mut();
-        Ok(connection.ok_or(sqlx::Error::PoolClosed)?)
-    }
-
     /// Begins a transaction with this statement.
     pub(crate) async fn begin(&mut self, statement: &'static str) -> Result<(), Fault> {
         self.in_transaction = true;
         let begun = timeout(BEGIN_LIMIT, self.script(statement)).await;
         let begun = begun.unwrap_or_else(|_| Err(lost().into()));
+        let begun = begun.map_err(Fault::of_a_writer);
         self.is_lost = begun.is_err();
         begun
     }
@@ -286,12 +185,22 @@ impl Lease {
 
     /// Ends the transaction of a failed operation.
     pub(crate) async fn roll_back(&mut self, why: &Fault) {
-        if why.is_lost_connection() {
+        if why.ends_the_connection() {
             self.is_lost = true;
         } else {
             self.is_lost = self.script("ROLLBACK").await.is_err();
             self.in_transaction = false;
         }
+    }
+
+    /// Executes a statement without values.
+    pub(crate) async fn execute(&mut self, sql: String) -> Result<(), Fault> {
+        let On {
+            connection, watch, ..
+        } = self.session(Statements::Unnamed)?;
+        let statement = sqlx::raw_sql(AssertSqlSafe(sql));
+        watch.answer(statement.execute(connection)).await?;
+        Ok(())
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
@@ -300,14 +209,18 @@ impl Lease {
 
     /// Records how an operation outside of a transaction ended.
     pub(crate) fn ended<T>(&mut self, done: &Result<T, Fault>) {
-        self.is_lost |= matches!(done, Err(fault) if fault.is_lost_connection());
+        self.is_lost |= matches!(done, Err(fault) if fault.ends_the_connection());
     }
 
     pub(crate) fn session(&mut self, statements: Statements) -> Result<On<'_>, Fault> {
+        let connection = self.connection.as_deref_mut();
         Ok(On {
-            connection: self.connection()?,
+            connection: connection.ok_or(sqlx::Error::PoolClosed)?,
             statements,
-            limit: STATEMENT_LIMIT,
+            watch: Watch {
+                limit: STATEMENT_LIMIT,
+                trust: Some(&self.trust),
+            },
         })
     }
 }
@@ -319,7 +232,7 @@ impl Drop for Lease {
         };
         let is_late = Instant::now() >= self.limit.until;
         match Handle::try_current() {
-            Ok(runtime) if !is_late && !self.is_lost => {
+            Ok(runtime) if !is_late && !self.is_lost && !self.trust.is_lost() => {
                 let (permit, lent) = (self.permit.take(), Arc::clone(&self.lent));
                 let given_back = give_back(connection, self.in_transaction, permit);
                 runtime.spawn(async move {
@@ -371,17 +284,35 @@ pub(crate) enum Statements {
 pub(crate) struct On<'c> {
     pub(crate) connection: &'c mut PgConnection,
     pub(crate) statements: Statements,
-    /// The longest time that a statement may take.
-    pub(crate) limit: Duration,
+    pub(crate) watch: Watch<'c>,
 }
 
-/// The server's answer; the connection is marked as lost if it takes too long.
-async fn within<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, Fault> {
-    let answer = timeout(limit, answer).await;
-    Ok(answer.unwrap_or_else(|_| Err(lost()))?)
+/// How long a statement may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watch<'c> {
+    /// The longest time.
+    pub(crate) limit: Duration,
+    /// The trust in the connection, without which it is given up earlier.
+    pub(crate) trust: Option<&'c Trust>,
+}
+
+impl Watch<'_> {
+    /// The server's answer; the connection is marked as lost if it takes too long.
+    async fn answer<T>(
+        self,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Fault> {
+        let answer = timeout(self.limit, answer);
+        let answer = match self.trust {
+            None => answer.await,
+            Some(trust) => tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = trust.lost() => Ok(Err(lost())),
+            },
+        };
+        Ok(answer.unwrap_or_else(|_| Err(lost()))?)
+    }
 }
 
 #[async_trait]
@@ -393,11 +324,17 @@ impl Session for On<'_> {
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault> {
         let rows = if self.statements == Statements::Inline {
             let query = sqlx::raw_sql(AssertSqlSafe(inlined(sql, &values)?));
-            within(self.limit, query.fetch_all(&mut *self.connection)).await?
+            let rows = self
+                .watch
+                .answer(query.fetch_all(&mut *self.connection))
+                .await;
+            rows.map_err(Fault::of_a_writer)?
         } else {
             let named = self.statements == Statements::Named;
             let query = bound(self.dialect(), sql, values).persistent(named);
-            within(self.limit, query.fetch_all(&mut *self.connection)).await?
+            self.watch
+                .answer(query.fetch_all(&mut *self.connection))
+                .await?
         };
         Ok(rows.iter().map(cells::<Postgres>).collect())
     }
@@ -405,21 +342,28 @@ impl Session for On<'_> {
     async fn change(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, Fault> {
         let named = self.statements == Statements::Named;
         let query = bound(self.dialect(), sql, values).persistent(named);
-        let changed = within(self.limit, query.execute(&mut *self.connection)).await?;
+        let changed = self
+            .watch
+            .answer(query.execute(&mut *self.connection))
+            .await?;
         Ok(changed.rows_affected())
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
         let script = sqlx::raw_sql(sql);
-        within(self.limit, script.execute(&mut *self.connection)).await?;
+        self.watch
+            .answer(script.execute(&mut *self.connection))
+            .await?;
         Ok(())
     }
 }
 
 /// A lookup with its limits and its values inlined, which apply to the single transaction that the
-/// server makes of it. The values are digests, so that only hexadecimal digits are added.
+/// server makes of it. The values are digests, so that only hexadecimal digits are added. A server
+/// in recovery refuses the first setting.
 fn inlined(sql: &'static str, values: &[Value]) -> Result<String, Fault> {
-    const LIMITS: &str = "SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '3s'; ";
+    const LIMITS: &str = "SET LOCAL transaction_read_only = off; \
+         SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '3s'; ";
     let mut text = format!("{UNLISTEN}{LIMITS}{sql}");
     for (number, value) in (1..=9).zip(values) {
         let Value::Bytes(Some(bytes)) = value else {

@@ -90,13 +90,33 @@
 //! A lookup then takes a single round trip, which the server plans anew each time; every other read
 //! or write is a transaction. [`PostgresStore::connect`] rejects such a pooler.
 //!
+//! # Across a failover
+//! Give [`PostgresStore`] an address that leads to the primary server wherever it is: a virtual IP
+//! address, or a proxy such as HAProxy. After it moved to a promoted standby server, lookups and
+//! writes continue within five seconds, also if the connections to the old server were not closed
+//! but became silent. Until then they fail, which is a 503 of the service.
+//!
+//! - **A server in recovery is not used.** Its data may lack a revocation. Each new connection, and
+//!   each that was idle for a second, is asked, in a message that is sent anyway; behind a pooler,
+//!   each transaction is. A host's own pool asks if its options are from
+//!   [`PostgresStore::pool_options`].
+//! - **Acknowledged writes are kept** if replication is synchronous (`synchronous_standby_names`),
+//!   `synchronous_commit` is at least `on`, which is the default, and the promoted server is a
+//!   synchronous standby. Otherwise the last writes may be lost, and a key that was revoked last is
+//!   accepted again.
+//! - **Fencing is the duty of the failover manager.** A node that sees only the old primary server
+//!   cannot detect that another one was promoted: it accepts keys that were revoked there, and its
+//!   own writes are lost. Stop the old server, or cut it off from all nodes, before another one is
+//!   promoted. If only some connections of a node lead to the old server, its bus notices when two
+//!   heartbeats took different ways, and closes all connections.
+//!
 //! # Guarantees
 //! - An acknowledged write is on disk: on SQLite with `synchronous = FULL`, on PostgreSQL with
 //!   `synchronous_commit`, which a write enables if it is off.
 //! - Batches are atomic and isolated, between threads and between processes. A batch that ended
 //!   without an answer from the database may have been applied.
 //! - Lookups read where writes are acknowledged. Connect [`PostgresStore`] to the primary server,
-//!   never to a replica, which is rejected at startup.
+//!   never to a replica, which is rejected.
 //! - Database errors are reported by code and message; values, which PostgreSQL adds to some
 //!   errors, are left out.
 //!
@@ -117,6 +137,8 @@ compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`"
 mod address;
 mod audit;
 mod bus;
+#[cfg(feature = "postgres")]
+mod door;
 mod fault;
 #[cfg(feature = "postgres")]
 mod lease;

@@ -17,11 +17,13 @@ use sqlx::{Connection, PgPool};
 use tokio::runtime::Handle;
 
 use crate::address;
-use crate::fault::{Fault, OpenError};
-use crate::lease::{self, CONNECT_LIMIT, Door, Lease, Limit, Statements};
+use crate::door::{self, Door, Primary, Server};
+use crate::fault::{Fault, OpenError, Refusal};
+use crate::lease::{self, CONNECT_LIMIT, Lease, Limit, Statements};
 use crate::lookups::Lookups;
 use crate::operation::Operation;
 use crate::share::{Permit, Purpose, Share};
+use crate::sql;
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::write_queue::WriteQueue;
 use schema::IsUsable;
@@ -42,7 +44,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The number of attempts for a transaction that the database aborts in favor of others.
 const WRITE_ATTEMPTS: u32 = 5;
 
-/// Settings for each new connection. The server enforces these limits even if the client is gone.
+/// Settings for each new connection, and what its server is. The server enforces these limits even if the client is gone.
 ///
 /// Each statement here concerns few rows, which one index returns in the requested order (see the
 /// module `sql::plans`), whatever the values are. Based on its statistics, the server may prefer a
@@ -50,7 +52,10 @@ const WRITE_ATTEMPTS: u32 = 5;
 /// if its rows are closer together. A page would then examine more rows than allowed, up to
 /// millions if its matches are rare. If disk pages cost nothing, the plan with the fewest rows is
 /// the cheapest.
-pub(crate) const SET_FIRST: &str = "SELECT set_config('statement_timeout', '10s', false), \
+pub(crate) const SET_FIRST: &str = concat!(
+    "SELECT ",
+    sql::about_server!(),
+    ", set_config('statement_timeout', '10s', false), \
      set_config('lock_timeout', '8s', false), \
      set_config('idle_in_transaction_session_timeout', '30s', false), \
      set_config('enable_seqscan', 'off', false), \
@@ -59,7 +64,8 @@ pub(crate) const SET_FIRST: &str = "SELECT set_config('statement_timeout', '10s'
      set_config('enable_mergejoin', 'off', false), \
      set_config('seq_page_cost', '0', false), \
      set_config('random_page_cost', '0', false), \
-     set_config('plan_cache_mode', 'force_generic_plan', false)";
+     set_config('plan_cache_mode', 'force_generic_plan', false)"
+);
 
 /// Statements that begin a transaction. Behind a pooler, they include the settings that a direct
 /// connection receives once, limited to the transaction.
@@ -94,13 +100,17 @@ const WRITE: Begin = begin!(
     "; SELECT set_config('synchronous_commit', 'on', true) \
      WHERE current_setting('synchronous_commit') = 'off'"
 );
-const READ: Begin = begin!("READ COMMITTED READ ONLY", "");
-const SNAPSHOT: Begin = begin!("REPEATABLE READ READ ONLY", "");
+/// A server in recovery refuses a transaction that may write: even a read begins as one.
+const READ: Begin = begin!("READ COMMITTED READ WRITE", "; SET TRANSACTION READ ONLY");
+const SNAPSHOT: Begin = begin!("REPEATABLE READ READ WRITE", "; SET TRANSACTION READ ONLY");
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with UTF-8 encoding. Clones
 /// share the connections.
 ///
-/// Connect it to the primary server, also for lookups: a replica may lag behind a revocation.
+/// Connect it to the primary server, also for lookups: a replica may lag behind a revocation, and
+/// its connections are refused. After a failover, a node that sees only the old primary server
+/// cannot detect it; fencing is the duty of the failover manager
+/// ([more](crate#across-a-failover)).
 pub type PostgresStore = Store<Postgres>;
 
 /// The connections to a PostgreSQL database.
@@ -141,12 +151,15 @@ impl PostgresStore {
         // Boxed, so that a caller's future is not as large as this one-time setup.
         Box::pin(async move {
             // A pool would retry until its timeout, and then not report the cause.
-            let connection = lease::connect(&options).await?;
+            let mut connection = lease::connect(&options).await?;
+            door::refuse_recovery(&mut connection).await?;
             if !lease::keeps_its_server(connection, &options).await? {
                 let cause = "two transactions of one connection used two server connections".into();
                 return Err(OpenError::Pooler { cause });
             }
-            let store = Self::new(Self::pool_options().connect_lazy_with(options));
+            let primary = Arc::<Primary>::default();
+            let pool = Self::pool_options_for(Arc::clone(&primary)).connect_lazy_with(options);
+            let store = Self::on(pool, primary);
             store.migrate().await?;
             Ok(store)
         })
@@ -176,10 +189,11 @@ impl PostgresStore {
     pub async fn behind_pooler_with(options: PgConnectOptions) -> Result<Self, OpenError> {
         Box::pin(async move {
             let options = options.extra_float_digits(None);
-            let connection = lease::connect(&options).await?;
+            let mut connection = lease::connect(&options).await?;
+            door::refuse_recovery(&mut connection).await?;
             let close = async { Ok(connection.close().await?) };
             Limit::of(CONNECT_LIMIT).on(close).await?;
-            let mut store = Self::new(Self::plain_pool_options().connect_lazy_with(options));
+            let mut store = Self::new(Self::plain_pool_options(false).connect_lazy_with(options));
             store.0.is_pooled = true;
             store.migrate().await?;
             Ok(store)
@@ -191,23 +205,35 @@ impl PostgresStore {
     /// of 5 seconds. On each connection, statements time out after 10 seconds, waits for locks
     /// after 8, and transactions that their client abandoned after 30. A connection that was idle
     /// for a second is tested before use, for at most a second; one that was used more recently is
-    /// trusted.
+    /// trusted. A connection to a server in recovery is closed.
     ///
     /// Tables are read by index and with generic plans: `enable_seqscan` and others are off, disk
     /// pages cost nothing, and `plan_cache_mode`, which needs PostgreSQL 12 or newer, is set. These
     /// settings suit only the statements of this store: do not use such a pool for others.
     #[must_use]
     pub fn pool_options() -> PgPoolOptions {
-        Self::plain_pool_options().after_connect(|connection, _| {
+        Self::pool_options_for(Arc::default())
+    }
+
+    /// The same, with which the pool tells about its server.
+    fn pool_options_for(primary: Arc<Primary>) -> PgPoolOptions {
+        Self::plain_pool_options(true).after_connect(move |connection, _| {
+            let primary = Arc::clone(&primary);
             Box::pin(async move {
-                sqlx::query(SET_FIRST).execute(connection).await?;
+                let set = sqlx::query(SET_FIRST).fetch_one(connection).await?;
+                let server = Server::of(&set)?;
+                if server.is_in_recovery {
+                    // The pool closes it, and tries again.
+                    return Err(sqlx::Error::Configuration(Refusal::Replica.into()));
+                }
+                primary.is(&server);
                 Ok(())
             })
         })
     }
 
-    fn plain_pool_options() -> PgPoolOptions {
-        lease::asking_first(PgPoolOptions::new())
+    fn plain_pool_options(stays: bool) -> PgPoolOptions {
+        door::asking_first(PgPoolOptions::new(), stays)
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
     }
@@ -224,15 +250,19 @@ impl PostgresStore {
     /// digests of keys may be sent over the network unencrypted.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
+        Self::on(pool, Arc::default())
+    }
+
+    fn on(pool: PgPool, primary: Arc<Primary>) -> Self {
         address::warn_of_clear_text(&pool.connect_options());
         let connections = pool.options().get_max_connections();
         Self(Postgres {
+            door: Door::new(pool.clone(), primary),
             pool,
             turns: WriteQueue::new(usize::try_from(connections / 2).unwrap_or(1)),
             share: Share::new(connections / 4),
             lookups: Lookups::new(connections / 2),
             records: Arc::default(),
-            door: Door::default(),
             is_pooled: false,
         })
     }
@@ -335,6 +365,27 @@ impl Postgres {
     /// only when it is used.
     fn attempts(&self) -> u32 {
         self.pool.options().get_max_connections()
+    }
+
+    /// Runs a single statement on any connection, outside of a transaction. It is made once there
+    /// is a connection.
+    pub(crate) async fn notify(
+        &self,
+        limit: Limit,
+        statement: impl FnOnce() -> String,
+    ) -> Result<(), Fault> {
+        let sent = async {
+            let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
+            let sent = lease.execute(statement()).await;
+            lease.ended(&sent);
+            sent
+        };
+        limit.on(sent).await
+    }
+
+    /// Closes all connections, which lead to another server than the bus listens on.
+    pub(crate) fn distrust(&self) {
+        self.door.distrust();
     }
 
     /// How statements are sent in a transaction.

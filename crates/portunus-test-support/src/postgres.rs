@@ -58,7 +58,49 @@ impl Postgres {
         Self::start_with(port, true)
     }
 
+    /// Starts a streaming standby of a server, which this server commits synchronously to from then
+    /// on: it acknowledges a write when the standby has it on disk.
+    pub fn synchronous_standby_of(primary: &Self) -> Self {
+        let standby = Self::new(USUAL_PORT, false);
+        let mut copy = primary.client("pg_basebackup");
+        copy.arg("-D").arg(standby.data());
+        // Writes the settings with which it follows.
+        output(copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]));
+        standby.start_again();
+        primary.sql(
+            "postgres",
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
+        );
+        primary.sql("postgres", "SELECT pg_reload_conf()");
+        let follows = || {
+            let state = primary.sql("postgres", "SELECT sync_state FROM pg_stat_replication");
+            (state.trim() == "sync").then_some(())
+        };
+        let up = eventually_within(PATIENCE, follows);
+        up.unwrap_or_else(|| panic!("the standby does not follow: {}", standby.log()));
+        standby
+    }
+
+    /// Makes a standby a primary server, and waits until it is.
+    pub fn promote(&self) {
+        let promoted = self.sql("postgres", "SELECT pg_promote()");
+        assert_eq!(promoted.trim(), "t", "{}", self.log());
+    }
+
     fn start_with(port: u16, on_tcp: bool) -> Self {
+        let server = Self::new(port, on_tcp);
+        let mut initdb = server.program("initdb");
+        initdb.arg("-D").arg(server.data());
+        initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--no-sync"]);
+        // A collation that differs from byte order, as in most databases.
+        initdb.args(["--locale=C.UTF-8", "--locale-provider=icu"]);
+        output(initdb.arg("--icu-locale=en-US"));
+        server.start_again();
+        server
+    }
+
+    /// A server without files.
+    fn new(port: u16, on_tcp: bool) -> Self {
         let programs = programs().expect(
             "initdb is missing: this test runs its own PostgreSQL server; on Debian, apt-get \
              install postgresql",
@@ -68,21 +110,13 @@ impl Postgres {
             .tempdir_in(home())
             .unwrap();
         chown_to_other_user(folder.path());
-        let server = Self {
+        Self {
             folder,
             programs,
             port,
             on_tcp,
             keeper: Mutex::new(None),
-        };
-        let mut initdb = server.program("initdb");
-        initdb.arg("-D").arg(server.data());
-        initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--no-sync"]);
-        // A collation that differs from byte order, as in most databases.
-        initdb.args(["--locale=C.UTF-8", "--locale-provider=icu"]);
-        output(initdb.arg("--icu-locale=en-US"));
-        server.start_again();
-        server
+        }
     }
 
     fn data(&self) -> PathBuf {

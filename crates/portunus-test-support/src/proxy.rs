@@ -1,14 +1,14 @@
 //! A faulty network between a node and its database: a TCP port in front of the server's socket,
 //! whose connections can be reset or stall, either all of them or only those that listen for
-//! notifications.
+//! notifications. It can be switched to another server, as a virtual address can.
 //!
 //! It runs on its own thread, so that it works for programs and for tasks, and stops when its
 //! [`Proxy`] is dropped.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +46,7 @@ pub struct Proxy {
     port: u16,
     trouble: watch::Sender<Option<Trouble>>,
     counts: Arc<Counts>,
+    socket: Arc<Mutex<PathBuf>>,
 }
 
 /// The number of connections so far, and how many of them have begun to listen.
@@ -64,16 +65,24 @@ impl Proxy {
         let (trouble, watched) = watch::channel(None);
         let counts = Arc::<Counts>::default();
         let shared = Arc::clone(&counts);
+        let socket = Arc::new(Mutex::new(socket));
+        let current = Arc::clone(&socket);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        thread::spawn(move || runtime.block_on(serve(listener, socket, watched, shared)));
+        thread::spawn(move || runtime.block_on(serve(listener, current, watched, shared)));
         Self {
             port,
             trouble,
             counts,
+            socket,
         }
+    }
+
+    /// Leads new connections to another server. Present ones stay where they are.
+    pub fn lead_to(&self, socket: PathBuf) {
+        *self.socket.lock().unwrap() = socket;
     }
 
     /// Returns the URL of a database through the proxy, for the owner.
@@ -115,7 +124,7 @@ impl Proxy {
 /// Accepts connections until the [`Proxy`] is dropped.
 async fn serve(
     listener: std::net::TcpListener,
-    socket: PathBuf,
+    socket: Arc<Mutex<PathBuf>>,
     trouble: watch::Receiver<Option<Trouble>>,
     counts: Arc<Counts>,
 ) {
@@ -130,7 +139,7 @@ async fn serve(
                 counts: Arc::clone(&counts),
                 trouble: trouble.clone(),
             };
-            let socket = socket.clone();
+            let socket = socket.lock().unwrap().clone();
             tokio::spawn(async move { link.carry(client, socket).await });
         }
     };
@@ -197,5 +206,7 @@ impl Link {
                 return;
             }
         }
+        // The end of a connection does not pass a silent network either.
+        self.wait_for(Failing::Silent, false).await;
     }
 }

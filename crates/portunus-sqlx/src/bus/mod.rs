@@ -1,6 +1,8 @@
 //! How the nodes that share a database learn of each other's changes: notifications on PostgreSQL,
 //! a counter and the latest changes on SQLite.
 
+#[cfg(feature = "postgres")]
+mod heartbeats;
 mod listeners;
 #[cfg_attr(
     not(feature = "postgres"),

@@ -4,27 +4,29 @@
 //! heartbeat that comes back therefore proves that everything acknowledged before it was sent has
 //! been received. Each carries an unpredictable number: one that another client sends, in advance
 //! or again, proves nothing and is ignored.
+//!
+//! Heartbeats are sent on the connections of the store, in turn, so that they take the path of its
+//! writes. After a failover, connections of the store, or the one that listens, may still lead to
+//! the old server: heartbeats that are sent there do not come back, and the next one that comes back
+//! tells. Then all connections are replaced.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::Clock;
-use portunus::clock::SystemClock;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Task;
+use super::heartbeats::{Back, Heartbeats};
 use super::listeners::Listeners;
 use super::message::{self, CHANNEL, Message};
 use crate::fault::{Fault, OpenError};
-use crate::lease::{self, CONNECT_LIMIT, UNLISTEN, lost};
+use crate::lease::{self, CONNECT_LIMIT, Limit, UNLISTEN, lost};
 use crate::operation::Operation;
 use crate::sql::NOTIFY;
 use crate::store::Database;
@@ -33,11 +35,11 @@ use crate::{PostgresStore, address};
 
 /// How often a heartbeat is sent.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
-/// After this many heartbeats that did not come back, the connections are replaced.
+/// After this many heartbeats that did not come back, the connection is replaced.
 const MOST_WAITING: usize = 4;
 /// The longest time that sending a heartbeat may take.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
-/// After losing this many pairs of connections because no heartbeat came back, a bus is considered
+/// After losing this many connections because no heartbeat came back, a bus is considered
 /// unable to listen: a little more than two seconds. Heartbeats are counted, rather than timed, so
 /// that a process that was suspended is not misjudged.
 const MOST_DEAF: usize = 2;
@@ -56,16 +58,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// never digests. Any client that can connect to the database can read them, and can make nodes
 /// discard cached entries, but not keep them.
 ///
-/// A background task listens on one connection and sends a heartbeat every 250 milliseconds on
-/// another; neither belongs to the store's pool. If four heartbeats in a row do not come back, or a
-/// connection fails, both are replaced, after 50 milliseconds at first and at most a second, and
+/// A background task listens on a connection of its own and sends a heartbeat every 250
+/// milliseconds through the store's pool. If four heartbeats in a row do not come back, or the
+/// connection fails, it is replaced, after 50 milliseconds at first and at most a second, and
 /// listeners receive [`Invalidation::everything`]. A new listener receives that first, too.
+///
+/// If a heartbeat was lost and a later one came back, connections of the pool lead to another server
+/// than this bus, as they may after a failover: they are all closed, those in use after their
+/// operation. See [`PostgresStore`].
 ///
 /// The listening connection must lead to the primary server itself: through a pooler that assigns a
 /// different server connection to each transaction (PgBouncer's `transaction` mode), no heartbeat
-/// comes back; see [`PostgresStore::bus_on`] and [`check`](Self::check). Heartbeats take the same
-/// path as writes, so that a returned heartbeat proves that writes are received. Nodes with a
-/// version of this crate that has no bus do not notify: update all of them before caches rely on
+/// comes back; see [`PostgresStore::bus_on`] and [`check`](Self::check). Nodes with a version of this crate that has no bus do not notify: update all of them before caches rely on
 /// it.
 ///
 /// The task ends when the bus and all its clones are dropped.
@@ -117,11 +121,12 @@ impl PostgresStore {
     fn start_bus(&self, on: Option<PgConnectOptions>) -> PostgresBus {
         let listeners = Arc::<Listeners>::default();
         let (told, hearing) = watch::channel(Hearing::NotYet);
-        let places = Places {
-            speak: self.options().disable_statement_logging(),
-            listen: on.map(ConnectOptions::disable_statement_logging),
+        let on = on.unwrap_or_else(|| self.options());
+        let path = Path {
+            store: self.clone(),
+            on: on.disable_statement_logging(),
         };
-        let task = Task::spawn(run(places, Arc::clone(&listeners), told));
+        let task = Task::spawn(run(path, Arc::clone(&listeners), told));
         PostgresBus {
             listeners,
             store: self.clone(),
@@ -155,11 +160,10 @@ impl PostgresBus {
     }
 }
 
-/// The address where a bus listens, if it differs from the one where it sends, which is where its
-/// store writes.
-struct Places {
-    speak: PgConnectOptions,
-    listen: Option<PgConnectOptions>,
+/// The way of messages: the store that sends them, and where the bus listens.
+struct Path {
+    store: PostgresStore,
+    on: PgConnectOptions,
 }
 
 /// Notifies other nodes, in a transaction.
@@ -205,28 +209,35 @@ impl fmt::Debug for PostgresBus {
 }
 
 /// Listens, and reconnects after a failure.
-async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<Hearing>) {
+async fn run(path: Path, listeners: Arc<Listeners>, hearing: watch::Sender<Hearing>) {
     let (shortest, longest) = PAUSES;
     let mut pause = shortest;
     let mut deaf = 0;
     loop {
         let heartbeats = Heartbeats::new();
         // No listener receives `caught_up` until the connection is restored.
-        match connect(&places).await {
-            Ok(Some((listener, sender))) => {
+        match listen(&path.on).await {
+            Ok(Some(listener)) => {
                 // From here on everything is received; what was sent before is not.
                 listeners.invalidated(&Invalidation::everything());
-                // Why it ends makes no difference.
-                let _ = tokio::select! {
+                let ended = tokio::select! {
                     ended = receive(listener, &listeners, &heartbeats, &hearing) => ended,
-                    ended = send(sender, &heartbeats) => ended,
+                    () = send(&path.store, &heartbeats, &hearing) => Ended::Lost,
                 };
-                deaf = if heartbeats.all_wait() { deaf + 1 } else { 0 };
-                hearing.send_replace(if deaf >= MOST_DEAF {
-                    Hearing::Nothing
+                if ended == Ended::Elsewhere {
+                    tracing::warn!("the store is connected to another server than its bus");
+                    path.store.0.distrust();
+                }
+                deaf = if heartbeats.waiting() >= MOST_WAITING && !heartbeats.came_back() {
+                    deaf + 1
                 } else {
-                    Hearing::NotYet
-                });
+                    0
+                };
+                if deaf >= MOST_DEAF {
+                    hearing.send_replace(Hearing::Nothing);
+                } else if !matches!(*hearing.borrow(), Hearing::Cannot(_)) {
+                    hearing.send_replace(Hearing::NotYet);
+                }
             }
             Ok(None) => {
                 hearing.send_replace(Hearing::Nothing);
@@ -244,12 +255,10 @@ async fn run(places: Places, listeners: Arc<Listeners>, hearing: watch::Sender<H
     }
 }
 
-/// A connection that listens, and one to send on. `None` if listening would go through a pooler in
-/// transaction mode: an arbitrary connection of the pooler would then listen, and its next client
-/// would receive notifications that it did not request.
-async fn connect(places: &Places) -> Result<Option<(PgListener, PgConnection)>, Fault> {
-    let sender = lease::connect(&places.speak).await?;
-    let options = places.listen.as_ref().unwrap_or(&places.speak);
+/// A connection that listens. `None` if that would go through a pooler in transaction mode: an
+/// arbitrary connection of the pooler would then listen, and its next client would receive
+/// notifications that it did not request.
+async fn listen(options: &PgConnectOptions) -> Result<Option<PgListener>, Fault> {
     // A pool would retry until its timeout, and then not report the cause.
     let connection = lease::connect(options).await?;
     if !lease::keeps_its_server(connection, options).await? {
@@ -268,7 +277,15 @@ async fn connect(places: &Places) -> Result<Option<(PgListener, PgConnection)>, 
         Ok::<_, sqlx::Error>(listener)
     };
     let listener = timeout(CONNECT_LIMIT, listen).await.map_err(|_| lost())??;
-    Ok(Some((listener, sender)))
+    Ok(Some(listener))
+}
+
+/// Why a connection is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Lost,
+    /// Connections of the store lead to another server.
+    Elsewhere,
 }
 
 /// Forwards notifications until the connection is lost. A connection that is only silent is left to
@@ -278,145 +295,56 @@ async fn receive(
     listeners: &Listeners,
     heartbeats: &Heartbeats,
     hearing: &watch::Sender<Hearing>,
-) -> Result<(), Fault> {
-    while let Some(notification) = listener.try_recv().await? {
+) -> Ended {
+    while let Ok(Some(notification)) = listener.try_recv().await {
         match message::read(notification.payload()) {
             Message::Changed(what) => listeners.invalidated(&what),
-            Message::Beat(node, mark) if node == heartbeats.node => {
-                if let Some(sent) = heartbeats.back(mark) {
+            Message::Beat(node, mark) if node == heartbeats.node => match heartbeats.back(mark) {
+                Some(Back::InOrder(sent)) => {
                     hearing.send_if_modified(|hearing| {
                         std::mem::replace(hearing, Hearing::Does) != Hearing::Does
                     });
                     listeners.caught_up(&heartbeats.clock, sent);
                 }
-            }
+                Some(Back::AfterALoss) => return Ended::Elsewhere,
+                None => {}
+            },
             Message::Beat(..) | Message::NoBeat => {}
         }
         // Heartbeats are sent even under a flood of notifications.
         tokio::task::consume_budget().await;
     }
-    Err(lost().into())
+    Ended::Lost
 }
 
-/// Sends heartbeats until that fails, or they do not come back.
-async fn send(mut sender: PgConnection, heartbeats: &Heartbeats) -> Result<(), Fault> {
+/// Sends heartbeats until too many do not come back.
+async fn send(store: &PostgresStore, heartbeats: &Heartbeats, hearing: &watch::Sender<Hearing>) {
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // Counted, not timed: if this process was suspended, the server is not at fault.
         if heartbeats.waiting() >= MOST_WAITING {
-            return Err(lost().into());
+            return;
         }
-        // Hexadecimal digits only, and a single message: through a pooler, two may use two
-        // connections.
-        let beat = message::beat(heartbeats.node, heartbeats.next());
-        let notify = AssertSqlSafe(format!("{UNLISTEN}NOTIFY {CHANNEL}, '{beat}'"));
-        let sent = timeout(SEND_LIMIT, sqlx::raw_sql(notify).execute(&mut sender)).await;
-        sent.map_err(|_| lost())??;
-    }
-}
-
-/// The heartbeats on one pair of connections.
-struct Heartbeats {
-    /// The id of this node.
-    node: u64,
-    /// This clock does not stop while the machine sleeps.
-    clock: SystemClock,
-    beats: Mutex<Beats>,
-}
-
-struct Beats {
-    /// Keyed by the operating system's randomness: the mark for a count is unpredictable before it
-    /// is sent.
-    marks: RandomState,
-    count: u64,
-    /// Heartbeats that have not come back, and when each was sent.
-    waiting: VecDeque<(u64, Duration)>,
-    came_back: bool,
-}
-
-impl Heartbeats {
-    fn new() -> Self {
-        let beats = Beats {
-            marks: RandomState::new(),
-            count: 0,
-            waiting: VecDeque::new(),
-            came_back: false,
+        let mut mark = None;
+        let notify = || {
+            let next = *mark.insert(heartbeats.next());
+            // Hexadecimal digits only, and a single message: through a pooler, two may use two
+            // connections.
+            let beat = message::beat(heartbeats.node, next);
+            format!("{UNLISTEN}NOTIFY {CHANNEL}, '{beat}'")
         };
-        Self {
-            node: RandomState::new().hash_one(std::process::id()),
-            clock: SystemClock::default(),
-            beats: Mutex::new(beats),
+        match store.0.notify(Limit::of(SEND_LIMIT), notify).await {
+            Ok(()) => heartbeats.arrived(mark),
+            Err(fault) => {
+                hearing.send_replace(Hearing::Cannot(fault.causes()));
+                // If the store has no connection now, it cannot write either, and nothing is wrong
+                // with the connection that listens.
+                if mark.is_some() {
+                    return;
+                }
+            }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Beats> {
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    /// The mark of a heartbeat that is sent now.
-    fn next(&self) -> u64 {
-        let mut beats = self.lock();
-        beats.count += 1;
-        let mark = beats.marks.hash_one(beats.count);
-        beats.waiting.push_back((mark, self.now()));
-        mark
-    }
-
-    /// When a returned heartbeat was sent, if it was sent here and has not come back before.
-    /// Earlier ones are then no longer awaited.
-    fn back(&self, mark: u64) -> Option<Duration> {
-        let mut beats = self.lock();
-        let place = beats
-            .waiting
-            .iter()
-            .position(|(waiting, _)| *waiting == mark)?;
-        beats.came_back = true;
-        beats
-            .waiting
-            .drain(..=place)
-            .next_back()
-            .map(|(_, sent)| sent)
-    }
-
-    /// The number of heartbeats that have not come back.
-    fn waiting(&self) -> usize {
-        self.lock().waiting.len()
-    }
-
-    /// Whether as many heartbeats are awaited as allowed, and none came back.
-    fn all_wait(&self) -> bool {
-        self.waiting() >= MOST_WAITING && !self.came_back()
-    }
-
-    /// Whether any heartbeat came back.
-    fn came_back(&self) -> bool {
-        self.lock().came_back
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_heartbeat_counts_once_and_only_where_it_was_sent() {
-        let (ours, theirs) = (Heartbeats::new(), Heartbeats::new());
-        assert_ne!(ours.node, theirs.node);
-        let (first, second) = (ours.next(), ours.next());
-        let other = theirs.next();
-        assert!(first != second && first != other, "marks are unpredictable");
-        assert!(ours.back(other).is_none() && ours.back(0).is_none());
-        let sent = ours.lock().waiting[1].1;
-        assert_eq!(ours.back(second), Some(sent));
-        assert!(
-            ours.back(second).is_none() && ours.back(first).is_none(),
-            "again, or late"
-        );
     }
 }

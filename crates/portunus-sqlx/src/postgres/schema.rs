@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Postgres;
 use crate::fault::{Fault, Refusal};
-use crate::lease::{self, On};
+use crate::lease::{self, On, Watch};
 use crate::operation::{Migrate, Operation};
 use crate::share::Purpose;
 use crate::sql;
@@ -112,7 +112,10 @@ impl Postgres {
         On {
             connection,
             statements: self.statements(),
-            limit: Duration::MAX,
+            watch: Watch {
+                limit: Duration::MAX,
+                trust: None,
+            },
         }
     }
 
@@ -152,8 +155,8 @@ impl Operation for IsUsable {
     const PURPOSE: Purpose = Purpose::Request;
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
-        for row in session.rows(sql::IS_REPLICA, Vec::new()).await? {
-            if row.of("server", "replica").int("is_replica")? == 1 {
+        for row in session.rows(sql::ABOUT_SERVER, Vec::new()).await? {
+            if row.of("server", "itself").int("is_replica")? == 1 {
                 return Err(Refusal::Replica.into());
             }
         }

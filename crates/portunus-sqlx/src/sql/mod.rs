@@ -193,9 +193,18 @@ pub(crate) const NOTE_STEP: &str = "INSERT INTO portunus_schema (version, oldest
 pub(crate) const INDEX_STATE: &str = "SELECT CAST(CAST(indisvalid AS INT) AS BIGINT) \
      FROM pg_index WHERE indexrelid = to_regclass($1)";
 
-/// Whether the server is a replica.
+/// Whether the server is a replica, and when it was started, in microseconds.
 #[cfg(feature = "postgres")]
-pub(crate) const IS_REPLICA: &str = "SELECT CAST(CAST(pg_is_in_recovery() AS INT) AS BIGINT)";
+macro_rules! about_server {
+    () => {
+        "CAST(CAST(pg_is_in_recovery() AS INT) AS BIGINT), \
+         CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000 AS BIGINT)"
+    };
+}
+#[cfg(feature = "postgres")]
+pub(crate) use about_server;
+#[cfg(feature = "postgres")]
+pub(crate) const ABOUT_SERVER: &str = concat!("SELECT ", about_server!());
 /// The tables on which the role lacks SELECT or INSERT, and whether it has SELECT.
 #[cfg(feature = "postgres")]
 pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \

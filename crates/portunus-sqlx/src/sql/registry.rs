@@ -83,7 +83,7 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         #[cfg(feature = "postgres")]
         TAKE_TURN,
         #[cfg(feature = "postgres")]
-        IS_REPLICA,
+        ABOUT_SERVER,
         #[cfg(feature = "postgres")]
         MISSING_RIGHTS,
         #[cfg(feature = "sqlite")]

@@ -12,6 +12,7 @@ mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod failover;
 mod lanes;
 mod outbox;
 mod own_table;

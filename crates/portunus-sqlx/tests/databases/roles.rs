@@ -7,6 +7,7 @@ use crate::common::{Home, PostgresHome, batch, digest, found, id, insert, record
 use portunus::store::KeyStore;
 use portunus_sqlx::{OpenError, PostgresStore};
 use portunus_test_support::postgres::Postgres;
+use sqlx::postgres::PgPoolOptions;
 
 /// Grants the role `clerk` reading and writing the rows of a database, and nothing else.
 fn grant(home: &PostgresHome) {
@@ -163,19 +164,16 @@ async fn a_replica_is_rejected_at_startup() {
         .close()
         .await;
     server.become_a_replica();
-    let error = PostgresStore::connect(&address)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("is a replica") && error.contains("primary"),
-        "{error}"
-    );
-    let error = PostgresStore::connect(&server.address(&empty.name))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, OpenError::Schema { found: 0, .. }),
-        "{error}"
-    );
+    for name in [&home.name, &empty.name] {
+        let error = PostgresStore::connect(&server.address(name)).await;
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("is a replica") && error.contains("primary"),
+            "{error}"
+        );
+    }
+    // A pool without the options of this crate.
+    let pool = PgPoolOptions::new().connect(&address).await.unwrap();
+    let error = PostgresStore::new(pool).migrate().await.unwrap_err();
+    assert!(error.to_string().contains("is a replica"), "{error}");
 }

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _};
 use super::Watched;
 use crate::PostgresStore;
 use crate::fault::Fault;
-use crate::lease::{On, Statements};
+use crate::lease::{On, Statements, Watch};
 use crate::postgres::SET_FIRST;
 use crate::sql::{Dialect, POSTGRES};
 use crate::value::{Row, Session, Value};
@@ -33,7 +33,10 @@ impl Explained {
         On {
             connection: &mut self.connection,
             statements: Statements::Named,
-            limit: std::time::Duration::from_secs(60),
+            watch: Watch {
+                limit: std::time::Duration::from_secs(60),
+                trust: None,
+            },
         }
     }
 
