@@ -357,7 +357,8 @@ pub enum AuditOutcome {
     /// Refused by the authenticator, the route or the handler: the error's code.
     Refused(ErrorCode),
     /// `ABANDONED`: the request was admitted, but the client disconnected or the handler panicked
-    /// before there was a response.
+    /// before there was a response. For a management operation, its caller did not wait for the
+    /// result, or did not report that its transaction was committed.
     Abandoned,
     /// `FAILED`: the inner service failed without a response.
     Failed,

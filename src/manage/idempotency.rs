@@ -100,7 +100,7 @@ impl KeyManager {
         &self,
         request: &Idempotency,
     ) -> Result<Option<ManagedKey>, ManageError> {
-        let Some(found) = self.inner.store.get(&request.id).await? else {
+        let Some(found) = self.store.get(&request.id).await? else {
             return Ok(None);
         };
         if found.origin.as_ref() != Some(&request.fingerprint) || !self.sees(&found) {

@@ -16,6 +16,7 @@ mod host;
 mod idempotency;
 mod import;
 mod issue;
+mod joined;
 mod management;
 mod new_key;
 mod operator;
@@ -54,6 +55,7 @@ pub use rules::IssueRules;
 pub use text::MAX_TEXT_LENGTH;
 
 use check::to_the_millisecond;
+use joined::Joined;
 use precondition::Precondition;
 
 use crate::actor::UserIds;
@@ -64,7 +66,8 @@ use crate::config::BuildError;
 use crate::key::{Environment, FormatError, KeyFormat, KeyId, KeyKind, KeyRecord, PlanName};
 use crate::quota::{Quota, Quotas};
 use crate::store::{
-    Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour, UsageStore,
+    CachedStore, Cursor, KeyStore, ListQuery, OwnerRef, Page, StoreError, Usage, UsageByHour,
+    UsageStore,
 };
 use crate::telemetry;
 
@@ -113,6 +116,11 @@ pub struct KeyPage {
 #[derive(Clone)]
 pub struct KeyManager {
     inner: Arc<Inner>,
+    store: Arc<dyn KeyStore>,
+    /// Where usage is counted, if it is.
+    counts: Option<Arc<dyn UsageStore>>,
+    /// What waits for the end of the host's transaction, if the store's writes belong to one.
+    joined: Option<Arc<Joined>>,
     operator: Arc<Operator>,
     /// What the operator can do.
     policy: Arc<dyn OperatorPolicy>,
@@ -125,9 +133,8 @@ struct Inner {
     /// What the manager and requests must agree on: hasher, scope model, directory, default quotas,
     /// user ids, clock, audit, and the uses that are not written yet.
     authenticator: Authenticator,
-    store: Arc<dyn KeyStore>,
-    /// Where usage is counted, if it is.
-    counts: Option<Arc<dyn UsageStore>>,
+    /// What this node has cached of the store, if anything.
+    cache: Option<CachedStore>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     settings: Management,
     steps: bulk::Steps,
@@ -142,6 +149,7 @@ impl KeyManager {
     pub(crate) fn new(
         authenticator: Authenticator,
         store: Arc<dyn KeyStore>,
+        cache: Option<CachedStore>,
         formats: Vec<(Vec<KeyKind>, KeyFormat)>,
         mut settings: Management,
     ) -> Result<Self, BuildError> {
@@ -171,12 +179,14 @@ impl KeyManager {
             policy: Arc::clone(&settings.operators),
             inner: Arc::new(Inner {
                 authenticator,
-                counts: store.usage(),
-                store,
+                cache,
                 formats,
                 settings,
                 steps: bulk::Steps::default(),
             }),
+            counts: store.usage(),
+            store,
+            joined: None,
             operator: Arc::new(Operator::host()),
             precondition: None,
             recorded: Arc::default(),
@@ -255,7 +265,7 @@ impl KeyManager {
         query.owner = query.owner.map(|user| self.user_ids().canonical(user));
         let asked = query.owner.clone();
         let query = self.narrow(query)?;
-        if query.unused_since.is_some() && self.inner.counts.is_none() {
+        if query.unused_since.is_some() && self.counts.is_none() {
             let why = "the store does not count uses, so that every key would seem unused";
             return Err(ManageError::invalid("unused_since", why));
         }
@@ -263,7 +273,7 @@ impl KeyManager {
         if asked.is_some() && asked != query.owner {
             return Ok(KeyPage::default());
         }
-        let mut page = self.inner.store.list(&query).await?;
+        let mut page = self.store.list(&query).await?;
         let mut usage = self.usage_of_page(&mut page).await?;
         // This node may have counted uses that are not stored yet.
         let rows = page.items.into_iter().zip(usage);
@@ -274,7 +284,7 @@ impl KeyManager {
         let primaries: HashSet<KeyId> = if owners.is_empty() {
             HashSet::new()
         } else {
-            let primaries = self.inner.store.primaries(&owners, query.now).await?;
+            let primaries = self.store.primaries(&owners, query.now).await?;
             primaries.into_iter().flatten().collect()
         };
         let mut items = Vec::with_capacity(page.items.len());
@@ -372,7 +382,7 @@ impl KeyManager {
     ) -> Result<UsageByHour, ManageError> {
         let record = self.find(id).await?;
         self.may(Action::KeyRead, &record)?;
-        let Some(counts) = &self.inner.counts else {
+        let Some(counts) = &self.counts else {
             return Ok(UsageByHour::default());
         };
         let mut reading = self.inner.authenticator.usage().reading();
@@ -395,7 +405,7 @@ impl KeyManager {
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
         let mut reading = self.inner.authenticator.usage().reading();
         loop {
-            let mut usage = match &self.inner.counts {
+            let mut usage = match &self.counts {
                 Some(counts) if !ids.is_empty() => counts.usage_of(ids).await?,
                 _ => vec![Usage::default(); ids.len()],
             };
@@ -437,7 +447,7 @@ impl KeyManager {
 
     /// Returns a key that is visible to the operator.
     async fn find(&self, id: &KeyId) -> Result<Arc<KeyRecord>, ManageError> {
-        let found = self.inner.store.get(id).await?;
+        let found = self.store.get(id).await?;
         let found = found.filter(|record| self.sees(record));
         found.ok_or_else(|| ManageError::NotFound(id.clone()))
     }
@@ -454,11 +464,7 @@ impl KeyManager {
     }
 
     async fn is_primary(&self, record: &KeyRecord, at: SystemTime) -> Result<bool, ManageError> {
-        let primary = self
-            .inner
-            .store
-            .primary(&OwnerRef::of(&record.owner), at)
-            .await?;
+        let primary = self.store.primary(&OwnerRef::of(&record.owner), at).await?;
         Ok(primary.as_ref() == Some(&record.id))
     }
 
@@ -487,7 +493,7 @@ fn readable(record: &KeyRecord) -> Result<(), ManageError> {
 impl fmt::Debug for KeyManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyManager")
-            .field("store", &self.inner.store)
+            .field("store", &self.store)
             .finish_non_exhaustive()
     }
 }

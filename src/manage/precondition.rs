@@ -65,11 +65,14 @@ impl KeyManager {
         added: i64,
     ) -> Result<Applied, StoreError> {
         if holds {
-            let unpublished = match self.inner.store.apply(batch).await {
+            let unpublished = match self.store.apply(batch).await {
                 Ok(()) => None,
                 Err(error) if error.is_not_published() => Some(error),
                 Err(error) => return Err(error),
             };
+            if let Some(joined) = &self.joined {
+                joined.changed(batch);
+            }
             return Ok(Applied::Done(unpublished));
         }
         self.rehearse(batch).await?;
@@ -82,7 +85,7 @@ impl KeyManager {
     async fn rehearse(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let missing = KeyId::generate().map_err(StoreError::unavailable)?;
         let refused = batch.clone().change(Change::Delete(missing.clone()));
-        match self.inner.store.apply(&refused).await {
+        match self.store.apply(&refused).await {
             Err(error) if is_missing(&error, &missing) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Err(StoreError::unavailable(
@@ -111,8 +114,7 @@ impl KeyManager {
                 limit: limit_before.ok_or_else(|| too_many(*limit))?,
             };
             let check = WriteBatch::new().require(before);
-            self.inner
-                .store
+            self.store
                 .apply(&check)
                 .await
                 .map_err(|error| match error.as_rejected() {

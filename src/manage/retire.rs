@@ -106,7 +106,7 @@ impl KeyManager {
             let (now, found) = (self.now(), watch.find(id).await?);
             self.may(Action::KeyDelete, &found)?;
             let owner = OwnerRef::of(&found.owner);
-            let primary = self.inner.store.primary(&owner, now).await?;
+            let primary = self.store.primary(&owner, now).await?;
             let is_primary = primary.as_ref() == Some(id);
             // A primary key can be deleted only if no active key of its owner remains after the batch.
             // For other keys, the primary must not have changed: this key could have become primary.

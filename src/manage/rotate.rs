@@ -129,7 +129,6 @@ impl KeyManager {
             }
             if let Some(successor) = &old.successor
                 && self
-                    .inner
                     .store
                     .get(successor)
                     .await?
@@ -192,7 +191,7 @@ impl KeyManager {
             if !old.counts_as_active(now) {
                 // The old key ends in this step. If it is primary, the successor becomes primary
                 // explicitly, because creation times do not decide it reliably.
-                let primary = self.inner.store.primary(&owner, now).await?;
+                let primary = self.store.primary(&owner, now).await?;
                 if primary.as_ref() == Some(&old.id) {
                     is_primary = true;
                     batch = batch

@@ -31,10 +31,10 @@ impl KeyManager {
         }
         let owner = crate::store::OwnerRef::of(&owner);
         for _ in 0..super::ATTEMPTS {
-            let primary = self.inner.store.primary(&owner, at).await?;
+            let primary = self.store.primary(&owner, at).await?;
             let Some(id) = primary else { return Ok(None) };
             // The key may have just been deleted: then another key is primary, or none.
-            if let Some(found) = self.inner.store.get(&id).await? {
+            if let Some(found) = self.store.get(&id).await? {
                 self.may(crate::audit::Action::KeyRead, &found)?;
                 return Ok(Some(found));
             }
@@ -48,7 +48,7 @@ impl KeyManager {
         &self,
         id: &crate::key::KeyId,
     ) -> Result<Option<SigningState>, super::ManageError> {
-        match self.inner.store.signing() {
+        match self.store.signing() {
             Some(states) => Ok(states.signing_state(id).await?),
             None => Ok(None),
         }

@@ -34,11 +34,11 @@ impl KeyManager {
         let hasher = self.inner.authenticator.hasher();
         let mut digests = Candidates::new();
         hasher.candidates(key.as_bytes(), &mut digests);
-        let found = match self.inner.store.find_now(digests.as_slice()) {
+        let found = match self.store.find_now(digests.as_slice()) {
             Some(found) => found,
             None => {
                 let _turn = self.inner.authenticator.turn(digests.as_slice()).await?;
-                self.inner.store.find(digests.as_slice()).await
+                self.store.find(digests.as_slice()).await
             }
         };
         let Some(stored) = found? else {

@@ -277,7 +277,11 @@ impl Watch<'_> {
         fill(&mut event);
         // Operations of an operator are recorded in its own tenant, whatever it requested.
         event.tenant_id = operator.tenant().cloned().or(event.tenant_id);
-        trail.note_act(event);
+        match &self.manager.joined {
+            // It is done only if the host commits.
+            Some(joined) if outcome == AuditOutcome::Ok => joined.hold(event),
+            _ => trail.note_act(event),
+        }
     }
 }
 

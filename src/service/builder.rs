@@ -203,7 +203,13 @@ impl PortunusBuilder {
             bus.subscribe(Arc::downgrade(&plans));
         }
         let counts = store.usage();
-        let manager = KeyManager::new(authenticator.clone(), store, formats, self.management)?;
+        let manager = KeyManager::new(
+            authenticator.clone(),
+            store,
+            cache.clone(),
+            formats,
+            self.management,
+        )?;
         let jobs = Jobs::new(jobs::Parts {
             counts,
             cache: cache.clone(),

@@ -198,6 +198,16 @@ impl CachedStore {
         });
     }
 
+    /// Drops what a write changed that was not made through this cache, and queues it for other
+    /// nodes. If the write is not known to be `finished`, it is treated as one without a result.
+    pub(crate) fn changed(&self, what: Invalidation, finished: bool) {
+        drop(InvalidateOnDrop {
+            shared: &self.shared,
+            what,
+            finished,
+        });
+    }
+
     /// Drops all entries.
     pub fn clear(&self) {
         self.shared.invalidated(&Invalidation::everything());

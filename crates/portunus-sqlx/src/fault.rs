@@ -124,6 +124,23 @@ pub(crate) enum Refusal {
     Shared(String),
     #[error("the store is closed")]
     Closed,
+    #[error("the call in the host's transaction has ended, and the manager with it")]
+    CallEnded,
+    #[error("call `migrate` on the store first")]
+    NotMigrated,
+    #[error(
+        "the transaction is not on the tables of the store: it uses {host:?}, the store uses {store:?}"
+    )]
+    Elsewhere { host: String, store: String },
+    #[cfg(feature = "sqlite")]
+    #[error("the transaction was not begun with BEGIN IMMEDIATE, so that it may fail at any write")]
+    NotImmediate,
+    #[cfg(feature = "postgres")]
+    #[error(
+        "the isolation level of the transaction is {0}: it must be READ COMMITTED, so that it sees \
+         what others have committed"
+    )]
+    Isolation(String),
     #[cfg(feature = "postgres")]
     #[error(
         "the server is a replica (it is in recovery), which may lag behind a revocation: connect to \

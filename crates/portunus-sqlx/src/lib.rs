@@ -62,6 +62,21 @@
 //! accumulate; the periodic jobs of a service ([`Portunus::run`](portunus::Portunus), or
 //! `maintain`) delete rows older than their retention, 90 days by default.
 //!
+//! # In the host's own transaction
+//! [`SqliteStore::in_transaction`] and [`PostgresStore::in_transaction`] run key management in a
+//! transaction of the host, so that a key and the host's own row are committed together or not at
+//! all; their pages have programs. What to keep in mind:
+//! - The transaction must be READ COMMITTED on PostgreSQL, and begun with `BEGIN IMMEDIATE` on
+//!   SQLite (sqlx: `pool.begin_with("BEGIN IMMEDIATE")`).
+//! - Call [`Written::committed`] after the COMMIT, also if that took long. Without it, the change
+//!   is effective all the same, and this node learns of it as the others do.
+//! - After a ROLLBACK, or a crash before the COMMIT, there is no key, no message to other nodes and
+//!   no event that says that it was issued.
+//! - The audit records an operation when it is reported as committed: events are queued then, as
+//!   those of other operations are. If it is not reported, the event says `ABANDONED`: it may or
+//!   may not have been done. An operation that was refused is recorded as such at once.
+//! - Other writes to the tenant's keys (on SQLite: all writes) wait until the transaction ends.
+//!
 //! # Several nodes
 //! Where lookups are cached, a node must be notified of changes made by other nodes.
 //! [`PostgresStore::bus`] and [`SqliteStore::watch`] each return an
@@ -140,6 +155,7 @@ mod bus;
 #[cfg(feature = "postgres")]
 mod door;
 mod fault;
+mod joined;
 #[cfg(feature = "postgres")]
 mod lease;
 mod lookups;
@@ -166,6 +182,7 @@ pub use bus::PostgresBus;
 #[cfg(feature = "sqlite")]
 pub use bus::SqliteWatch;
 pub use fault::OpenError;
+pub use joined::Written;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]

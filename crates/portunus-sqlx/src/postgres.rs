@@ -7,8 +7,8 @@
 mod schema;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use portunus::store::InvalidationBus;
@@ -44,7 +44,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The number of attempts for a transaction that the database aborts in favor of others.
 const WRITE_ATTEMPTS: u32 = 5;
 
-/// Settings for each new connection, and what its server is. The server enforces these limits even if the client is gone.
+/// Settings for each new connection, and what its server is. The server enforces these limits even if
+/// the client is gone.
 ///
 /// Each statement here concerns few rows, which one index returns in the requested order (see the
 /// module `sql::plans`), whatever the values are. Based on its statistics, the server may prefer a
@@ -124,6 +125,7 @@ pub struct Postgres {
     /// Whether each transaction may use a different server connection.
     is_pooled: bool,
     records: Arc<AtomicBool>,
+    place: Arc<OnceLock<String>>,
 }
 
 impl PostgresStore {
@@ -263,6 +265,7 @@ impl PostgresStore {
             share: Share::new(connections / 4),
             lookups: Lookups::new(connections / 2),
             records: Arc::default(),
+            place: Arc::default(),
             is_pooled: false,
         })
     }
@@ -283,6 +286,10 @@ impl Database for Postgres {
 
     fn records(&self) -> &AtomicBool {
         &self.records
+    }
+
+    fn place(&self) -> &OnceLock<String> {
+        &self.place
     }
 
     fn lookups(&self) -> Option<&Lookups> {

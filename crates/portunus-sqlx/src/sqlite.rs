@@ -6,8 +6,8 @@ mod transaction;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -56,6 +56,7 @@ pub struct Sqlite {
     share: Share,
     lookups: Lookups,
     records: Arc<AtomicBool>,
+    place: Arc<OnceLock<String>>,
 }
 
 impl SqliteStore {
@@ -138,6 +139,7 @@ impl SqliteStore {
             share: Share::new(MANAGEMENT_READERS),
             lookups: Lookups::new(LOOKUPS),
             records: Arc::default(),
+            place: Arc::default(),
         }))
     }
 
@@ -157,6 +159,7 @@ impl SqliteStore {
             share: Share::new(half.min(MANAGEMENT_READERS)),
             lookups: Lookups::new(half.min(LOOKUPS)),
             records: Arc::default(),
+            place: Arc::default(),
         })
     }
 
@@ -177,6 +180,10 @@ impl Database for Sqlite {
 
     fn records(&self) -> &AtomicBool {
         &self.records
+    }
+
+    fn place(&self) -> &OnceLock<String> {
+        &self.place
     }
 
     fn lookups(&self) -> Option<&Lookups> {

@@ -1,8 +1,8 @@
 //! The store, shared by both databases.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -53,6 +53,9 @@ pub(crate) trait Database: Clone + fmt::Debug + Send + Sync + 'static {
     /// Whether changes are recorded for the host's own bus.
     fn records(&self) -> &AtomicBool;
 
+    /// Which tables the store uses, once the schema is known to be up to date.
+    fn place(&self) -> &OnceLock<String>;
+
     /// Starts to listen for changes, where that is possible.
     fn listen(store: &Store<Self>) -> Option<Arc<dyn InvalidationBus>>;
 
@@ -95,7 +98,10 @@ impl<D: Database> Store<D> {
                 cause: fault.causes(),
             })?;
         }
-        Ok(self.0.make_indexes().await?)
+        self.0.make_indexes().await?;
+        let place = self.0.read(operation::Place).await?;
+        let _ = self.0.place().set(place);
+        Ok(())
     }
 
     /// Lower-cases the user ids of owners that are UUIDs

@@ -138,7 +138,7 @@ impl KeyManager {
             None => {
                 let id = KeyId::generate()?;
                 // A store that keeps no operations says so here, and need not know the change.
-                self.inner.store.bulk_operation(&id).await?;
+                self.store.bulk_operation(&id).await?;
                 id
             }
         };
@@ -150,7 +150,7 @@ impl KeyManager {
         let plan = Plan::new(&self.operator, action, picked, request.as_ref());
         operation.left = plan.left();
         operation.plan = plan.to_json()?;
-        match self.inner.store.apply(&step::first(&operation)).await {
+        match self.store.apply(&step::first(&operation)).await {
             Ok(()) => Ok((operation, Some(detail))),
             Err(error) if error.is_not_published() => Ok((operation, Some(detail))),
             Err(error) => match (error.as_rejected(), &request) {
@@ -168,7 +168,7 @@ impl KeyManager {
         &self,
         request: &Idempotency,
     ) -> Result<Option<BulkOperation>, ManageError> {
-        let Some(found) = self.inner.store.bulk_operation(request.id()).await? else {
+        let Some(found) = self.store.bulk_operation(request.id()).await? else {
             return Ok(None);
         };
         let plan = Plan::read(&found)?;
@@ -203,7 +203,7 @@ impl KeyManager {
     /// Counts the keys of the next page.
     async fn count_page(&self, query: &ListQuery) -> Result<(u64, Option<Cursor>), ManageError> {
         let query = self.narrow(query.clone())?;
-        let page = self.inner.store.list(&query).await?;
+        let page = self.store.list(&query).await?;
         let unreadable = match self.sees_all() {
             true => page.corrupt.len(),
             false => 0,
@@ -218,7 +218,7 @@ impl KeyManager {
     /// [`ManageError::NotFound`], or a store error.
     pub async fn bulk_operation(&self, id: &KeyId) -> Result<BulkOperation, ManageError> {
         let unknown = || ManageError::NotFound(id.clone());
-        let found = self.inner.store.bulk_operation(id).await?;
+        let found = self.store.bulk_operation(id).await?;
         let found = found.ok_or_else(unknown)?;
         let plan = Plan::read(&found)?;
         let is_seen =
@@ -247,7 +247,7 @@ impl KeyManager {
             let why = "has no filter, which means every key: say `all` if you mean all of them";
             return Err(ManageError::invalid("filter", why));
         }
-        if query.unused_since.is_some() && self.inner.counts.is_none() {
+        if query.unused_since.is_some() && self.counts.is_none() {
             let why = "the store does not count uses, so that every key would seem unused";
             return Err(ManageError::invalid("unused_since", why));
         }
@@ -270,7 +270,7 @@ impl KeyManager {
         let seen = self.narrow(ListQuery::new(now))?;
         let (mut ids, mut unknown) = (Vec::new(), Vec::new());
         for (place, digest) in (1..).zip(digests) {
-            let found = self.inner.store.find(&[digest.digest()]).await?;
+            let found = self.store.find(&[digest.digest()]).await?;
             match found.map(|key| key.record().clone()) {
                 Some(record) if seen.selects(&record, &Default::default()) => {
                     ids.push(record.id.clone());

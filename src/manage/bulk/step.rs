@@ -77,7 +77,7 @@ impl KeyManager {
     /// future loses nothing.
     pub(crate) async fn continue_bulk_operations(&self) -> Result<(), StoreError> {
         let until = self.clock().monotonic().saturating_add(RUN);
-        let mut open = self.inner.store.open_bulk_operations().await?;
+        let mut open = self.store.open_bulk_operations().await?;
         let mut failed = None;
         while !open.is_empty() {
             let mut left = Vec::new();
@@ -156,7 +156,7 @@ impl KeyManager {
 
     /// Writes a step without keys.
     async fn noted(&self, next: BulkOperation) -> Result<Option<BulkOperation>, StoreError> {
-        match self.inner.store.apply(&first(&next)).await {
+        match self.store.apply(&first(&next)).await {
             Err(error) if error.as_rejected().is_some() => Ok(None),
             Err(error) if !error.is_not_published() => Err(error),
             _ => Ok(Some(next)),
@@ -188,7 +188,7 @@ impl KeyManager {
                     return Err(StoreError::unavailable(why));
                 }
             };
-            let error = match self.inner.store.apply(&ready.batch).await {
+            let error = match self.store.apply(&ready.batch).await {
                 Err(error) if !error.is_not_published() => error,
                 _ => {
                     self.inner.steps.done(size);
@@ -202,7 +202,7 @@ impl KeyManager {
                 };
             };
             // A key was changed meanwhile, or another node did the step.
-            let stored = self.inner.store.bulk_operation(&before.id).await?;
+            let stored = self.store.bulk_operation(&before.id).await?;
             if stored.is_none_or(|stored| stored.step != before.step) {
                 return Ok(None);
             }
@@ -220,7 +220,7 @@ impl KeyManager {
             Picked::Keys(query) => {
                 let mut query = self.narrow((**query).clone())?;
                 query.limit = size;
-                let page = self.inner.store.list(&query).await?;
+                let page = self.store.list(&query).await?;
                 let corrupt = self.log_omitted(page.corrupt);
                 let why = "the row cannot be read";
                 Ok(Next {
@@ -341,7 +341,7 @@ impl KeyManager {
 
     /// Whether a step whose write had an unknown result was applied.
     async fn is_stored(&self, ready: &Ready) -> bool {
-        let stored = self.inner.store.bulk_operation(&ready.operation.id).await;
+        let stored = self.store.bulk_operation(&ready.operation.id).await;
         stored.is_ok_and(|stored| stored.as_ref() == Some(&ready.operation))
     }
 

@@ -13,7 +13,7 @@ pub(super) struct Heartbeats {
     /// The id of this node.
     pub(super) node: u64,
     /// This clock does not stop while the machine sleeps.
-    clock: SystemClock,
+    pub(super) clock: SystemClock,
     beats: Mutex<Beats>,
 }
 

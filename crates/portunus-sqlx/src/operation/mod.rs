@@ -12,6 +12,7 @@ mod insert;
 mod list;
 mod migrate;
 mod outbox;
+mod place;
 mod primary;
 mod usage;
 
@@ -27,6 +28,7 @@ pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
 pub(crate) use outbox::{ForgetRecorded, Recorded};
+pub(crate) use place::{Place, check_place};
 pub(crate) use primary::{Primaries, Primary};
 pub(crate) use usage::{ForgetUsage, RecordUsage, UsageByHour, UsageOf, UsageOfOne};
 

@@ -217,6 +217,12 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
+/// The isolation level of a transaction, which waits for the disk at its end from now on.
+#[cfg(feature = "postgres")]
+pub(crate) const ISOLATION: &str = "SELECT current_setting('transaction_isolation'), \
+     CASE current_setting('synchronous_commit') WHEN 'off' \
+     THEN set_config('synchronous_commit', 'on', true) END";
+
 /// Takes the turn to create indexes until the end of the transaction, if it is free. It does not
 /// wait: creating an index waits for every statement that began before, including a waiting one.
 #[cfg(feature = "postgres")]
@@ -306,6 +312,8 @@ pub(crate) struct Dialect {
     pub(crate) version_table: &'static str,
     /// Counts the tables of steps.
     pub(crate) has_schema: &'static str,
+    /// Names the database and the tables that a connection uses.
+    pub(crate) place: &'static str,
 }
 
 #[cfg(feature = "sqlite")]
@@ -350,6 +358,9 @@ pub(crate) static SQLITE: Dialect = Dialect {
     indexes_at_once: None,
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version INTEGER NOT NULL PRIMARY KEY) STRICT",
     has_schema: "SELECT count(*) FROM sqlite_master WHERE name = 'portunus_schema'",
+    place: "SELECT CASE WHEN EXISTS \
+         (SELECT 1 FROM sqlite_temp_master WHERE name LIKE 'portunus!_%' ESCAPE '!') \
+         THEN 'temporary tables' ELSE file END FROM pragma_database_list WHERE name = 'main'",
 };
 
 #[cfg(feature = "postgres")]
@@ -400,4 +411,6 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     indexes_at_once: Some(indexes::AT_ONCE),
     version_table: "CREATE TABLE IF NOT EXISTS portunus_schema (version BIGINT NOT NULL PRIMARY KEY)",
     has_schema: "SELECT count(*) FROM pg_class WHERE oid = to_regclass('portunus_schema')",
+    place: "SELECT current_database() || ', table ' || \
+         COALESCE(CAST(CAST(to_regclass('portunus_keys') AS OID) AS TEXT), 'missing')",
 };

@@ -74,6 +74,7 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
     let all = [
         dialect.has_schema,
         dialect.version_table,
+        dialect.place,
         NEWEST_STEP,
         OLDEST_PROGRAM,
         NOTE_EARLY_STEP,
@@ -84,6 +85,8 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         TAKE_TURN,
         #[cfg(feature = "postgres")]
         ABOUT_SERVER,
+        #[cfg(feature = "postgres")]
+        ISOLATION,
         #[cfg(feature = "postgres")]
         MISSING_RIGHTS,
         #[cfg(feature = "sqlite")]

@@ -13,6 +13,7 @@ mod addresses;
 mod common;
 mod conformance;
 mod failover;
+mod joined;
 mod lanes;
 mod outbox;
 mod own_table;
