@@ -159,7 +159,7 @@ use proofs::Proofs;
 
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
-pub use origin::{InvalidOrigin, Origin};
+pub use origin::{InvalidOrigin, Origin, check as check_origin};
 pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};
 pub use time::{parse_time, time_text};

@@ -141,7 +141,13 @@ fn host_and_port(authority: &str, default_port: u16) -> Option<(Host, u16)> {
 /// since it does not come from a browser, and so does an `Origin` at the request's own host and
 /// port. Every other `Origin`, including `null`, is refused. A repeated field passes only if each
 /// of its lines does.
-pub(crate) fn check(parts: &Parts, trusted: &[Origin]) -> Result<(), Fault> {
+///
+/// The API does this itself. For the host's own routes that operators use, such as the login of a
+/// session.
+///
+/// # Errors
+/// `CROSS_SITE` (403).
+pub fn check(parts: &Parts, trusted: &[Origin]) -> Result<(), Fault> {
     if parts.method.is_safe() {
         return Ok(());
     }

@@ -14,17 +14,18 @@ use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
 use portunus::key::KeyHasher;
 use portunus::limit::Plan;
-use portunus::manage::KeyManager;
+use portunus::manage::{KeyManager, own_keys};
 use portunus::policy::PlanOrder;
 use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Portunus, Requirement};
-use portunus_admin::{Admin, Origin};
+use portunus_admin::{Admin, OperatorProof, Origin};
 use portunus_profiles::Profile;
 use tracing::warn;
 
 use crate::api::{self, DocumentStore};
 use crate::cli::{Flags, Limiter};
 use crate::directory::DemoDirectory;
+use crate::me::{self, Sessions};
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::Peer;
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) authenticator: Authenticator,
     pub(crate) manager: KeyManager,
     pub(crate) operators: Arc<Operators>,
+    /// Operators who manage their own keys.
+    pub(crate) sessions: Sessions,
     pub(crate) documents: Arc<DocumentStore>,
     pub(crate) directory: DemoDirectory,
     events: Arc<dyn AuditReader>,
@@ -112,6 +115,7 @@ impl App {
             manager: keys.manager().clone(),
             keys,
             operators: Arc::new(operators),
+            sessions: Sessions::new(directory.clone()),
             documents: Arc::default(),
             directory,
             events: Arc::clone(&storage.events),
@@ -150,25 +154,31 @@ impl App {
 
     /// The routes for operators, which axum serves with either adapter.
     pub(crate) fn management(&self) -> Router<Self> {
-        let admin = self.admin();
+        let admin = self.admin(Arc::clone(&self.operators));
+        let own = self.admin(self.sessions.clone());
+        let own = own.operators(own_keys()).trusted_origins([]);
+        let own = own.cookie(me::COOKIE_NAME).into_router();
         // Shared, so that failures on either route count against the same budget.
-        let proof = Extension(admin.limited_proof());
+        let proof = admin.limited_proof();
         let admin = admin.into_router();
-        let users = put(admin::change_user).layer(proof);
+        let users = put(admin::change_user).layer(Extension(Arc::clone(&proof)));
         Router::new()
             .nest("/admin", admin.clone())
             .route_service("/admin/", admin.with_state(self.clone()))
+            .nest("/me/api", own.clone())
+            .route_service("/me/api/", own.with_state(self.clone()))
+            .merge(me::routes(proof))
             .route("/demo/users/{id}", users)
     }
 
     /// The management API, configured for the demo.
-    fn admin(&self) -> Admin {
+    fn admin(&self, proof: impl OperatorProof) -> Admin {
         let peer = |extensions: &Extensions| {
             extensions
                 .get::<ConnectInfo<Peer>>()
                 .map(|ConnectInfo(peer)| peer.address.ip())
         };
-        let admin = Admin::new(&self.keys, Arc::clone(&self.operators))
+        let admin = Admin::new(&self.keys, proof)
             .events(Arc::clone(&self.events))
             .trusted_origins(self.trusted_origins.iter().cloned())
             .peer(peer);

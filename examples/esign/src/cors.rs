@@ -18,10 +18,12 @@ use portunus_admin::Origin;
 use tower::{ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 
-/// Whether a path belongs to the management API.
+/// Whether a path belongs to the management API, or to that for self-serve.
 pub(crate) fn is_management(path: &str) -> bool {
-    path.strip_prefix("/admin")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    ["/admin", "/me"]
+        .iter()
+        .filter_map(|prefix| path.strip_prefix(prefix))
+        .any(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether an `Origin` value is in the list of trusted origins.

@@ -147,6 +147,16 @@ impl DemoDirectory {
         (found.tenant_id == *tenant).then(|| Arc::new(user))
     }
 
+    /// Returns the standing of a user who signs in.
+    pub(crate) fn standing_of(&self, user: Option<&UserId>) -> Standing {
+        let users = self.users();
+        let suspended = |found: &DemoUser| Some(&found.id) == user && found.suspended;
+        match users.iter().any(suspended) {
+            true => Standing::Suspended,
+            false => Standing::Good,
+        }
+    }
+
     fn owner_standing(&self, owner: &Owner) -> Standing {
         let users = self.users();
         let found = owner.user_id.as_ref().and_then(|id| {

@@ -14,6 +14,7 @@ mod cors;
 mod directory;
 mod limits;
 mod lingering;
+mod me;
 mod on_actix;
 mod on_axum;
 mod operators;

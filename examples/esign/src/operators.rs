@@ -183,17 +183,15 @@ impl OperatorPolicy for DemoPolicy {
     }
 }
 
-/// Generates a token with 256 bits of randomness from the operating system.
 fn random_token() -> Result<String, Box<dyn std::error::Error>> {
+    Ok(format!("op_{}", random_hex()?))
+}
+
+/// Generates 256 bits of randomness from the operating system, as hexadecimal digits.
+pub(crate) fn random_hex() -> Result<String, rand::rngs::SysError> {
     let mut bytes = [0_u8; 32];
     SysRng.try_fill_bytes(&mut bytes)?;
-    Ok(format!(
-        "op_{}",
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    ))
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl fmt::Debug for Operators {

@@ -60,7 +60,15 @@ pub(crate) fn server(
         let bridge =
             move |request, payload| bridge::call(management.clone(), version, request, payload);
         let mut site = ActixApp::new();
-        for path in ["/admin", "/admin/{rest:.*}", "/demo/users/{id}"] {
+        for path in [
+            "/admin",
+            "/admin/{rest:.*}",
+            "/me/login",
+            "/me/logout",
+            "/me/api",
+            "/me/api/{rest:.*}",
+            "/demo/users/{id}",
+        ] {
             let behind = web::resource(path).guard(literal_path(path.into()));
             site = site.service(behind.to(bridge.clone()));
         }

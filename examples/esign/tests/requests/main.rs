@@ -26,6 +26,7 @@ mod issuing;
 mod iusign;
 mod limits;
 mod listing;
+mod me;
 mod networks;
 mod primaries;
 mod process;
