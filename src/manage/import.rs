@@ -28,8 +28,10 @@ impl ImportedDigest {
     ///
     /// # Errors
     /// [`ManageError::Invalid`] for an unknown scheme, other characters, or a wrong length for the
-    /// scheme.
+    /// scheme; and for the salted digests of bcrypt (`$2…$`) and argon2 (`$argon2…$`), which cannot be
+    /// looked up.
     pub fn from_hex(scheme: &str, hex: &str) -> Result<Self, ManageError> {
+        refuse_salted(scheme, hex)?;
         let text = hex.as_bytes();
         let digits = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
         let hexadecimal = text.iter().all(u8::is_ascii_hexdigit)
@@ -48,6 +50,7 @@ impl ImportedDigest {
     /// # Errors
     /// As for [`from_hex`](Self::from_hex).
     pub fn from_base64(scheme: &str, text: &str) -> Result<Self, ManageError> {
+        refuse_salted(scheme, text)?;
         const LENIENT: GeneralPurposeConfig =
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = if text.contains(['-', '_']) {
@@ -69,6 +72,7 @@ impl ImportedDigest {
     /// # Errors
     /// [`ManageError::Invalid`] for an unknown scheme or a wrong length for the scheme.
     pub fn new(scheme: &str, bytes: &[u8]) -> Result<Self, ManageError> {
+        refuse_salted(scheme, "")?;
         let scheme = scheme
             .parse()
             .map_err(|error| ManageError::invalid("digest", format!("{error}")))?;
@@ -89,6 +93,25 @@ impl ImportedDigest {
                 KeyDigest::new(scheme, bytes.try_into().map_err(|_| length())?)
             }
         }))
+    }
+}
+
+/// Refuses a digest that depends on a salt: it can be compared with a secret, but not found by one.
+fn refuse_salted(scheme: &str, text: &str) -> Result<(), ManageError> {
+    let starts = |given: &str, known: &str| {
+        let start = given.as_bytes().get(..known.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let is_salted = ["bcrypt", "argon2"].iter().any(|name| starts(scheme, name))
+        || ["$2", "$argon2"]
+            .iter()
+            .any(|mark| starts(scheme, mark) || starts(text, mark));
+    match is_salted {
+        true => Err(ManageError::invalid(
+            "digest",
+            "salted digests (bcrypt, argon2) cannot be looked up",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -508,7 +508,15 @@ async fn a_key_that_is_changed_meanwhile_is_processed_with_its_change() {
         .bulk(BulkSelection::All, BulkAction::Disable, None)
         .await
         .unwrap();
-    for (round, id) in keys[..8].iter().cloned().enumerate() {
+    // The first write is the count. The next ones have all keys, of which one is changed before each.
+    for (round, id) in keys[..5].iter().cloned().enumerate() {
+        if round == 1 {
+            let (other, gone) = (desk.store.inner().clone(), keys[19].clone());
+            desk.store.once(APPLY, async move {
+                let delete = WriteBatch::new().change(Change::Delete(gone));
+                other.apply(&delete).await.unwrap();
+            });
+        }
         let other = desk.store.inner().clone();
         desk.store.once(APPLY, async move {
             let mut record = (*other.get(&id).await.unwrap().unwrap()).clone();
@@ -519,20 +527,9 @@ async fn a_key_that_is_changed_meanwhile_is_processed_with_its_change() {
                 .unwrap();
         });
     }
-    let gone = keys[19].clone();
-    let other = desk.store.inner().clone();
-    desk.store.once(APPLY, async move {
-        let delete = WriteBatch::new().change(Change::Delete(gone));
-        other.apply(&delete).await.unwrap();
-    });
     let ended = run(&desk, &service, &started.id).await;
-    // The steps are shorter after each attempt that failed, so the deleted key may have been in one
-    // before its end.
-    assert!(
-        (19..=20).contains(&ended.done) && ended.failed == 0,
-        "{ended:?}"
-    );
-    for (round, id) in keys[..8].iter().enumerate() {
+    assert_eq!((ended.done, ended.failed), (19, 0));
+    for (round, id) in keys[..5].iter().enumerate() {
         let record = desk.stored(id).await.unwrap();
         assert_eq!(
             (record.enabled, &*record.name),

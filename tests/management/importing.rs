@@ -513,3 +513,29 @@ async fn a_secret_that_was_ended_does_not_come_back_under_another_scheme() {
         }
     }
 }
+
+#[tokio::test]
+async fn salted_digests_are_refused_with_the_reason() {
+    let bcrypt = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
+    let argon2 = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b27Wpow+6UKpRzFb";
+    for (scheme, text) in [
+        ("sha256", bcrypt),
+        ("sha256", argon2),
+        ("bcrypt", bcrypt),
+        ("bcrypt", "00"),
+        ("argon2id", argon2),
+        ("Argon2", ""),
+        (bcrypt, ""),
+        ("$2", "é"),
+    ] {
+        for read in [ImportedDigest::from_hex, ImportedDigest::from_base64] {
+            let error = read(scheme, text).unwrap_err();
+            let why = "digest: salted digests (bcrypt, argon2) cannot be looked up";
+            assert_eq!(error.to_string(), why, "{scheme} {text}");
+        }
+    }
+    for (scheme, text) in [("sha256", "2"), ("sha256", "argon2"), ("sha256", "é$2")] {
+        let error = ImportedDigest::from_hex(scheme, text).unwrap_err();
+        assert_eq!(error.to_string(), "digest: not hexadecimal");
+    }
+}
