@@ -79,8 +79,10 @@
 //! - **A grace period never extends a key's lifetime.** A key that expires tomorrow expires
 //!   tomorrow, whatever grace was requested.
 //! - **Rotate the newest key.** A key with a live successor cannot be rotated again: `Conflict`.
-//! - **The successor counts against the quota of active keys.** During the grace period both keys
-//!   count: without capacity for both, the rotation fails with `QuotaExceeded`.
+//! - **A family has at most two working keys.** Rotating the successor revokes the old key, even
+//!   within its grace period. Therefore a rotation succeeds at the limit of active keys, too. With
+//!   [`IssueRules::rotated_keys_stay`](crate::manage::IssueRules), both keys count, and without
+//!   capacity for both the rotation fails with `QuotaExceeded`.
 //! - **A lost response is a lost secret.** Use
 //!   [`rotate_once`](crate::manage::KeyManager::rotate_once) for requests that may be repeated, and
 //!   rotate the successor if its secret did not arrive.

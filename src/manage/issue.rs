@@ -174,38 +174,11 @@ impl KeyManager {
         };
         let batch = WriteBatch::new()
             .change(pin)
-            .join(self.insertion(record, digest, signing, now, limits).await?);
+            .join(insertion(record, digest, signing, now));
+        let batch = self.within_quota(batch, record, now, limits).await?;
         let holds = self.precondition_holds(None);
         // A publishing error is ignored: it must not lose the new secret.
         self.apply(&batch, holds, 1).await?.done().map(drop)
-    }
-
-    /// Returns the changes that store a new key under its quota and make it primary if its owner
-    /// has no primary key.
-    pub(super) async fn insertion(
-        &self,
-        record: &KeyRecord,
-        digest: KeyDigest,
-        signing: Option<SigningState>,
-        now: SystemTime,
-        limits: &PlanLimits,
-    ) -> Result<WriteBatch, ManageError> {
-        let pin = Change::PinPrimary {
-            owner: OwnerRef::of(&record.owner),
-            at: now,
-        };
-        let insert = Change::Insert {
-            digest,
-            record: Box::new(record.clone()),
-        };
-        let mut batch = WriteBatch::new().change(insert).change(pin);
-        if signing.is_some() {
-            batch = batch.change(Change::SetSigning {
-                id: record.id.clone(),
-                state: signing,
-            });
-        }
-        self.within_quota(batch, record, now, limits).await
     }
 
     /// Adds the limits on active keys to a batch, if the key counts as active.
@@ -348,6 +321,31 @@ impl KeyManager {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Returns the changes that store a new key and make it primary if its owner has no primary key.
+pub(super) fn insertion(
+    record: &KeyRecord,
+    digest: KeyDigest,
+    signing: Option<SigningState>,
+    now: SystemTime,
+) -> WriteBatch {
+    let pin = Change::PinPrimary {
+        owner: OwnerRef::of(&record.owner),
+        at: now,
+    };
+    let insert = Change::Insert {
+        digest,
+        record: Box::new(record.clone()),
+    };
+    let batch = WriteBatch::new().change(insert).change(pin);
+    match signing {
+        None => batch,
+        state => batch.change(Change::SetSigning {
+            id: record.id.clone(),
+            state,
+        }),
     }
 }
 

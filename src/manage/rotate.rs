@@ -3,13 +3,17 @@
 //!
 //! Without a grace period the old key is revoked, which no change of the clock can undo. The end of
 //! a grace period is an expiry.
+//!
+//! A family has at most two working keys, the newest one and the one that it replaces, and no key of
+//! it can come back to life. So a rotation needs no place in the quota of active keys, and cannot be
+//! used to evade it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::check::{BOUNDS, later, latest};
 use super::idempotency::DELETED_SINCE;
-use super::issue::is_known;
+use super::issue::{insertion, is_known};
 use super::precondition::Applied;
 use super::watch::Watch;
 use super::{ATTEMPTS, Idempotency, KeyManager, ManageError, readable};
@@ -42,22 +46,30 @@ impl Rotated {
     }
 }
 
-/// Revocation reason of a key that was rotated without a grace period.
+/// Revocation reason of a key that was rotated without a grace period, or whose successor was
+/// rotated.
 const ROTATED: &str = "rotated";
+
+/// How many predecessors of a key are examined. Only the first one can work, except where an
+/// earlier version rotated.
+const MOST_PREDECESSORS: usize = 8;
 
 impl KeyManager {
     /// Issues a successor with the same settings. If the old key had a lifetime, the successor has
     /// the same lifetime, starting now. The old key works until the grace period ends, and never
     /// past its own expiry. Without a grace period, or with one of less than a millisecond, the old
     /// key is revoked in the same step with the reason `rotated`; if it was its owner's primary
-    /// key, the successor becomes primary. If
+    /// key, the successor becomes primary. Rotating the successor revokes the old key in the same way,
+    /// whatever is left of its grace period: a family has at most two working keys, and the rotation
+    /// succeeds at the limit of active keys, too. If
     /// [`IssueRules::rotated_keys_stay`](super::IssueRules::rotated_keys_stay) is set, the old key
-    /// works until it is deleted, and a grace period is refused.
+    /// works until it is deleted, the successor counts against the limit, and a grace period is
+    /// refused.
     ///
     /// # Errors
     /// [`ManageError::Conflict`] for a key that has ended or already has a successor,
     /// [`ManageError::Invalid`] for an invalid grace period and for access tokens,
-    /// [`ManageError::QuotaExceeded`] (the successor counts), [`ManageError::NotFound`],
+    /// [`ManageError::QuotaExceeded`] where rotated keys stay, [`ManageError::NotFound`],
     /// [`ManageError::Forbidden`], [`ManageError::PreconditionFailed`], or a store error.
     pub async fn rotate(
         &self,
@@ -81,16 +93,48 @@ impl KeyManager {
         let rotated = self.try_rotate(id, grace, request, &mut watch).await;
         if matches!(rotated, Err(ManageError::DoneBefore(_))) {
             watch.forget();
-            return rotated;
+            return Ok(rotated?.0);
         }
-        let successor = || {
-            Some(format!(
-                "its successor is {}",
-                rotated.as_ref().ok()?.record.id
-            ))
+        let detail = || {
+            let (rotated, ended) = rotated.as_ref().ok()?;
+            let ended = ended.iter().map(|key| format!("; {} is revoked", key.id));
+            let ended: String = ended.collect();
+            Some(format!("its successor is {}{ended}", rotated.record.id))
         };
-        watch.note_end(rotated.as_ref().map(|rotated| &*rotated.old), successor);
-        rotated
+        let done = rotated.as_ref().map(|(rotated, _)| &*rotated.old);
+        watch.note_end(done, detail);
+        Ok(rotated?.0)
+    }
+
+    /// Returns the other keys of a family that a rotation of this key revokes: older ones that still
+    /// work, and a former successor that expired and could otherwise be extended.
+    async fn ended_by_rotation(
+        &self,
+        key: &KeyRecord,
+        now: SystemTime,
+    ) -> Result<Vec<KeyRecord>, ManageError> {
+        let mut ended = Vec::new();
+        let mut older = key.predecessor.clone();
+        for _ in 0..MOST_PREDECESSORS {
+            let Some(id) = older.take() else { break };
+            let Some(record) = self.store.get(&id).await? else {
+                break;
+            };
+            older.clone_from(&record.predecessor);
+            if record.counts_as_active(now) {
+                ended.push((*record).clone());
+            }
+        }
+        if let Some(id) = &key.successor
+            && let Some(record) = self.store.get(id).await?
+            && record.revoked.is_none()
+        {
+            ended.push((*record).clone());
+        }
+        for record in &mut ended {
+            record.revoked = Some(Revocation::new(now, Some(ROTATED.to_owned())));
+        }
+        Ok(ended)
     }
 
     async fn try_rotate(
@@ -99,7 +143,7 @@ impl KeyManager {
         grace: Option<Duration>,
         request: Option<Idempotency>,
         watch: &mut Watch<'_>,
-    ) -> Result<Rotated, ManageError> {
+    ) -> Result<(Rotated, Vec<KeyRecord>), ManageError> {
         let stay = self.inner.settings.rules.rotated_keys_stay;
         if stay && grace.is_some() {
             return Err(ManageError::invalid(
@@ -173,26 +217,31 @@ impl KeyManager {
             }
             let digest = self.inner.authenticator.hasher().digest(key.as_str());
             let signing = self.signing_of(&record, &key);
-            let insertion = self
-                .insertion(&record, digest, signing, now, &limits)
-                .await?;
             // Pinned before the update, so that a change of the primary key can only result from
             // the end of the old key.
             let pin = Change::PinPrimary {
                 owner: OwnerRef::of(&old.owner),
                 at: now,
             };
-            let mut batch = WriteBatch::new()
-                .change(pin)
-                .update(old.clone())
-                .join(insertion);
+            let others = match stay {
+                true => Vec::new(),
+                false => self.ended_by_rotation(&found, now).await?,
+            };
+            let batch = WriteBatch::new().change(pin).update(old.clone());
+            let batch = others.iter().cloned().fold(batch, WriteBatch::update);
+            let mut batch = batch.join(insertion(&record, digest, signing, now));
+            if stay {
+                batch = self.within_quota(batch, &record, now, &limits).await?;
+            }
             let owner = OwnerRef::of(&old.owner);
             let mut is_primary = false;
-            if !old.counts_as_active(now) {
-                // The old key ends in this step. If it is primary, the successor becomes primary
-                // explicitly, because creation times do not decide it reliably.
+            let old_ends = Some(&old).filter(|old| !old.counts_as_active(now));
+            let ended: Vec<_> = others.iter().chain(old_ends).collect();
+            if !ended.is_empty() {
+                // These keys end in this step. If one of them is primary, the successor becomes
+                // primary explicitly, because creation times do not decide it reliably.
                 let primary = self.store.primary(&owner, now).await?;
-                if primary.as_ref() == Some(&old.id) {
+                if ended.iter().any(|key| primary.as_ref() == Some(&key.id)) {
                     is_primary = true;
                     batch = batch
                         .require(Condition::Primary {
@@ -205,9 +254,11 @@ impl KeyManager {
                             key: record.id.clone(),
                         });
                 }
-                batch = batch.change(Change::SetSigning {
-                    id: old.id.clone(),
-                    state: None,
+                batch = ended.iter().fold(batch, |batch, key| {
+                    batch.change(Change::SetSigning {
+                        id: key.id.clone(),
+                        state: None,
+                    })
                 });
             }
             let holds = self.precondition_holds(Some(found.version));
@@ -216,12 +267,13 @@ impl KeyManager {
                 Ok(Applied::Unmet) => return Err(ManageError::PreconditionFailed),
                 Ok(Applied::Done(_)) => {
                     old.version += 1;
-                    return Ok(Rotated {
+                    let rotated = Rotated {
                         key,
                         record: Arc::new(record),
                         primary: is_primary,
                         old: Arc::new(old),
-                    });
+                    };
+                    return Ok((rotated, others));
                 }
                 Err(error) if is_known(&error) => match &request {
                     Some(request) => return Err(self.known(request).await),

@@ -163,11 +163,8 @@ async fn check(desk: &Desk, now: &State, signs: bool, what: &str) {
         }
     }
     for tenant in ["acme", "globex"] {
-        let counts = |record: &&Arc<KeyRecord>| {
-            record.owner.tenant_id.as_str() == tenant && record.counts_as_active(desk.now())
-        };
         assert!(
-            now.records.values().filter(counts).count() as u64 <= QUOTA,
+            families(desk, now.records.values(), tenant) <= QUOTA,
             "{what}: the quota of {tenant}"
         );
     }
@@ -372,6 +369,23 @@ async fn walk(seed: u64, steps: usize, succeeded: &mut BTreeMap<String, usize>) 
     }
 }
 
+/// Returns the number of a tenant's families with a working key. A family has at most two.
+fn families<'r>(
+    desk: &Desk,
+    records: impl IntoIterator<Item = &'r Arc<KeyRecord>>,
+    tenant: &str,
+) -> u64 {
+    let mut working = std::collections::HashMap::new();
+    let of_tenant = records
+        .into_iter()
+        .filter(|record| record.owner.tenant_id.as_str() == tenant);
+    for record in of_tenant.filter(|record| record.counts_as_active(desk.now())) {
+        *working.entry(record.family.clone()).or_insert(0) += 1;
+    }
+    assert!(working.values().all(|count| *count <= 2), "{working:?}");
+    working.len() as u64
+}
+
 #[tokio::test]
 async fn long_random_walks_of_five_operators_break_no_rule() {
     let mut succeeded = BTreeMap::new();
@@ -434,12 +448,7 @@ async fn many_walks_at_once_break_no_rule() {
                             "seed {seed}, {what}: no primary for a moment"
                         );
                     }
-                    let counts = |tenant: &str| {
-                        let of = |r: &&Arc<KeyRecord>| {
-                            r.owner.tenant_id.as_str() == tenant && r.counts_as_active(desk.now())
-                        };
-                        records.iter().filter(of).count() as u64
-                    };
+                    let counts = |tenant: &str| families(&desk, &records, tenant);
                     assert!(
                         counts("acme") <= QUOTA && counts("globex") <= QUOTA,
                         "seed {seed}, {what}"
@@ -534,7 +543,16 @@ async fn rotations_imports_and_issues_at_once_share_one_quota() {
     for act in acts {
         done += usize::from(act.await.unwrap().is_ok());
     }
-    assert_eq!((done, desk.all().await.len()), (4, 10));
+    // Two of the keys were rotated, which needs no place. Until the old keys expire, they take the
+    // places of others.
+    let all = desk.all().await;
+    assert_eq!(all.len(), 6 + done);
+    assert_eq!(
+        all.iter().filter(|key| key.predecessor.is_some()).count(),
+        2
+    );
+    assert!((4..=6).contains(&done), "{done}");
+    assert!(families(&desk, &all, "acme") <= 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,6 +1,7 @@
 //! Rotating keys: the successor's settings and lifetime, the old key's grace period, one family,
-//! one quota, and keys that cannot be rotated.
+//! one quota, at most two working keys of a family, and keys that cannot be rotated.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::life::{
@@ -8,7 +9,9 @@ use crate::life::{
 };
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
-use portunus::key::{Access, Delegation, KeyKind, Metadata, Owner, PlanName, WorkspaceId};
+use portunus::key::{
+    Access, Delegation, KeyKind, KeyRecord, Metadata, Owner, PlanName, WorkspaceId,
+};
 use portunus::limit::LocalLimiter;
 use portunus::manage::{ManageError, NewKey};
 use portunus::network::AllowList;
@@ -448,28 +451,75 @@ async fn predecessor_and_successor_can_each_be_deleted() {
 }
 
 #[tokio::test]
-async fn the_successor_counts_against_the_quota_while_the_old_key_does() {
+async fn a_key_at_the_limit_can_be_rotated_with_and_without_a_grace_period() {
     let desk = Desk::new();
-    let manager = desk.manager(|rules| rules.active_keys = Some(2));
+    let manager = desk.manager(|rules| {
+        rules.active_keys = Some(2);
+        rules.active_keys_per_owner = Some(2);
+    });
     let (_, one) = issue(&manager, named("one")).await;
     let (_, two) = issue(&manager, named("two")).await;
-    assert_eq!(
-        refused(manager.rotate(&one.id, Some(HOUR)).await),
-        ErrorCode::QuotaExceeded
-    );
-    assert_eq!(
-        desk.stored(&one.id).await.unwrap(),
-        one,
-        "nothing was changed"
-    );
-    manager.rotate(&one.id, None).await.unwrap();
+    manager.rotate(&one.id, Some(HOUR)).await.unwrap();
     let two = manager.rotate(&two.id, None).await.unwrap().record;
     assert_eq!(
         refused(manager.issue(named("three")).await),
         ErrorCode::QuotaExceeded
     );
-    manager.revoke(&two.id, None).await.unwrap();
-    manager.issue(named("three")).await.unwrap();
+    // No number of rotations makes more than two working keys of one.
+    let mut newest = two;
+    for _ in 0..5 {
+        desk.tick();
+        newest = manager.rotate(&newest.id, Some(HOUR)).await.unwrap().record;
+    }
+    let all = desk.all().await;
+    let working = |record: &&Arc<KeyRecord>| record.counts_as_active(desk.now());
+    assert_eq!(all.iter().filter(working).count(), 4, "two of each family");
+}
+
+#[tokio::test]
+async fn rotating_the_successor_ends_the_old_key_within_its_grace_period() {
+    for grace in [None, Some(HOUR)] {
+        let desk = Desk::new();
+        let manager = desk.host();
+        let (first, one) = issue(&manager, named("key")).await;
+        let rotated = manager.rotate(&one.id, Some(DAY)).await.unwrap();
+        let (second, two) = (rotated.key.reveal(), rotated.record);
+        assert_eq!(desk.primary(&acme()).await, Some(one.id.clone()));
+        let again = manager.rotate(&two.id, grace).await.unwrap();
+        assert_eq!(desk.refusal(&first).await, Some(ErrorCode::KeyRevoked));
+        let revoked = desk.stored(&one.id).await.unwrap().revoked.clone().unwrap();
+        assert_eq!(revoked.reason.as_deref(), Some("rotated"));
+        let expected = grace.map_or(Some(ErrorCode::KeyRevoked), |_| None);
+        assert_eq!(desk.refusal(&second).await, expected);
+        assert_eq!(desk.refusal(&again.key.reveal()).await, None);
+        // The old key was primary until it ended.
+        assert!(again.primary);
+        assert_eq!(desk.primary(&acme()).await, Some(again.record.id.clone()));
+        let detail = desk.last_event().await.detail.unwrap();
+        assert!(
+            detail.contains(&format!("{} is revoked", one.id)),
+            "{detail}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_family_gets_no_third_working_key_by_way_of_an_expired_successor() {
+    let desk = Desk::new();
+    let manager = desk.host();
+    let (_, one) = issue(&manager, named("key")).await;
+    let two = manager.rotate(&one.id, Some(DAY)).await.unwrap().record;
+    let end = change(|change| change.expires_at = Some(Some(desk.now() + SECOND)));
+    manager.update(&two.id, end, None).await.unwrap();
+    desk.tick();
+    // The successor has expired, so the old key can be rotated again …
+    manager.rotate(&one.id, Some(HOUR)).await.unwrap();
+    // … and the expired one cannot be extended any more.
+    let extend = change(|change| change.expires_at = Some(None));
+    assert_eq!(
+        refused(manager.update(&two.id, extend, None).await),
+        ErrorCode::Conflict
+    );
 }
 
 #[tokio::test]
@@ -618,9 +668,10 @@ async fn a_family_has_one_quota_of_requests() {
         .reveal();
     let first = first.key.reveal();
     assert_eq!((ask(&first).await, ask(&second).await), (None, None));
-    for secret in [&secret, &first, &second] {
+    for secret in [&first, &second] {
         assert_eq!(ask(secret).await, Some(ErrorCode::RateLimited));
     }
+    assert_eq!(ask(&secret).await, Some(ErrorCode::KeyRevoked));
 }
 
 #[tokio::test]

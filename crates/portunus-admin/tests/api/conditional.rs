@@ -213,10 +213,6 @@ async fn conditions_are_evaluated_last() {
         (409, change(&revoked, json!({ "name": "n" }))),
         (409, rotate(&revoked, json!({}))),
         (422, rotate(&key, json!({ "grace_seconds": u64::MAX }))),
-        (
-            409,
-            rotate(&crowded, json!({ "grace_seconds": 60 })).by("crowded"),
-        ),
         (409, Ask::new("POST", "/keys/{id}/primary").of(&revoked)),
         (409, Ask::new("DELETE", "/keys/{id}").of(&primary)),
         (
