@@ -20,10 +20,11 @@ use portunus::respond::Answer;
 use portunus::{AuthError, Authenticator, ErrorCode, Portunus, Requirement};
 use portunus_admin::{Admin, OperatorProof, Origin};
 use portunus_profiles::Profile;
+use portunus_redis::RedisLimiter;
 use tracing::warn;
 
 use crate::api::{self, DocumentStore};
-use crate::cli::{Flags, Limiter};
+use crate::cli::Flags;
 use crate::directory::DemoDirectory;
 use crate::me::{self, Sessions};
 use crate::operators::Operators;
@@ -53,6 +54,7 @@ impl App {
     pub(crate) fn new(
         flags: &Flags,
         storage: &Storage,
+        limiter: Option<RedisLimiter>,
         operators: Operators,
     ) -> Result<Self, Box<dyn Error>> {
         let profile = flags.profile;
@@ -63,9 +65,11 @@ impl App {
             .sink(Arc::clone(&storage.sink))
             .sink(TracingAudit::new())
             .build();
-        // The in-process limiter is the only choice so far.
-        let Limiter::Local = flags.limiter;
         let limits = profile.limits().on_outage(flags.on_limiter_outage.into());
+        let limits = match limiter {
+            Some(limiter) => limits.limiter(limiter),
+            None => limits,
+        };
         // IUSign declares these plans itself. No plan of the demo changes a limit.
         let limits = match profile {
             Profile::IuSign => limits,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
@@ -12,6 +13,7 @@ use portunus::network::{Cidr, ClientIp, ForwardedHeader};
 use portunus_admin::Origin;
 use portunus_profiles::Profile;
 
+use crate::redis::RedisServer;
 use crate::storage::{BusAddress, Location};
 
 /// Five e-signature APIs on Portunus.
@@ -31,17 +33,18 @@ pub(crate) struct Flags {
     /// sqlite:esign.db for allsign, sqlite:esign-PROFILE.db for the other profiles].
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<Location>,
-    /// The database through which nodes publish changes to each other: needed if --store goes
-    /// through a connection pooler such as PgBouncer. The same database with the server's own
-    /// address, postgres://….
+    /// Where nodes publish changes to each other: redis://…, or the database of --store with the
+    /// server's own address, postgres://…, if --store goes through a connection pooler such as
+    /// PgBouncer. By default, the database of --store.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) bus: Option<BusAddress>,
     /// Accept only keys of this environment. By default, all environments are served and their data
     /// is kept separate.
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
-    /// The rate limiter.
-    #[arg(long, default_value = "local")]
+    /// Where requests are counted: local, which is in this process, or for all nodes together in
+    /// redis://… or rediss://… (with TLS).
+    #[arg(long, default_value = "local", value_name = "LIMITER")]
     pub(crate) limiter: Limiter,
     /// How requests are handled while the rate limiter is unavailable.
     #[arg(long, default_value = "local")]
@@ -73,9 +76,22 @@ pub(crate) enum Adapter {
     Actix,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// The value of `--limiter`.
+#[derive(Debug, Clone)]
 pub(crate) enum Limiter {
     Local,
+    Redis(RedisServer),
+}
+
+impl FromStr for Limiter {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "local" => Ok(Self::Local),
+            _ if RedisServer::is_meant(text) => text.parse().map(Self::Redis),
+            _ => Err("expected local, redis://… or rediss://…".into()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -168,7 +184,7 @@ impl Flags {
     }
 }
 
-/// Describes a command-line error on one line. Database URLs may contain passwords, so one that
+/// Describes a command-line error on one line. URLs of databases and of Redis may contain passwords, so one that
 /// cannot be parsed is never shown, regardless of the flag or position.
 fn describe(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
@@ -180,8 +196,9 @@ fn describe(error: &clap::Error) -> String {
         context(ContextKind::InvalidValue),
     );
     if error.kind() == ErrorKind::ValueValidation {
-        // The errors of these two flags do not quote a URL.
-        if (flag.starts_with("--store") || flag.starts_with("--bus"))
+        // The errors of these flags do not quote a URL.
+        let flags = ["--store", "--bus", "--limiter"];
+        if flags.iter().any(|name| flag.starts_with(name))
             && let Some(cause) = std::error::Error::source(error)
         {
             return format!("invalid value for {flag}: {cause}");
@@ -221,5 +238,8 @@ fn describe(error: &clap::Error) -> String {
 /// Whether a string may be intended as a database URL.
 fn looks_like_database_url(text: &str) -> bool {
     let is_web_url = text.starts_with("http://") || text.starts_with("https://");
-    text.contains('@') || text.contains("//") && !is_web_url || text.starts_with("postgres")
+    text.contains('@')
+        || text.contains("//") && !is_web_url
+        || text.starts_with("postgres")
+        || RedisServer::is_meant(text)
 }

@@ -18,6 +18,7 @@ mod me;
 mod on_actix;
 mod on_axum;
 mod operators;
+mod redis;
 mod storage;
 mod tls;
 mod unwritten;
@@ -34,7 +35,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::cli::{Adapter, Flags};
+use crate::cli::{Adapter, Flags, Limiter};
 use crate::operators::Operators;
 use crate::storage::Storage;
 use crate::tls::TlsListener;
@@ -51,10 +52,12 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     // By default: errors, and the demo's own warnings, such as failed writes. actix_http is off
-    // because it logs malformed client input as an error.
+    // because it logs malformed client input as an error. portunus reports that Redis does not answer,
+    // and esign the warnings of portunus_redis.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(
-            "error,esign=warn,portunus=warn,portunus::audit=off,portunus_sqlx=warn,actix_http=off",
+            "error,esign=warn,portunus=warn,portunus::audit=off,portunus_sqlx=warn,\
+             portunus_redis=error,actix_http=off",
         )
     });
     tracing_subscriber::fmt()
@@ -97,13 +100,12 @@ async fn serve(flags: &Flags) -> Result<Unwritten, String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
     let operators = Operators::from_env(flags.profile).map_err(|error| error.to_string())?;
-    let storage = Storage::open(
-        &flags.location(),
-        flags.bus.as_ref(),
-        flags.profile.user_ids(),
-    )
-    .await?;
-    let app = App::new(flags, &storage, operators).map_err(|error| error.to_string())?;
+    let storage = Storage::open(&flags.location(), flags.bus.as_ref(), flags.profile).await?;
+    let limiter = match &flags.limiter {
+        Limiter::Local => None,
+        Limiter::Redis(server) => Some(server.limiter(flags.profile).await?),
+    };
+    let app = App::new(flags, &storage, limiter, operators).map_err(|error| error.to_string())?;
 
     let tls = match (&flags.tls_cert, &flags.tls_key) {
         (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),

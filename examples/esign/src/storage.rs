@@ -10,8 +10,11 @@ use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
 use portunus::store::{Cache, MemoryStore, StoreError};
+use portunus_profiles::Profile;
 use portunus_sqlx::{OpenError, PostgresBus, PostgresStore, SqliteStore};
 use tracing::warn;
+
+use crate::redis::RedisServer;
 
 /// The maximum age of a cache entry while the node cannot be sure that it receives every
 /// invalidation. A key that was revoked on another node must be refused within two seconds; the
@@ -47,16 +50,31 @@ impl FromStr for Location {
     }
 }
 
-/// The value of `--bus`: the URL of a PostgreSQL database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BusAddress(String);
+/// The value of `--bus`: the URL of a PostgreSQL database, or Redis.
+#[derive(Debug, Clone)]
+pub(crate) enum BusAddress {
+    Postgres(String),
+    Redis(RedisServer),
+}
+
+impl BusAddress {
+    fn of_postgres(&self) -> Option<&str> {
+        match self {
+            Self::Postgres(address) => Some(address),
+            Self::Redis(_) => None,
+        }
+    }
+}
 
 impl FromStr for BusAddress {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
+        if RedisServer::is_meant(text) {
+            return text.parse().map(Self::Redis);
+        }
         match text.parse() {
-            Ok(Location::Postgres(address)) => Ok(Self(address)),
-            _ => Err("expected postgres://…".into()),
+            Ok(Location::Postgres(address)) => Ok(Self::Postgres(address)),
+            _ => Err("expected postgres://… or redis://…".into()),
         }
     }
 }
@@ -92,8 +110,9 @@ impl Storage {
     pub(crate) async fn open(
         location: &Location,
         bus: Option<&BusAddress>,
-        ids: UserIds,
+        profile: Profile,
     ) -> Result<Self, String> {
+        let ids = profile.user_ids();
         if bus.is_some() && !matches!(location, Location::Postgres(_)) {
             return Err("--bus requires --store postgres://…".into());
         }
@@ -120,16 +139,26 @@ impl Storage {
                 let unusable = |error: &dyn fmt::Display| {
                     format!("cannot use the PostgreSQL database: {error}")
                 };
-                let (store, bus) = open_postgres(address, bus)
-                    .await
-                    .map_err(|error| unusable(&error))?;
+                let (store, cache) = match bus {
+                    Some(BusAddress::Redis(server)) => {
+                        let store = open_any(address).await.map_err(|error| unusable(&error))?;
+                        // From now on, changes are recorded until they are published.
+                        store.record_changes();
+                        (store, Cache::new().bus(server.bus(profile).await?))
+                    }
+                    Some(BusAddress::Postgres(_)) | None => {
+                        let bus = bus.and_then(BusAddress::of_postgres);
+                        let opened = open_postgres(address, bus).await;
+                        let (store, bus) = opened.map_err(|error| unusable(&error))?;
+                        (store, Cache::new().bus(bus))
+                    }
+                };
                 if ids == UserIds::Uuid {
                     tolerate_corrupt(store.fold_user_ids().await)
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
-                let cache = Cache::new().staleness(STALENESS).bus(bus);
-                Ok(Self::with(store, cache, log))
+                Ok(Self::with(store, cache.staleness(STALENESS), log))
             }
         }
     }
@@ -159,18 +188,26 @@ fn tolerate_corrupt(folded: Result<u64, StoreError>) -> Result<(), StoreError> {
     }
 }
 
+/// Opens a PostgreSQL store whose bus is elsewhere, also behind a connection pooler.
+async fn open_any(address: &str) -> Result<PostgresStore, OpenError> {
+    match PostgresStore::connect(address).await {
+        Err(OpenError::Pooler { .. }) => PostgresStore::behind_pooler(address).await,
+        opened => opened,
+    }
+}
+
 /// Opens a PostgreSQL store and the bus that publishes its changes. If the bus has a different
 /// address, the store is assumed to be behind a connection pooler.
 async fn open_postgres(
     address: &str,
-    bus: Option<&BusAddress>,
+    bus: Option<&str>,
 ) -> Result<(PostgresStore, PostgresBus), String> {
     let target = |address: &str| {
         address
             .split_once("://")
             .map(|(_, target)| target.to_owned())
     };
-    let elsewhere = bus.filter(|bus| target(&bus.0) != target(address));
+    let elsewhere = bus.filter(|bus| target(bus) != target(address));
     let store = match elsewhere {
         Some(_) => PostgresStore::behind_pooler(address).await,
         None => PostgresStore::connect(address).await,
@@ -184,7 +221,7 @@ async fn open_postgres(
     })?;
     let bus_error = |error: OpenError| format!("{error}; check the address in --bus");
     let bus = match elsewhere {
-        Some(bus) => store.bus_on(&bus.0).map_err(bus_error)?,
+        Some(bus) => store.bus_on(bus).map_err(bus_error)?,
         None => store.bus(),
     };
     bus.check().await.map_err(bus_error)?;
