@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::door::{Door, Trust};
 use crate::fault::{Fault, Refusal};
+use crate::postgres::Namespace;
 use crate::share::Permit;
 use crate::sql::{self, Dialect};
 use crate::store::READ_LIMIT;
@@ -167,9 +168,9 @@ impl Lease {
     }
 
     /// Begins a transaction with this statement.
-    pub(crate) async fn begin(&mut self, statement: &'static str) -> Result<(), Fault> {
+    pub(crate) async fn begin(&mut self, statement: String) -> Result<(), Fault> {
         self.in_transaction = true;
-        let begun = timeout(BEGIN_LIMIT, self.script(statement)).await;
+        let begun = timeout(BEGIN_LIMIT, self.run(statement)).await;
         let begun = begun.unwrap_or_else(|_| Err(lost().into()));
         let begun = begun.map_err(Fault::of_a_writer);
         self.is_lost = begun.is_err();
@@ -205,6 +206,13 @@ impl Lease {
 
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault> {
         self.session(Statements::Unnamed)?.script(sql).await
+    }
+
+    async fn run(&mut self, script: String) -> Result<(), Fault> {
+        let on = self.session(Statements::Unnamed)?;
+        let script = sqlx::raw_sql(AssertSqlSafe(script));
+        on.watch.answer(script.execute(&mut *on.connection)).await?;
+        Ok(())
     }
 
     /// Records how an operation outside of a transaction ended.
@@ -269,15 +277,15 @@ async fn give_back(
 }
 
 /// How statements are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Statements {
     /// Prepared under a name, on this connection.
     Named,
     /// Not kept by the server. The statement and its values are sent in two steps: both must be in
     /// one transaction if each may use a different server connection.
     Unnamed,
-    /// In one step, with the values inlined: only for digests.
-    Inline,
+    /// In one step, with the values inlined: only for digests. The tables are in this schema.
+    Inline(Option<Namespace>),
 }
 
 /// A connection as a [`Session`].
@@ -322,8 +330,9 @@ impl Session for On<'_> {
     }
 
     async fn rows(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Fault> {
-        let rows = if self.statements == Statements::Inline {
-            let query = sqlx::raw_sql(AssertSqlSafe(inlined(sql, &values)?));
+        let rows = if let Statements::Inline(namespace) = &self.statements {
+            let query = inlined(sql, namespace.as_ref(), &values)?;
+            let query = sqlx::raw_sql(AssertSqlSafe(query));
             let rows = self
                 .watch
                 .answer(query.fetch_all(&mut *self.connection))
@@ -361,10 +370,15 @@ impl Session for On<'_> {
 /// A lookup with its limits and its values inlined, which apply to the single transaction that the
 /// server makes of it. The values are digests, so that only hexadecimal digits are added. A server
 /// in recovery refuses the first setting.
-fn inlined(sql: &'static str, values: &[Value]) -> Result<String, Fault> {
+fn inlined(
+    sql: &'static str,
+    namespace: Option<&Namespace>,
+    values: &[Value],
+) -> Result<String, Fault> {
     const LIMITS: &str = "SET LOCAL transaction_read_only = off; \
          SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '3s'; ";
-    let mut text = format!("{UNLISTEN}{LIMITS}{sql}");
+    let path = namespace.map(|namespace| namespace.set() + "; ");
+    let mut text = format!("{UNLISTEN}{LIMITS}{}{sql}", path.unwrap_or_default());
     for (number, value) in (1..=9).zip(values) {
         let Value::Bytes(Some(bytes)) = value else {
             return Err(Refusal::Unknown("lookup").into());
@@ -385,7 +399,7 @@ mod tests {
     #[test]
     fn only_digits_of_digests_become_part_of_a_statement() {
         let digest = Value::from(vec![0, 0x27, 0xff]);
-        let made = inlined("SELECT $1, $2, $1", &[digest.clone(), digest.clone()]);
+        let made = inlined("SELECT $1, $2, $1", None, &[digest.clone(), digest.clone()]);
         let made = made.unwrap_or_default();
         let expected =
             "SELECT decode('0027ff', 'hex'), decode('0027ff', 'hex'), decode('0027ff', 'hex')";
@@ -394,7 +408,7 @@ mod tests {
             Some(expected)
         );
         for value in [Value::from("text"), Value::from(1), Value::Bytes(None)] {
-            assert!(inlined("SELECT $1, $2", &[digest.clone(), value]).is_err());
+            assert!(inlined("SELECT $1, $2", None, &[digest.clone(), value]).is_err());
         }
     }
 }

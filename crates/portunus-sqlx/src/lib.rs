@@ -125,6 +125,9 @@
 //!   promoted. If only some connections of a node lead to the old server, its bus notices when two
 //!   heartbeats took different ways, and closes all connections.
 //!
+//! # In a schema of the host's choice
+//! [`PostgresStore::in_schema`] keeps the tables in a schema that the host chooses, on any pool.
+//!
 //! # Guarantees
 //! - An acknowledged write is on disk: on SQLite with `synchronous = FULL`, on PostgreSQL with
 //!   `synchronous_commit`, which a write enables if it is off.

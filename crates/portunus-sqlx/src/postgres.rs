@@ -4,6 +4,7 @@
 //! [`operation`](crate::operation)) and reads committed rows: each statement sees what was
 //! committed before it, and no other transaction can commit what it depends on.
 
+mod namespace;
 mod schema;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::share::{Permit, Purpose, Share};
 use crate::sql;
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::write_queue::WriteQueue;
+pub(crate) use namespace::Namespace;
 use schema::IsUsable;
 
 /// The number of connections of a pool that is created here.
@@ -124,6 +126,8 @@ pub struct Postgres {
     door: Door,
     /// Whether each transaction may use a different server connection.
     is_pooled: bool,
+    /// The schema of the tables, if it is not that of the connections.
+    namespace: Option<Namespace>,
     records: Arc<AtomicBool>,
     place: Arc<OnceLock<String>>,
 }
@@ -267,7 +271,49 @@ impl PostgresStore {
             records: Arc::default(),
             place: Arc::default(),
             is_pooled: false,
+            namespace: None,
         })
+    }
+
+    /// Returns this store with its tables in the schema of this name, which
+    /// [`migrate`](Self::migrate) creates if the role may and it does not exist:
+    ///
+    /// ```no_run
+    /// # async fn run(address: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// use portunus_sqlx::PostgresStore;
+    ///
+    /// let pool = PostgresStore::pool_options().connect_lazy(address)?;
+    /// let store = PostgresStore::new(pool).in_schema("keys")?;
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Nothing depends on the `search_path` of a session: every transaction sets its own, so that
+    /// the pool may also be one that the host uses, or lead through a pooler in transaction mode
+    /// (with plain `PgPoolOptions`, and with `extra_float_digits(None)` for PgBouncer; then give the
+    /// cache [`bus_on`](Self::bus_on)). The cost is that of
+    /// [`behind_pooler`](Self::behind_pooler): a lookup is one round trip that the server plans
+    /// anew, and other reads are transactions. Where all connections belong to the store and lead to
+    /// the server, `options[search_path]=keys` in the address of [`connect`](Self::connect) costs
+    /// nothing, but creates no schema.
+    ///
+    /// Stores in several schemas of one database share the channel of the [`bus`](Self::bus) and
+    /// the locks of writers: each drops what the others change, and they may wait for each other.
+    ///
+    /// # Errors
+    /// A name that is not 1 to 63 ASCII letters, digits and underscores, or that begins with a digit
+    /// or with `pg_`. Capital letters are kept.
+    pub fn in_schema(self, name: &str) -> Result<Self, OpenError> {
+        Ok(Self(Postgres {
+            namespace: Some(Namespace::new(name)?),
+            place: Arc::default(),
+            ..self.0
+        }))
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        self.0.namespace.as_ref()
     }
 
     pub(crate) fn options(&self) -> PgConnectOptions {
@@ -294,7 +340,7 @@ impl Database for Postgres {
 
     fn lookups(&self) -> Option<&Lookups> {
         // For several digests, a server without this pool's settings may read the whole table.
-        Some(&self.lookups).filter(|_| !self.is_pooled)
+        Some(&self.lookups).filter(|_| !self.sets_each())
     }
 
     async fn read<O: Operation>(&self, operation: O) -> Result<O::Answer, Fault> {
@@ -306,7 +352,7 @@ impl Database for Postgres {
             Purpose::Request | Purpose::Management => READ_LIMIT,
         });
         let attempts = async {
-            if self.is_pooled && O::PURPOSE != Purpose::LookUp {
+            if self.sets_each() && O::PURPOSE != Purpose::LookUp {
                 return self.in_transaction(&operation, &READ, limit, &permit).await;
             }
             for _ in 0..self.attempts() {
@@ -395,9 +441,14 @@ impl Postgres {
         self.door.distrust();
     }
 
+    /// Whether each transaction makes the settings that it needs, because no session keeps them.
+    fn sets_each(&self) -> bool {
+        self.is_pooled || self.namespace.is_some()
+    }
+
     /// How statements are sent in a transaction.
     fn statements(&self) -> Statements {
-        if self.is_pooled {
+        if self.sets_each() {
             Statements::Unnamed
         } else {
             Statements::Named
@@ -418,12 +469,18 @@ impl Postgres {
 
     async fn begin_once(&self, begin: &Begin, limit: Limit) -> Result<Lease, Fault> {
         let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
-        let statement = if self.is_pooled {
+        let statement = if self.sets_each() {
             begin.pooled
         } else {
             begin.direct
         };
-        lease.begin(statement).await?;
+        let path = self
+            .namespace
+            .iter()
+            .map(|name| format!("; {}", name.set()));
+        lease
+            .begin(statement.to_owned() + &path.collect::<String>())
+            .await?;
         Ok(lease)
     }
 
@@ -436,8 +493,8 @@ impl Postgres {
     ) -> Result<O::Answer, Fault> {
         let mut lease = Lease::of(&self.pool, &self.door, limit).await?;
         lease.keep(permit);
-        let statements = if self.is_pooled {
-            Statements::Inline
+        let statements = if self.sets_each() {
+            Statements::Inline(self.namespace.clone())
         } else {
             Statements::Named
         };

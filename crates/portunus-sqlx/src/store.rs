@@ -89,6 +89,11 @@ impl<D: Database> Store<D> {
     /// newer program, [`OpenError::Schema`] if the schema could not be changed, or
     /// [`OpenError::Unavailable`] if the database did not answer.
     pub async fn migrate(&self) -> Result<(), OpenError> {
+        // Boxed, so that a caller's future is not as large as this one-time setup.
+        Box::pin(self.bring_up_to_date()).await
+    }
+
+    async fn bring_up_to_date(&self) -> Result<(), OpenError> {
         let (found, known) = self.0.read(operation::Inspect).await?;
         if found.is_behind(known)? {
             let made = self.0.make_schema().await;

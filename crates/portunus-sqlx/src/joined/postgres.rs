@@ -71,19 +71,35 @@ impl PostgresStore {
                 trust: None,
             },
         };
-        let written = match self.check(&mut session).await {
-            Ok(()) => {
-                let records = self.0.records().load(Ordering::SeqCst);
-                run(&mut session, records, manager, act).await
-            }
-            Err(fault) => Err(StoreError::from(fault).into()),
-        };
+        let written = self.run_in(&mut session, manager, act).await;
         let ended = match written {
             Ok(_) => nested.commit().await,
             Err(_) => nested.rollback().await,
         };
         let written = written?;
         ended.map_err(unavailable)?;
+        Ok(written)
+    }
+
+    /// Runs `act` with the search path of the store. After an error, the savepoint restores that of
+    /// the host.
+    async fn run_in<T, F: Future<Output = Result<T, ManageError>>>(
+        &self,
+        session: &mut dyn Session,
+        manager: &KeyManager,
+        act: impl FnOnce(KeyManager) -> F,
+    ) -> Result<Written<T>, ManageError> {
+        let path = match self.namespace() {
+            Some(namespace) => Some(set_path(session, namespace.path()).await),
+            None => None,
+        };
+        let path = path.transpose().map_err(StoreError::from)?;
+        self.check(session).await.map_err(StoreError::from)?;
+        let records = self.0.records().load(Ordering::SeqCst);
+        let written = run(session, records, manager, act).await?;
+        if let Some(path) = path {
+            set_path(session, path).await.map_err(StoreError::from)?;
+        }
         Ok(written)
     }
 
@@ -97,6 +113,16 @@ impl PostgresStore {
         }
         check_place(session, self.0.place()).await
     }
+}
+
+/// Sets the search path until the end of the transaction; returns the previous one.
+async fn set_path(session: &mut dyn Session, path: String) -> Result<String, Fault> {
+    let before = session.first(sql::SEARCH_PATH, Vec::new()).await?;
+    let before = before.map(|row| row.of("a transaction", "of the host").text("search_path"));
+    session
+        .change(sql::SET_SEARCH_PATH, vec![path.into()])
+        .await?;
+    before.unwrap_or_else(|| Ok(String::new()))
 }
 
 fn unavailable(error: sqlx::Error) -> StoreError {

@@ -109,7 +109,7 @@ impl Operation for Migrate {
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let dialect = session.dialect();
-        hold(session).await?;
+        hold_schema(session).await?;
         session.change(dialect.version_table, Vec::new()).await?;
         let (found, _) = Inspect.run(session).await?;
         for (version, migration) in (1_i64..).zip(dialect.migrations) {
@@ -137,7 +137,7 @@ impl Operation for Migrate {
 
 /// Waits until no other transaction changes the schema, and excludes others until the end of this
 /// one.
-async fn hold(session: &mut dyn Session) -> Result<(), Fault> {
+pub(crate) async fn hold_schema(session: &mut dyn Session) -> Result<(), Fault> {
     if let Some(hold) = session.dialect().hold {
         let values = vec!["[\"schema\"]".into(), super::apply::SCHEMA.into()];
         session.change(hold, values).await?;

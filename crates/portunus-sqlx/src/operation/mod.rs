@@ -26,6 +26,8 @@ pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{DIGESTS, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};
 pub(crate) use list::List;
+#[cfg(feature = "postgres")]
+pub(crate) use migrate::hold_schema;
 pub(crate) use migrate::{Inspect, Migrate, Migration};
 pub(crate) use outbox::{ForgetRecorded, Recorded};
 pub(crate) use place::{Place, check_place};

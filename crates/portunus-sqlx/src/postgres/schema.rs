@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use super::Postgres;
 use crate::fault::{Fault, Refusal};
 use crate::lease::{self, On, Watch};
-use crate::operation::{Migrate, Operation};
+use crate::operation::{Migrate, Operation, hold_schema};
 use crate::share::Purpose;
 use crate::sql;
 use crate::store::Database;
@@ -36,7 +36,7 @@ impl Postgres {
         let mut connection = self.beside().await?;
         loop {
             let mut transaction = connection.begin_with(BEGIN_MIGRATION).await?;
-            match Migrate.run(&mut self.on(&mut transaction)).await {
+            match self.migrate(&mut transaction).await {
                 Err(fault) if fault.is_lock_timeout() => {
                     transaction.rollback().await?;
                     tokio::time::sleep(MIGRATION_PAUSE).await;
@@ -47,6 +47,14 @@ impl Postgres {
                 }
             }
         }
+    }
+
+    async fn migrate(&self, transaction: &mut PgConnection) -> Result<(), Fault> {
+        if let Some(namespace) = &self.namespace {
+            hold_schema(&mut self.on(transaction)).await?;
+            namespace.make(transaction).await?;
+        }
+        Migrate.run(&mut self.on(transaction)).await
     }
 
     pub(super) async fn is_index_missing(&self) -> Result<bool, Fault> {
@@ -95,12 +103,27 @@ impl Postgres {
         match self.read(IndexState(name)).await? {
             Some(true) => return Ok(()),
             Some(false) => {
+                let name = match &self.namespace {
+                    Some(namespace) => namespace.qualified(name),
+                    None => name.to_owned(),
+                };
                 let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {name}"));
                 sqlx::raw_sql(drop).execute(&mut *connection).await?;
             }
             None => {}
         }
-        self.on(connection).script(make).await
+        // There is no transaction that could set the search path.
+        let make = match &self.namespace {
+            Some(namespace) => {
+                let on = format!(" ON {}", namespace.qualified("portunus_"));
+                make.replacen(" ON portunus_", &on, 1)
+            }
+            None => make.to_owned(),
+        };
+        sqlx::raw_sql(AssertSqlSafe(make))
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 
     /// A connection outside of the pool, with the server's own timeouts.

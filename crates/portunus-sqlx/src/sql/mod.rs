@@ -223,6 +223,12 @@ pub(crate) const ISOLATION: &str = "SELECT current_setting('transaction_isolatio
      CASE current_setting('synchronous_commit') WHEN 'off' \
      THEN set_config('synchronous_commit', 'on', true) END";
 
+/// The search path of a connection, and how to set it until the end of the transaction.
+#[cfg(feature = "postgres")]
+pub(crate) const SEARCH_PATH: &str = "SELECT current_setting('search_path')";
+#[cfg(feature = "postgres")]
+pub(crate) const SET_SEARCH_PATH: &str = "SELECT set_config('search_path', $1, true)";
+
 /// Takes the turn to create indexes until the end of the transaction, if it is free. It does not
 /// wait: creating an index waits for every statement that began before, including a waiting one.
 #[cfg(feature = "postgres")]

@@ -88,6 +88,10 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         #[cfg(feature = "postgres")]
         ISOLATION,
         #[cfg(feature = "postgres")]
+        SEARCH_PATH,
+        #[cfg(feature = "postgres")]
+        SET_SEARCH_PATH,
+        #[cfg(feature = "postgres")]
         MISSING_RIGHTS,
         #[cfg(feature = "sqlite")]
         FILE,

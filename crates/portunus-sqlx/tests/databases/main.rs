@@ -23,6 +23,7 @@ mod postgres;
 mod postgres_bus;
 mod postgres_faults;
 mod roles;
+mod schemas;
 mod silence;
 mod sqlite;
 mod sqlite_changes;

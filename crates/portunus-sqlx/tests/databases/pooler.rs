@@ -33,7 +33,7 @@ fn quick_server() -> Arc<Postgres> {
 }
 
 /// The same with a pooler in front of it, which closes connections that were idle for a moment.
-fn pooled(more: &str) -> (Arc<Postgres>, PgBouncer) {
+pub(super) fn pooled(more: &str) -> (Arc<Postgres>, PgBouncer) {
     let server = quick_server();
     let pooler = PgBouncer::with(&server, &format!("server_idle_timeout = 2\n{more}"));
     (server, pooler)
