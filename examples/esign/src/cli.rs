@@ -184,8 +184,8 @@ impl Flags {
     }
 }
 
-/// Describes a command-line error on one line. URLs of databases and of Redis may contain passwords, so one that
-/// cannot be parsed is never shown, regardless of the flag or position.
+/// Describes a command-line error on one line. URLs of databases and of Redis may contain passwords,
+/// so one that cannot be parsed is never shown, regardless of the flag or position.
 fn describe(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
