@@ -80,6 +80,7 @@ pub mod authenticator;
 pub mod clock;
 pub mod config;
 mod credential;
+pub mod credit;
 pub mod error;
 pub mod events;
 #[cfg(any(doc, doctest))]

@@ -31,6 +31,7 @@ const MODULES: &[&str] = &[
     "credential",
     "verifier",
     "telemetry",
+    "credit",
     "error",
     "limit",
     "key",

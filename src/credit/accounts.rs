@@ -1,0 +1,223 @@
+//! Operations on accounts: each loads an account, changes it, and saves it unless another node was
+//! faster, in which case it starts again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::Book;
+use super::{
+    Balance, CreditAccount, CreditError, CreditId, CreditStore, CreditWrite, LedgerEntry, NewGrant,
+    millis,
+};
+use crate::clock::{Clock, SystemClock, within};
+use crate::text::ParseError;
+
+/// Time limit of an operation, however often it starts again.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The maximum number of times that an operation starts. Of those that are concurrent, one ends each
+/// time.
+const MOST_ATTEMPTS: usize = 200;
+
+/// The maximum length of a reservation, and of a page of the ledger.
+const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+const MOST_ENTRIES: usize = 1000;
+
+/// The accounts in a store: grants, balances and reservations, for a host's own code, such as a
+/// billing job. Clones share the store.
+///
+/// ```
+/// use portunus::credit::{CreditAccount, CreditAccounts, MemoryCreditStore, NewGrant, Period};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let accounts = CreditAccounts::new(MemoryCreditStore::new());
+/// let tenant = CreditAccount::Tenant("acme".parse()?);
+/// let allowance = NewGrant::new(10_000).refilled(Period::monthly());
+/// accounts.grant(&tenant, allowance).await?;
+///
+/// // An answer whose cost is known only once it was computed:
+/// let reserved = accounts.reserve(&tenant, 500, std::time::Duration::from_secs(60)).await?;
+/// accounts.settle(&tenant, &reserved, 120).await?;
+/// assert_eq!(accounts.balance(&tenant).await?.available, 9_880);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct CreditAccounts {
+    store: Arc<dyn CreditStore>,
+    clock: Arc<dyn Clock>,
+}
+
+impl CreditAccounts {
+    /// Creates the accounts in a store, with the system's clock.
+    pub fn new(store: impl CreditStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+
+    /// Sets the clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Makes a grant. Returns its id, which is a random one unless it is set. A grant with the id of
+    /// an earlier one is not made again.
+    ///
+    /// # Errors
+    /// Returns an error if the terms are invalid, if the account would have more than 100 grants or
+    /// 2^53 - 1 units, or if the store does not answer. Only a call with an id of its own can be
+    /// repeated then.
+    pub async fn grant(
+        &self,
+        account: &CreditAccount,
+        grant: NewGrant,
+    ) -> Result<CreditId, CreditError> {
+        let id = match &grant.id {
+            Some(id) => id.clone(),
+            None => CreditId::generate("grant")?,
+        };
+        self.update(account, |book| book.grant(&id, &grant)).await?;
+        Ok(id)
+    }
+
+    /// Ends a grant and returns how many units were left of it. Units that are reserved of it can
+    /// still be used, but do not come back.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such grant or if the store does not answer.
+    pub async fn void(
+        &self,
+        account: &CreditAccount,
+        grant: &CreditId,
+    ) -> Result<u64, CreditError> {
+        self.update(account, |book| book.void(grant)).await
+    }
+
+    /// Returns the balance.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not answer.
+    pub async fn balance(&self, account: &CreditAccount) -> Result<Balance, CreditError> {
+        let stored = self.timed(self.store.load(account)).await?;
+        let state = stored.as_ref().map(|stored| stored.state.as_str());
+        Ok(Book::open(state, self.now())?.balance())
+    }
+
+    /// Returns the entries of the ledger with a number greater than `after`, in ascending order, at
+    /// most `most` and at most 1000. What happens at an instant, such as a refill, is entered when
+    /// the account is changed for the first time afterwards.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not answer.
+    pub async fn ledger(
+        &self,
+        account: &CreditAccount,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<LedgerEntry>, CreditError> {
+        let most = most.min(MOST_ENTRIES);
+        self.timed(self.store.ledger(account, after, most)).await
+    }
+
+    /// Reserves units for a request whose cost is known only afterwards. Returns the id with which
+    /// the reservation is settled or released, on any node. Without either, it is released after
+    /// `length`, at most 31 days.
+    ///
+    /// # Errors
+    /// Returns an error if the account does not have as many units, or if the store does not answer.
+    pub async fn reserve(
+        &self,
+        account: &CreditAccount,
+        units: u64,
+        length: Duration,
+    ) -> Result<CreditId, CreditError> {
+        if units == 0 || length.is_zero() || length > LONGEST {
+            let why = "a reservation must have units, and end in at most 31 days";
+            return Err(ParseError::new("reservation", why).into());
+        }
+        let id = CreditId::generate("reservation")?;
+        let ends_at = Some(millis(self.clock.now() + length));
+        let take = |book: &mut Book| match book.take(&id, (units, units), ends_at)?.units {
+            0 => Err(CreditError::Exhausted),
+            _ => Ok(()),
+        };
+        self.update(account, take).await?;
+        Ok(id)
+    }
+
+    /// Settles a reservation: this many units were used, and the others come back. Returns how many
+    /// came back; none to a grant that has ended or begun a new period without rolling over. The
+    /// first settlement or release wins.
+    ///
+    /// # Errors
+    /// Returns an error if the reservation has been settled or released or has ended, if more units
+    /// were used than were reserved, or if the store does not answer.
+    pub async fn settle(
+        &self,
+        account: &CreditAccount,
+        reservation: &CreditId,
+        used: u64,
+    ) -> Result<u64, CreditError> {
+        let settle = |book: &mut Book| book.settle(reservation, used);
+        self.update(account, settle).await
+    }
+
+    /// Releases a reservation: no unit was used.
+    ///
+    /// # Errors
+    /// The same as those of [`settle`](Self::settle).
+    pub async fn release(
+        &self,
+        account: &CreditAccount,
+        reservation: &CreditId,
+    ) -> Result<u64, CreditError> {
+        self.settle(account, reservation, 0).await
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.clock.now())
+    }
+
+    async fn timed<T>(
+        &self,
+        work: impl Future<Output = Result<T, CreditError>>,
+    ) -> Result<T, CreditError> {
+        let done = within(LIMIT, work).await;
+        done.unwrap_or_else(|| Err(CreditError::unavailable("it took longer than 5 seconds")))
+    }
+
+    /// Changes an account. The change may be made several times, on what was loaded each time.
+    pub(super) async fn update<T>(
+        &self,
+        account: &CreditAccount,
+        change: impl FnMut(&mut Book) -> Result<T, CreditError>,
+    ) -> Result<T, CreditError> {
+        self.timed(self.try_to_update(account, change)).await
+    }
+
+    async fn try_to_update<T>(
+        &self,
+        account: &CreditAccount,
+        mut change: impl FnMut(&mut Book) -> Result<T, CreditError>,
+    ) -> Result<T, CreditError> {
+        for _ in 0..MOST_ATTEMPTS {
+            let stored = self.store.load(account).await?;
+            let state = stored.as_ref().map(|stored| stored.state.as_str());
+            let mut book = Book::open(state, self.now())?;
+            let done = change(&mut book)?;
+            let Some((state, entries)) = book.close()? else {
+                return Ok(done);
+            };
+            let expected = stored.map_or(0, |stored| stored.version);
+            let write = CreditWrite::new(expected, state, entries);
+            if self.store.save(account, &write).await? {
+                return Ok(done);
+            }
+        }
+        let why = "the account was changed by others each time";
+        Err(CreditError::unavailable(why))
+    }
+}

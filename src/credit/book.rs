@@ -1,0 +1,458 @@
+//! The books of one account: its grants, what was taken from them, and the entries that each change
+//! adds to the ledger. Every store runs this code, on a text that it loads and saves.
+//!
+//! Units are in exactly one place: left in a grant, or in a holding (a block of a node, or a
+//! reservation). What is taken leaves its grants at once, so spending never exceeds what was
+//! granted, whatever happens to whoever took it. What is unused comes back when the holding ends,
+//! to a grant that still has the same period, or that rolls over.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::grant::{MOST_UNITS, Terms};
+use super::view::{Balance, GrantBalance, LedgerEntry, LedgerKind, TakenUnits};
+use super::{CreditError, CreditId, NewGrant, from_millis};
+
+/// The maximum number of live grants, of holdings, and of ids of ended grants.
+const MOST_GRANTS: usize = 100;
+const MOST_HOLDINGS: usize = 1000;
+const MOST_PAST: usize = 100;
+
+/// How long after its last report a node's block may be given back by an operator: twice the lease,
+/// because clocks differ.
+const ABANDONED_AFTER: u64 = 120_000;
+
+/// The stored state of an account. Times are in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// The latest time seen. It never goes back.
+    now: u64,
+    /// The number of entries in the ledger.
+    entries: u64,
+    /// In the order in which they were made.
+    grants: Vec<Grant>,
+    holdings: Vec<Holding>,
+    /// The ids of the grants that ended last.
+    past: VecDeque<CreditId>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grant {
+    id: CreditId,
+    terms: Terms,
+    left: u64,
+    /// The number of the current period, and its end.
+    period: Option<(i64, u64)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Holding {
+    id: CreditId,
+    parts: Vec<Part>,
+    used: u64,
+    taken_at: u64,
+    reported_at: u64,
+    /// When a reservation ends.
+    ends_at: Option<u64>,
+}
+
+/// What a holding has of one grant. Parts are used in their order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    grant: CreditId,
+    period: Option<i64>,
+    units: u64,
+}
+
+/// Units that were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) units: u64,
+    /// The first instant at which some of them lapse.
+    pub(super) until: u64,
+    pub(super) standing: Standing,
+}
+
+/// What an account has, for whom it refuses and for response fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Standing {
+    /// What is left of all grants.
+    pub(super) available: u64,
+    /// The units of all live grants, in a period if there are periods.
+    pub(super) granted: u64,
+    /// The next instant at which a period refills.
+    pub(super) refills_at: Option<u64>,
+}
+
+/// An account's books at an instant.
+#[derive(Debug)]
+pub(super) struct Book {
+    state: State,
+    entries: Vec<LedgerEntry>,
+    changed: bool,
+}
+
+impl Grant {
+    /// Returns the first instant at which some of its units lapse.
+    fn lapses_at(&self) -> u64 {
+        let period = self.period.filter(|_| !self.terms.rollover);
+        let expires = self.terms.expires_at.unwrap_or(u64::MAX);
+        expires.min(period.map_or(u64::MAX, |(_, end)| end))
+    }
+
+    fn takes_back(&self, part: &Part) -> bool {
+        let same = self.period.map(|(number, _)| number) == part.period;
+        self.id == part.grant && (same || self.terms.rollover)
+    }
+
+    /// Returns whether nothing can come from it or back to it any more.
+    fn is_over(&self, holdings: &[Holding]) -> bool {
+        let mut parts = holdings.iter().flat_map(|holding| &holding.parts);
+        self.left == 0 && self.terms.period.is_none() && !parts.any(|part| part.grant == self.id)
+    }
+}
+
+impl Holding {
+    fn units(&self) -> u64 {
+        self.parts.iter().map(|part| part.units).sum()
+    }
+
+    fn is_abandoned(&self, now: u64) -> bool {
+        self.ends_at.is_none() && now.saturating_sub(self.reported_at) >= ABANDONED_AFTER
+    }
+}
+
+impl Book {
+    /// Opens the books of an account: the stored text, or `None` if there is none yet. What is due
+    /// by now happens: reservations end, grants expire and are refilled.
+    pub(super) fn open(stored: Option<&str>, now: u64) -> Result<Self, CreditError> {
+        let state = match stored {
+            None => State::default(),
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| CreditError::Unreadable(error.to_string()))?,
+        };
+        let mut book = Self {
+            state,
+            entries: Vec::new(),
+            changed: false,
+        };
+        book.advance(now)?;
+        Ok(book)
+    }
+
+    /// Returns the text to store and the entries to append; `None` if nothing changed.
+    pub(super) fn close(mut self) -> Result<Option<(String, Vec<LedgerEntry>)>, CreditError> {
+        if !self.changed {
+            return Ok(None);
+        }
+        self.drop_what_is_over();
+        let text = serde_json::to_string(&self.state)
+            .map_err(|error| CreditError::Unreadable(error.to_string()))?;
+        Ok(Some((text, self.entries)))
+    }
+
+    fn advance(&mut self, now: u64) -> Result<(), CreditError> {
+        let now = self.state.now.max(now);
+        self.state.now = now;
+        let is_due = |holding: &Holding| holding.ends_at.is_some_and(|end| end <= now);
+        let due: Vec<_> = self
+            .state
+            .holdings
+            .iter()
+            .filter(|one| is_due(one))
+            .collect();
+        for id in due
+            .into_iter()
+            .map(|one| one.id.clone())
+            .collect::<Vec<_>>()
+        {
+            self.end(&id, 0)?;
+        }
+        for at in 0..self.state.grants.len() {
+            let grant = &mut self.state.grants[at];
+            let (id, left) = (grant.id.clone(), grant.left);
+            if grant.terms.expires_at.is_some_and(|end| end <= now) {
+                (grant.left, grant.terms.period) = (0, None);
+                self.enter(&id, LedgerKind::Lapsed, left, None);
+                continue;
+            }
+            let Some((number, _)) = grant.period.filter(|(_, end)| *end <= now) else {
+                continue;
+            };
+            let current = current_period(&grant.terms, now)?;
+            grant.period = current;
+            let periods = current.map_or(0, |(current, _)| current.saturating_sub(number));
+            let units = if grant.terms.rollover {
+                let periods = u64::try_from(periods).unwrap_or(0);
+                let most = MOST_UNITS - left;
+                grant.terms.units.saturating_mul(periods).min(most)
+            } else {
+                grant.left = 0;
+                grant.terms.units
+            };
+            grant.left += units;
+            if !grant.terms.rollover {
+                self.enter(&id, LedgerKind::Lapsed, left, None);
+            }
+            self.enter(&id, LedgerKind::Refilled, units, None);
+        }
+        self.drop_what_is_over();
+        Ok(())
+    }
+
+    fn drop_what_is_over(&mut self) {
+        let State {
+            grants,
+            holdings,
+            past,
+            now,
+            ..
+        } = &mut self.state;
+        // What a node took and did not report counts as used once it cannot come back. A holding
+        // that is not abandoned stays: its node reports its end.
+        let returns = |part: &Part| grants.iter().any(|grant| grant.takes_back(part));
+        let is_over = |one: &Holding| one.is_abandoned(*now) && !one.parts.iter().any(returns);
+        holdings.retain(|one| !is_over(one));
+        let over = |grant: &Grant| {
+            let expired = grant.terms.expires_at.is_some_and(|end| end <= *now);
+            expired || grant.is_over(holdings)
+        };
+        past.extend(
+            grants
+                .iter()
+                .filter(|one| over(one))
+                .map(|one| one.id.clone()),
+        );
+        grants.retain(|grant| !over(grant));
+        let excess = past.len().saturating_sub(MOST_PAST);
+        past.drain(..excess);
+    }
+
+    fn enter(&mut self, grant: &CreditId, kind: LedgerKind, units: u64, taken: Option<&CreditId>) {
+        if units == 0 {
+            return;
+        }
+        self.changed = true;
+        self.state.entries += 1;
+        // At most 2^53 - 1 units.
+        let units = i64::try_from(units).unwrap_or(i64::MAX);
+        let adds = matches!(
+            kind,
+            LedgerKind::Granted | LedgerKind::Refilled | LedgerKind::GivenBack
+        );
+        self.entries.push(LedgerEntry {
+            number: self.state.entries,
+            at_ms: self.state.now,
+            grant: grant.clone(),
+            kind,
+            change: if adds { units } else { -units },
+            taken: taken.cloned(),
+        });
+    }
+
+    /// Makes a grant. Returns `false` if it was made before.
+    pub(super) fn grant(&mut self, id: &CreditId, new: &NewGrant) -> Result<bool, CreditError> {
+        let known = self.state.grants.iter().any(|grant| grant.id == *id);
+        if known || self.state.past.contains(id) {
+            return Ok(false);
+        }
+        new.check(self.state.now)?;
+        if self.state.grants.len() >= MOST_GRANTS {
+            return Err(CreditError::Conflict("the account has 100 grants"));
+        }
+        let total: u64 = self.state.grants.iter().map(|grant| grant.left).sum();
+        if total + new.terms.units > MOST_UNITS {
+            return Err(CreditError::Conflict(
+                "the account would have too many units",
+            ));
+        }
+        self.state.grants.push(Grant {
+            id: id.clone(),
+            left: new.terms.units,
+            period: current_period(&new.terms, self.state.now)?,
+            terms: new.terms.clone(),
+        });
+        self.enter(id, LedgerKind::Granted, new.terms.units, None);
+        Ok(true)
+    }
+
+    /// Ends a grant. Returns what was left of it. What was taken from it does not come back.
+    pub(super) fn void(&mut self, id: &CreditId) -> Result<u64, CreditError> {
+        let grants = &mut self.state.grants;
+        let at = grants.iter().position(|grant| grant.id == *id);
+        let grant = grants.remove(at.ok_or(CreditError::NotFound("grant"))?);
+        self.enter(id, LedgerKind::Voided, grant.left, None);
+        self.state.past.push_back(grant.id);
+        self.changed = true;
+        Ok(grant.left)
+    }
+
+    /// Takes up to this many units for a holding; none if there are none, or fewer than `least`.
+    /// If there is a holding with this id, it is returned: the call was repeated.
+    pub(super) fn take(
+        &mut self,
+        id: &CreditId,
+        (least, want): (u64, u64),
+        ends_at: Option<u64>,
+    ) -> Result<Taken, CreditError> {
+        let known = self.state.holdings.iter().any(|one| one.id == *id);
+        let want = if known || self.standing().available < least {
+            0
+        } else {
+            want
+        };
+        if want > 0 {
+            self.make_room()?;
+        }
+        let mut order: Vec<_> = (0..self.state.grants.len()).collect();
+        let grants = &self.state.grants;
+        order.sort_by_key(|at| (grants[*at].terms.priority, grants[*at].lapses_at()));
+        let (mut parts, mut rest) = (Vec::new(), want);
+        for at in order {
+            let grant = &mut self.state.grants[at];
+            let units = rest.min(grant.left);
+            if units == 0 {
+                continue;
+            }
+            (grant.left, rest) = (grant.left - units, rest - units);
+            let (of, period) = (grant.id.clone(), grant.period.map(|(number, _)| number));
+            self.enter(&of, LedgerKind::Taken, units, Some(id));
+            parts.push(Part {
+                grant: of,
+                period,
+                units,
+            });
+        }
+        if !parts.is_empty() {
+            self.state.holdings.push(Holding {
+                id: id.clone(),
+                parts,
+                used: 0,
+                taken_at: self.state.now,
+                reported_at: self.state.now,
+                ends_at,
+            });
+        }
+        let holding = self.state.holdings.iter().find(|one| one.id == *id);
+        let lapses = |part: &Part| {
+            let grant = self
+                .state
+                .grants
+                .iter()
+                .find(|grant| grant.takes_back(part));
+            grant.map_or(0, Grant::lapses_at)
+        };
+        let parts = holding.iter().flat_map(|one| &one.parts);
+        Ok(Taken {
+            units: holding.map_or(0, Holding::units),
+            until: parts.map(lapses).min().unwrap_or(u64::MAX),
+            standing: self.standing(),
+        })
+    }
+
+    /// Makes room for a holding. An abandoned one that is dropped counts as used.
+    fn make_room(&mut self) -> Result<(), CreditError> {
+        let State { holdings, now, .. } = &mut self.state;
+        if holdings.len() >= MOST_HOLDINGS {
+            let abandoned = holdings.iter().position(|one| one.is_abandoned(*now));
+            let full = CreditError::Conflict("the account has 1000 blocks and reservations");
+            holdings.remove(abandoned.ok_or(full)?);
+        }
+        Ok(())
+    }
+
+    /// Ends a holding of which this many units are used, and gives the rest back. Returns how many
+    /// came back.
+    pub(super) fn end(&mut self, id: &CreditId, used: u64) -> Result<u64, CreditError> {
+        let holdings = &mut self.state.holdings;
+        let at = holdings.iter().position(|one| one.id == *id);
+        let at = at.ok_or(CreditError::NotFound("reservation or block"))?;
+        let holding = holdings.remove(at);
+        self.changed = true;
+        let (mut used, mut back) = (used, 0);
+        for part in &holding.parts {
+            let of_part = used.min(part.units);
+            used -= of_part;
+            let grants = &mut self.state.grants;
+            if let Some(grant) = grants.iter_mut().find(|grant| grant.takes_back(part)) {
+                let units = (part.units - of_part).min(MOST_UNITS - grant.left);
+                grant.left += units;
+                back += units;
+                self.enter(&part.grant, LedgerKind::GivenBack, units, Some(id));
+            }
+        }
+        Ok(back)
+    }
+
+    /// Settles a reservation: this many of its units are used, the rest comes back. Returns how many
+    /// came back.
+    pub(super) fn settle(&mut self, id: &CreditId, used: u64) -> Result<u64, CreditError> {
+        let mut holdings = self.state.holdings.iter();
+        let found = holdings.find(|one| one.id == *id && one.ends_at.is_some());
+        let holding = found.ok_or(CreditError::NotFound("reservation"))?;
+        if used > holding.units() {
+            let why = "more units are used than were reserved";
+            return Err(CreditError::Conflict(why));
+        }
+        self.end(id, used)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let grants = &self.state.grants;
+        let sum = |units: fn(&Grant) -> u64| {
+            let total = grants.iter().map(units).fold(0, u64::saturating_add);
+            total.min(MOST_UNITS)
+        };
+        let ends = grants.iter().filter_map(|grant| grant.period);
+        Standing {
+            available: sum(|grant| grant.left),
+            granted: sum(|grant| grant.terms.units),
+            refills_at: ends.map(|(_, end)| end).min(),
+        }
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        let mut grants: Vec<_> = self.state.grants.iter().collect();
+        grants.sort_by_key(|grant| (grant.terms.priority, grant.lapses_at()));
+        let time = |at: u64| from_millis(at).unwrap_or(std::time::SystemTime::UNIX_EPOCH);
+        let shown = |grant: &Grant| GrantBalance {
+            id: grant.id.clone(),
+            units: grant.terms.units,
+            left: grant.left,
+            priority: grant.terms.priority,
+            expires_at: grant.terms.expires_at.and_then(from_millis),
+            period: grant.terms.period.clone(),
+            refills_at: grant.period.and_then(|(_, end)| from_millis(end)),
+            rolls_over: grant.terms.rollover,
+        };
+        let held = |one: &Holding| TakenUnits {
+            id: one.id.clone(),
+            units: one.units(),
+            used: one.used,
+            taken_at: time(one.taken_at),
+            reported_at: time(one.reported_at),
+            ends_at: one.ends_at.map(time),
+        };
+        Balance {
+            available: self.standing().available,
+            grants: grants.into_iter().map(shown).collect(),
+            taken: self.state.holdings.iter().map(held).collect(),
+        }
+    }
+}
+
+/// Returns the number of the period at an instant, and its end, if there are periods.
+fn current_period(terms: &Terms, now: u64) -> Result<Option<(i64, u64)>, CreditError> {
+    let Some(period) = &terms.period else {
+        return Ok(None);
+    };
+    let index = period.index(now);
+    let current = index.and_then(|index| Some((index, period.start(index + 1)?)));
+    let unreadable = || CreditError::Unreadable(format!("the period {period} cannot be computed"));
+    current.map(Some).ok_or_else(unreadable)
+}
