@@ -4,7 +4,7 @@
 //! its framework ([`adapter`]). Each request then goes through the same steps:
 //!
 //! credential → shape → digest → lookup → standing → environment, transport, network → limit →
-//! actor → principal
+//! credits → actor → principal
 //!
 //! The route then checks a [`Requirement`] against the principal: scopes, workspaces, plans, a
 //! user. Refusals have stable codes ([`ErrorCode`]) and are rendered as RFC 9457 problem documents

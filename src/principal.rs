@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::actor::{self, Actor, ActorMode, User};
+use crate::credit::Purse;
 use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -32,6 +33,8 @@ pub(crate) struct KeyEntry {
     /// The maximum authority when the key acts for a user, if it is limited.
     pub(crate) delegated: Option<Arc<dyn ScopeSet>>,
     pub(crate) limits: KeyLimits,
+    /// Pays for the requests, if they cost credits.
+    pub(crate) purse: Option<Arc<Purse>>,
     pub(crate) usage: Arc<UsageCell>,
     pub(crate) responder: Arc<Responder>,
 }
@@ -208,8 +211,8 @@ impl KeyPrincipal {
 
     /// Returns whether the request was counted.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
-    pub(crate) const fn is_counted(&self) -> bool {
-        self.counted.is_some()
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted.is_some() || self.entry.purse.is_some()
     }
 
     fn report(&self, variant: Variant, decision: Decision) -> LimitReport {
@@ -233,7 +236,11 @@ impl KeyPrincipal {
     /// last charge, if there was one since.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn limits_after(&self, since: u64, see: impl FnOnce(LimitState<'_>)) {
+        let credits = self.entry.purse.as_ref().map(|purse| purse.shown());
         let Some((variant, decision)) = &self.counted else {
+            if credits.is_some() {
+                see(LimitReport::of_credits_only().with_credits(credits).state());
+            }
             return;
         };
         let limits = match &self.tenants {
@@ -244,6 +251,7 @@ impl KeyPrincipal {
             limits,
             variant: *variant,
             decision,
+            credits,
         };
         if self.entry.limits.charges() == since {
             return see(state(decision));

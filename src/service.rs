@@ -40,6 +40,7 @@ pub use maintenance::Maintenance;
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
 use crate::config::Credentials;
+use crate::credit::CreditAccounts;
 use crate::key::{KeyId, TenantId};
 use crate::manage::KeyManager;
 #[cfg(doc)]
@@ -82,6 +83,16 @@ impl Portunus {
     #[must_use]
     pub fn manager(&self) -> &KeyManager {
         &self.parts.manager
+    }
+
+    /// Returns the accounts of [credits](PortunusBuilder::credits), for the service's own code:
+    /// reservations, settlements, balances. `None` if requests cost no credits.
+    #[must_use]
+    pub fn credits(&self) -> Option<&CreditAccounts> {
+        self.parts
+            .authenticator
+            .spending()
+            .map(|credits| credits.accounts())
     }
 
     /// Returns the audit trail, if one is set.

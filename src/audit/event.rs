@@ -332,6 +332,14 @@ named! {
         /// Management in general; recorded if the operator is not proven, if the operator is not
         /// allowed to manage anything, or if the call is not a known operation.
         Manage = "manage",
+        /// Credits were granted.
+        CreditGrant = "credit.grant",
+        /// A grant of credits was voided.
+        CreditVoid = "credit.void",
+        /// Credits of a crashed node were given back.
+        CreditGiveBack = "credit.give_back",
+        /// Credits were read; recorded only if that was refused.
+        CreditRead = "credit.read",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",
         /// A key expires within as many days as the event's count.

@@ -11,6 +11,7 @@ use crate::audit::AuditTrail;
 use crate::clock::Clock;
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::credential::{Accepted, Scheme};
+use crate::credit::{Credits, Spending};
 use crate::respond::{Challenges, Responder};
 use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
@@ -22,6 +23,7 @@ pub(crate) struct AuthenticatorParts {
     /// The store in which digests of older schemes are replaced.
     pub(crate) rehash_in: Option<Arc<dyn KeyStore>>,
     pub(crate) limits: Limits,
+    pub(crate) credits: Option<Credits>,
     pub(crate) actors: Actors,
     pub(crate) policy: Policy,
     pub(crate) responses: Responses,
@@ -41,6 +43,7 @@ impl Authenticator {
             store,
             rehash_in,
             limits,
+            credits,
             actors,
             policy,
             responses,
@@ -67,6 +70,7 @@ impl Authenticator {
                 unscoped: policy.unscoped,
                 budget: Budget::new(&limits.lookups, Arc::clone(&clock)),
                 limits: Arc::new(Limiting::new(limits, &clock)?),
+                credits: credits.map(|credits| Arc::new(Spending::new(credits, &clock))),
                 plans: Arc::new(TenantPlans::new(
                     actors.directory.clone(),
                     actors.plan_bound,

@@ -51,6 +51,7 @@ impl Inner {
                 Delegation::Off | Delegation::On => None,
             },
             limits: self.limits_of(record),
+            purse: self.credits.as_ref().map(|credits| credits.purse(record)),
             usage: self.usage.cell(&record.id),
             responder: Arc::clone(&self.responder),
         }))

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     /// The value, if it may be a token of the verifier.
     pub(super) token: Option<Zeroizing<String>>,
     pub(super) cost: u64,
+    /// The credits that the request costs.
+    pub(super) credits: u64,
     /// The number of the request's class; 0 for none.
     pub(super) class: u8,
 }
@@ -53,6 +55,7 @@ impl Facts {
             digests: Candidates::new(),
             token: None,
             cost: 1,
+            credits: 0,
             class: 0,
         }
     }
@@ -69,6 +72,14 @@ impl Inner {
             facts.secure = transport.is_met_by(head);
         }
         facts.requested = RequestedActor::read(head, self.user_ids);
+        if let Some(credits) = self
+            .credits
+            .as_ref()
+            .filter(|_| facts.purpose == Purpose::Request)
+        {
+            let cost = credits.settings.cost.as_ref();
+            facts.credits = cost.map_or(1, |cost| cost(head));
+        }
         self.read_for_limits(head, routes, facts);
     }
 

@@ -7,8 +7,9 @@
 //! 5. standing
 //! 6. environment, transport, network
 //! 7. limit
-//! 8. actor
-//! 9. principal
+//! 8. credits
+//! 9. actor
+//! 10. principal
 //!
 //! [`Authenticator::attempt`] decides synchronously if nothing must be awaited: the store, for
 //! example, may answer without waiting. Otherwise it returns a future that owns its data and is
@@ -41,6 +42,7 @@ use crate::actor::{Directory, OwnerStanding, UserIds};
 use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
+use crate::credit::Spending;
 use crate::error::AuthError;
 use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits};
@@ -121,6 +123,8 @@ struct Inner {
     client_ip: ClientIp,
     budget: Budget,
     limits: Arc<Limiting>,
+    /// `None` if requests cost no credits.
+    credits: Option<Arc<Spending>>,
     plans: Arc<TenantPlans>,
     owner_standing: Option<Arc<dyn OwnerStanding>>,
     directory: Option<Arc<dyn Directory>>,
@@ -322,6 +326,11 @@ impl Authenticator {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    /// Returns the credits of the service, if requests cost any.
+    pub(crate) fn spending(&self) -> Option<&Arc<Spending>> {
+        self.inner.credits.as_ref()
     }
 
     pub(crate) fn user_ids(&self) -> UserIds {

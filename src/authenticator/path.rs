@@ -20,6 +20,7 @@ use super::wait::{Answer, Wait, answered};
 use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
 use crate::actor::{ActorMode, Directory, DirectoryError, User, UserRef};
 use crate::credential::{self, Credential};
+use crate::credit::{Spending, Spent, Unpaid};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
@@ -37,6 +38,7 @@ pub(super) enum Step {
     Owner,
     Plan,
     Limit,
+    Credits,
     Actor,
 }
 
@@ -50,7 +52,19 @@ pub(super) struct Progress {
     /// The limits of the tenant's plan, if it decides.
     pub(super) tenants: Option<Arc<PlanLimits>>,
     counted: Option<(Variant, Decision)>,
+    /// The credits that were spent; given back unless the request passes.
+    spent: Option<Spent>,
     acting: Option<ActsFor>,
+}
+
+impl Drop for Progress {
+    /// Gives the credits back if a later step refused the request, or if its client has gone.
+    fn drop(&mut self) {
+        if let Some(spent) = self.spent.take() {
+            let purse = self.entry.as_ref().and_then(|entry| entry.purse.as_ref());
+            purse.iter().for_each(|purse| purse.give_back(spent));
+        }
+    }
 }
 
 /// The user for whom the key acts, the mode, and the user's id if the response should include it.
@@ -241,7 +255,17 @@ impl Inner {
         let Some(entry) = entry else {
             return Ok(None);
         };
-        // 8. actor: the owner, or a user that the request names
+        // 8. credits: given back if a later step refuses
+        if from <= Step::Credits
+            && facts.credits > 0
+            && let (Some(credits), Some(purse)) = (&self.credits, &entry.purse)
+        {
+            let now = || credits.spend_now(purse, now, facts.credits);
+            let wait = || Wait::Credits(Arc::clone(credits), Arc::clone(purse));
+            let spent = answered!(answer, Credits, now(), wait());
+            so_far.spent = Some(spent.map_err(|refused| unpaid(credits, facts, refused))?);
+        }
+        // 9. actor: the owner, or a user that the request names
         if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
             let tenant = &entry.record.owner.tenant_id;
             let now = || directory.resolve_now(tenant, user);
@@ -250,7 +274,7 @@ impl Inner {
             let answer = answered!(answer, User, now(), wait());
             so_far.acting = Some(self.acting(entry, mode, user, answer)?);
         }
-        // 9. principal
+        // 10. principal
         if facts.purpose == Purpose::Request {
             entry.usage.count(now, facts.client_ip);
         }
@@ -276,13 +300,18 @@ impl Inner {
         };
         let tenants = so_far.tenants.take();
         let counted = so_far.counted.take().zip(so_far.entry.as_ref());
-        let limits = counted.map(|((variant, decision), entry)| {
+        let counted = counted.map(|((variant, decision), entry)| {
             let source: Arc<dyn PolicySource> = match tenants {
                 Some(limits) => limits,
                 None => Arc::clone(entry) as _,
             };
             LimitReport::new(source, variant, decision)
         });
+        let unpaid = error.code() == ErrorCode::CreditsExhausted;
+        let limits = counted.or_else(|| unpaid.then(LimitReport::of_credits_only));
+        let purse = so_far.entry.as_ref().and_then(|entry| entry.purse.as_ref());
+        let credits = purse.map(|purse| purse.shown());
+        let limits = limits.map(|limits| limits.with_credits(credits));
         error.with_limits(limits).presenting(record, named)
     }
 
@@ -334,6 +363,20 @@ impl Inner {
     }
 }
 
+/// Returns the error for a request that cannot be paid.
+#[cold]
+fn unpaid(credits: &Spending, facts: &Facts, refused: Unpaid) -> AuthError {
+    match refused {
+        Unpaid::Exhausted { left, refills_in } => {
+            let payment_required = credits.settings.payment_required;
+            AuthError::credits_exhausted((facts.credits, left), refills_in, payment_required)
+        }
+        // Fail closed: the units may have been spent elsewhere.
+        Unpaid::Unavailable(error) => AuthError::unavailable(ErrorCode::StoreUnavailable, error)
+            .saying("Credits cannot be checked right now"),
+    }
+}
+
 impl Inner {
     /// Returns the limits that apply to a request, and those that it counts.
     #[inline]
@@ -356,6 +399,7 @@ impl Inner {
     /// Returns the result once all steps are taken.
     #[inline]
     pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
+        so_far.spent = None;
         let counted = so_far.counted.take();
         let Some(entry) = so_far.entry.take() else {
             if !facts.anonymous {

@@ -172,7 +172,7 @@ impl Authenticator {
         let verdict = |entry, admitted| Ok(Some(self.inner.judge(entry, admitted, asked)));
         match (
             outcome.and_then(Authenticated::into_principal),
-            so_far.entry,
+            so_far.entry.take(),
         ) {
             (Err(error), _) if error.status() == 503 => Err(error),
             // The key exists but no request can use it, or it does not exist.

@@ -8,6 +8,7 @@ use super::facts::Facts;
 use super::path::{Progress, Step};
 use super::plans::Asked;
 use crate::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
+use crate::credit::{Purse, Spending, Spent, Unpaid};
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::{Decision, LimiterError, RateLimiter};
 use crate::principal::KeyEntry;
@@ -27,6 +28,7 @@ pub(super) enum Wait {
     Owner(Arc<dyn OwnerStanding>, Arc<KeyEntry>),
     Plan(Arc<dyn Directory>, Arc<KeyEntry>),
     Limiter(Arc<dyn RateLimiter>),
+    Credits(Arc<Spending>, Arc<Purse>),
     Directory(Arc<dyn Directory>, Arc<KeyEntry>, UserRef),
 }
 
@@ -37,6 +39,7 @@ pub(super) enum Answer {
     Owner(Result<Standing, DirectoryError>),
     Plan(Asked),
     Limiter(Result<Decision, LimiterError>),
+    Credits(Result<Spent, Unpaid>),
     User(Result<Option<Arc<User>>, DirectoryError>),
 }
 
@@ -49,6 +52,7 @@ impl Answer {
             Self::Owner(_) => Step::Owner,
             Self::Plan(_) => Step::Plan,
             Self::Limiter(_) => Step::Limit,
+            Self::Credits(_) => Step::Credits,
             Self::User(_) => Step::Actor,
         }
     }
@@ -124,6 +128,9 @@ impl Inner {
                     self.counted_by(facts, so_far.entry.as_ref(), so_far.tenants.as_ref());
                 let decided = self.limits.decide(&limiter, limits, caller, facts.cost);
                 Answer::Limiter(decided.await)
+            }
+            Wait::Credits(credits, purse) => {
+                Answer::Credits(credits.spend(&purse, facts.credits).await)
             }
             Wait::Directory(directory, entry, user) => {
                 let asked = directory.resolve(&entry.record.owner.tenant_id, &user);

@@ -26,6 +26,9 @@ const MOST_ENTRIES: usize = 1000;
 /// The accounts in a store: grants, balances and reservations, for a host's own code, such as a
 /// billing job. Clones share the store.
 ///
+/// Operators use [`KeyManager`](crate::manage::KeyManager) instead, which asks the operator policy
+/// and records audit events.
+///
 /// ```
 /// use portunus::credit::{CreditAccount, CreditAccounts, MemoryCreditStore, NewGrant, Period};
 ///
@@ -50,8 +53,12 @@ pub struct CreditAccounts {
 impl CreditAccounts {
     /// Creates the accounts in a store, with the system's clock.
     pub fn new(store: impl CreditStore) -> Self {
+        Self::of(Arc::new(store))
+    }
+
+    pub(super) fn of(store: Arc<dyn CreditStore>) -> Self {
         Self {
-            store: Arc::new(store),
+            store,
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -61,6 +68,10 @@ impl CreditAccounts {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Makes a grant. Returns its id, which is a random one unless it is set. A grant with the id of
@@ -83,8 +94,8 @@ impl CreditAccounts {
         Ok(id)
     }
 
-    /// Ends a grant and returns how many units were left of it. Units that are reserved of it can
-    /// still be used, but do not come back.
+    /// Ends a grant and returns how many units were left of it. Units that nodes have taken of it,
+    /// one block at most each, and those that are reserved can still be used, but do not come back.
     ///
     /// # Errors
     /// Returns an error if there is no such grant or if the store does not answer.
@@ -96,7 +107,7 @@ impl CreditAccounts {
         self.update(account, |book| book.void(grant)).await
     }
 
-    /// Returns the balance.
+    /// Returns the balance. It may be as old as the last report of each node: about a second.
     ///
     /// # Errors
     /// Returns an error if the store does not answer.
@@ -175,6 +186,20 @@ impl CreditAccounts {
         reservation: &CreditId,
     ) -> Result<u64, CreditError> {
         self.settle(account, reservation, 0).await
+    }
+
+    /// Gives back the units that a crashed node had taken, except those whose use it had reported.
+    /// Until then they count as used. Returns how many came back.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such block, if its node took or reported it less than two
+    /// minutes ago, or if the store does not answer.
+    pub async fn give_back(
+        &self,
+        account: &CreditAccount,
+        block: &CreditId,
+    ) -> Result<u64, CreditError> {
+        self.update(account, |book| book.give_back(block)).await
     }
 
     fn now(&self) -> u64 {

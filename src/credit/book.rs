@@ -7,6 +7,7 @@
 //! to a grant that still has the same period, or that rolls over.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ use super::{CreditError, CreditId, NewGrant, from_millis};
 const MOST_GRANTS: usize = 100;
 const MOST_HOLDINGS: usize = 1000;
 const MOST_PAST: usize = 100;
+
+/// How long a node spends from a block after the store last answered it.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 
 /// How long after its last report a node's block may be given back by an operator: twice the lease,
 /// because clocks differ.
@@ -339,6 +343,15 @@ impl Book {
             });
         }
         let holding = self.state.holdings.iter().find(|one| one.id == *id);
+        Ok(Taken {
+            units: holding.map_or(0, Holding::units),
+            until: self.lapses_at(id).unwrap_or(0),
+            standing: self.standing(),
+        })
+    }
+
+    /// Returns the first instant at which units of a holding lapse; `None` if it has ended.
+    pub(super) fn lapses_at(&self, id: &CreditId) -> Option<u64> {
         let lapses = |part: &Part| {
             let grant = self
                 .state
@@ -347,12 +360,8 @@ impl Book {
                 .find(|grant| grant.takes_back(part));
             grant.map_or(0, Grant::lapses_at)
         };
-        let parts = holding.iter().flat_map(|one| &one.parts);
-        Ok(Taken {
-            units: holding.map_or(0, Holding::units),
-            until: parts.map(lapses).min().unwrap_or(u64::MAX),
-            standing: self.standing(),
-        })
+        let holding = self.state.holdings.iter().find(|one| one.id == *id)?;
+        holding.parts.iter().map(lapses).min()
     }
 
     /// Makes room for a holding. An abandoned one that is dropped counts as used.
@@ -364,6 +373,16 @@ impl Book {
             holdings.remove(abandoned.ok_or(full)?);
         }
         Ok(())
+    }
+
+    /// Records how many units of a node's block are used so far. A block that has ended is ignored.
+    pub(super) fn report(&mut self, id: &CreditId, used: u64) {
+        let now = self.state.now;
+        if let Some(holding) = self.state.holdings.iter_mut().find(|one| one.id == *id) {
+            holding.used = used.min(holding.units());
+            holding.reported_at = now;
+            self.changed = true;
+        }
     }
 
     /// Ends a holding of which this many units are used, and gives the rest back. Returns how many
@@ -399,6 +418,19 @@ impl Book {
             let why = "more units are used than were reserved";
             return Err(CreditError::Conflict(why));
         }
+        self.end(id, used)
+    }
+
+    /// Gives back what a node took and did not report. Returns how many units came back.
+    pub(super) fn give_back(&mut self, id: &CreditId) -> Result<u64, CreditError> {
+        let mut holdings = self.state.holdings.iter();
+        let found = holdings.find(|one| one.id == *id && one.ends_at.is_none());
+        let holding = found.ok_or(CreditError::NotFound("block"))?;
+        if !holding.is_abandoned(self.state.now) {
+            let why = "the block is in use: its node reported it less than two minutes ago";
+            return Err(CreditError::Conflict(why));
+        }
+        let used = holding.used;
         self.end(id, used)
     }
 

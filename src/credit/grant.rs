@@ -10,7 +10,7 @@ use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 
 use super::{CreditError, Period, millis};
-use crate::key::{KeyFamily, TenantId, UserId};
+use crate::key::{KeyFamily, KeyRecord, TenantId, UserId};
 use crate::text::ParseError;
 
 /// The maximum number of units in an account, and of one grant: 2^53 - 1, which every JSON parser
@@ -29,6 +29,17 @@ pub enum CreditAccount {
     User(TenantId, UserId),
     /// All keys of a tenant.
     Tenant(TenantId),
+}
+
+impl CreditAccount {
+    /// Returns the user's account, or the tenant's for a key that belongs to no user.
+    pub(crate) fn of_user(record: &KeyRecord) -> Self {
+        let tenant = record.owner.tenant_id.clone();
+        match &record.owner.user_id {
+            Some(user) => Self::User(tenant, user.clone()),
+            None => Self::Tenant(tenant),
+        }
+    }
 }
 
 /// Formats it as `key:FAMILY`, `tenant:TENANT` or `user:N:TENANT:USER`, where N is the length of
@@ -180,6 +191,10 @@ impl NewGrant {
     pub const fn rolling_over(mut self) -> Self {
         self.terms.rollover = true;
         self
+    }
+
+    pub(crate) const fn units(&self) -> u64 {
+        self.terms.units
     }
 
     pub(super) fn check(&self, now: u64) -> Result<(), CreditError> {

@@ -4,10 +4,14 @@
 //! They are spent in the order of their priority, then of their expiry. What is granted, refilled,
 //! lapsed, voided and taken is in the account's [ledger](LedgerEntry), whose entries add up to the
 //! [balance](Balance).
+//!
+//! [`Credits`] makes requests cost units. An application keeps its accounts in a [`CreditStore`].
 
 mod accounts;
 mod book;
+mod config;
 mod grant;
+mod node;
 mod period;
 mod store;
 mod view;
@@ -16,7 +20,9 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 pub use accounts::CreditAccounts;
+pub use config::Credits;
 pub use grant::{CreditAccount, CreditId, NewGrant};
+pub(crate) use node::{Purse, Spending, Spent, Unpaid};
 pub use period::Period;
 pub use store::{CreditStore, CreditWrite, MemoryCreditStore, StoredCredits};
 pub use view::{Balance, GrantBalance, LedgerEntry, LedgerKind, TakenUnits};

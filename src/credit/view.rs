@@ -79,6 +79,27 @@ pub struct LedgerEntry {
     pub taken: Option<CreditId>,
 }
 
+impl LedgerEntry {
+    /// Creates an entry, as a store does that keeps entries in columns.
+    #[must_use]
+    pub const fn new(
+        number: u64,
+        at_ms: u64,
+        grant: CreditId,
+        kind: LedgerKind,
+        change: i64,
+    ) -> Self {
+        Self {
+            number,
+            at_ms,
+            grant,
+            kind,
+            change,
+            taken: None,
+        }
+    }
+}
+
 /// What changed the balance of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

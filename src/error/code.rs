@@ -65,7 +65,9 @@ pub enum ErrorCode {
     RateLimited,
     /// 429: too many failed attempts from this address.
     TooManyFailures,
-    /// 503: the key store did not answer.
+    /// 429, or 402 if the host chooses it: too few credits are left for the request.
+    CreditsExhausted,
+    /// 503: the key store, or that of credits, did not answer.
     StoreUnavailable,
     /// 503: the user directory did not answer.
     DirectoryUnavailable,
@@ -115,6 +117,7 @@ impl ErrorCode {
         Self::InvalidBody,
         Self::RateLimited,
         Self::TooManyFailures,
+        Self::CreditsExhausted,
         Self::StoreUnavailable,
         Self::DirectoryUnavailable,
         Self::VerifierUnavailable,
@@ -137,9 +140,14 @@ impl ErrorCode {
     /// the same for every occurrence.
     #[must_use]
     pub const fn reason_phrase(self) -> &'static str {
-        match self.status() {
+        Self::phrase(self.status())
+    }
+
+    pub(super) const fn phrase(status: u16) -> &'static str {
+        match status {
             400 => "Bad Request",
             401 => "Unauthorized",
+            402 => "Payment Required",
             403 => "Forbidden",
             404 => "Not Found",
             409 => "Conflict",
@@ -245,6 +253,11 @@ impl ErrorCode {
             Self::InvalidBody => ("INVALID_BODY", 422, "The request body is invalid"),
             Self::RateLimited => ("RATE_LIMITED", 429, "Too many requests with this API key"),
             Self::TooManyFailures => ("TOO_MANY_FAILURES", 429, "Too many failed attempts"),
+            Self::CreditsExhausted => (
+                "CREDITS_EXHAUSTED",
+                429,
+                "There are not enough credits for this request",
+            ),
             Self::StoreUnavailable => (
                 "STORE_UNAVAILABLE",
                 503,

@@ -35,6 +35,8 @@ struct More {
     missing: Option<Arc<MissingScope>>,
     retry_after: Option<Duration>,
     limits: Option<LimitReport>,
+    /// Whether the status is 402 instead of the code's.
+    payment_required: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
     /// The real key that was presented, for the audit event.
     presented: Option<Presented>,
@@ -132,6 +134,13 @@ impl AuthError {
         }
     }
 
+    /// Replaces the message for the caller.
+    #[must_use]
+    pub(crate) fn saying(mut self, detail: &'static str) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
     /// Creates a `RATE_LIMITED` error with the state of the limits and the retry delay.
     #[must_use]
     pub fn rate_limited(limits: LimitReport) -> Self {
@@ -152,6 +161,28 @@ impl AuthError {
         Self {
             code: ErrorCode::RateLimited,
             detail,
+            more: Some(Arc::new(more)),
+        }
+    }
+
+    /// Creates a `CREDITS_EXHAUSTED` error: what the request costs, what is left, and the time until a
+    /// period refills, if there are periods.
+    #[must_use]
+    pub(crate) fn credits_exhausted(
+        (cost, left): (u64, u64),
+        refills_in: Option<Duration>,
+        payment_required: bool,
+    ) -> Self {
+        let code = ErrorCode::CreditsExhausted;
+        let detail = format!("{}: it costs {cost}, and {left} are left", code.message());
+        let more = More {
+            retry_after: refills_in,
+            payment_required,
+            ..More::default()
+        };
+        Self {
+            code,
+            detail: detail.into(),
             more: Some(Arc::new(more)),
         }
     }
@@ -225,10 +256,20 @@ impl AuthError {
         self.code
     }
 
-    /// Returns the HTTP status.
+    /// Returns the HTTP status: that of the code, or 402 for `CREDITS_EXHAUSTED` if the host
+    /// [chose it](crate::credit::Credits::payment_required).
     #[must_use]
-    pub const fn status(&self) -> u16 {
-        self.code.status()
+    pub fn status(&self) -> u16 {
+        match &self.more {
+            Some(more) if more.payment_required => 402,
+            _ => self.code.status(),
+        }
+    }
+
+    /// Returns the reason phrase of the status.
+    #[must_use]
+    pub fn reason_phrase(&self) -> &'static str {
+        ErrorCode::phrase(self.status())
     }
 
     /// Returns the message for the caller.

@@ -23,11 +23,12 @@ pub enum LimitFields {
 impl LimitFields {
     /// Calls `add` with each field; names are in lower case.
     pub(crate) fn each(self, state: LimitState<'_>, add: &mut dyn FnMut(&'static str, Value<'_>)) {
-        if self == Self::Off || state.decision.windows().is_empty() {
+        let credits = state.credits;
+        if self == Self::Off || (state.decision.windows().is_empty() && credits.is_none()) {
             return;
         }
         let mut field = Field::new();
-        match state.kept_policies() {
+        match state.kept_policies().filter(|_| credits.is_none()) {
             Some(kept) => add("ratelimit-policy", Value::Kept(kept)),
             None => {
                 state.write_policies(&mut field);
@@ -47,6 +48,15 @@ impl LimitFields {
             }
             between = ", \"";
         }
+        if let Some(credits) = credits {
+            field.push(between);
+            field.push("credits\";r=");
+            field.push_number(credits.left);
+            if let Some(refills) = credits.refills_in {
+                field.push(";t=");
+                field.push_number(whole_seconds(refills));
+            }
+        }
         add("ratelimit", field.value());
         if self == Self::WithLegacy
             && let Some((quota, window)) = nearest(state)
@@ -63,6 +73,16 @@ impl LimitFields {
             }
         }
     }
+}
+
+/// The credits of a request, for response fields. They have no window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CreditState {
+    /// The units of all grants, in a period if there are periods.
+    pub(crate) granted: u64,
+    pub(crate) left: u64,
+    /// The time until a period refills.
+    pub(crate) refills_in: Option<std::time::Duration>,
 }
 
 /// The value of a response field: visible ASCII characters and spaces.
@@ -149,7 +169,7 @@ impl Field {
     }
 
     #[inline]
-    fn push_number(&mut self, number: u64) {
+    pub(super) fn push_number(&mut self, number: u64) {
         self.push(itoa::Buffer::new().format(number));
     }
 

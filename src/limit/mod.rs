@@ -42,7 +42,7 @@ pub use bucket::{BucketId, LimitBucket, LimitRequest, LimiterSlot};
 pub(crate) use class::{ClassRules, is_method};
 pub use decision::{Decision, WindowState};
 pub use fields::LimitFields;
-pub(crate) use fields::{Value as FieldValue, whole_seconds};
+pub(crate) use fields::{CreditState, Value as FieldValue, whole_seconds};
 pub use local::{LocalLimiter, LocalLimiterBuilder};
 pub use lookups::LookupBudget;
 pub(crate) use plan::Bound;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::Field;
+use super::fields::{CreditState, Field};
 use super::table::{PlanLimits, Variant};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
@@ -21,6 +21,7 @@ pub(crate) struct LimitState<'a> {
     pub(crate) limits: &'a PlanLimits,
     pub(crate) variant: Variant,
     pub(crate) decision: &'a Decision,
+    pub(crate) credits: Option<CreditState>,
 }
 
 impl<'a> LimitState<'a> {
@@ -39,6 +40,15 @@ impl<'a> LimitState<'a> {
             }
             field.push(part);
         }
+        if let Some(credits) = self.credits {
+            let is_first = self.decision.windows().is_empty();
+            field.push(if is_first {
+                "\"credits\";q="
+            } else {
+                ", \"credits\";q="
+            });
+            field.push_number(credits.granted);
+        }
     }
 
     /// Returns each quota with its state; see [`LimitReport::quotas`].
@@ -56,6 +66,7 @@ pub struct LimitReport {
     source: Arc<dyn PolicySource>,
     variant: Variant,
     decision: Decision,
+    credits: Option<CreditState>,
 }
 
 impl LimitReport {
@@ -64,14 +75,26 @@ impl LimitReport {
             source,
             variant,
             decision,
+            credits: None,
         }
+    }
+
+    /// Adds the state of the credits, for response fields.
+    pub(crate) fn with_credits(mut self, credits: Option<CreditState>) -> Self {
+        self.credits = credits;
+        self
+    }
+
+    /// Returns the report of a request that only credits limit.
+    pub(crate) fn of_credits_only() -> Self {
+        let source = Arc::new(PlanLimits::undeclared());
+        Self::new(source, Variant::default(), Decision::admitted())
     }
 
     /// Returns the report of a request that nothing limits.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn empty() -> Self {
-        let source = Arc::new(PlanLimits::undeclared());
-        Self::new(source, Variant::default(), Decision::admitted())
+        Self::of_credits_only()
     }
 
     /// Creates the report of a limit of the host's own: its quotas, and the limiter's decision about
@@ -92,6 +115,7 @@ impl LimitReport {
             limits: self.source.limits(),
             variant: self.variant,
             decision: &self.decision,
+            credits: self.credits,
         }
     }
 

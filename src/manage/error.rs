@@ -2,6 +2,7 @@
 
 use super::{Denied, ManagedKey};
 use crate::audit::AuditError;
+use crate::credit::CreditError;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{GenerateError, KeyId};
 use crate::store::{Rejected, StoreError};
@@ -87,6 +88,9 @@ pub enum ManageError {
     /// it too. Issuing, importing and rotating return their key and not this error.
     #[error(transparent)]
     NotPublished(StoreError),
+    /// Credits could not be read or changed.
+    #[error(transparent)]
+    Credits(#[from] CreditError),
     /// The event log did not answer.
     #[error(transparent)]
     Log(AuditError),
@@ -108,9 +112,14 @@ impl ManageError {
             | Self::DoneBefore(_)
             | Self::Contended => ErrorCode::Conflict,
             Self::Changed { .. } | Self::PreconditionFailed => ErrorCode::PreconditionFailed,
-            Self::Generate(_) | Self::Store(_) | Self::NotPublished(_) | Self::Log(_) => {
-                ErrorCode::StoreUnavailable
-            }
+            Self::Credits(CreditError::Invalid(_)) => ErrorCode::InvalidBody,
+            Self::Credits(CreditError::NotFound(_)) => ErrorCode::NotFound,
+            Self::Credits(CreditError::Conflict(_) | CreditError::Exhausted) => ErrorCode::Conflict,
+            Self::Credits(CreditError::Unavailable(_) | CreditError::Unreadable(_))
+            | Self::Generate(_)
+            | Self::Store(_)
+            | Self::NotPublished(_)
+            | Self::Log(_) => ErrorCode::StoreUnavailable,
         }
     }
 

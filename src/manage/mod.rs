@@ -11,6 +11,7 @@ mod accepted;
 mod bulk;
 mod change;
 mod check;
+mod credits;
 mod error;
 mod host;
 mod idempotency;

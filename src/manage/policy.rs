@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::{Denied, Operator, Role};
 use crate::audit::Action;
+use crate::credit::CreditAccount;
 use crate::key::KeyRecord;
 use crate::pointer::to_the_pointee;
 use crate::store::ListQuery;
@@ -85,6 +86,31 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The reason, if the operator cannot list keys at all.
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
+
+    /// Checks whether an operator may perform this action on an account of credits of its own tenant:
+    /// [`Action::CreditRead`], [`Action::CreditGrant`], [`Action::CreditVoid`] or
+    /// [`Action::CreditGiveBack`]. The default implementation lets those who manage keys read
+    /// (see [`admits`](Self::admits)), and only the service itself change anything. An operator that
+    /// is [confined to its own keys](Self::own_keys_only) reads its own account only.
+    ///
+    /// # Errors
+    /// The reason for the refusal.
+    fn allows_credits(
+        &self,
+        operator: &Operator,
+        action: Action,
+        account: &CreditAccount,
+    ) -> Result<(), Denied> {
+        let is_own =
+            || matches!(account, CreditAccount::User(_, id) if operator.user() == Some(id));
+        match action {
+            Action::CreditRead if !self.own_keys_only(operator) || is_own() => {
+                self.admits(operator)
+            }
+            Action::CreditRead => Err(Denied::because("You can only read your own credits")),
+            _ => Err(Denied::because("Only the service itself changes credits")),
+        }
+    }
 
     /// Returns whether an operator may set a value beyond the
     /// [table](Self#what-an-operator-may-set). The default implementation returns `false`.
@@ -204,6 +230,7 @@ to_the_pointee! {
         fn admits(&self, operator: &Operator) -> Result<(), Denied>;
         fn allows(&self, operator: &Operator, action: Action, key: &KeyRecord) -> Result<(), Denied>;
         fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
+        fn allows_credits(&self, operator: &Operator, action: Action, account: &CreditAccount) -> Result<(), Denied>;
         fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool;
         fn own_keys_only(&self, operator: &Operator) -> bool;
     }

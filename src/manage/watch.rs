@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 
 use super::{KeyManager, MAX_TEXT_LENGTH, ManageError, ManagedKey};
 use crate::audit::{Action, AuditEvent, AuditOutcome, shortened};
+use crate::credit::CreditError;
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{KeyId, KeyRecord};
+use crate::key::{KeyId, KeyRecord, TenantId};
 use crate::store::StoreError;
 
 impl KeyManager {
@@ -243,6 +244,27 @@ impl Watch<'_> {
         self.note(AuditOutcome::Ok, |event| event.detail = Some(detail));
     }
 
+    /// Records the outcome of an operation that is about no key, and the tenant it is about.
+    pub(super) fn note_end_without_key(
+        mut self,
+        tenant: Option<TenantId>,
+        done: Result<String, &ManageError>,
+    ) {
+        let (outcome, detail) = match done {
+            Ok(detail) => (AuditOutcome::Ok, detail),
+            // The message may quote a value of the request.
+            Err(ManageError::Credits(CreditError::Invalid(error))) => {
+                let code = ErrorCode::InvalidBody;
+                (AuditOutcome::Refused(code), error.what().to_owned())
+            }
+            Err(error) => (AuditOutcome::Refused(error.code()), error.to_string()),
+        };
+        let detail = self.manager.harmless(&detail);
+        self.note(outcome, |event| {
+            (event.tenant_id, event.detail) = (tenant, Some(detail));
+        });
+    }
+
     fn refused(mut self, code: ErrorCode, why: &str) {
         let why = self.manager.harmless(why);
         self.note(AuditOutcome::Refused(code), |event| {
@@ -288,7 +310,7 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         // An abandoned read has done nothing.
-        if !self.recorded && self.action != Action::KeyRead {
+        if !self.recorded && !matches!(self.action, Action::KeyRead | Action::CreditRead) {
             self.note(AuditOutcome::Abandoned, |_| {});
         }
     }

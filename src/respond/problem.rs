@@ -60,9 +60,9 @@ impl RejectionRenderer for ProblemDetails {
             }
             Some(base) => (
                 format!("{base}{}", slug(error.code())),
-                error.code().reason_phrase(),
+                error.reason_phrase(),
             ),
-            None => ("about:blank".into(), error.code().reason_phrase()),
+            None => ("about:blank".into(), error.reason_phrase()),
         };
         let problem = Problem {
             r#type: &r#type,

@@ -12,6 +12,7 @@ use crate::audit::AuditTrail;
 use crate::authenticator::{Authenticator, AuthenticatorParts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
+use crate::credit::Credits;
 use crate::lock::Mutex;
 use crate::manage::{KeyManager, Management};
 use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
@@ -27,6 +28,7 @@ pub struct PortunusBuilder {
     store: Option<(Arc<dyn KeyStore>, bool)>,
     cache: Cache,
     limits: Limits,
+    credits: Option<Credits>,
     actors: Actors,
     policy: Policy,
     management: Management,
@@ -44,6 +46,7 @@ impl PortunusBuilder {
             store: None,
             cache: Cache::new(),
             limits: Limits::default(),
+            credits: None,
             actors: Actors::new(),
             policy: Policy::new(),
             management: Management::new(),
@@ -79,6 +82,12 @@ impl PortunusBuilder {
     /// Sets the rate limits. The default is 60 requests a minute and 1000 an hour for each key.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets what requests cost, and who pays. By default they cost nothing.
+    pub fn credits(mut self, credits: Credits) -> Self {
+        self.credits = Some(credits);
         self
     }
 
@@ -189,6 +198,7 @@ impl PortunusBuilder {
             rehash_in: managed.then(|| Arc::clone(&store)),
             store: Arc::clone(&store) as Arc<dyn KeyLookup>,
             limits: self.limits,
+            credits: self.credits,
             actors: self.actors,
             policy: self.policy,
             responses: self.responses,

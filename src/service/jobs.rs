@@ -9,7 +9,7 @@ use std::error::Error;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::lock::Mutex;
@@ -97,6 +97,8 @@ pub(crate) struct Jobs {
     parts: Parts,
     jobs: Vec<Job>,
     deleted: Deleted,
+    /// Whether the service stops, so that credits are given back.
+    stops: AtomicBool,
     /// The totals at the last report.
     reported: Mutex<Totals>,
     /// The totals when losses were last logged, and when that was.
@@ -172,6 +174,7 @@ impl Jobs {
             Work::SweepLimiter,
             Work::SweepCaches,
         ]);
+        work.extend(parts.authenticator.spending().map(|_| Work::Credits));
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -187,6 +190,7 @@ impl Jobs {
             jobs: work.into_iter().map(job).collect(),
             parts,
             deleted: Deleted::default(),
+            stops: AtomicBool::new(false),
             reported: Mutex::default(),
             logged: Mutex::default(),
         }
@@ -227,6 +231,7 @@ impl Jobs {
             }
         }
         let mut failures = Vec::new();
+        self.stops.store(true, Ordering::Relaxed);
         let last = async {
             loop {
                 self.round(Which::Last, &mut failures).await;
@@ -240,6 +245,8 @@ impl Jobs {
         if within(LAST_ROUND, last).await.is_none() {
             failures.push(("final round".to_owned(), timed_out(LAST_ROUND)));
         }
+        // A host may start the jobs again.
+        self.stops.store(false, Ordering::Relaxed);
         self.report(since, failures)
     }
 
@@ -352,6 +359,11 @@ impl Jobs {
                 parts.authenticator.try_write_rehashes().await?;
             }
             Work::Bulk => parts.manager.continue_bulk_operations().await?,
+            Work::Credits => {
+                if let Some(credits) = parts.authenticator.spending() {
+                    credits.report(self.stops.load(Ordering::Relaxed)).await?;
+                }
+            }
             Work::SweepLimiter => parts.authenticator.sweep_limiter(),
             Work::SweepCaches => {
                 parts.cache.iter().for_each(CachedStore::sweep);

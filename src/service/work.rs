@@ -16,6 +16,8 @@ pub(super) enum Work {
     Rehash,
     /// Continues bulk operations.
     Bulk,
+    /// Reports the use of credits, and gives back those that are not used.
+    Credits,
     SweepLimiter,
     SweepCaches,
     /// Records what a host must act on as audit events.
@@ -31,7 +33,7 @@ impl Work {
     pub(super) const fn every(self) -> (Duration, Duration) {
         let (every, again) = match self {
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
-            Self::Usage | Self::Bulk => (500, 500),
+            Self::Usage | Self::Bulk | Self::Credits => (500, 500),
             Self::SweepLimiter => (30_000, 30_000),
             Self::Notices => (10_000, 10_000),
             Self::SweepCaches => (60_000, 60_000),
@@ -45,7 +47,7 @@ impl Work {
     pub(super) const fn saves(self) -> bool {
         matches!(
             self,
-            Self::Usage | Self::Events(_) | Self::Publish | Self::Rehash
+            Self::Usage | Self::Events(_) | Self::Publish | Self::Rehash | Self::Credits
         )
     }
 }
@@ -58,6 +60,7 @@ impl fmt::Display for Work {
             Self::Publish => f.write_str("publish key changes"),
             Self::Rehash => f.write_str("write new digests"),
             Self::Bulk => f.write_str("continue bulk operations"),
+            Self::Credits => f.write_str("report credits"),
             Self::SweepLimiter => f.write_str("sweep the limiter"),
             Self::SweepCaches => f.write_str("sweep the caches"),
             Self::Notices => f.write_str("report what is due"),

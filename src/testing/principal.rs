@@ -194,6 +194,7 @@ impl TestPrincipal {
             scopes,
             delegated: None,
             limits: KeyLimits::new(PlanOf::Tenant, None, 0, Arc::new(Uncounted)),
+            purse: None,
             usage: UsageRecorder::default().cell(&self.record.id),
             responder: self.responder,
             record: Arc::new(self.record),

@@ -4,9 +4,11 @@
 //! A separate binary, because counting replaces the allocator of the whole program.
 
 use std::hint::black_box;
+use std::num::NonZeroU64;
 
 use allocation_counter::measure;
 use portunus::authenticator::{Attempt, Authenticated};
+use portunus::credit::{CreditAccount, Credits, MemoryCreditStore, NewGrant};
 use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper};
 use portunus::policy::Requirement;
 use portunus::scope::{BitModel, Vocabulary};
@@ -180,4 +182,32 @@ fn garbage_and_unknown_keys_allocate_nothing() {
         };
         assert_eq!(allocations(refuse), 0);
     }
+}
+
+#[test]
+fn credits_from_a_block_are_spent_without_an_allocation() {
+    let (store, hasher) = (MemoryStore::new(), KeyHasher::sha256());
+    let key = issue(&store, &hasher, &["document:read"]);
+    let credits = Credits::per_tenant(MemoryCreditStore::new()).cost(|_| 3);
+    let setup = Setup::on(store).bearer([format()]);
+    let keys = setup
+        .builder()
+        .credits(credits.block(NonZeroU64::MAX))
+        .build()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let account = CreditAccount::Tenant(portunus_test_support::tenant("acme"));
+    let grant = NewGrant::new(1000);
+    runtime
+        .block_on(keys.manager().grant_credits(&account, grant))
+        .unwrap();
+    let head = Head::bearer(&key).from("192.0.2.1");
+    // Takes the block.
+    runtime
+        .block_on(keys.authenticator().authenticate(&head))
+        .unwrap();
+    assert_eq!(allocations(|| passes(keys.authenticator(), &head)), 0);
 }

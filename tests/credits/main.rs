@@ -5,4 +5,6 @@
 
 mod accounts;
 mod ledger;
+mod nodes;
+mod operators;
 mod periods;

@@ -10,6 +10,7 @@
 )]
 
 mod buses;
+mod credits;
 mod directories;
 mod hanging;
 mod limiters;

@@ -10,6 +10,7 @@
 //! | [`rate_limiter`] | a [`RateLimiter`](portunus::RateLimiter) whose clock can be injected |
 //! | [`rate_limiter_in_real_time`] | a `RateLimiter` with its own clock, for example a server's |
 //! | [`invalidation_bus`] | an [`InvalidationBus`], on two connected nodes |
+//! | [`credit_store`] | a [`CreditStore`](portunus::credit::CreditStore) |
 //! | [`directory`] | a [`Directory`](portunus::actor::Directory), given facts about its contents |
 //!
 //! [`InvalidationBus`]: portunus::store::InvalidationBus
@@ -46,6 +47,7 @@
 #[macro_use]
 mod report;
 mod bus;
+mod credit;
 mod directory;
 mod limiter;
 mod random;
@@ -53,6 +55,7 @@ mod runner;
 mod store;
 
 pub use bus::{BusNodes, invalidation_bus};
+pub use credit::credit_store;
 pub use directory::{DirectoryFacts, directory};
 pub use limiter::{rate_limiter, rate_limiter_in_real_time};
 pub use report::{Violation, Violations};

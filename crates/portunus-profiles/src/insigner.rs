@@ -36,7 +36,7 @@ pub(super) struct Dialect;
 
 impl RejectionRenderer for Dialect {
     fn render(&self, error: &AuthError, _: &dyn RequestHead) -> ErrorBody {
-        let title = error.code().reason_phrase();
+        let title = error.reason_phrase();
         let slug = title.to_ascii_lowercase().replace(' ', "-");
         let detail = if error.status() == 401 {
             "Invalid or missing API key"

@@ -7,6 +7,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
+use portunus::credit::{
+    CreditAccount, CreditError, CreditStore, CreditWrite, LedgerEntry, StoredCredits,
+};
 use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, PlanName, SigningState, TenantId};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
@@ -128,6 +131,33 @@ impl<T: KeyStore> KeyStore for Watched<T> {
             .now("signing", || self.subject.signing())
             .flatten()?;
         Some(Arc::new(Watched::new(signing, self.calls.clone())))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: CreditStore> CreditStore for Watched<T> {
+    async fn load(&self, account: &CreditAccount) -> Result<Option<StoredCredits>, CreditError> {
+        self.calls.call("load", self.subject.load(account)).await
+    }
+
+    async fn save(
+        &self,
+        account: &CreditAccount,
+        write: &CreditWrite,
+    ) -> Result<bool, CreditError> {
+        let call = self.subject.save(account, write);
+        self.calls.call("save", call).await
+    }
+
+    async fn ledger(
+        &self,
+        account: &CreditAccount,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<LedgerEntry>, CreditError> {
+        let call = self.subject.ledger(account, after, most);
+        self.calls.call("ledger", call).await
     }
 }
 

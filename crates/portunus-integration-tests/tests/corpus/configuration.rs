@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::adapter::tower::AuthLayer;
+use portunus::credit::{Credits, MemoryCreditStore};
 use portunus::key::{Environment, KeyId, Owner, TenantId};
 use portunus::limit::{
     Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, RateLimiter,
@@ -38,6 +39,15 @@ pub(crate) fn authenticator(name: &str, fixture: &Fixture) -> Authenticator {
         "default" => Portunus::builder(format())
             .store(fixture.store.clone())
             .clock(fixture.clock.clone())
+            .build()
+            .unwrap()
+            .authenticator()
+            .clone(),
+        // Nothing is granted.
+        "credits" => builder("neutral", fixture)
+            .clock(fixture.clock.clone())
+            .builder()
+            .credits(Credits::per_tenant(MemoryCreditStore::new()))
             .build()
             .unwrap()
             .authenticator()
