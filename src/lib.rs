@@ -32,8 +32,8 @@
 //! # Guides
 //!
 //! [axum](guide::protect_axum) · [actix-web](guide::protect_actix) · [gRPC](guide::protect_grpc) ·
-//! [plans](guide::plans) · [classes of routes](guide::classes_of_routes) · [anonymous
-//! callers](guide::anonymous_callers) · [custom store](guide::own_key_store) · [custom
+//! [plans](guide::plans) · [classes of routes](guide::classes_of_routes) · [credits](guide::credits) ·
+//! [anonymous callers](guide::anonymous_callers) · [custom store](guide::own_key_store) · [custom
 //! limiter](guide::own_rate_limiter) · [custom key format and error body](guide::own_dialect) ·
 //! [delegation](guide::delegation) · [rotation](guide::rotation) · [migration](guide::migration) ·
 //! [behind a proxy](guide::behind_a_proxy) · [testing a service](guide::testing_a_service)
@@ -46,6 +46,7 @@
 //! | [`KeyStore`], [`store::UsageStore`], [`events::SigningStore`] | storing keys, usage counts and signing states |
 //! | [`ScopeSet`], [`scope::ScopeModel`] | a custom scope model |
 //! | [`RateLimiter`] | counting requests outside the process |
+//! | [`credit::CreditStore`] | storing credits |
 //! | [`actor::Directory`], [`actor::OwnerStanding`] | the host's users, and the standing of owners |
 //! | [`TokenVerifier`] | tokens issued by the host's OAuth server |
 //! | [`audit::AuditSink`], [`audit::AuditReader`] | storing and reading audit events |

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::book::Book;
 use super::{
     Balance, CreditAccount, CreditError, CreditId, CreditStore, CreditWrite, LedgerEntry, NewGrant,
-    millis,
+    Reservation, millis,
 };
 use crate::clock::{Clock, SystemClock, within};
+use crate::lock::Mutex;
 use crate::text::ParseError;
 
 /// Time limit of an operation, however often it starts again.
@@ -40,7 +41,7 @@ const MOST_ENTRIES: usize = 1000;
 ///
 /// // An answer whose cost is known only once it was computed:
 /// let reserved = accounts.reserve(&tenant, 500, std::time::Duration::from_secs(60)).await?;
-/// accounts.settle(&tenant, &reserved, 120).await?;
+/// reserved.settle(120).await?;
 /// assert_eq!(accounts.balance(&tenant).await?.available, 9_880);
 /// # Ok(()) }
 /// ```
@@ -48,7 +49,14 @@ const MOST_ENTRIES: usize = 1000;
 pub struct CreditAccounts {
     store: Arc<dyn CreditStore>,
     clock: Arc<dyn Clock>,
+    /// The reservations that were dropped, with how many of their units were used.
+    dropped: Arc<Mutex<Vec<Dropped>>>,
 }
+
+type Dropped = (CreditAccount, CreditId, u64);
+
+/// The maximum number of dropped reservations to remember. Others are released at their end.
+const MOST_DROPPED: usize = 10_000;
 
 impl CreditAccounts {
     /// Creates the accounts in a store, with the system's clock.
@@ -60,6 +68,7 @@ impl CreditAccounts {
         Self {
             store,
             clock: Arc::new(SystemClock::default()),
+            dropped: Arc::default(),
         }
     }
 
@@ -133,9 +142,9 @@ impl CreditAccounts {
         self.timed(self.store.ledger(account, after, most)).await
     }
 
-    /// Reserves units for a request whose cost is known only afterwards. Returns the id with which
-    /// the reservation is settled or released, on any node. Without either, it is released after
-    /// `length`, at most 31 days.
+    /// Reserves units for a request whose cost is known only afterwards. The reservation has an id, by
+    /// which it can be settled on any node. If it is neither settled nor dropped, it is released
+    /// after `length`, at most 31 days.
     ///
     /// # Errors
     /// Returns an error if the account does not have as many units, or if the store does not answer.
@@ -144,7 +153,7 @@ impl CreditAccounts {
         account: &CreditAccount,
         units: u64,
         length: Duration,
-    ) -> Result<CreditId, CreditError> {
+    ) -> Result<Reservation, CreditError> {
         if units == 0 || length.is_zero() || length > LONGEST {
             let why = "a reservation must have units, and end in at most 31 days";
             return Err(ParseError::new("reservation", why).into());
@@ -156,12 +165,12 @@ impl CreditAccounts {
             _ => Ok(()),
         };
         self.update(account, take).await?;
-        Ok(id)
+        Ok(Reservation::new(self.clone(), account.clone(), id))
     }
 
-    /// Settles a reservation: this many units were used, and the others come back. Returns how many
+    /// Settles a reservation by its id: this many units were used, and the others come back. Returns how many
     /// came back; none to a grant that has ended or begun a new period without rolling over. The
-    /// first settlement or release wins.
+    /// first settlement wins; 0 releases the reservation.
     ///
     /// # Errors
     /// Returns an error if the reservation has been settled or released or has ended, if more units
@@ -176,18 +185,6 @@ impl CreditAccounts {
         self.update(account, settle).await
     }
 
-    /// Releases a reservation: no unit was used.
-    ///
-    /// # Errors
-    /// The same as those of [`settle`](Self::settle).
-    pub async fn release(
-        &self,
-        account: &CreditAccount,
-        reservation: &CreditId,
-    ) -> Result<u64, CreditError> {
-        self.settle(account, reservation, 0).await
-    }
-
     /// Gives back the units that a crashed node had taken, except those whose use it had reported.
     /// Until then they count as used. Returns how many came back.
     ///
@@ -200,6 +197,28 @@ impl CreditAccounts {
         block: &CreditId,
     ) -> Result<u64, CreditError> {
         self.update(account, |book| book.give_back(block)).await
+    }
+
+    /// Remembers a reservation that was dropped.
+    pub(super) fn settle_later(&self, account: &CreditAccount, id: &CreditId, used: u64) {
+        let mut dropped = self.dropped.lock();
+        if dropped.len() < MOST_DROPPED {
+            dropped.push((account.clone(), id.clone(), used));
+        }
+    }
+
+    /// Settles the reservations that were dropped.
+    pub(super) async fn settle_dropped(&self) -> Result<(), CreditError> {
+        let pending = self.dropped.lock().clone();
+        for (account, id, used) in &pending {
+            match self.settle(account, id, *used).await {
+                // It was settled before its future was dropped, or it has ended.
+                Ok(_) | Err(CreditError::NotFound(_) | CreditError::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.dropped.lock().retain(|(_, settled, _)| settled != id);
+        }
+        Ok(())
     }
 
     fn now(&self) -> u64 {

@@ -13,6 +13,7 @@ mod config;
 mod grant;
 mod node;
 mod period;
+mod reservation;
 mod store;
 mod view;
 
@@ -24,6 +25,7 @@ pub use config::Credits;
 pub use grant::{CreditAccount, CreditId, NewGrant};
 pub(crate) use node::{Purse, Spending, Spent, Unpaid};
 pub use period::Period;
+pub use reservation::Reservation;
 pub use store::{CreditStore, CreditWrite, MemoryCreditStore, StoredCredits};
 pub use view::{Balance, GrantBalance, LedgerEntry, LedgerKind, TakenUnits};
 

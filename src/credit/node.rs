@@ -306,7 +306,7 @@ impl Spending {
         let reports =
             stream::iter(purses).map(|purse| async move { self.report_one(&purse, stops).await });
         let mut reports = reports.buffer_unordered(AT_ONCE);
-        let mut done = Ok(());
+        let mut done = self.accounts.settle_dropped().await;
         while let Some(one) = reports.next().await {
             done = done.and(one);
         }

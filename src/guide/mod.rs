@@ -14,6 +14,7 @@
 //! | [`own_dialect`] | keys and error bodies in your API's format |
 //! | [`plans`] | limits by plan |
 //! | [`classes_of_routes`] | limits of expensive routes |
+//! | [`credits`] | units that requests cost |
 //! | [`anonymous_callers`] | limits for requests without a key |
 //! | [`delegation`] | applications that act for users |
 //! | [`rotation`] | a new key without downtime |
@@ -31,6 +32,7 @@
 pub mod anonymous_callers;
 pub mod behind_a_proxy;
 pub mod classes_of_routes;
+pub mod credits;
 pub mod delegation;
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("first_service.md")]

@@ -30,7 +30,7 @@ fn id(text: &str) -> CreditId {
 /// Uses this many units.
 async fn spend(accounts: &CreditAccounts, units: u64) {
     let taken = accounts.reserve(&account(), units, MINUTE).await.unwrap();
-    accounts.settle(&account(), &taken, units).await.unwrap();
+    taken.settle(units).await.unwrap();
 }
 
 async fn left(accounts: &CreditAccounts) -> Vec<(String, u64)> {
@@ -166,7 +166,11 @@ async fn a_grant_with_the_id_of_an_earlier_one_is_not_made_again() {
 async fn a_voided_grant_is_gone_and_what_was_reserved_of_it_does_not_come_back() {
     let (accounts, _) = accounts();
     let grant = accounts.grant(&account(), NewGrant::new(10)).await.unwrap();
-    let reserved = accounts.reserve(&account(), 4, MINUTE).await.unwrap();
+    let reserved = accounts
+        .reserve(&account(), 4, MINUTE)
+        .await
+        .unwrap()
+        .into_id();
     assert_eq!(accounts.void(&account(), &grant).await.unwrap(), 6);
     assert_eq!(accounts.settle(&account(), &reserved, 1).await.unwrap(), 0);
     assert_eq!(accounts.balance(&account()).await.unwrap().available, 0);
@@ -178,7 +182,11 @@ async fn a_voided_grant_is_gone_and_what_was_reserved_of_it_does_not_come_back()
 async fn the_first_settlement_of_a_reservation_wins() {
     let (accounts, _) = accounts();
     accounts.grant(&account(), NewGrant::new(10)).await.unwrap();
-    let reserved = accounts.reserve(&account(), 8, MINUTE).await.unwrap();
+    let reserved = accounts
+        .reserve(&account(), 8, MINUTE)
+        .await
+        .unwrap()
+        .into_id();
     let too_many = accounts.settle(&account(), &reserved, 9).await;
     assert!(
         matches!(too_many, Err(CreditError::Conflict(_))),
@@ -187,7 +195,7 @@ async fn the_first_settlement_of_a_reservation_wins() {
     assert_eq!(accounts.settle(&account(), &reserved, 3).await.unwrap(), 5);
     for second in [
         accounts.settle(&account(), &reserved, 8).await,
-        accounts.release(&account(), &reserved).await,
+        accounts.settle(&account(), &reserved, 0).await,
     ] {
         assert!(
             matches!(second, Err(CreditError::NotFound(_))),
@@ -201,7 +209,11 @@ async fn the_first_settlement_of_a_reservation_wins() {
 async fn a_reservation_that_is_never_settled_is_released_at_its_end() {
     let (accounts, clock) = accounts();
     accounts.grant(&account(), NewGrant::new(10)).await.unwrap();
-    let reserved = accounts.reserve(&account(), 8, MINUTE).await.unwrap();
+    let reserved = accounts
+        .reserve(&account(), 8, MINUTE)
+        .await
+        .unwrap()
+        .into_id();
     clock.advance(MINUTE - Duration::from_millis(1));
     assert_eq!(accounts.balance(&account()).await.unwrap().available, 2);
     clock.advance(Duration::from_millis(1));
@@ -215,9 +227,13 @@ async fn a_reservation_of_an_ended_period_gives_nothing_to_the_new_one() {
     let (accounts, clock) = accounts();
     let daily = NewGrant::new(10).refilled(Period::daily());
     accounts.grant(&account(), daily).await.unwrap();
-    let reserved = accounts.reserve(&account(), 8, 2 * DAY).await.unwrap();
+    let reserved = accounts
+        .reserve(&account(), 8, 2 * DAY)
+        .await
+        .unwrap()
+        .into_id();
     clock.advance(DAY);
-    assert_eq!(accounts.release(&account(), &reserved).await.unwrap(), 0);
+    assert_eq!(accounts.settle(&account(), &reserved, 0).await.unwrap(), 0);
     assert_eq!(accounts.balance(&account()).await.unwrap().available, 10);
 }
 
@@ -248,7 +264,11 @@ async fn the_ledger_is_read_in_pages_and_says_what_happened() {
     let (accounts, _) = accounts();
     let grant = NewGrant::new(10).with_id(id("gift"));
     accounts.grant(&account(), grant).await.unwrap();
-    let reserved = accounts.reserve(&account(), 4, MINUTE).await.unwrap();
+    let reserved = accounts
+        .reserve(&account(), 4, MINUTE)
+        .await
+        .unwrap()
+        .into_id();
     accounts.settle(&account(), &reserved, 1).await.unwrap();
     accounts.void(&account(), &id("gift")).await.unwrap();
     let (first, rest) = (

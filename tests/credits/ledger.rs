@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portunus::Clock;
-use portunus::credit::{CreditId, NewGrant, Period};
+use portunus::credit::{CreditId, NewGrant, Period, Reservation};
 use proptest::prelude::*;
 
 use crate::accounts::{account, accounts};
@@ -223,6 +223,7 @@ async fn walk(acts: Vec<Act>) -> Result<(), TestCaseError> {
             Act::Reserve { units, hours } => {
                 let length = Duration::from_millis(hours * HOUR);
                 let made = accounts.reserve(&account(), units, length).await;
+                let made = made.map(Reservation::into_id);
                 let free = model.available();
                 let wanted = usize::try_from(units).unwrap();
                 prop_assert_eq!(made.is_ok(), free.len() >= wanted);

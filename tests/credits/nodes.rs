@@ -495,3 +495,34 @@ async fn a_verification_by_an_operator_takes_no_credits() {
     }
     assert_eq!(fixture.exhaust(&node).await, 1);
 }
+
+#[tokio::test]
+async fn a_reservation_that_is_dropped_is_released_and_one_that_was_being_settled_is_settled() {
+    let fixture = Fixture::new().await;
+    fixture.grant(100).await;
+    let node = fixture.node(10);
+    let accounts = node.credits().unwrap();
+    let minute = Duration::from_secs(60);
+    drop(accounts.reserve(&account(), 30, minute).await.unwrap());
+    let settled = accounts.reserve(&account(), 30, minute).await.unwrap();
+    // The client goes while the store is asked.
+    tokio::select! {
+        biased;
+        settled = settled.settle(20) => panic!("{settled:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let unanswered = accounts.reserve(&account(), 10, minute).await.unwrap();
+    fixture.remote.fails.store(true, Ordering::SeqCst);
+    assert!(unanswered.settle(5).await.is_err());
+    fixture.remote.fails.store(false, Ordering::SeqCst);
+    let kept = accounts
+        .reserve(&account(), 10, minute)
+        .await
+        .unwrap()
+        .into_id();
+    assert_eq!(fixture.available().await, 20);
+    fixture.report(&node).await;
+    assert_eq!(fixture.available().await, 100 - 20 - 5 - 10);
+    accounts.settle(&account(), &kept, 1).await.unwrap();
+    assert_eq!(fixture.available().await, 100 - 20 - 5 - 1);
+}

@@ -263,7 +263,7 @@ async fn spending(tried: Tried) -> Checked {
             loop {
                 match accounts.reserve(&account, 2, length).await {
                     Ok(reserved) => {
-                        accounts.settle(&account, &reserved, 1).await?;
+                        reserved.settle(1).await?;
                         used += 1;
                     }
                     Err(CreditError::Exhausted) => return Ok::<u64, Failure>(used),
@@ -297,7 +297,7 @@ async fn settlements(tried: Tried) -> Checked {
     let accounts = CreditAccounts::new(Arc::clone(&tried.store));
     accounts.grant(&account, NewGrant::new(100)).await?;
     let length = Duration::from_secs(600);
-    let reserved = accounts.reserve(&account, 10, length).await?;
+    let reserved = accounts.reserve(&account, 10, length).await?.into_id();
     let mut tasks = JoinSet::new();
     for used in 0..8_u64 {
         let (accounts, account, reserved) = (accounts.clone(), account.clone(), reserved.clone());

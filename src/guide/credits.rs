@@ -1,0 +1,109 @@
+//! Sell credits: units that requests cost (feature `axum`).
+//!
+//! An *account* (of a tenant, a user or a key) has *grants* side by side: a monthly allowance, a
+//! top-up, a gift. Requests spend them in the order of their priority, then of their expiry.
+//!
+//! # A first program
+//! A tenant has an allowance of 5 units a month and buys 3 more. A report costs 4 units; the cost of
+//! an export is known only when it is done.
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore (needs the feature axum)")]
+//! use std::time::Duration;
+//!
+//! use axum::Router;
+//! use axum::body::Body;
+//! use axum::http::Request;
+//! use portunus::adapter::axum::get;
+//! use portunus::credit::{CreditAccount, Credits, MemoryCreditStore, NewGrant, Period};
+//! use portunus::key::{Alphabet, KeyFormat, Owner, TenantId};
+//! use portunus::manage::NewKey;
+//! use portunus::store::MemoryStore;
+//! use portunus::Portunus;
+//! use tower::ServiceExt; // for `oneshot`
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // In production: your own CreditStore, on the database of your service.
+//!     let credits = Credits::per_tenant(MemoryCreditStore::new())
+//!         .cost(|request| match request.path() {
+//!             "/report" => 4,
+//!             "/export" => 0, // reserved by the handler
+//!             _ => 1,
+//!         })
+//!         .block(2.try_into()?); // a node takes two units at once; 100 by default
+//!     let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+//!     let keys = Portunus::builder(format).store(MemoryStore::new()).credits(credits).build()?;
+//!     let tenant: TenantId = "tenant-1".parse()?;
+//!     let new = NewKey::new("first key", Owner::tenant(tenant.clone()));
+//!     let key = keys.manager().issue(new).await?.key.reveal();
+//!
+//!     // When the tenant subscribes, and when it pays an invoice. With the invoice as the id, a
+//!     // payment that is reported twice is granted once.
+//!     let account = CreditAccount::Tenant(tenant);
+//!     let allowance = NewGrant::new(5).refilled(Period::monthly().in_zone("Europe/Paris")?);
+//!     keys.manager().grant_credits(&account, allowance).await?;
+//!     let top_up = NewGrant::new(3).with_priority(1).with_id("invoice-7".parse()?);
+//!     keys.manager().grant_credits(&account, top_up).await?;
+//!
+//!     let app: Router = keys.router().route("/report", get(|| async { "a report" }).any_key()).into_router();
+//!     let ask = || {
+//!         let request = Request::get("/report").header("authorization", format!("Bearer {key}"));
+//!         app.clone().oneshot(request.body(Body::empty()).unwrap())
+//!     };
+//!     let paid = ask().await?;
+//!     assert_eq!(paid.status(), 200);
+//!     assert!(paid.headers()["ratelimit-policy"].to_str()?.ends_with("\"credits\";q=8"));
+//!     assert!(ask().await?.headers()["ratelimit"].to_str()?.contains("\"credits\";r=0;t="));
+//!     let refused = ask().await?;
+//!     assert_eq!(refused.status(), 429); // CREDITS_EXHAUSTED
+//!     assert!(refused.headers().contains_key("retry-after")); // the next month refills
+//!
+//!     // A gift; and an export that reserves at most 10 units and uses 6.
+//!     keys.manager().grant_credits(&account, NewGrant::new(10)).await?;
+//!     let accounts = keys.credits().ok_or("credits are set")?;
+//!     let reserved = accounts.reserve(&account, 10, Duration::from_secs(60)).await?;
+//!     reserved.settle(6).await?; // without it, a dropped reservation is released
+//!     assert_eq!(keys.manager().credits(&account).await?.available, 4);
+//!
+//!     // The ledger explains the balance.
+//!     let ledger = keys.manager().credit_ledger(&account, 0, 100).await?;
+//!     assert_eq!(ledger.iter().map(|entry| entry.change).sum::<i64>(), 4);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is promised
+//! - **Spending never exceeds what was granted,** under any interleaving of nodes and requests. A node
+//!   takes units from the store before it spends them, in *blocks*, so a request waits for the store
+//!   only when a block is used up.
+//! - **A crash loses at most one block of each account.** What the node had taken and not reported
+//!   counts as used until the period ends. Use is reported at least once a second. An operator may
+//!   give the rest back ([`give_back_credits`](crate::manage::KeyManager::give_back_credits)), two
+//!   minutes after the node's last report. Smaller blocks lose less and ask the store more often.
+//! - **A clean stop loses nothing:** [`run`](crate::Portunus) gives back what is left when its
+//!   `shutdown` completes.
+//! - **While the store does not answer,** a node spends the block it has, for at most a minute, and
+//!   then refuses with 503 `STORE_UNAVAILABLE`.
+//!
+//! # Pitfalls
+//! - **Run the periodic jobs** ([`maintain`](crate::Portunus::maintain) or `run`). Without them, use is
+//!   not reported, and a block ends after a minute.
+//! - **A failover of a database that replicates asynchronously can lose the last writes.** The new
+//!   primary does not know blocks, settlements and grants of the moments before. Units of a lost block
+//!   can be spent twice: once by the node that took it, at most until its next report, and once more
+//!   by whoever takes them again. So the excess is at most one block of each account on each node, and
+//!   the reservations that were settled in that time; a grant that was lost must be made again, which
+//!   is safe if it has an [id](crate::credit::NewGrant::with_id). If no excess is acceptable, replicate
+//!   synchronously.
+//! - **Nodes need synchronized clocks.** A node whose clock is late spends a period's units that much
+//!   after its end.
+//! - **A block on one node is not available to others.** With small balances, choose small blocks: a
+//!   node can refuse while another one still has units. A block that nobody uses is given back after
+//!   30 seconds.
+//! - **Requirements of routes are checked after the credits are taken.** A request that a route refuses
+//!   with 403 has been paid, as it has been counted.
+//! - **A client that disconnects** ends its handler, and so releases its reservation, unless it was
+//!   being settled. Do work that must be paid in a task of its own.
+//! - **Keys of a tenant's operators do not grant credits.** By default only the service itself does; see
+//!   [`OperatorPolicy::allows_credits`](crate::manage::OperatorPolicy::allows_credits).
