@@ -11,7 +11,7 @@
 //! leads to by now tells: if that is a primary server which was started at another time than the one
 //! of the pool's newest connection, everything that was connected before is given up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ pub(crate) struct Primary {
     started: Mutex<Option<i64>>,
     /// How often open connections were found to lead to another server.
     distrusted: AtomicU64,
-    /// How many of these times the idle ones were closed.
-    swept: AtomicU64,
+    /// Whether the idle ones are to be closed.
+    sweeps: AtomicBool,
 }
 
 impl Primary {
@@ -76,8 +76,13 @@ impl Primary {
             .is_some_and(|known| known != server.started)
         {
             tracing::warn!("the database server was replaced or restarted");
-            self.distrusted.fetch_add(1, Ordering::SeqCst);
+            self.distrust();
         }
+    }
+
+    fn distrust(&self) {
+        self.distrusted.fetch_add(1, Ordering::SeqCst);
+        self.sweeps.store(true, Ordering::SeqCst);
     }
 
     fn is_known(&self) -> bool {
@@ -103,22 +108,27 @@ pub(crate) async fn refuse_recovery(connection: &mut PgConnection) -> Result<(),
 }
 
 /// Pool options with which a connection is tested before use, unless it worked a moment ago. One
-/// that stays on its server is closed if that is in recovery.
-pub(crate) fn asking_first(options: PgPoolOptions, stays: bool) -> PgPoolOptions {
+/// that stays on its server, which is `primary`, is closed if that is in recovery; if one does not
+/// answer, the other idle ones are closed too.
+pub(crate) fn asking_first(options: PgPoolOptions, primary: Option<Arc<Primary>>) -> PgPoolOptions {
     options
         .test_before_acquire(false)
         .before_acquire(move |connection, about| {
+            let primary = primary.clone();
             Box::pin(async move {
                 if about.idle_for < TRUSTED_FOR {
                     return Ok(true);
                 }
                 let asked = async {
-                    if stays {
+                    if primary.is_some() {
                         return Ok(!ask(connection).await?.is_in_recovery);
                     }
                     connection.ping().await.map(|()| true)
                 };
                 let asked = timeout(ANSWER_LIMIT, asked).await;
+                if let (Err(_), Some(primary)) = (&asked, &primary) {
+                    primary.sweeps.store(true, Ordering::SeqCst);
+                }
                 asked.map_err(|_| lost())?
             })
         })
@@ -172,7 +182,7 @@ impl Door {
     pub(crate) fn trust(&self) -> Trust {
         let Inner { primary, pool, .. } = &*self.0;
         let counted = primary.distrusted.load(Ordering::SeqCst);
-        if primary.swept.swap(counted, Ordering::SeqCst) != counted {
+        if primary.sweeps.swap(false, Ordering::SeqCst) {
             while let Some(idle) = pool.try_acquire() {
                 drop(idle.detach());
             }
@@ -183,7 +193,7 @@ impl Door {
 
     /// Closes all connections: those in use when they are returned.
     pub(crate) fn distrust(&self) {
-        self.0.primary.distrusted.fetch_add(1, Ordering::SeqCst);
+        self.0.primary.distrust();
         drop(self.trust());
     }
 

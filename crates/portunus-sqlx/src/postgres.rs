@@ -199,7 +199,7 @@ impl PostgresStore {
             door::refuse_recovery(&mut connection).await?;
             let close = async { Ok(connection.close().await?) };
             Limit::of(CONNECT_LIMIT).on(close).await?;
-            let mut store = Self::new(Self::plain_pool_options(false).connect_lazy_with(options));
+            let mut store = Self::new(Self::plain_pool_options(None).connect_lazy_with(options));
             store.0.is_pooled = true;
             store.migrate().await?;
             Ok(store)
@@ -223,7 +223,7 @@ impl PostgresStore {
 
     /// The same, with which the pool tells about its server.
     fn pool_options_for(primary: Arc<Primary>) -> PgPoolOptions {
-        Self::plain_pool_options(true).after_connect(move |connection, _| {
+        Self::plain_pool_options(Some(Arc::clone(&primary))).after_connect(move |connection, _| {
             let primary = Arc::clone(&primary);
             Box::pin(async move {
                 let set = sqlx::query(SET_FIRST).fetch_one(connection).await?;
@@ -238,8 +238,8 @@ impl PostgresStore {
         })
     }
 
-    fn plain_pool_options(stays: bool) -> PgPoolOptions {
-        door::asking_first(PgPoolOptions::new(), stays)
+    fn plain_pool_options(primary: Option<Arc<Primary>>) -> PgPoolOptions {
+        door::asking_first(PgPoolOptions::new(), primary)
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
     }
