@@ -1,16 +1,13 @@
 //! Services that share an account: blocks, refusals, outages, and nodes that stop or crash.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::config::Actors;
-use portunus::credit::{
-    CreditAccount, CreditAccounts, CreditError, CreditStore, CreditWrite, Credits, LedgerEntry,
-    MemoryCreditStore, NewGrant, Period, StoredCredits,
-};
+use portunus::credit::{CreditAccounts, CreditError, Credits, NewGrant, Period};
 use portunus::key::{Alphabet, Delegation, KeyFormat, Owner, TenantId};
 use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
@@ -19,63 +16,7 @@ use portunus::{AuthError, ErrorCode, Limits, Portunus, PortunusBuilder};
 use portunus_test_support::Head;
 
 use crate::accounts::{DAY, account};
-
-/// A store of credits that counts its calls and fails on demand.
-#[derive(Debug, Default)]
-struct Remote {
-    store: MemoryCreditStore,
-    fails: AtomicBool,
-    /// Writes succeed, but their answers are lost.
-    forgets: AtomicBool,
-    loads: AtomicU64,
-}
-
-impl Remote {
-    fn loads(&self) -> u64 {
-        self.loads.load(Ordering::SeqCst)
-    }
-
-    fn answers(&self) -> Result<(), CreditError> {
-        match self.fails.load(Ordering::SeqCst) {
-            true => Err(CreditError::unavailable("connection refused")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl CreditStore for Remote {
-    async fn load(&self, account: &CreditAccount) -> Result<Option<StoredCredits>, CreditError> {
-        // Others run while a real store is asked.
-        tokio::task::yield_now().await;
-        self.loads.fetch_add(1, Ordering::SeqCst);
-        self.answers()?;
-        self.store.load(account).await
-    }
-
-    async fn save(
-        &self,
-        account: &CreditAccount,
-        write: &CreditWrite,
-    ) -> Result<bool, CreditError> {
-        tokio::task::yield_now().await;
-        self.answers()?;
-        let saved = self.store.save(account, write).await;
-        match self.forgets.swap(false, Ordering::SeqCst) {
-            true => Err(CreditError::unavailable("connection reset")),
-            false => saved,
-        }
-    }
-
-    async fn ledger(
-        &self,
-        account: &CreditAccount,
-        after: u64,
-        most: usize,
-    ) -> Result<Vec<LedgerEntry>, CreditError> {
-        self.store.ledger(account, after, most).await
-    }
-}
+use crate::remote::Remote;
 
 struct Fixture {
     remote: Arc<Remote>,
