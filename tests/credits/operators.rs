@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use portunus::audit::{Action, AuditOutcome};
 use portunus::credit::{CreditAccount, CreditId, Credits, MemoryCreditStore, NewGrant};
-use portunus::key::{Alphabet, KeyFormat, KeyRecord, Owner, TenantId};
-use portunus::manage::{Denied, ManageError, Management, NewKey, Operator, OperatorPolicy, Role};
+use portunus::key::{Alphabet, KeyFormat, KeyRecord, Owner, TenantId, UserId};
+use portunus::manage::{
+    Denied, ManageError, Management, NewKey, Operator, OperatorPolicy, Role, own_keys,
+};
 use portunus::store::{ListQuery, MemoryStore};
 use portunus::testing::RecordedAudit;
 use portunus::{ErrorCode, Portunus};
@@ -47,12 +49,16 @@ fn service(management: Management) -> (Portunus, RecordedAudit) {
     (builder.credits(credits).build().unwrap(), events)
 }
 
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
 fn owner_of(name: &str) -> Operator {
-    Operator::new("ann", tenant(name), Role::Owner)
+    Operator::new(user("ann"), tenant(name), Role::Owner)
 }
 
 fn id(text: &str) -> CreditId {
@@ -163,7 +169,7 @@ async fn by_default_an_operator_of_a_tenant_reads_its_own_credits_and_changes_no
             .err(),
         ann.void_credits(&account(), &grant).await.err(),
         ann.give_back_credits(&account(), &grant).await.err(),
-        host.by(Operator::new("max", tenant("acme"), Role::Member))
+        host.by(Operator::new(user("max"), tenant("acme"), Role::Member))
             .credits(&account())
             .await
             .err(),
@@ -187,6 +193,33 @@ async fn by_default_an_operator_of_a_tenant_reads_its_own_credits_and_changes_no
         Action::CreditRead,
     ];
     assert_eq!(refused, expected);
+}
+
+#[tokio::test]
+async fn an_operator_confined_to_its_own_keys_reads_its_own_account_only() {
+    let (keys, _) = service(Management::new());
+    let ann = keys.manager().under(own_keys()).by(owner_of("acme"));
+    let own = CreditAccount::User(tenant("acme"), user("ann"));
+    assert_eq!(ann.credits(&own).await.unwrap().available, 0);
+    let grant = ann.grant_credits(&own, NewGrant::new(1)).await;
+    assert!(matches!(grant, Err(ManageError::Forbidden(_))));
+    let new = NewKey::new("another's", Owner::tenant(tenant("acme")));
+    let key = keys
+        .manager()
+        .issue(new)
+        .await
+        .unwrap()
+        .record
+        .family
+        .clone();
+    for other in [
+        CreditAccount::User(tenant("acme"), user("bob")),
+        CreditAccount::Tenant(tenant("acme")),
+        CreditAccount::Key(key),
+    ] {
+        let refused = ann.credits(&other).await;
+        assert!(matches!(refused, Err(ManageError::Forbidden(_))), "{other}");
+    }
 }
 
 #[tokio::test]
