@@ -100,7 +100,6 @@ const TELLING: &str = concat!(
 
 impl Told {
     /// Runs a command; returns its output, and the status, method and URL of its one request.
-    /// request.
     fn run(&self, command: &str) -> (String, u16, String, String) {
         let script = format!("set -eu\n{TELLING}\n{}{command}\n", self.0);
         let bash = Command::new("bash")
@@ -134,7 +133,7 @@ impl Told {
             let value = if name.ends_with("KEY") {
                 &answer["key"]
             } else {
-                &answer["record"]["id"]
+                answer["record"].get("id").unwrap_or(&answer["id"])
             };
             self.0
                 .push_str(&format!("{name}={}\n", value.as_str().expect(name)));
