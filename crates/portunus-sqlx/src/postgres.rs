@@ -6,6 +6,7 @@
 
 mod namespace;
 mod schema;
+mod settings;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -24,11 +25,12 @@ use crate::lease::{self, CONNECT_LIMIT, Lease, Limit, Statements};
 use crate::lookups::Lookups;
 use crate::operation::Operation;
 use crate::share::{Permit, Purpose, Share};
-use crate::sql;
 use crate::store::{Database, READ_LIMIT, Store};
 use crate::write_queue::WriteQueue;
 pub(crate) use namespace::Namespace;
 use schema::IsUsable;
+pub(crate) use settings::SET_FIRST;
+use settings::{Begin, READ, SNAPSHOT, WRITE};
 
 /// The number of connections of a pool that is created here.
 const CONNECTIONS: u32 = 10;
@@ -45,67 +47,6 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The number of attempts for a transaction that the database aborts in favor of others.
 const WRITE_ATTEMPTS: u32 = 5;
-
-/// Settings for each new connection, and what its server is. The server enforces these limits even if
-/// the client is gone.
-///
-/// Each statement here concerns few rows, which one index returns in the requested order (see the
-/// module `sql::plans`), whatever the values are. Based on its statistics, the server may prefer a
-/// sequential scan if a page is a large part of the table, or an index that only provides the order
-/// if its rows are closer together. A page would then examine more rows than allowed, up to
-/// millions if its matches are rare. If disk pages cost nothing, the plan with the fewest rows is
-/// the cheapest.
-pub(crate) const SET_FIRST: &str = concat!(
-    "SELECT ",
-    sql::about_server!(),
-    ", set_config('statement_timeout', '10s', false), \
-     set_config('lock_timeout', '8s', false), \
-     set_config('idle_in_transaction_session_timeout', '30s', false), \
-     set_config('enable_seqscan', 'off', false), \
-     set_config('enable_bitmapscan', 'off', false), \
-     set_config('enable_hashjoin', 'off', false), \
-     set_config('enable_mergejoin', 'off', false), \
-     set_config('seq_page_cost', '0', false), \
-     set_config('random_page_cost', '0', false), \
-     set_config('plan_cache_mode', 'force_generic_plan', false)"
-);
-
-/// Statements that begin a transaction. Behind a pooler, they include the settings that a direct
-/// connection receives once, limited to the transaction.
-struct Begin {
-    direct: &'static str,
-    pooled: &'static str,
-}
-
-macro_rules! begin {
-    ($mode:literal, $then:literal) => {
-        Begin {
-            direct: concat!("BEGIN ISOLATION LEVEL ", $mode, $then),
-            pooled: concat!(
-                "BEGIN ISOLATION LEVEL ",
-                $mode,
-                "; UNLISTEN *; SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; \
-                 SET LOCAL idle_in_transaction_session_timeout = '30s'; \
-                 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
-                 SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
-                 SET LOCAL seq_page_cost = 0; SET LOCAL random_page_cost = 0; \
-                 SET LOCAL plan_cache_mode = force_generic_plan",
-                $then
-            ),
-        }
-    };
-}
-
-/// If the database acknowledges a commit before it is on disk, enables `synchronous_commit`; a
-/// stricter setting is kept.
-const WRITE: Begin = begin!(
-    "READ COMMITTED READ WRITE",
-    "; SELECT set_config('synchronous_commit', 'on', true) \
-     WHERE current_setting('synchronous_commit') = 'off'"
-);
-/// A server in recovery refuses a transaction that may write: even a read begins as one.
-const READ: Begin = begin!("READ COMMITTED READ WRITE", "; SET TRANSACTION READ ONLY");
-const SNAPSHOT: Begin = begin!("REPEATABLE READ READ WRITE", "; SET TRANSACTION READ ONLY");
 
 /// A [`KeyStore`](portunus::store::KeyStore) in a PostgreSQL database with UTF-8 encoding. Clones
 /// share the connections.

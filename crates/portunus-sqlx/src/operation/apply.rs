@@ -491,10 +491,8 @@ mod tests {
         assert_eq!(all, what.keys);
         let mut known = Invalidation::default();
         known.known = (0..500).map(|number| u64::MAX - number).collect();
-        let sent: Vec<u64> = parts(known.clone())
-            .into_iter()
-            .flat_map(|part| part.known)
-            .collect();
+        let sent = parts(known.clone()).into_iter();
+        let sent: Vec<u64> = sent.flat_map(|part| part.known).collect();
         assert_eq!(sent, known.known);
         known.known.push(0);
         assert_eq!(parts(known.clone()), [known]);
