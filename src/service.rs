@@ -136,7 +136,8 @@ impl Portunus {
 
     /// Runs the periodic jobs that are due, in any async runtime: writes usage and audit events,
     /// publishes key changes that could not be published before, stores keys under newer digests,
-    /// continues bulk operations ([`KeyManager::bulk`]), frees memory, and deletes usage and events that are older than their
+    /// continues bulk operations ([`KeyManager::bulk`]), records what the host must act on, reports
+    /// the use of credits, frees memory, and deletes usage and events that are older than their
     /// [retention](PortunusBuilder::retention). Call it at least once a second, or let
     #[cfg_attr(feature = "tokio", doc = "[`run`](Self::run) do so on tokio.")]
     #[cfg_attr(

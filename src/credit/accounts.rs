@@ -88,7 +88,7 @@ impl CreditAccounts {
     ///
     /// # Errors
     /// Returns an error if the terms are invalid, if the account would have more than 100 grants or
-    /// 2^53 - 1 units, or if the store does not answer. Only a call with an id of its own can be
+    /// 2^53 - 1 units, or if the store does not answer. Only a call with its own id can be
     /// repeated then.
     pub async fn grant(
         &self,

@@ -46,7 +46,8 @@
 //!     let top_up = NewGrant::new(3).with_priority(1).with_id("invoice-7".parse()?);
 //!     keys.manager().grant_credits(&account, top_up).await?;
 //!
-//!     let app: Router = keys.router().route("/report", get(|| async { "a report" }).any_key()).into_router();
+//!     let report = get(|| async { "a report" }).any_key();
+//!     let app: Router = keys.router().route("/report", report).into_router();
 //!     let ask = || {
 //!         let request = Request::get("/report").header("authorization", format!("Bearer {key}"));
 //!         app.clone().oneshot(request.body(Body::empty()).unwrap())

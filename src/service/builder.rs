@@ -130,8 +130,8 @@ impl PortunusBuilder {
     }
 
     /// Sets how many days before the expiry of a key, and after how many days without a use of it,
-    /// the audit gets an event: [`Action::KeyExpiring`](crate::audit::Action::KeyExpiring) and `KeyUnused`. The default is 60,
-    /// 30, 7 and 1, and 90. A key that lives for fewer days gets no such event, and of several days
+    /// the audit gets an event: [`Action::KeyExpiring`](crate::audit::Action::KeyExpiring) and
+    /// `KeyUnused`. The default is 60, 30, 7 and 1, and 90. A key that lives for fewer days gets no such event, and of several days
     /// that are due at once, the last one counts.
     ///
     /// The periodic jobs record these events, and with them `KeyRotatedInUse` and, if the

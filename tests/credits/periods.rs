@@ -150,7 +150,10 @@ proptest! {
         unit in 0..3,
         zone in 0..6_usize,
     ) {
-        let zones = ["UTC", "Europe/Paris", "America/St_Johns", "Asia/Kolkata", "Pacific/Apia", "Australia/Lord_Howe"];
+        let zones = [
+            "UTC", "Europe/Paris", "America/St_Johns", "Asia/Kolkata", "Pacific/Apia",
+            "Australia/Lord_Howe",
+        ];
         let period = [Period::monthly(), Period::weekly(), Period::daily()][unit as usize].clone();
         let period = period.every(NonZeroU16::new(count).unwrap()).in_zone(zones[zone]).unwrap();
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

@@ -231,7 +231,7 @@ impl Admin {
     /// Sets the policy of this API's operators; that of the service
     /// ([`Management::operators`](portunus::manage::Management::operators)) by default. With
     /// [`own_keys`](portunus::manage::own_keys), the API is for self-serve: every user manages its own
-    /// keys. Nest it beside the API of the administrators, with a proof of its own.
+    /// keys. Nest it beside the API of the administrators, with another proof.
     pub fn operators(mut self, policy: impl OperatorPolicy) -> Self {
         self.shared.manager = self.shared.manager.under(policy);
         self

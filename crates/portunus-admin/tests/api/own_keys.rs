@@ -141,11 +141,7 @@ async fn lists_and_events_show_own_keys_only() {
     }
     // Another user's cursor.
     let page = own.expect(200, ask("owner", "GET", "/keys")).await.json();
-    assert_eq!(
-        page["items"],
-        json!([]),
-        "the tenant's owner has no key of its own"
-    );
+    assert_eq!(page["items"], json!([]), "the tenant's owner has no key");
     let millis = 4_000_000_000_000_u64;
     let cursor = format!("cursor={millis}.{theirs}");
     assert_eq!(list("/keys", &cursor).await, only_mine);

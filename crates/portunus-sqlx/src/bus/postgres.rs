@@ -58,7 +58,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// never digests. Any client that can connect to the database can read them, and can make nodes
 /// discard cached entries, but not keep them.
 ///
-/// A background task listens on a connection of its own and sends a heartbeat every 250
+/// A background task listens on a separate connection and sends a heartbeat every 250
 /// milliseconds through the store's pool. If four heartbeats in a row do not come back, or the
 /// connection fails, it is replaced, after 50 milliseconds at first and at most a second, and
 /// listeners receive [`Invalidation::everything`]. A new listener receives that first, too.
@@ -69,8 +69,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 ///
 /// The listening connection must lead to the primary server itself: through a pooler that assigns a
 /// different server connection to each transaction (PgBouncer's `transaction` mode), no heartbeat
-/// comes back; see [`PostgresStore::bus_on`] and [`check`](Self::check). Nodes with a version of this crate that has no bus do not notify: update all of them before caches rely on
-/// it.
+/// comes back; see [`PostgresStore::bus_on`] and [`check`](Self::check). Nodes with a version of this
+/// crate that has no bus do not notify: update all of them before caches rely on it.
 ///
 /// The task ends when the bus and all its clones are dropped.
 #[derive(Clone)]

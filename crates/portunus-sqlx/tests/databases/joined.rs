@@ -459,7 +459,7 @@ where
     assert_eq!(done.count(), 2, "{events:?}");
 }
 
-/// Every case, on a home of its own.
+/// Every case, on a separate home.
 async fn every_case<H: Host>(home: impl Fn() -> H)
 where
     for<'c> &'c mut <H::Driver as sqlx::Database>::Connection: Executor<'c, Database = H::Driver>,
