@@ -97,7 +97,8 @@
 //! 1. Check [`Condition::Version`](crate::store::Condition::Version) and
 //!    [`Condition::Primary`](crate::store::Condition::Primary) against the stored state.
 //! 2. Apply the changes in order; each sees the effect of those before it.
-//! 3. Check [`Condition::ActiveKeysAtMost`](crate::store::Condition::ActiveKeysAtMost) against the
+//! 3. Check [`Condition::ActiveKeysAtMost`](crate::store::Condition::ActiveKeysAtMost) and
+//!    [`Condition::ActiveFamiliesAtMost`](crate::store::Condition::ActiveFamiliesAtMost) against the
 //!    new state.
 //! 4. Commit, and return only once every later read sees the changes.
 //!

@@ -80,7 +80,8 @@
 //!   tomorrow, whatever grace was requested.
 //! - **Rotate the newest key.** A key with a live successor cannot be rotated again: `Conflict`.
 //! - **A family has at most two working keys.** Rotating the successor revokes the old key, even
-//!   within its grace period. Therefore a rotation succeeds at the limit of active keys, too. With
+//!   within its grace period. The two count as one against the limits on active keys, so a rotation
+//!   succeeds at the limit, too, and takes no place from a key that is issued later. With
 //!   [`IssueRules::rotated_keys_stay`](crate::manage::IssueRules), both keys count, and without
 //!   capacity for both the rotation fails with `QuotaExceeded`.
 //! - **A lost response is a lost secret.** Use

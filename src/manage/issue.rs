@@ -202,13 +202,13 @@ impl KeyManager {
             .active_keys_per_owner
             .map(|limit| (OwnerRef::of(&record.owner), limit));
         let limits = [of_tenant, of_owner].into_iter().flatten();
-        Ok(limits.fold(batch, |batch, (owner, limit)| {
-            batch.require(Condition::ActiveKeysAtMost {
-                owner,
-                at: now,
-                limit,
-            })
-        }))
+        // A family in its grace period counts as one, unless rotated keys stay.
+        let at = now;
+        let at_most = |(owner, limit)| match self.inner.settings.rules.rotated_keys_stay {
+            true => Condition::ActiveKeysAtMost { owner, at, limit },
+            false => Condition::ActiveFamiliesAtMost { owner, at, limit },
+        };
+        Ok(limits.map(at_most).fold(batch, WriteBatch::require))
     }
 
     fn environment_of(&self, new: &NewKey) -> Result<Environment, ManageError> {

@@ -95,24 +95,27 @@ impl KeyManager {
     }
 
     /// Checks whether the limits on active keys in a batch would hold after it. The store checks
-    /// them before the batch here, so each limit is reduced by the keys that the batch adds.
+    /// them before the batch here, so each limit is reduced by the keys that the batch adds. A key
+    /// that joins an active family adds nothing where families are counted: at the limit, it is
+    /// refused for that reason rather than for the precondition.
     async fn would_fit(&self, batch: &WriteBatch, added: i64) -> Result<(), StoreError> {
         for condition in batch.conditions() {
-            let Condition::ActiveKeysAtMost { owner, at, limit } = condition else {
+            let mut before = condition.clone();
+            let (Condition::ActiveKeysAtMost { limit, .. }
+            | Condition::ActiveFamiliesAtMost { limit, .. }) = &mut before
+            else {
                 continue;
             };
+            let most = *limit;
             let too_many = |active: u64| {
                 StoreError::rejected(Rejected::TooManyActive {
                     active: active.saturating_add_signed(added),
-                    limit: *limit,
+                    limit: most,
                 })
             };
-            let limit_before = limit.checked_add_signed(-added);
-            let before = Condition::ActiveKeysAtMost {
-                owner: owner.clone(),
-                at: *at,
-                limit: limit_before.ok_or_else(|| too_many(*limit))?,
-            };
+            *limit = most
+                .checked_add_signed(-added)
+                .ok_or_else(|| too_many(most))?;
             let check = WriteBatch::new().require(before);
             self.store
                 .apply(&check)

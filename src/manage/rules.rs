@@ -8,9 +8,11 @@ use crate::key::{Delegation, KeyKind};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IssueRules {
-    /// Maximum number of active keys per tenant.
+    /// Maximum number of active keys per tenant. A rotated key in its grace period and its
+    /// successor count as one, unless [`rotated_keys_stay`](Self::rotated_keys_stay) is set.
     pub active_keys: Option<u64>,
-    /// Maximum number of active keys per owner: a user, or the tenant itself.
+    /// Maximum number of active keys per owner: a user, or the tenant itself. They are counted as
+    /// for [`active_keys`](Self::active_keys).
     pub active_keys_per_owner: Option<u64>,
     /// Default delegation of application keys: whether they may act for users.
     pub delegation: Delegation,
@@ -24,7 +26,7 @@ pub struct IssueRules {
     /// Recommended rotation interval: reported, not enforced.
     pub rotate_every: Option<Duration>,
     /// Whether a rotated key stays valid until it is deleted by hand. If true, a grace period is
-    /// refused.
+    /// refused, and both keys count against the limits on active keys.
     pub rotated_keys_stay: bool,
     /// Whether the owner's primary key signs events. If true, imported keys cannot become primary,
     /// because their secret was never known.

@@ -1,6 +1,7 @@
 //! The effect of a batch on a store's rows, written once for every store that can read and change
 //! its rows in one transaction, in memory or elsewhere.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -271,8 +272,9 @@ pub trait KeyRows {
     /// As for [`KeyStore::apply`](super::KeyStore::apply). The store must then roll back what was
     /// put.
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let counts = |of: &&Condition| matches!(of, Condition::ActiveKeysAtMost { .. });
-        let (afterwards, first): (Vec<_>, Vec<_>) = batch.conditions().iter().partition(counts);
+        let conditions = batch.conditions().iter();
+        let (afterwards, first): (Vec<_>, Vec<_>) =
+            conditions.partition(|condition| condition.is_checked_afterwards());
         for condition in first {
             check(self, condition)?;
         }
@@ -306,19 +308,32 @@ fn check(rows: &(impl KeyRows + ?Sized), condition: &Condition) -> Result<(), St
             true => return Ok(()),
             false => Rejected::Primary,
         },
-        Condition::ActiveKeysAtMost { owner, at, limit } => {
+        Condition::ActiveKeysAtMost { owner, at, limit }
+        | Condition::ActiveFamiliesAtMost { owner, at, limit } => {
             let records = rows.records(Some(owner))?;
             let counted = records.iter().filter(|record| record.counts_as_active(*at));
-            match counted.count() as u64 {
-                active if active <= *limit => return Ok(()),
-                active => Rejected::TooManyActive {
-                    active,
-                    limit: *limit,
-                },
+            let active = match condition {
+                Condition::ActiveFamiliesAtMost { .. } => families(counted),
+                _ => counted.count() as u64,
+            };
+            let limit = *limit;
+            if active <= limit {
+                return Ok(());
             }
+            Rejected::TooManyActive { active, limit }
         }
     };
     Err(StoreError::rejected(rejected))
+}
+
+/// Counts keys, of which the second one of each family is free.
+fn families<'r>(keys: impl Iterator<Item = &'r Arc<KeyRecord>>) -> u64 {
+    let mut keys_of = HashMap::<_, u64>::new();
+    keys.for_each(|key| *keys_of.entry(&key.family).or_default() += 1);
+    keys_of
+        .values()
+        .map(|keys| keys - u64::from(*keys > 1))
+        .sum()
 }
 
 /// Checks that a digest has never been used.
@@ -450,13 +465,10 @@ impl<'de> Deserialize<'de> for KeyRow {
             let bytes = from_hex(&text).ok_or_else(|| broken("a signing state"))?;
             SigningState::from_bytes(&bytes).map_err(|_| broken("a signing state"))
         };
+        let former = written.former.iter().map(digest);
         Ok(Self {
             digest: digest(&written.digest)?,
-            former: written
-                .former
-                .iter()
-                .map(digest)
-                .collect::<Result<_, _>>()?,
+            former: former.collect::<Result<_, _>>()?,
             record: Arc::new(
                 KeyRecord::from_json(&written.record).map_err(|_| broken("a record"))?,
             ),

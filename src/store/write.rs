@@ -36,6 +36,29 @@ pub enum Condition {
         /// The maximum number of active keys.
         limit: u64,
     },
+    /// Like [`ActiveKeysAtMost`](Self::ActiveKeysAtMost), but two active keys of one family count as
+    /// one: a rotated key in its grace period and its successor. Further ones of the family count one
+    /// each, so that no number of keys can share one place.
+    ActiveFamiliesAtMost {
+        /// The owner.
+        owner: OwnerRef,
+        /// The instant at which keys are counted.
+        at: SystemTime,
+        /// The maximum number of active families.
+        limit: u64,
+    },
+}
+
+impl Condition {
+    /// Returns whether the condition is checked after the changes of its batch: the limits on active
+    /// keys are, and the others are checked before.
+    #[must_use]
+    pub const fn is_checked_afterwards(&self) -> bool {
+        matches!(
+            self,
+            Self::ActiveKeysAtMost { .. } | Self::ActiveFamiliesAtMost { .. }
+        )
+    }
 }
 
 /// A change within a batch.
@@ -67,7 +90,7 @@ pub enum Change {
     },
     /// Removes a key from all lookups and lists, together with its signing state and usage. Its id
     /// and every digest it ever had remain reserved. It no longer counts as one of its owner's
-    /// keys, for primary keys and for [`Condition::ActiveKeysAtMost`].
+    /// keys, for primary keys and for the limits on active keys.
     Delete(KeyId),
     /// Sets an owner's primary key. It takes effect as soon as, and as long as, the key [can be
     /// primary](KeyRecord::can_be_primary). Rejected if the key does not belong to the owner, as

@@ -21,6 +21,7 @@ mod operators;
 mod own_keys;
 mod preconditions;
 mod primary;
+mod quotas;
 mod races;
 mod reading;
 mod rotation;

@@ -193,6 +193,10 @@ const CAUSES: &[(&[How], &str)] = &[
         "revoked keys, expired keys and access tokens do not count as active, disabled keys do",
     ),
     (
+        &[FamilyByKeys, FamilyIsOne],
+        "two active keys of a family count as one where families are counted, and a third one counts",
+    ),
+    (
         &[NoPromotion],
         "the newest key becomes primary at the instant when the primary key expires",
     ),

@@ -47,6 +47,8 @@ pub(crate) enum How {
     QuotaBefore,
     ConditionsAfter,
     DisabledFree,
+    FamilyByKeys,
+    FamilyIsOne,
     NoPromotion,
     OldestPromoted,
     PinIgnored,
@@ -132,7 +134,7 @@ fn place_by(how: How, record: &KeyRecord) -> (Reverse<SystemTime>, String, KeyId
 }
 
 fn is_quota(condition: &Condition) -> bool {
-    matches!(condition, Condition::ActiveKeysAtMost { .. })
+    condition.is_checked_afterwards()
 }
 
 impl State {
@@ -270,14 +272,25 @@ impl State {
             Condition::Primary { owner, key, at } if self.primary(how, owner, *at) == *key => {
                 Ok(())
             }
-            Condition::ActiveKeysAtMost { owner, at, limit } => {
+            Condition::ActiveKeysAtMost { owner, at, limit }
+            | Condition::ActiveFamiliesAtMost { owner, at, limit } => {
                 let mine = self
                     .live()
                     .map(|row| &row.record)
                     .filter(|record| owner.includes(record));
                 let counts =
                     |r: &&KeyRecord| r.counts_as_active(*at) && (how != DisabledFree || r.enabled);
-                match mine.filter(counts).count() as u64 {
+                let mut keys_of = HashMap::new();
+                mine.filter(counts)
+                    .for_each(|record| *keys_of.entry(&record.family).or_insert(0) += 1);
+                let by_family = matches!(condition, Condition::ActiveFamiliesAtMost { .. });
+                let count = |keys: &u64| match how {
+                    _ if !by_family => *keys,
+                    FamilyByKeys => *keys,
+                    FamilyIsOne => 1,
+                    _ => keys - u64::from(*keys > 1),
+                };
+                match keys_of.values().map(count).sum() {
                     active if active <= *limit => Ok(()),
                     active => Err(Rejected::TooManyActive {
                         active,

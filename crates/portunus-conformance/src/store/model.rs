@@ -73,7 +73,7 @@ impl Model {
         let (after, before): (Vec<_>, Vec<_>) = batch
             .conditions()
             .iter()
-            .partition(|condition| matches!(condition, Condition::ActiveKeysAtMost { .. }));
+            .partition(|condition| condition.is_checked_afterwards());
         let done = before.into_iter().all(|condition| next.meets(condition))
             && batch
                 .changes()
@@ -98,6 +98,20 @@ impl Model {
                     .into_iter()
                     .filter(|row| owner.includes(&row.record));
                 mine.filter(|row| row.record.counts_as_active(*at)).count() as u64 <= *limit
+            }
+            Condition::ActiveFamiliesAtMost { owner, at, limit } => {
+                let mut families: Vec<_> = self
+                    .live()
+                    .into_iter()
+                    .filter(|row| owner.includes(&row.record) && row.record.counts_as_active(*at))
+                    .map(|row| row.record.family.clone())
+                    .collect();
+                families.sort();
+                // The second key of a family is free.
+                let free = families
+                    .chunk_by(|a, b| a == b)
+                    .filter(|keys| keys.len() > 1);
+                (families.len() - free.count()) as u64 <= *limit
             }
             other => unreachable!("no walk uses {other:?}"),
         }

@@ -1,6 +1,6 @@
 //! Quotas: which keys count as active, and for which owner.
 
-use super::tools::{Store, apply, at, insert, owned_by, record, rejected, tenant, user};
+use super::tools::{Store, apply, at, id, insert, owned_by, record, rejected, tenant, user};
 use crate::report::Checked;
 use portunus::key::{KeyKind, Revocation};
 use portunus::store::{Condition, OwnerRef, Rejected, WriteBatch};
@@ -10,6 +10,8 @@ checks!(CHECKS: Store {
         => active depends on [after_changes],
     "a quota counts only its owner's keys"
         => whose_quota depends on [active],
+    "two active keys of a family count as one where families are counted, and a third one counts"
+        => families depends on [whose_quota],
 });
 
 async fn active(store: Store) -> Checked {
@@ -97,6 +99,91 @@ async fn whose_quota(store: Store) -> Checked {
                 },
                 "the keys of {owner:?}"
             );
+        }
+    }
+    Ok(())
+}
+
+async fn families(store: Store) -> Checked {
+    // Of family "a" one key, of "b" two, of "c" three.
+    let mut keys = Vec::new();
+    for (family, count) in [("a", 1), ("b", 2), ("c", 3)] {
+        for number in 0..count {
+            let mut key = record(&format!("{family}{number}"));
+            key.family = (&id(family)).into();
+            keys.push(key);
+        }
+    }
+    // The older key of "b" is in its grace period, and the newer one is disabled.
+    keys[1].expires_at = Some(at(2_000));
+    keys[2].enabled = false;
+    // None of these counts, with or without a family.
+    for (name, family) in [("ended", "a"), ("revoked", "a"), ("token", "d")] {
+        let mut key = record(name);
+        key.family = (&id(family)).into();
+        keys.push(key);
+    }
+    keys[6].expires_at = Some(at(1_000));
+    keys[7].revoked = Some(Revocation::new(at(900), None));
+    keys[8].kind = KeyKind::AccessToken;
+    let mut of_user = owned_by("user", "acme", "u1");
+    of_user.family = (&id("a")).into();
+    keys.push(of_user);
+    apply(
+        &store,
+        (1..).zip(keys).map(|(number, key)| insert(number, key)),
+    )
+    .await?;
+    let (all, itself) = (OwnerRef::Tenant, OwnerRef::TenantItself);
+    let cases = [
+        (all(tenant("acme")), 1_999, 4),
+        (itself(tenant("acme")), 1_999, 4),
+        // The end of the grace period changes nothing.
+        (itself(tenant("acme")), 2_000, 4),
+        (OwnerRef::User(tenant("acme"), user("u1")), 1_999, 1),
+        (all(tenant("other")), 1_999, 0),
+    ];
+    for (owner, seconds, active) in cases {
+        let at_most = |limit| {
+            WriteBatch::new().require(Condition::ActiveFamiliesAtMost {
+                owner: owner.clone(),
+                at: at(seconds),
+                limit,
+            })
+        };
+        store.apply(&at_most(active)).await?;
+        if let Some(limit) = active.checked_sub(1) {
+            let why = rejected(&store, &at_most(limit)).await?;
+            ensure_eq!(
+                why,
+                Rejected::TooManyActive { active, limit },
+                "the families of {owner:?} at second {seconds}"
+            );
+        }
+    }
+    // The count is that after the changes: a third key of "b" needs a place, a second one of "a" none.
+    let itself = itself(tenant("acme"));
+    for (name, family, fits) in [("a1", "a", true), ("b2", "b", false)] {
+        let mut key = record(name);
+        key.family = (&id(family)).into();
+        let condition = Condition::ActiveFamiliesAtMost {
+            owner: itself.clone(),
+            at: at(1_999),
+            limit: 4,
+        };
+        let change = insert(if fits { 20 } else { 21 }, key);
+        let batch = WriteBatch::new().change(change).require(condition);
+        match fits {
+            true => store.apply(&batch).await?,
+            false => {
+                let why = rejected(&store, &batch).await?;
+                let (active, limit) = (5, 4);
+                ensure_eq!(
+                    why,
+                    Rejected::TooManyActive { active, limit },
+                    "with {name}"
+                );
+            }
         }
     }
     Ok(())

@@ -100,6 +100,9 @@ fn some_record(random: &mut Random) -> KeyRecord {
         record.owner.tenant_id = tenant(of);
         record
     };
+    if random.one_in(2) {
+        record.family = (&some_id(random)).into();
+    }
     alter(random, &mut record);
     record
 }
@@ -200,7 +203,7 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
 
 fn some_condition(random: &mut Random, model: &Model) -> Condition {
     let (owner, at) = (random.pick(&owners()), at(random.between(3, 8)));
-    match random.below(3) {
+    match random.below(4) {
         0 => {
             let id = some_id(random);
             let known = model
@@ -219,7 +222,12 @@ fn some_condition(random: &mut Random, model: &Model) -> Condition {
             let key = other.unwrap_or_else(|| model.primary(&owner, at));
             Condition::Primary { owner, key, at }
         }
-        _ => Condition::ActiveKeysAtMost {
+        2 => Condition::ActiveKeysAtMost {
+            owner,
+            at,
+            limit: random.below(4),
+        },
+        _ => Condition::ActiveFamiliesAtMost {
             owner,
             at,
             limit: random.below(4),

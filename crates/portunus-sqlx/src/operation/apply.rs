@@ -58,14 +58,9 @@ impl Operation for Apply<'_> {
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         self.hold(session).await?;
-        let is_last =
-            |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
-        for condition in self
-            .batch
-            .conditions()
-            .iter()
-            .filter(|condition| !is_last(condition))
-        {
+        let is_last = |condition: &&Condition| condition.is_checked_afterwards();
+        let conditions = self.batch.conditions().iter();
+        for condition in conditions.clone().filter(|condition| !is_last(condition)) {
             check(session, condition).await?;
         }
         let mut changes = self.batch.changes();
@@ -79,7 +74,7 @@ impl Operation for Apply<'_> {
                 changes = &changes[1..];
             }
         }
-        for condition in self.batch.conditions().iter().filter(is_last) {
+        for condition in conditions.filter(is_last) {
             check(session, condition).await?;
         }
         for what in parts(Invalidation::of(self.batch)) {
@@ -105,7 +100,8 @@ impl Apply<'_> {
                 .iter()
                 .find_map(|asked| match asked {
                     Condition::Primary { owner, .. }
-                    | Condition::ActiveKeysAtMost { owner, .. } => of(owner),
+                    | Condition::ActiveKeysAtMost { owner, .. }
+                    | Condition::ActiveFamiliesAtMost { owner, .. } => of(owner),
                     _ => None,
                 })
         })
@@ -124,7 +120,9 @@ impl Apply<'_> {
                 Condition::Version { id, .. } => {
                     keys.insert(id.as_str().to_owned());
                 }
-                Condition::Primary { owner, .. } | Condition::ActiveKeysAtMost { owner, .. } => {
+                Condition::Primary { owner, .. }
+                | Condition::ActiveKeysAtMost { owner, .. }
+                | Condition::ActiveFamiliesAtMost { owner, .. } => {
                     tenants.insert(tenant(owner)?.to_owned());
                 }
                 _ => return Err(Refusal::Unknown("condition").into()),
@@ -306,10 +304,13 @@ async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), F
                 _ => Err(Rejected::Primary.into()),
             }
         }
-        Condition::ActiveKeysAtMost { owner, at, limit } => {
-            let sql = sql::COUNT_ACTIVE
-                .of(owner)
-                .ok_or(Refusal::Unknown("owner"))?;
+        Condition::ActiveKeysAtMost { owner, at, limit }
+        | Condition::ActiveFamiliesAtMost { owner, at, limit } => {
+            let count = match condition {
+                Condition::ActiveFamiliesAtMost { .. } => sql::COUNT_FAMILIES,
+                _ => sql::COUNT_ACTIVE,
+            };
+            let sql = count.of(owner).ok_or(Refusal::Unknown("owner"))?;
             let [_, tenant, user] = columns(owner)?;
             let values = vec![
                 tenant,
@@ -322,13 +323,10 @@ async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), F
                 .into_iter()
                 .next()
                 .map_or(Ok(0), |row| row.of(TABLE, "of an owner").int("count"))?;
+            let limit = *limit;
             match u64::try_from(active).unwrap_or(0) {
-                active if active <= *limit => Ok(()),
-                active => Err(Rejected::TooManyActive {
-                    active,
-                    limit: *limit,
-                }
-                .into()),
+                active if active <= limit => Ok(()),
+                active => Err(Rejected::TooManyActive { active, limit }.into()),
             }
         }
         _ => Err(Refusal::Unknown("condition").into()),

@@ -21,7 +21,7 @@ mod sqlite {
     use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
     use super::super::lists::Of;
-    use super::super::{SQLITE, events, lists};
+    use super::super::{COUNT_FAMILIES, SQLITE, events, lists};
     use super::statements;
 
     async fn database() -> SqliteConnection {
@@ -51,9 +51,15 @@ mod sqlite {
         step.contains("SCAN")
             && !step.contains("VIRTUAL TABLE")
             && !step.contains("SCAN CONSTANT ROW")
-            && !["the_set", "the_newest", "(subquery", "SCAN used"]
-                .iter()
-                .any(|part| step.contains(part))
+            && ![
+                "the_set",
+                "the_newest",
+                "(subquery",
+                "SCAN used",
+                "SCAN families",
+            ]
+            .iter()
+            .any(|part| step.contains(part))
     }
 
     #[tokio::test]
@@ -93,6 +99,15 @@ mod sqlite {
                 "{sql}: {part} is not in {plan}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_families_of_a_user_are_counted_from_the_users_keys() {
+        let mut connection = database().await;
+        let [_, _, of_user] = COUNT_FAMILIES.0;
+        let plan = plan(&mut connection, of_user).await.join("; ");
+        let index = "portunus_keys_of_user (tenant_id=? AND user_id=?)";
+        assert!(plan.contains(index), "{plan}");
     }
 
     #[tokio::test]

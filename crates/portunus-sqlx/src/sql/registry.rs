@@ -54,7 +54,13 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         dialect.events.delete,
         dialect.events.delete_parties,
     ];
-    all.extend(PRIMARY.0.iter().chain(&COUNT_ACTIVE.0));
+    all.extend(
+        PRIMARY
+            .0
+            .iter()
+            .chain(&COUNT_ACTIVE.0)
+            .chain(&COUNT_FAMILIES.0),
+    );
     all.extend(dialect.add_usage);
     all.extend(dialect.lists.statements());
     all.extend(dialect.events.lanes.statements());
