@@ -236,7 +236,8 @@ impl KeyPrincipal {
     /// last charge, if there was one since.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn limits_after(&self, since: u64, see: impl FnOnce(LimitState<'_>)) {
-        let credits = self.entry.purse.as_ref().map(|purse| purse.shown());
+        let purse = self.entry.purse.as_ref();
+        let credits = purse.and_then(|purse| purse.shown());
         let Some((variant, decision)) = &self.counted else {
             if credits.is_some() {
                 see(LimitReport::of_credits_only().with_credits(credits).state());

@@ -310,7 +310,7 @@ impl Inner {
         let unpaid = error.code() == ErrorCode::CreditsExhausted;
         let limits = counted.or_else(|| unpaid.then(LimitReport::of_credits_only));
         let purse = so_far.entry.as_ref().and_then(|entry| entry.purse.as_ref());
-        let credits = purse.map(|purse| purse.shown());
+        let credits = purse.and_then(|purse| purse.shown());
         let limits = limits.map(|limits| limits.with_credits(credits));
         error.with_limits(limits).presenting(record, named)
     }

@@ -61,7 +61,7 @@ struct State {
     /// When the store last answered and when it last failed, in milliseconds since the Unix epoch.
     answered_at: Option<u64>,
     failed_at: Option<u64>,
-    /// The number of blocks so far.
+    /// The number of answers to a request for a block so far.
     blocks: u64,
 }
 
@@ -172,16 +172,20 @@ impl Purse {
         }
     }
 
-    /// Returns the state for response fields, as far as this node knows it.
-    pub(crate) fn shown(&self) -> CreditState {
+    /// Returns the state for response fields, as far as this node knows it. `None` until the store
+    /// has answered once.
+    pub(crate) fn shown(&self) -> Option<CreditState> {
         let now = millis(self.clock.recently());
         let state = self.state.lock();
+        if state.blocks == 0 {
+            return None;
+        }
         let refills = state.standing.refills_at;
-        CreditState {
+        Some(CreditState {
             granted: state.standing.granted,
             left: state.left(),
             refills_in: refills.map(|at| Duration::from_millis(at.saturating_sub(now))),
-        }
+        })
     }
 }
 

@@ -196,6 +196,36 @@ async fn response_fields_have_the_credits_without_a_window() {
     assert_eq!(field("retry-after").unwrap(), "57600");
 }
 
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn response_fields_have_no_credits_before_the_store_has_answered() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use portunus::adapter::axum::get;
+    use tower::ServiceExt;
+
+    let fixture = Fixture::new().await;
+    fixture.grant(30).await;
+    let node = fixture.node(10);
+    let route = || get(|| async {}).any_key();
+    let routes = node.router().route("/free", route());
+    let app: axum::Router = routes.route("/report", route()).into_router();
+    for (path, expected) in [
+        ("/free", None),
+        ("/report", Some("\"credits\";q=30")),
+        ("/free", Some("\"credits\";q=30")),
+    ] {
+        let bearer = format!("Bearer {}", fixture.secret);
+        let request = Request::get(path).header("authorization", bearer);
+        let answer = app.clone().oneshot(request.body(Body::empty()).unwrap());
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let policy = answer.headers().get("ratelimit-policy");
+        let policy = policy.map(|policy| policy.to_str().unwrap());
+        assert_eq!(policy, expected, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn nodes_never_spend_more_than_was_granted() {
     for (block, units) in [(1, 40), (7, 100), (1000, 100)] {
