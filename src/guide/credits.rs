@@ -24,7 +24,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // In production: your own CreditStore, on the database of your service.
+//!     // In production: the store of the keys, if it is one of portunus-sqlx.
 //!     let credits = Credits::per_tenant(MemoryCreditStore::new())
 //!         .cost(|request| match request.path() {
 //!             "/report" => 4,
@@ -74,6 +74,12 @@
 //! }
 //! ```
 //!
+//! # Where accounts are kept
+//! `SqliteStore` and `PostgresStore` of `portunus-sqlx` are also a
+//! [`CreditStore`](crate::credit::CreditStore): `.credits(Credits::per_tenant(store.clone()))` keeps the
+//! accounts in the database of the keys. For another database, implement the trait, which has three
+//! methods, and run the suite of `portunus-conformance`.
+//!
 //! # What is promised
 //! - **Spending never exceeds what was granted,** under any interleaving of nodes and requests. A node
 //!   takes units from the store before it spends them, in *blocks*, so a request waits for the store
@@ -90,13 +96,6 @@
 //! # Pitfalls
 //! - **Run the periodic jobs** ([`maintain`](crate::Portunus::maintain) or `run`). Without them, use is
 //!   not reported, and a block ends after a minute.
-//! - **A failover of a database that replicates asynchronously can lose the last writes.** The new
-//!   primary does not know blocks, settlements and grants of the moments before. Units of a lost block
-//!   can be spent twice: once by the node that took it, at most until its next report, and once more
-//!   by whoever takes them again. So the excess is at most one block of each account on each node, and
-//!   the reservations that were settled in that time; a grant that was lost must be made again, which
-//!   is safe if it has an [id](crate::credit::NewGrant::with_id). If no excess is acceptable, replicate
-//!   synchronously.
 //! - **Nodes need synchronized clocks.** A node whose clock is late spends a period's units that much
 //!   after its end.
 //! - **A block on one node is not available to others.** With small balances, choose small blocks: a
@@ -108,3 +107,24 @@
 //!   being settled. Do work that must be paid in a task of its own.
 //! - **Keys of a tenant's operators do not grant credits.** By default only the service itself does; see
 //!   [`OperatorPolicy::allows_credits`](crate::manage::OperatorPolicy::allows_credits).
+//!
+//! # What an asynchronous failover can lose
+//! Where the database replicates asynchronously, a standby server that is promoted lacks the last
+//! writes of the old primary, although they were confirmed. The same holds for a database that was
+//! restored from a backup. What is lost of credits, and what follows:
+//!
+//! | lost | consequence |
+//! |---|---|
+//! | a node took a block | its units are spent twice: by that node until its next report, and by the next one to take them |
+//! | a node ended a block | the block is shown as taken; it counts as used, unless an operator gives back what was used |
+//! | a node reported use | nothing, unless the node crashes: then an operator can give back what was used |
+//! | a reservation | its settlement fails with [`NotFound`](crate::credit::CreditError::NotFound), and its units can be taken by others |
+//! | a settlement | the reservation is open again, and is released at its end |
+//! | a grant | it must be made again, which is safe with an [id](crate::credit::NewGrant::with_id) |
+//! | a void | the grant can be spent again until it is voided again |
+//! | a refill | nothing: it is computed from the calendar |
+//!
+//! So the excess is at most one block of each account on each node, and what was reserved or settled in
+//! the time that is lost. A change that began before the failover and ended after it can also replace
+//! one that the new primary has confirmed meanwhile: the entries of the ledger then do not add up. If
+//! this is not acceptable, replicate synchronously: then nothing is lost that was confirmed.

@@ -109,6 +109,8 @@ pub(crate) enum Refusal {
     Json(#[source] serde_json::Error),
     #[error("the event cannot be serialized as JSON")]
     EventJson(#[source] serde_json::Error),
+    #[error("the entries of the ledger cannot be serialized as JSON")]
+    EntriesJson(#[source] serde_json::Error),
     #[error("the usage cannot be serialized as JSON")]
     UsageJson(#[source] serde_json::Error),
     #[error("this version of portunus-sqlx does not support this {0}")]

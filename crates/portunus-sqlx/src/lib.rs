@@ -56,6 +56,33 @@
 //! the store. [`SqliteStore::fold_user_ids`] and [`PostgresStore::fold_user_ids`] do the same,
 //! once, for records written earlier.
 //!
+//! # Credits
+//! A store is also a [`CreditStore`](portunus::credit::CreditStore): one line keeps the accounts of
+//! a service in the database of its keys. The guide `credits` of `portunus` has the details.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! # use portunus::{Portunus, credit::Credits, key::{Alphabet, KeyFormat}};
+//! # use portunus_sqlx::SqliteStore;
+//! # let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32).build()?;
+//! let store = SqliteStore::open("keys.db").await?;
+//! let keys = Portunus::builder(format)
+//!     .store(store.clone())
+//!     .credits(Credits::per_tenant(store))
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A change of an account is one transaction, which replaces the account's row only from the version
+//! that was read, and appends to the ledger. Of nodes that change an account at the same time, one
+//! succeeds, and the others begin again. Do not write rows of accounts by SQL: the rules are in
+//! [`CreditAccounts`](portunus::credit::CreditAccounts). Nothing deletes entries of a ledger, and each
+//! block of units that a node takes adds one or more. If they become too many, delete the oldest of an
+//! account:
+//! `DELETE FROM portunus_credit_entries WHERE account = 'tenant:acme' AND number <= 100000`.
+//!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an
 //! [`AuditReader`](portunus::audit::AuditReader) on the same database. Events and hourly usage
@@ -117,8 +144,8 @@
 //!   [`PostgresStore::pool_options`].
 //! - **Acknowledged writes are kept** if replication is synchronous (`synchronous_standby_names`),
 //!   `synchronous_commit` is at least `on`, which is the default, and the promoted server is a
-//!   synchronous standby. Otherwise the last writes may be lost, and a key that was revoked last is
-//!   accepted again.
+//!   synchronous standby. Otherwise the last writes may be lost: a key that was revoked last is
+//!   accepted again, and units of credit may be spent twice (the guide `credits` has a table).
 //! - **Fencing is the duty of the failover manager.** A node that sees only the old primary server
 //!   cannot detect that another one was promoted: it accepts keys that were revoked there, and its
 //!   own writes are lost. Stop the old server, or cut it off from all nodes, before another one is
@@ -155,6 +182,7 @@ compile_error!("portunus-sqlx needs one of its features `sqlite` and `postgres`"
 mod address;
 mod audit;
 mod bus;
+mod credit;
 #[cfg(feature = "postgres")]
 mod door;
 mod fault;

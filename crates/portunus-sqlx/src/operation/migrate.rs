@@ -1,7 +1,8 @@
 //! The schema, in numbered steps: 1 has keys, digests, primary keys and usage; 2 has audit events
 //! and, on SQLite, the counter of changes; 3 has the tenants of deleted keys and, on SQLite, the
 //! content of the latest changes; 4 has the days of last uses, indexes for lists, and the changes to
-//! publish on the host's own bus; 5 has bulk operations, and indexes for lists of all tenants.
+//! publish on the host's own bus; 5 has bulk operations, and indexes for lists of all tenants; 6 has
+//! credits.
 //!
 //! A released step is never changed. Each states the oldest schema that a program must know to use
 //! it, so that a program that is one step behind continues to work where that is harmless.

@@ -5,6 +5,7 @@ mod apply;
 #[cfg(test)]
 mod bounds;
 mod bulk;
+mod credit;
 mod events;
 mod find;
 mod fold;
@@ -22,6 +23,7 @@ pub(crate) use apply::Apply;
 #[cfg(feature = "sqlite")]
 pub(crate) use apply::Publish;
 pub(crate) use bulk::{BulkOf, OpenBulk};
+pub(crate) use credit::{Ledger, LoadCredits, SaveCredits};
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{DIGESTS, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};

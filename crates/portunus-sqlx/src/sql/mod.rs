@@ -33,6 +33,7 @@ macro_rules! of_its_own {
 }
 
 pub(crate) mod bulk;
+pub(crate) mod credit;
 pub(crate) mod events;
 pub(crate) mod find;
 #[cfg(feature = "postgres")]
@@ -221,7 +222,8 @@ pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \
      to_regclass('portunus_primaries'), to_regclass('portunus_usage'), \
      to_regclass('portunus_usage_by_hour'), to_regclass('portunus_events'), \
      to_regclass('portunus_event_parties'), to_regclass('portunus_outbox'), \
-     to_regclass('portunus_bulk')) \
+     to_regclass('portunus_bulk'), to_regclass('portunus_credits'), \
+     to_regclass('portunus_credit_entries')) \
      AND NOT (has_table_privilege(oid, 'SELECT') \
      AND has_table_privilege(oid, 'INSERT')) ORDER BY relname";
 
@@ -307,6 +309,8 @@ pub(crate) struct Dialect {
     pub(crate) add_usage: &'static [&'static str],
     /// Deletes recorded changes.
     pub(crate) forget_recorded: &'static str,
+    /// Appends entries to the ledger of an account.
+    pub(crate) append_entries: &'static str,
     /// Inserts many keys.
     pub(crate) insert_many: &'static insert::Many,
     /// Waits until no other transaction holds any of the names of the JSON array `$1`, and holds
@@ -341,6 +345,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     note_use: usage::SQLITE_NOTE,
     add_usage: &usage::SQLITE_ADD,
     forget_recorded: outbox::SQLITE_FORGET,
+    append_entries: credit::SQLITE_APPEND,
     insert_many: &insert::SQLITE,
     hold: None,
     events: &events::SQLITE,
@@ -366,6 +371,10 @@ pub(crate) static SQLITE: Dialect = Dialect {
             script: include_str!("../schema/sqlite_5.sql"),
             oldest: 2,
         },
+        Migration {
+            script: include_str!("../schema/sqlite_6.sql"),
+            oldest: 2,
+        },
     ],
     #[cfg(feature = "postgres")]
     indexes: &[],
@@ -388,6 +397,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     note_use: usage::POSTGRES_NOTE,
     add_usage: &usage::POSTGRES_ADD,
     forget_recorded: outbox::POSTGRES_FORGET,
+    append_entries: credit::POSTGRES_APPEND,
     insert_many: &insert::POSTGRES,
     hold: Some(
         // At most a thousand locks of each kind, whatever the size of a batch: unrelated names that
@@ -418,6 +428,10 @@ pub(crate) static POSTGRES: Dialect = Dialect {
         },
         Migration {
             script: include_str!("../schema/postgres_5.sql"),
+            oldest: 2,
+        },
+        Migration {
+            script: include_str!("../schema/postgres_6.sql"),
             oldest: 2,
         },
     ],

@@ -21,7 +21,7 @@ mod sqlite {
     use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
     use super::super::lists::Of;
-    use super::super::{COUNT_FAMILIES, SQLITE, events, lists};
+    use super::super::{COUNT_FAMILIES, SQLITE, credit, events, lists};
     use super::statements;
 
     async fn database() -> SqliteConnection {
@@ -186,6 +186,13 @@ mod sqlite {
         }
         let oldest = (events::OLDEST, "INDEX portunus_events_by_age (at<?)");
         assert_read_from(&mut connection, [oldest]).await;
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_ledger_is_read_from_the_primary_key_in_its_order() {
+        let mut connection = database().await;
+        let part = "portunus_credit_entries USING PRIMARY KEY (account=? AND number>?)";
+        assert_read_from(&mut connection, [(credit::ENTRIES, part)]).await;
     }
 
     #[tokio::test]

@@ -1,7 +1,11 @@
 //! Every operation of a store on PostgreSQL, once.
 
+use std::time::Duration;
+
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditReader, AuditSink, EventQuery};
+use portunus::credit::{CreditAccount, CreditAccounts, NewGrant};
 use portunus::events::SigningStore;
+use portunus::key::KeyFamily;
 use portunus::store::KeyLookup;
 use portunus::store::UsageStore;
 use portunus::store::{Change, KeyStore, UsageDelta, WriteBatch};
@@ -68,6 +72,14 @@ pub(crate) async fn everything(store: &PostgresStore, round: u32) {
     store.apply(&batch([sign])).await.unwrap();
     assert!(store.signing_state(&id(&name)).await.unwrap().is_some());
     assert_eq!(store.fold_user_ids().await.unwrap(), 0);
+    let credits = CreditAccounts::new(store.clone());
+    let account = CreditAccount::Key(KeyFamily::new(&name).unwrap());
+    credits.grant(&account, NewGrant::new(7)).await.unwrap();
+    let length = Duration::from_secs(60);
+    let reserved = credits.reserve(&account, 5, length).await.unwrap();
+    assert_eq!(reserved.settle(2).await.unwrap(), 3);
+    assert_eq!(credits.balance(&account).await.unwrap().available, 5);
+    assert_eq!(credits.ledger(&account, 1, 9).await.unwrap().len(), 2);
     store.migrate().await.unwrap();
     store
         .apply(&batch([Change::Delete(id(&name))]))

@@ -17,7 +17,7 @@ use portunus_test_support::wait::PATIENCE;
 use super::*;
 
 /// The newest schema for which there are files.
-pub(crate) const LATEST: u32 = 4;
+pub(crate) const LATEST: u32 = 5;
 
 /// The file that a schema wrote.
 pub(crate) fn file(schema: u32, kind: &str) -> PathBuf {
@@ -43,6 +43,8 @@ pub(crate) async fn data_of_every_earlier_schema_survives_migration<H: Home>(hom
         let events = H::audit(&store).events(&EventQuery::new()).await.unwrap();
         let expected = if schema < 2 { 0 } else { 2 };
         assert_eq!(events.items.len(), expected, "schema {schema}");
+        let open = store.open_bulk_operations().await.unwrap();
+        assert_eq!(open.len(), usize::from(schema >= 5), "schema {schema}");
         // Repeating it changes nothing.
         home.migrate().await.unwrap();
         assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::common::{Home, PostgresHome, written};
 use portunus::clock::SystemClock;
+use portunus::credit::CreditStore;
 use portunus::store::{
     Cache, CachedStore, Change, KeyStore, ListQuery, LocalBus, MemoryStore, UsageStore, WriteBatch,
 };
@@ -35,6 +36,18 @@ pub(crate) async fn passes_the_store_suite<S: KeyStore, Fut: Future<Output = S>>
     outcome.unwrap();
 }
 
+/// Runs the suite for credits, and prints how long it took.
+pub(crate) async fn passes_the_credit_suite<S: CreditStore, Fut: Future<Output = S>>(
+    what: &str,
+    make: impl Fn() -> Fut,
+) {
+    let _turn = TURN.write().await;
+    let started = Instant::now();
+    let outcome = conformance::credit_store(make).await;
+    println!("{what}: {:?}", started.elapsed());
+    outcome.unwrap();
+}
+
 /// Runs the bus suite, and prints how long it took.
 pub(crate) async fn passes_the_bus_suite<Fut: Future<Output = BusNodes>>(
     what: &str,
@@ -53,6 +66,11 @@ async fn emptied<S: KeyStore + UsageStore>(store: S) -> S {
     let mut batch = WriteBatch::new();
     for key in keys.items {
         batch = batch.change(Change::Delete(key.id.clone()));
+    }
+    for mut operation in store.open_bulk_operations().await.unwrap() {
+        operation.step += 1;
+        operation.ended_at = Some(written::now());
+        batch = batch.change(Change::Bulk(Box::new(operation)));
     }
     store.apply(&batch).await.unwrap();
     store.forget_usage_before(written::now()).await.unwrap();
@@ -168,6 +186,18 @@ async fn a_store_in_a_file_passes() {
 async fn a_store_on_a_server_passes() {
     let databases = Databases::new();
     passes_the_store_suite("PostgresStore", || databases.store()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn credits_in_a_file_pass() {
+    let files = Files::new();
+    passes_the_credit_suite("credits of SqliteStore", || files.store()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn credits_on_a_server_pass() {
+    let databases = Databases::new();
+    passes_the_credit_suite("credits of PostgresStore", || databases.store()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

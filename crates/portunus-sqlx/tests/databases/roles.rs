@@ -134,7 +134,7 @@ async fn a_table_that_a_role_cannot_read_is_reported_at_startup() {
          AND relname LIKE 'portunus%' AND relname <> 'portunus_schema'",
     );
     let tables = tables.await;
-    assert_eq!(tables.split(' ').count(), 10, "{tables}");
+    assert_eq!(tables.split(' ').count(), 12, "{tables}");
     for table in tables.split(' ') {
         server.sql(&home.name, &format!("REVOKE SELECT ON {table} FROM clerk"));
         let error = as_clerk(&home).await.unwrap_err().to_string();

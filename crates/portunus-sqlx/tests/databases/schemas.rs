@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::conformance::passes_the_store_suite;
+use super::conformance::{passes_the_credit_suite, passes_the_store_suite};
 use super::pooler::pooled;
 use crate::common::recording_listener::RecordingListener;
 use crate::common::{PostgresHome, at, batch, digest, found, get, id, insert, record};
@@ -47,13 +47,14 @@ async fn relations(pool: &PgPool, schema: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_in_a_schema_behind_a_pooler_passes() {
     let (server, pooler) = pooled("");
-    passes_the_store_suite("PostgresStore in a schema behind PgBouncer", || async {
+    let store = async || {
         let home = PostgresHome::new(&server);
         let options: PgConnectOptions = pooler.address(&home.name).parse().unwrap();
         let pool = PgPoolOptions::new().connect_lazy_with(options.extra_float_digits(None));
         migrated(&pool, "keys").await
-    })
-    .await;
+    };
+    passes_the_store_suite("PostgresStore in a schema behind PgBouncer", store).await;
+    passes_the_credit_suite("credits in a schema behind PgBouncer", store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
