@@ -73,6 +73,7 @@
 //! [`page`](crate::store::ListQuery::page),
 //! [`OwnerRef::includes`](crate::store::OwnerRef::includes),
 //! [`KeyRecord::counts_as_active`](crate::key::KeyRecord::counts_as_active),
+//! [`Condition::check_active`](crate::store::Condition::check_active),
 //! [`KeyRecord::can_be_primary`](crate::key::KeyRecord::can_be_primary),
 //! [`KeyRecord::is_of_the_same_owner`](crate::key::KeyRecord::is_of_the_same_owner),
 //! [`Usage::add`](crate::store::Usage::add) and

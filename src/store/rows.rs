@@ -1,7 +1,6 @@
 //! The effect of a batch on a store's rows, written once for every store that can read and change
 //! its rows in one transaction, in memory or elsewhere.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -308,32 +307,16 @@ fn check(rows: &(impl KeyRows + ?Sized), condition: &Condition) -> Result<(), St
             true => return Ok(()),
             false => Rejected::Primary,
         },
-        Condition::ActiveKeysAtMost { owner, at, limit }
-        | Condition::ActiveFamiliesAtMost { owner, at, limit } => {
+        Condition::ActiveKeysAtMost { owner, .. }
+        | Condition::ActiveFamiliesAtMost { owner, .. } => {
             let records = rows.records(Some(owner))?;
-            let counted = records.iter().filter(|record| record.counts_as_active(*at));
-            let active = match condition {
-                Condition::ActiveFamiliesAtMost { .. } => families(counted),
-                _ => counted.count() as u64,
-            };
-            let limit = *limit;
-            if active <= limit {
-                return Ok(());
+            match condition.check_active(records.iter().map(|record| &**record)) {
+                Ok(()) => return Ok(()),
+                Err(rejected) => rejected,
             }
-            Rejected::TooManyActive { active, limit }
         }
     };
     Err(StoreError::rejected(rejected))
-}
-
-/// Counts keys, of which the second one of each family is free.
-fn families<'r>(keys: impl Iterator<Item = &'r Arc<KeyRecord>>) -> u64 {
-    let mut keys_of = HashMap::<_, u64>::new();
-    keys.for_each(|key| *keys_of.entry(&key.family).or_default() += 1);
-    keys_of
-        .values()
-        .map(|keys| keys - u64::from(*keys > 1))
-        .sum()
 }
 
 /// Checks that a digest has never been used.

@@ -1,5 +1,6 @@
 //! Writes: a batch of changes under conditions, applied as a whole or not at all.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use super::{BulkOperation, OwnerRef};
@@ -58,6 +59,39 @@ impl Condition {
             self,
             Self::ActiveKeysAtMost { .. } | Self::ActiveFamiliesAtMost { .. }
         )
+    }
+
+    /// Checks a limit on active keys against records that include all of the owner's, after the
+    /// changes. For stores that cannot count in their database. Other conditions always hold.
+    ///
+    /// # Errors
+    /// [`Rejected::TooManyActive`].
+    pub fn check_active<'r>(
+        &self,
+        records: impl IntoIterator<Item = &'r KeyRecord>,
+    ) -> Result<(), Rejected> {
+        let (Self::ActiveKeysAtMost { owner, at, limit }
+        | Self::ActiveFamiliesAtMost { owner, at, limit }) = self
+        else {
+            return Ok(());
+        };
+        let mut keys_of = HashMap::<_, u64>::new();
+        for record in records {
+            if owner.includes(record) && record.counts_as_active(*at) {
+                *keys_of.entry(&record.family).or_default() += 1;
+            }
+        }
+        // The second key of a family is free.
+        let free = |keys: u64| match self {
+            Self::ActiveFamiliesAtMost { .. } => u64::from(keys > 1),
+            _ => 0,
+        };
+        let active = keys_of.values().map(|keys| keys - free(*keys)).sum();
+        let limit = *limit;
+        match active <= limit {
+            true => Ok(()),
+            false => Err(Rejected::TooManyActive { active, limit }),
+        }
     }
 }
 

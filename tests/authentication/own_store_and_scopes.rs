@@ -232,18 +232,9 @@ impl Told {
                 return Ok(());
             }
             Condition::Primary { .. } => Rejected::Primary,
-            Condition::ActiveKeysAtMost { owner, at, limit } => {
+            limit if limit.is_checked_afterwards() => {
                 let records = self.keys.values().map(|key| &key.record);
-                match records
-                    .filter(|record| owner.includes(record) && record.counts_as_active(*at))
-                    .count() as u64
-                {
-                    active if active <= *limit => return Ok(()),
-                    active => Rejected::TooManyActive {
-                        active,
-                        limit: *limit,
-                    },
-                }
+                return limit.check_active(records).map_err(StoreError::rejected);
             }
             other => {
                 return Err(StoreError::unavailable(format!(
@@ -400,8 +391,7 @@ impl KeyStore for LogStore {
     async fn apply(&self, batch: &WriteBatch) -> Result<(), StoreError> {
         let mut log = self.log.lock().unwrap();
         let mut told = read(&log)?;
-        let afterwards =
-            |condition: &&Condition| matches!(condition, Condition::ActiveKeysAtMost { .. });
+        let afterwards = |condition: &&Condition| condition.is_checked_afterwards();
         for condition in batch
             .conditions()
             .iter()
