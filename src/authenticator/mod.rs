@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::credit::Spending;
 use crate::error::AuthError;
-use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, PlanName, TenantId};
+use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits};
 use crate::network::{ClientIp, Transport};
 use crate::request::RequestHead;
@@ -335,6 +335,14 @@ impl Authenticator {
 
     pub(crate) fn user_ids(&self) -> UserIds {
         self.inner.user_ids
+    }
+
+    /// Checks the standing of an owner as it is checked for each request.
+    pub(crate) async fn check_owner(&self, owner: &Owner) -> Result<(), AuthError> {
+        match &self.inner.owner_standing {
+            Some(owners) => rules::check_owner(owners.standing(owner).await),
+            None => Ok(()),
+        }
     }
 
     /// Returns the environment that is served, if it is only one.

@@ -108,6 +108,9 @@
 //!   today. Narrow or revoke the keys where you take a permission away, as above. Users who leave
 //!   or are suspended need no such step: let
 //!   [`OwnerStanding`](crate::actor::OwnerStanding) report them, and all their keys stop.
+//! - **An operation on many keys** ([`bulk`](crate::manage::KeyManager::bulk)) is processed after the
+//!   call, with the rights that the user had then. It reaches the user's own keys only, and ends if
+//!   `OwnerStanding` reports the user.
 //! - **Application keys are not for self-serve.** Such a key acts as the application. Allow it
 //!   ([`Operator::with_kinds`](crate::manage::Operator::with_kinds)) only if your handlers treat it
 //!   no better than its owner.

@@ -138,6 +138,8 @@ struct Inner {
     cache: Option<CachedStore>,
     formats: Vec<(Vec<KeyKind>, KeyFormat)>,
     settings: Management,
+    /// The one that managers [`under`](KeyManager::under) it have, by which they are recognized.
+    own_keys: Arc<dyn OperatorPolicy>,
     steps: bulk::Steps,
 }
 
@@ -183,6 +185,7 @@ impl KeyManager {
                 cache,
                 formats,
                 settings,
+                own_keys: Arc::new(own_keys()),
                 steps: bulk::Steps::default(),
             }),
             counts: store.usage(),
@@ -206,16 +209,6 @@ impl KeyManager {
         Self {
             operator: Arc::new(operator),
             recorded: Arc::default(),
-            ..self.clone()
-        }
-    }
-
-    /// Returns this manager under another policy than that of [`Management::operators`], such as
-    /// [`own_keys`] for a service's customers beside the policy of its administrators.
-    #[must_use]
-    pub fn under(&self, policy: impl OperatorPolicy) -> Self {
-        Self {
-            policy: Arc::new(policy),
             ..self.clone()
         }
     }

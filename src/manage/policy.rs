@@ -1,9 +1,11 @@
 //! The policy that decides what operators can do: by role, or confined to their own keys.
 //! [`OperatorPolicy`] contains the table of what an operator can set.
 
+use std::any::TypeId;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{Denied, Operator, Role};
+use super::{Denied, KeyManager, Operator, Role};
 use crate::audit::Action;
 use crate::credit::CreditAccount;
 use crate::key::KeyRecord;
@@ -210,6 +212,24 @@ pub fn own_keys() -> impl OperatorPolicy + Copy {
 
 #[derive(Debug, Clone, Copy)]
 struct OwnKeys;
+
+impl KeyManager {
+    /// Returns this manager under another policy than that of
+    /// [`Management::operators`](super::Management::operators), such as [`own_keys`] for a service's
+    /// customers beside the policy of its administrators.
+    #[must_use]
+    pub fn under<P: OperatorPolicy>(&self, policy: P) -> Self {
+        // Only this very policy: another one that confines operators to their own keys may refuse more.
+        let policy = match TypeId::of::<P>() == TypeId::of::<OwnKeys>() {
+            true => Arc::clone(&self.inner.own_keys),
+            false => Arc::new(policy) as _,
+        };
+        Self {
+            policy,
+            ..self.clone()
+        }
+    }
+}
 
 impl OperatorPolicy for OwnKeys {
     fn allows(&self, _: &Operator, _: Action, _: &KeyRecord) -> Result<(), Denied> {

@@ -217,11 +217,24 @@ async fn an_operator_confined_to_its_own_keys_reaches_no_others() {
     assert!(desk.stored(&own[1]).await.unwrap().revoked.is_some());
     assert!(desk.stored(&others[0]).await.unwrap().revoked.is_none());
 
-    // Beside another policy, which would allow an owner more, it is refused.
+    // Under another policy than those that the jobs know, it is refused.
     let service = self::service(&desk);
-    let portal = service.manager().under(own_keys()).by(ann());
+    let portal = service.manager().under(NoUsers).by(ann());
     let code = refused(portal.bulk(BulkSelection::All, revoke(), None).await);
     assert_eq!(code, ErrorCode::Forbidden);
+    let code = refused(
+        service
+            .manager()
+            .under(Arc::new(own_keys()))
+            .by(ann())
+            .bulk(BulkSelection::All, revoke(), None)
+            .await,
+    );
+    assert_eq!(
+        code,
+        ErrorCode::Forbidden,
+        "its type is not that of the policy"
+    );
     service.maintain().await;
     assert!(desk.stored(&others[1]).await.unwrap().revoked.is_none());
 }

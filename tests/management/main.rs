@@ -18,6 +18,7 @@ mod life;
 mod lists;
 mod managing;
 mod operators;
+mod own_bulk;
 mod own_keys;
 mod preconditions;
 mod primary;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use step::Steps;
 
-use self::plan::{Picked, Plan};
+use self::plan::{Picked, Plan, Under};
 use super::{Denied, Idempotency, ImportedDigest, KeyManager, ManageError, text};
 use crate::audit::Action;
 use crate::key::{KeyId, PlanName};
@@ -65,6 +65,10 @@ impl KeyManager {
     /// operation ([`AuditEvent::operation`](crate::audit::AuditEvent::operation)). A key for which
     /// it is refused counts as failed, and the others are processed.
     ///
+    /// The operation of an operator that is [confined to its own
+    /// keys](super::OperatorPolicy#operators-confined-to-their-own-keys) ends early if the user is no
+    /// longer in good standing ([`OwnerStanding`](crate::actor::OwnerStanding)).
+    ///
     /// A query is evaluated from the newest key to the oldest while the operation runs; its `now`
     /// stays. Every key that exists when this call returns is considered. A key that is added later
     /// is considered only if the operation has not passed its place in the list yet: the successor of
@@ -75,7 +79,8 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Invalid`] for a query without a filter, too many digests, an invalid reason, an
     /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`], also
-    /// [under another policy](Self::under) than the service's, which the jobs do not know;
+    /// [under another policy](Self::under) than the service's and [`own_keys`](super::own_keys), which
+    /// the jobs do not know;
     /// [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep bulk
     /// operations.
     pub async fn bulk(
@@ -108,11 +113,7 @@ impl KeyManager {
         mut action: BulkAction,
         request: Option<Idempotency>,
     ) -> Result<(BulkOperation, Option<String>), ManageError> {
-        // The jobs that process it know the policy of the service only, which may allow more.
-        if !Arc::ptr_eq(&self.policy, &self.inner.settings.operators) {
-            let why = "Operations on many keys follow the policy of the service, not another one";
-            return Err(Denied::because(why).into());
-        }
+        let under = self.under_known()?;
         if let Some(request) = &request
             && let Some(before) = self.started_before(request).await?
         {
@@ -147,7 +148,8 @@ impl KeyManager {
         operation.failures = unknown;
         operation.failures.truncate(PAGE);
         let detail = format!("{}: {}", action.name(), picked.described());
-        let plan = Plan::new(&self.operator, action, picked, request.as_ref());
+        let by = (&*self.operator, under);
+        let plan = Plan::new(by, action, picked, request.as_ref());
         operation.left = plan.left();
         operation.plan = plan.to_json()?;
         match self.store.apply(&step::first(&operation)).await {
@@ -163,6 +165,20 @@ impl KeyManager {
         }
     }
 
+    /// Returns the policy of this manager, if the jobs that process an operation know it. They must not
+    /// follow another one, which may allow more.
+    fn under_known(&self) -> Result<Under, Denied> {
+        if Arc::ptr_eq(&self.policy, &self.inner.settings.operators) {
+            return Ok(Under::Service);
+        }
+        if Arc::ptr_eq(&self.policy, &self.inner.own_keys) {
+            return Ok(Under::OwnKeys);
+        }
+        Err(Denied::because(
+            "Operations on many keys follow the policy of the service or `own_keys`, not another one",
+        ))
+    }
+
     /// Returns the operation that the same request started.
     async fn started_before(
         &self,
@@ -172,7 +188,8 @@ impl KeyManager {
             return Ok(None);
         };
         let plan = Plan::read(&found)?;
-        if plan.is_of(request) && plan.is_by(&self.operator) {
+        let is_same = plan.is_by(&self.operator) && self.under_known() == Ok(plan.under());
+        if plan.is_of(request) && is_same {
             return Ok(Some(found));
         }
         let why = "was used for a different request";
@@ -212,7 +229,8 @@ impl KeyManager {
     }
 
     /// Returns a bulk operation that this operator started, or that another operator of its tenant
-    /// started if this one sees every key of the tenant.
+    /// started if this one sees every key of the tenant. Under [`own_keys`](super::own_keys), only one
+    /// that was started under it.
     ///
     /// # Errors
     /// [`ManageError::NotFound`], or a store error.
@@ -221,8 +239,10 @@ impl KeyManager {
         let found = self.store.bulk_operation(id).await?;
         let found = found.ok_or_else(unknown)?;
         let plan = Plan::read(&found)?;
-        let is_seen =
-            plan.is_by(&self.operator) || (plan.is_within(&self.operator) && self.sees_all());
+        // The same user may reach more keys under the policy of the service.
+        let is_own = plan.is_by(&self.operator)
+            && (plan.under() == Under::OwnKeys || self.under_known() != Ok(Under::OwnKeys));
+        let is_seen = is_own || (plan.is_within(&self.operator) && self.sees_all());
         is_seen.then_some(found).ok_or_else(unknown)
     }
 
@@ -237,9 +257,13 @@ impl KeyManager {
             BulkSelection::Matching(query) => self.checked_query(query)?,
             BulkSelection::Digests(digests) => return self.with_digests(digests, now).await,
         };
-        // Whether the operator can list anything.
-        self.narrow(query.clone())?;
-        Ok((Picked::Keys(Box::new(query)), Vec::new()))
+        // Whether the operator can list anything, and that it means keys that it can list.
+        let seen = self.narrow(query.clone())?;
+        let picked = match query.owner.is_some() && query.owner != seen.owner {
+            true => Picked::Ids(Vec::new()),
+            false => Picked::Keys(Box::new(query)),
+        };
+        Ok((picked, Vec::new()))
     }
 
     fn checked_query(&self, mut query: ListQuery) -> Result<ListQuery, ManageError> {

@@ -17,6 +17,10 @@ use crate::store::{BulkOperation, Cursor, ListQuery, StoreError};
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
     by: StoredOperator,
+    /// The policy under which the operator started it. Absent for that of the service, which every
+    /// version knows.
+    #[serde(default, skip_serializing_if = "Under::is_of_service")]
+    under: Under,
     /// The fingerprint of the request, if it can be repeated.
     #[serde(default)]
     request: Option<String>,
@@ -32,6 +36,23 @@ pub(super) struct Plan {
     /// Differs in every step, so that a node recognizes its own.
     #[serde(default)]
     pub(super) mark: Option<KeyId>,
+}
+
+/// A policy that every node knows.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Under {
+    /// That of the service.
+    #[default]
+    Service,
+    /// [`own_keys`](crate::manage::own_keys), beside that of the service.
+    OwnKeys,
+}
+
+impl Under {
+    fn is_of_service(&self) -> bool {
+        *self == Self::Service
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -54,6 +75,7 @@ impl Picked {
         match self {
             Self::Keys(query) if query.is_unfiltered() => "all keys".to_owned(),
             Self::Keys(_) => "the keys of a filter".to_owned(),
+            Self::Ids(ids) if ids.is_empty() => "no keys".to_owned(),
             Self::Ids(ids) => format!("the keys of digests: {}", ids.len()),
         }
     }
@@ -85,7 +107,7 @@ enum StoredRole {
 
 impl Plan {
     pub(super) fn new(
-        by: &Operator,
+        (by, under): (&Operator, Under),
         action: BulkAction,
         picked: Picked,
         request: Option<&Idempotency>,
@@ -113,6 +135,7 @@ impl Plan {
         };
         Self {
             by,
+            under,
             request: request.map(|request| request.fingerprint().to_owned()),
             action,
             picked,
@@ -138,6 +161,10 @@ impl Plan {
     /// How many keys the operation concerns, once they are counted.
     pub(super) fn left(&self) -> Option<u64> {
         matches!(self.counting, Counting::Done).then_some(self.counted)
+    }
+
+    pub(super) fn under(&self) -> Under {
+        self.under
     }
 
     /// The operator, as it was at the start.

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::PAGE;
 use super::part::Part;
-use super::plan::{Counting, Picked, Plan};
+use super::plan::{Counting, Picked, Plan, Under};
 use crate::audit::shortened;
 use crate::key::{KeyId, KeyRecord};
-use crate::manage::{ATTEMPTS, KeyManager, ManageError};
+use crate::manage::{ATTEMPTS, KeyManager, ManageError, own_keys};
 use crate::store::{BulkOperation, Change, Cursor, OwnerRef, Rejected, StoreError, WriteBatch};
 
 /// How long a run continues with further steps. A job is stopped after five seconds.
@@ -100,7 +100,18 @@ impl KeyManager {
     /// Does the next step. `None` if another node did it.
     async fn step(&self, before: &BulkOperation) -> Result<Option<BulkOperation>, StoreError> {
         let plan = Plan::read(before)?;
-        let manager = self.by(plan.operator());
+        let manager = match plan.under() {
+            Under::Service => self.by(plan.operator()),
+            Under::OwnKeys => self.by(plan.operator()).under(own_keys()),
+        };
+        if let Some(user) = manager.own()
+            && let Err(error) = self.inner.authenticator.check_owner(&user).await
+        {
+            return match error.status() {
+                503 => Err(StoreError::unavailable(error)),
+                _ => manager.given_up(before, error.into()).await,
+            };
+        }
         match &plan.counting {
             Counting::After(after) => manager.count(before, plan.clone(), after.clone()).await,
             Counting::Done => manager.process(before, plan).await,
@@ -139,7 +150,7 @@ impl KeyManager {
         self.noted(next).await
     }
 
-    /// Ends an operation whose operator may not list keys any more.
+    /// Ends an operation whose operator may not list keys any more, or is suspended.
     async fn given_up(
         &self,
         before: &BulkOperation,
