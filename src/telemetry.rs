@@ -19,15 +19,24 @@
 //! The target is `portunus`. Steps that are awaited run in the spans `store`, `limiter`,
 //! `directory`, `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal
 //! is an event at `DEBUG` with `code` and, if a real key was presented, `key_id`; a refusal due to
-//! an outage is an event at `WARN` with its cause. When the limiter no longer answers, and when it
+//! an outage is an event at `WARN` with its cause. A route that needs a key but has no layer that
+//! authenticates its requests (which get 500 `INTERNAL_ERROR`) is an event at `ERROR`, once. When the limiter no longer answers, and when it
 //! has answered for five seconds, there is one event with the `mode`, at `WARN` and `INFO`. Spans and
 //! events contain no secret, no digest
 //! and no other part of the credentials.
 
+#[cfg(feature = "tracing")]
+use std::collections::BTreeSet;
 use std::future::Future;
+#[cfg(feature = "tracing")]
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::error::AuthError;
+
+/// The largest number of faults in the set-up of a service that are logged.
+#[cfg(feature = "tracing")]
+const MOST_LOGGED: usize = 100;
 
 /// Whether metrics or tracing is enabled.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -216,6 +225,26 @@ pub(crate) fn undeclared_plan(plan: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(target: "portunus", plan, "keys have a plan that is not declared: requests with them get 503. Add the plan to Limits");
     let _ = plan;
+}
+
+/// Logs the cause of an error by which the service is set up incorrectly, once. The causes name routes,
+/// not paths, so there are few.
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub(crate) fn set_up_incorrectly(error: &AuthError) {
+    #[cfg(feature = "tracing")]
+    if error.code() == crate::error::ErrorCode::Internal
+        && let Some(cause) = std::error::Error::source(error)
+        && tracing::enabled!(target: "portunus", tracing::Level::ERROR)
+    {
+        static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = logged.len() < MOST_LOGGED && logged.insert(cause.to_string());
+        drop(logged);
+        if is_new {
+            tracing::error!(target: "portunus", "{cause}");
+        }
+    }
+    let _ = error;
 }
 
 /// Runs the rest of an attempt in its span.

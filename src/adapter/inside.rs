@@ -1,5 +1,9 @@
 //! Shared by inner layers, extractors and handlers: the principal of a request, the check of a
 //! requirement, and the response to a refusal.
+//!
+//! A request that no layer authenticated is refused with a 500 that tells its sender nothing. The error's
+//! cause names the route and the remedy; it is logged when the error is rendered, so that a handler
+//! that can do without a principal logs nothing.
 
 use std::borrow::Cow;
 
@@ -10,8 +14,10 @@ use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 use crate::respond::{Answer, Responder};
+use crate::telemetry;
 
-/// Returns the principal of a request, or `MISSING_KEY` if there is none.
+/// Returns the principal of a request, `MISSING_KEY` if the request passed as anonymous, or
+/// [`not_authenticated`].
 pub(super) fn principal<C: Carrier>(carrier: &C) -> Result<Cow<'_, KeyPrincipal>, AuthError> {
     carrier.look().ok_or_else(|| {
         if carries::<Anonymous>(carrier) {
@@ -22,12 +28,23 @@ pub(super) fn principal<C: Carrier>(carrier: &C) -> Result<Cow<'_, KeyPrincipal>
     })
 }
 
-/// The error for a request that no layer authenticated. Fails closed; the text tells a developer
-/// that the layer is missing.
+/// The error for a request that no layer authenticated. [`answer`] adds the cause.
 pub(super) fn not_authenticated() -> AuthError {
-    AuthError::with_detail(
-        ErrorCode::MissingKey,
-        "No authentication ran for this route, so access is denied",
+    AuthError::new(ErrorCode::Internal)
+}
+
+/// The cause of that error.
+fn no_layer(head: &dyn RequestHead) -> String {
+    let route = match head.route() {
+        Some(pattern) => format!("the route {pattern}"),
+        // Not the path, which is the sender's and may contain anything.
+        None => "a service without routes that are known here".to_owned(),
+    };
+    format!(
+        "{route} needs a key, but no layer authenticates its requests: they are refused with 500. Add \
+         the layer around the route: `.route_layer(keys.layer())` after the last route of an axum \
+         router, `.wrap(keys.middleware())` on actix-web, `keys.layer()` outside of `require` with \
+         tower; or add the route to `keys.router()`"
     )
 }
 
@@ -49,14 +66,26 @@ pub(super) fn check<'c, C: Carrier>(
     Ok(principal)
 }
 
-/// Renders a refusal with the responder of the authenticator that handled the request.
-pub(super) fn answer<C: Carrier>(error: &AuthError, carrier: &C, head: &dyn RequestHead) -> Answer {
+/// Renders a refusal with the responder of the authenticator that handled the request. Adds the cause
+/// if none did.
+pub(super) fn answer<C: Carrier>(
+    error: AuthError,
+    carrier: &C,
+    head: &dyn RequestHead,
+) -> (AuthError, Answer) {
     if let Some(principal) = Holds::<KeyPrincipal>::look(carrier) {
-        return principal.responder().answer(error, head);
+        let answer = principal.responder().answer(&error, head);
+        return (error, answer);
     }
     match Holds::<Anonymous>::look(carrier) {
-        Some(anonymous) => anonymous.responder.answer(error, head),
-        None => Responder::default().answer(error, head),
+        Some(anonymous) => {
+            let answer = anonymous.responder.answer(&error, head);
+            (error, answer)
+        }
+        None => {
+            let answer = Responder::default().answer(&error, head);
+            (error.caused_by(no_layer(head)), answer)
+        }
     }
 }
 
@@ -69,7 +98,8 @@ pub(super) fn decided<Q: Incoming, S: Inward<Q>>(
     match checked {
         Ok(()) => ExchangeFuture::passing(service.forward(request), None),
         Err(error) => {
-            let answer = answer(&error, request.carrier(), &request.head_inside());
+            let (error, answer) = answer(error, request.carrier(), &request.head_inside());
+            telemetry::set_up_incorrectly(&error);
             ExchangeFuture::refusing(S::refused(request, answer, &error))
         }
     }

@@ -19,8 +19,14 @@ impl Rejection {
         carrier: &C,
         head: &dyn crate::request::RequestHead,
     ) -> Self {
-        let answer = super::inside::answer(&error, carrier, head);
+        let (error, answer) = super::inside::answer(error, carrier, head);
         Self { error, answer }
+    }
+
+    /// Logs a fault of the service, before the rejection becomes a response.
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
+    pub(super) fn log(&self) {
+        crate::telemetry::set_up_incorrectly(&self.error);
     }
 
     /// Returns the error.

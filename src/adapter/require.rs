@@ -11,7 +11,8 @@ use crate::policy::Requirement;
 /// Checks a requirement: `require(scope!("document:read"))`, as a tower layer or actix-web
 /// middleware.
 ///
-/// Refuses every request if no outer layer authenticated it. With `.optional_key()`, the
+/// Refuses every request with 500 `INTERNAL_ERROR` if no outer layer authenticated it, which is a fault
+/// of the service: with the feature `tracing`, it is logged with the route and the remedy. With `.optional_key()`, the
 /// requirement applies only to requests with a key: a request that the outer layer let pass as
 /// anonymous passes here too.
 pub fn require(requirement: impl Into<Requirement>) -> Require {

@@ -67,6 +67,9 @@ pub enum ErrorCode {
     TooManyFailures,
     /// 429, or 402 if the host chooses it: too few credits are left for the request.
     CreditsExhausted,
+    /// 500: the service is set up incorrectly, for example without the layer that authenticates the
+    /// requests of a route. The caller learns nothing else; the log names the route and the remedy.
+    Internal,
     /// 503: the key store, or that of credits, did not answer.
     StoreUnavailable,
     /// 503: the user directory did not answer.
@@ -118,6 +121,7 @@ impl ErrorCode {
         Self::RateLimited,
         Self::TooManyFailures,
         Self::CreditsExhausted,
+        Self::Internal,
         Self::StoreUnavailable,
         Self::DirectoryUnavailable,
         Self::VerifierUnavailable,
@@ -156,6 +160,7 @@ impl ErrorCode {
             415 => "Unsupported Media Type",
             422 => "Unprocessable Content",
             429 => "Too Many Requests",
+            500 => "Internal Server Error",
             503 => "Service Unavailable",
             _ => "Error",
         }
@@ -258,6 +263,7 @@ impl ErrorCode {
                 429,
                 "There are not enough credits for this request",
             ),
+            Self::Internal => ("INTERNAL_ERROR", 500, "An internal error occurred"),
             Self::StoreUnavailable => (
                 "STORE_UNAVAILABLE",
                 503,

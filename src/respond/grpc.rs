@@ -29,6 +29,7 @@ const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
 const ABORTED: i32 = 10;
+const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
@@ -110,6 +111,7 @@ const fn number(code: ErrorCode) -> i32 {
             404 => NOT_FOUND,
             409 => ABORTED,
             429 => RESOURCE_EXHAUSTED,
+            500 => INTERNAL,
             503 => UNAVAILABLE,
             _ => PERMISSION_DENIED,
         },

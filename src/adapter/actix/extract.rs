@@ -30,6 +30,7 @@ impl ResponseError for Rejection {
     }
 
     fn error_response(&self) -> HttpResponse {
+        self.log();
         into_response(self.answer.clone(), &self.error)
     }
 }

@@ -22,6 +22,7 @@ fn rejection(error: AuthError, parts: &Parts) -> Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
+        self.log();
         into_response(self.answer, &self.error)
     }
 }

@@ -10,6 +10,7 @@
 
 mod actix_server;
 mod diagnostics;
+mod forgotten;
 mod layer_order;
 mod mapping_and_demands;
 mod on_actix;

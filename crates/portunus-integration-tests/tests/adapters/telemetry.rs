@@ -97,7 +97,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-fn logged<F: Future>(run: F) -> String {
+pub(crate) fn logged<F: Future>(run: F) -> String {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)

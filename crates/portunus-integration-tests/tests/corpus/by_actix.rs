@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use portunus::adapter::actix::{Auth, ProtectedRouter, any, get};
-use portunus::{Authenticator, KeyPrincipal};
+use portunus::adapter::actix::{Auth, ProtectedRouter, any, get, require};
+use portunus::{Authenticator, KeyPrincipal, Requirement};
 
 use crate::configuration::{customer, is_mapped, serves_grpc};
-use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
+use crate::routes::{FORGOTTEN, GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 /// Serves until it is stopped: HTTP/1.1 on one port, HTTP/1.1 and HTTP/2 on the other.
 pub(crate) fn start(
@@ -44,6 +44,8 @@ pub(crate) fn start(
         );
         // Paths that anonymous requests may use are not routes of a deny-by-default router.
         site.service(web::resource(MAYBE).to(perhaps).wrap(auth.clone()));
+        let alone = require(Requirement::none());
+        site.service(web::resource(FORGOTTEN).to(perhaps).wrap(alone));
     };
     let server = HttpServer::new(move || App::new().configure(site.clone()))
         .workers(1)

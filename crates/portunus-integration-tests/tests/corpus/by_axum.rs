@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::routing;
-use portunus::adapter::axum::{ProtectedRouter, any, get};
-use portunus::{Authenticator, KeyPrincipal};
+use portunus::adapter::axum::{ProtectedRouter, RequireExt, any, get};
+use portunus::{Authenticator, KeyPrincipal, Requirement};
 use tokio::net::TcpListener;
 
 use crate::configuration::layer;
-use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
+use crate::routes::{FORGOTTEN, GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 /// Serves until the runtime ends.
 pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> SocketAddr {
@@ -32,7 +32,11 @@ pub(crate) async fn start(authenticator: Authenticator, configuration: &str) -> 
     // Paths that anonymous requests may use are not routes of a deny-by-default router.
     let site: Router = site
         .into_router()
-        .route(MAYBE, routing::any(perhaps).layer(layer));
+        .route(MAYBE, routing::any(perhaps).layer(layer))
+        .route(
+            FORGOTTEN,
+            routing::any(perhaps).require(Requirement::none()),
+        );
     let site = site.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, site).await });
     address

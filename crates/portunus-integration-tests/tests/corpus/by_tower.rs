@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::configuration::layer;
-use crate::routes::{GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
+use crate::routes::{FORGOTTEN, GET_ONLY, MAYBE, NEST, PERHAPS, PUBLIC, demands, nested, whoami};
 
 type Asked = Request<Incoming>;
 type Answered = Response<Full<Bytes>>;
@@ -62,6 +62,17 @@ async fn site(
 ) -> Result<Answered, Infallible> {
     if request.uri().path() == PUBLIC {
         return Ok(text("ok".into()));
+    }
+    if request
+        .uri()
+        .path()
+        .starts_with(FORGOTTEN.trim_end_matches("{id}"))
+    {
+        let inner = service_fn(|request: Asked| handler(&request));
+        return require(Requirement::none())
+            .layer(inner)
+            .oneshot(request)
+            .await;
     }
     if request.uri().path() == PERHAPS {
         let inner = service_fn(|request: Asked| handler(&request));

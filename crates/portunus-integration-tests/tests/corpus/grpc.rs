@@ -48,6 +48,8 @@ fn as_call(row: &Row) -> Option<(Row, Answer)> {
         .any(|at| at == b"content-type:");
     // HTTP/1.0 has no POST without a length, and gRPC does not use HTTP/1.0.
     let other = !ours || has_type || row.answers.len() > 1 || target.ends_with(b"HTTP/1.0\r\n");
+    // Without its layer, nothing says that a route serves gRPC.
+    let other = other || target.starts_with(b"/forgotten/");
     let request = [
         b"POST ",
         target,

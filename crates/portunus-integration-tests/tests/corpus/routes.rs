@@ -76,6 +76,8 @@ pub(crate) const PERHAPS: &str = "/perhaps";
 pub(crate) const GET_ONLY: &str = "/get";
 /// Public; the response describes the caller.
 pub(crate) const MAYBE: &str = "/maybe";
+/// Requires a key, but its layer was forgotten.
+pub(crate) const FORGOTTEN: &str = "/forgotten/{id}";
 /// Public; keys are not checked.
 pub(crate) const PUBLIC: &str = "/healthz";
 

@@ -236,6 +236,7 @@ async fn every_code_has_a_status_that_is_an_error_and_fits_the_one_of_http() {
             409 => &[8, 10],
             412 => &[9],
             429 => &[8],
+            500 => &[13],
             503 => &[14],
             other => panic!("{code} has {other}"),
         };
@@ -332,11 +333,11 @@ async fn without_authentication_only_public_methods_of_the_table_pass() {
     assert_eq!(asked(&service, call("/open.Service/Get", None)).await, None);
     assert_eq!(
         asked(&service, call("/closed.Service/Get", None)).await,
-        Some(ErrorCode::MissingKey)
+        Some(ErrorCode::Internal)
     );
     assert_eq!(
         asked(&service, call("no", None)).await,
-        Some(ErrorCode::MissingKey)
+        Some(ErrorCode::Internal)
     );
 }
 
@@ -499,8 +500,8 @@ async fn extractors_refuse_calls_as_the_layers_do() {
     for (layer, expected) in [
         (Some(optional.clone().grpc()), (200, Some("16"))),
         (Some(optional), (401, None)),
-        // Neither layer declared that it serves gRPC.
-        (None, (401, None)),
+        // No layer declared that it serves gRPC, or authenticated the call.
+        (None, (500, None)),
     ] {
         let mut app = axum::Router::new().route(
             "/a.B/Get",
