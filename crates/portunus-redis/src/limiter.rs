@@ -26,6 +26,9 @@ use crate::script::{Call, Script};
 /// answer at all, or a quarter of the requests of a second get no answer, requests are not sent
 /// until it answers again, and cost no time. A request that reaches the server later than its
 /// sender waited for it is not counted.
+///
+/// At the level `TRACE`, each decision is logged with its buckets and the server's time in
+/// microseconds.
 #[derive(Clone)]
 pub struct RedisLimiter {
     inner: Arc<Inner>,
@@ -120,7 +123,10 @@ impl Inner {
             let left = ends.saturating_duration_since(Instant::now());
             let (reply, node) = client.run(left, call).await.map_err(NoDecision::Redis)?;
             match Reply::of(request, &reply).map_err(NoDecision::Limiter)? {
-                Reply::Decided(decision) => return Ok(decision),
+                Reply::Decided(decision, time) => {
+                    prepared.trace(time, decision.is_admitted());
+                    return Ok(decision);
+                }
                 Reply::TooLate(time) => node.learn_clock(time),
             }
         }

@@ -110,7 +110,7 @@ impl RateLimiter for Clocked {
         let run = self.client.run(self.client.deadline, call).await;
         let (reply, _) = run.map_err(LimiterError::unavailable)?;
         match Reply::of(request, &reply)? {
-            Reply::Decided(decision) => Ok(decision),
+            Reply::Decided(decision, _) => Ok(decision),
             Reply::TooLate(_) => Err(LimiterError::unavailable("too late")),
         }
     }
@@ -402,7 +402,7 @@ async fn bursts(node: u64, redis: Redis, quotas: Quotas) -> Vec<Decided> {
             let redis::Value::Int(time) = numbers[0] else {
                 panic!("{reply:?}");
             };
-            let Reply::Decided(decision) = Reply::of(&request, &reply).unwrap() else {
+            let Reply::Decided(decision, _) = Reply::of(&request, &reply).unwrap() else {
                 panic!("{reply:?}");
             };
             all[key].push((time, decision.is_admitted()));

@@ -79,6 +79,13 @@ impl Request {
         );
         Ok(Some(Self { keys, args }))
     }
+
+    /// Logs a decision with the server's time.
+    pub(crate) fn trace(&self, time: i64, admitted: bool) {
+        let key = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
+        let keys = || self.keys.iter().map(key).collect::<Vec<_>>().join(" ");
+        tracing::trace!(time, admitted, keys = keys(), "decided");
+    }
 }
 
 fn number(number: u64) -> Vec<u8> {
@@ -210,7 +217,8 @@ impl Windows {
 /// What the script replied.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    Decided(Decision),
+    /// The decision, and the server's time at which it was made, in microseconds.
+    Decided(Decision, i64),
     /// The request came later than its sender waited for it. The server's time, in microseconds.
     TooLate(i64),
 }
@@ -256,7 +264,8 @@ impl Reply {
                 decision = decision.with_windows([if refused { state.violated() } else { state }]);
             }
         }
-        numbers.next().is_none().then_some(Self::Decided(decision))
+        let is_whole = numbers.next().is_none();
+        is_whole.then_some(Self::Decided(decision, time))
     }
 }
 
@@ -276,7 +285,7 @@ mod tests {
         let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
         let request = LimitRequest::new(&bucket, 1);
         let whole = [1, 0, 1, 60_000_001, 1, 3_614_062_500];
-        let Ok(Reply::Decided(decision)) = Reply::of(&request, &numbers(&whole)) else {
+        let Ok(Reply::Decided(decision, 1)) = Reply::of(&request, &numbers(&whole)) else {
             panic!("not a decision");
         };
         assert!(decision.is_admitted());
@@ -318,7 +327,7 @@ mod tests {
         let prepared = Request::new(&request, "p", true).unwrap().unwrap();
         assert_eq!(prepared.args.len(), 3);
         assert_eq!(prepared.args[2].len(), 25);
-        let Ok(Reply::Decided(decision)) = Reply::of(&request, &numbers(&[1, 9, 2, 9])) else {
+        let Ok(Reply::Decided(decision, _)) = Reply::of(&request, &numbers(&[1, 9, 2, 9])) else {
             panic!("not a decision");
         };
         let states = decision.windows().iter();

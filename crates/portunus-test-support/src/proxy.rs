@@ -1,4 +1,4 @@
-//! A faulty network between a node and its database: a TCP port in front of the server's socket,
+//! A faulty network between a node and a server: a TCP port in front of the server's Unix socket,
 //! whose connections can be reset or stall, either all of them or only those that listen for
 //! notifications. It can be switched to another server, as a virtual address can.
 //!
@@ -83,6 +83,10 @@ impl Proxy {
     /// Leads new connections to another server. Present ones stay where they are.
     pub fn lead_to(&self, socket: PathBuf) {
         *self.socket.lock().unwrap() = socket;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the URL of a database through the proxy, for the owner.

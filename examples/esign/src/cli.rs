@@ -33,9 +33,9 @@ pub(crate) struct Flags {
     /// sqlite:esign.db for allsign, sqlite:esign-PROFILE.db for the other profiles].
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<Location>,
-    /// Where nodes publish changes to each other: redis://…, or the database of --store with the
-    /// server's own address, postgres://…, if --store goes through a connection pooler such as
-    /// PgBouncer. By default, the database of --store.
+    /// Where nodes publish changes to each other: Redis, with the forms of --limiter, or the database
+    /// of --store with the server's own address, postgres://…, if --store goes through a connection
+    /// pooler such as PgBouncer. By default, the database of --store.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) bus: Option<BusAddress>,
     /// Accept only keys of this environment. By default, all environments are served and their data
@@ -43,7 +43,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<Environment>,
     /// Where requests are counted: local, which is in this process, or for all nodes together in
-    /// redis://… or rediss://… (with TLS).
+    /// redis://… or rediss://… (with TLS), cluster:redis://…,redis://… (some nodes of a cluster), or
+    /// sentinel:redis://NAME,redis://… (the primary's name and its Sentinels).
     #[arg(long, default_value = "local", value_name = "LIMITER")]
     pub(crate) limiter: Limiter,
     /// How requests are handled while the rate limiter is unavailable.
@@ -89,7 +90,11 @@ impl FromStr for Limiter {
         match text {
             "local" => Ok(Self::Local),
             _ if RedisServer::is_meant(text) => text.parse().map(Self::Redis),
-            _ => Err("expected local, redis://… or rediss://…".into()),
+            _ => Err(
+                "expected local, redis://…, rediss://…, cluster:redis://… or \
+                     sentinel:redis://…"
+                    .into(),
+            ),
         }
     }
 }

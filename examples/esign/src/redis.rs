@@ -6,7 +6,7 @@ use portunus_profiles::Profile;
 use portunus_redis::{Redis, RedisBus, RedisLimiter};
 use tracing::warn;
 
-/// A server. It is not connected yet.
+/// One server, a primary that Sentinels name, or a cluster. It is not connected yet.
 #[derive(Debug, Clone)]
 pub(crate) struct RedisServer(Box<Redis>);
 
@@ -14,7 +14,8 @@ impl RedisServer {
     /// Whether text is meant as an address of Redis.
     pub(crate) fn is_meant(text: &str) -> bool {
         let scheme = text.split(':').next().unwrap_or_default();
-        ["redis", "rediss", "valkey", "valkeys"].contains(&scheme)
+        let schemes = ["redis", "rediss", "valkey", "valkeys"];
+        schemes.contains(&scheme) || ["cluster", "sentinel"].contains(&scheme)
     }
 
     /// The server, for the nodes of one API: five APIs may share it.
@@ -53,8 +54,17 @@ impl RedisServer {
 impl FromStr for RedisServer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        // The error shows no part of the address.
-        let redis = Redis::single(text).map_err(|error| error.to_string())?;
+        let redis = match text.split_once(':') {
+            Some(("cluster", nodes)) => Redis::cluster(nodes.split(',')),
+            Some(("sentinel", addresses)) => {
+                let mut addresses = addresses.split(',');
+                let primary = addresses.next().unwrap_or_default();
+                Redis::sentinel(primary, addresses)
+            }
+            _ => Redis::single(text),
+        };
+        // The error shows no part of the addresses.
+        let redis = redis.map_err(|error| error.to_string())?;
         Ok(Self(Box::new(redis)))
     }
 }

@@ -74,7 +74,9 @@ impl FromStr for BusAddress {
         }
         match text.parse() {
             Ok(Location::Postgres(address)) => Ok(Self::Postgres(address)),
-            _ => Err("expected postgres://… or redis://…".into()),
+            _ => Err(
+                "expected postgres://…, redis://…, cluster:redis://… or sentinel:redis://…".into(),
+            ),
         }
     }
 }

@@ -35,8 +35,14 @@ pub(crate) fn node(store: &str) -> Server {
 
 /// Starts a node with additional flags.
 pub(crate) fn node_with(store: &str, flags: &[&str]) -> Server {
+    node_in(store, flags, &[])
+}
+
+/// Starts a node with additional flags and environment variables.
+pub(crate) fn node_in(store: &str, flags: &[&str], variables: &[(&str, &str)]) -> Server {
     let flags = [&["--trusted-proxy", "127.0.0.1/32"], flags].concat();
-    Server::start_on(store, "insigner", &flags, &OPERATORS)
+    let variables = [&OPERATORS[..], variables].concat();
+    Server::start_on(store, "insigner", &flags, &variables)
 }
 
 /// How a node responds to a key: the status, and the code of a refusal.

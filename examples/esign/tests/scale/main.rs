@@ -1,4 +1,4 @@
-//! Several nodes that share a PostgreSQL database and a Redis server, as real processes.
+//! Several nodes that share a PostgreSQL database and Redis, as real processes.
 //!
 //! `scripts/measure nodes` runs more rounds and longer outages.
 
@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod bursts;
 mod changes;
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,15 +17,17 @@ mod flags;
 mod limits;
 mod outages;
 
+use std::time::Duration;
+
 use crate::common::Server;
-use crate::common::nodes::node_with;
+use crate::common::nodes::node_in;
 use portunus_test_support::postgres::Postgres;
 use portunus_test_support::redis::Redis;
 
 /// Four nodes and what they share.
-pub(crate) struct Site {
+pub(crate) struct Site<R = Redis> {
     pub(crate) nodes: Vec<Server>,
-    pub(crate) redis: Redis,
+    pub(crate) redis: R,
     pub(crate) postgres: Postgres,
 }
 
@@ -36,26 +39,40 @@ pub(crate) enum Bus {
 }
 
 impl Site {
-    /// Starts four nodes, with this mode while the limiter does not answer.
+    /// Starts four nodes on one server, with this mode while the limiter does not answer.
     pub(crate) fn start(bus: Bus, on_outage: &str) -> Self {
-        let (postgres, redis) = (Postgres::start(), Redis::start());
-        let store = postgres.database("keys");
+        let redis = Redis::start();
         let address = redis.address();
+        Self::on(redis, &address, bus, on_outage, &[])
+    }
+}
+
+impl<R> Site<R> {
+    /// Starts four nodes with these environment variables, which find Redis at this address.
+    pub(crate) fn on(
+        redis: R,
+        address: &str,
+        bus: Bus,
+        on_outage: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let postgres = Postgres::start();
+        let store = postgres.database("keys");
         let bus = match bus {
             Bus::Postgres => &store,
-            Bus::Redis => &address,
+            Bus::Redis => address,
         };
         let flags = [
             "--limiter",
-            &address,
+            address,
             "--bus",
             bus,
             "--on-limiter-outage",
             on_outage,
         ];
-        let nodes = (0..4).map(|_| node_with(&store, &flags)).collect();
+        let node = |_| node_in(&store, &flags, variables);
         Self {
-            nodes,
+            nodes: (0..4).map(node).collect(),
             redis,
             postgres,
         }
@@ -66,4 +83,10 @@ impl Site {
 pub(crate) fn rounds(usual: usize) -> usize {
     let set = std::env::var("NODES_ROUNDS").ok();
     set.map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// A number of seconds that `scripts/measure` sets higher.
+pub(crate) fn seconds(variable: &str, usual: u64) -> Duration {
+    let set = std::env::var(variable).ok();
+    Duration::from_secs(set.map_or(usual, |seconds| seconds.parse().unwrap()))
 }
