@@ -25,11 +25,15 @@
 //! | [`migration`] | migrating existing keys or from other middleware |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
+//! | [`at_scale`] | several nodes: how many, which Redis and PostgreSQL, what a failover loses |
 //! | [`testing_a_service`] | testing a protected service |
 //!
 //! This module is documentation only; it adds no code to a program.
 
 pub mod anonymous_callers;
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("at_scale.md")]
+pub mod at_scale {}
 pub mod behind_a_proxy;
 pub mod classes_of_routes;
 pub mod credits;

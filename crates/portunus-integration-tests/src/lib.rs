@@ -10,6 +10,7 @@ macro_rules! guides {
 }
 
 guides! {
+    at_scale = "at_scale.md",
     first_service = "first_service.md",
     notices = "notices.md",
     protect_actix = "protect_actix.md",
