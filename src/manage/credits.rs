@@ -15,7 +15,8 @@ impl KeyManager {
     /// # Errors
     /// [`ManageError::Forbidden`]; [`ManageError::NotFound`] for an account of another tenant, and
     /// for a key that an operator of a tenant cannot see; [`ManageError::Conflict`] if the service
-    /// has no credits; or [`ManageError::Credits`].
+    /// has no credits, or if the manager is [joined](Self::joined_to) to a transaction of the host;
+    /// or [`ManageError::Credits`].
     pub async fn grant_credits(
         &self,
         account: &CreditAccount,
@@ -124,6 +125,12 @@ impl KeyManager {
         action: Action,
         account: &CreditAccount,
     ) -> Result<&Spending, ManageError> {
+        if self.joined.is_some() && action != Action::CreditRead {
+            // They would stay after a rollback of the transaction, or wait for its end in vain.
+            let why =
+                "credits are not part of the host's transaction: change them after its COMMIT";
+            return Err(ManageError::Conflict(why));
+        }
         let none = ManageError::Conflict("this service has no credits");
         let spending = self.inner.authenticator.spending().ok_or(none)?;
         let Some(own) = self.operator.tenant() else {

@@ -102,6 +102,7 @@
 //! - The audit records an operation when it is reported as committed: events are queued then, as
 //!   those of other operations are. If it is not reported, the event says `ABANDONED`: it may or
 //!   may not have been done. An operation that was refused is recorded as such at once.
+//! - Credits are not part of the transaction: granting them there is an error.
 //! - Other writes to the tenant's keys (on SQLite: all writes) wait until the transaction ends.
 //!
 //! # Several nodes

@@ -1,13 +1,14 @@
 //! A primary server that is lost, and a streaming standby that is promoted, behind one address.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::recording_listener::RecordingListener;
 use crate::common::{
-    PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, with_a,
+    PostgresHome, assert_unavailable, batch, digest, found, get, id, insert, record, tenant, with_a,
 };
+use portunus::credit::{CreditAccount, CreditAccounts, NewGrant};
 use portunus::store::{KeyLookup, KeyStore, ListQuery, StoreError, WriteBatch};
 use portunus_sqlx::PostgresStore;
 use portunus_test_support::pgbouncer::PgBouncer;
@@ -225,6 +226,76 @@ async fn a_promoted_standby_is_used_after_connections_were_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_standby_is_used_after_connections_became_silent() {
     fails_over("silent", Failing::Silent).await;
+}
+
+/// Nodes reserve and settle while the address leads to a synchronous standby that is promoted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_credits_are_spent_twice_across_a_failover() {
+    const GRANTED: u64 = 1_000_000;
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let pair = Pair::start().await;
+    let of = CreditAccount::Tenant(tenant("acme"));
+    let nodes = [pair.store().await, pair.store().await].map(CreditAccounts::new);
+    nodes[0].grant(&of, NewGrant::new(GRANTED)).await.unwrap();
+    let (settled, unknown) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let (node, of) = (nodes[number % 2].clone(), of.clone());
+        let (settled, unknown) = (Arc::clone(&settled), Arc::clone(&unknown));
+        tasks.spawn(async move {
+            loop {
+                let Ok(reserved) = node.reserve(&of, 3, HOUR).await else {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                };
+                unknown.fetch_add(2, Ordering::SeqCst);
+                if reserved.settle(2).await.is_ok() {
+                    settled.fetch_add(2, Ordering::SeqCst);
+                    unknown.fetch_sub(2, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+    let spent = || settled.load(Ordering::SeqCst);
+    until_async("spending", || spent() >= 60).await;
+    pair.proxy.fail(Failing::Reset, Which::All);
+    pair.home.server.crash();
+    pair.proxy.lead_to(pair.standby.socket());
+    pair.proxy.fail_present(Failing::Reset, Which::All);
+    pair.standby.promote();
+    let before = spent();
+    until_async("spending afterwards", || spent() >= before + 60).await;
+    tasks.shutdown().await;
+
+    let beside = CreditAccounts::new(pair.beside().await);
+    // What was being written when the tasks ended may still come.
+    let is_still = async || {
+        let balance = beside.balance(&of).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (beside.balance(&of).await.unwrap() == balance).then_some(balance)
+    };
+    let balance = eventually_async(is_still).await.unwrap();
+    let held: u64 = balance.taken.iter().map(|one| one.units).sum();
+    let used = GRANTED - balance.available - held;
+    println!(
+        "{} settled, {} unknown, {used} used",
+        spent(),
+        unknown.load(Ordering::SeqCst)
+    );
+    assert!(used >= spent(), "a settlement that was confirmed is lost");
+    assert!(used <= spent() + unknown.load(Ordering::SeqCst));
+    let (mut sum, mut last) = (0, 0);
+    loop {
+        let page = beside.ledger(&of, last, 1000).await.unwrap();
+        for entry in &page {
+            assert_eq!(entry.number, last + 1);
+            (sum, last) = (sum + entry.change, entry.number);
+        }
+        if page.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(sum, i64::try_from(balance.available).unwrap());
 }
 
 /// Looks up the key `a` with several connections at once.

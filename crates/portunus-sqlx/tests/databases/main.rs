@@ -12,6 +12,10 @@ mod addresses;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod credit_model;
+mod credit_nodes;
+mod credit_walks;
+mod credits;
 mod failover;
 mod joined;
 mod lanes;
