@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use portunus::adapter::axum::{ProtectedRouter, get};
 use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditReader, AuditTrail, TracingAudit};
+use portunus::credit::Credits;
 use portunus::key::KeyHasher;
 use portunus::limit::Plan;
 use portunus::manage::{KeyManager, own_keys};
@@ -107,6 +108,8 @@ impl App {
             .store(Arc::clone(&storage.keys))
             .cache(storage.cache.clone())
             .limits(limits)
+            // Operators can grant them. The requests of these APIs cost none.
+            .credits(Credits::per_tenant(Arc::clone(&storage.credits)).cost(|_| 0))
             .actors(actors.standing(directory.clone()))
             .policy(policy)
             .management(management)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use portunus::KeyStore;
 use portunus::actor::UserIds;
 use portunus::audit::{AuditReader, AuditSink, MemoryAudit};
+use portunus::credit::{CreditStore, MemoryCreditStore};
 use portunus::store::{Cache, MemoryStore, StoreError};
 use portunus_profiles::Profile;
 use portunus_sqlx::{OpenError, PostgresBus, PostgresStore, SqliteStore};
@@ -99,6 +100,7 @@ fn file(text: &str) -> Result<PathBuf, String> {
 #[derive(Clone)]
 pub(crate) struct Storage {
     pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) credits: Arc<dyn CreditStore>,
     pub(crate) cache: Cache,
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) events: Arc<dyn AuditReader>,
@@ -121,7 +123,8 @@ impl Storage {
         match location {
             Location::Memory => {
                 let log = MemoryAudit::new(EVENTS_IN_MEMORY);
-                Ok(Self::with(MemoryStore::new(), Cache::new(), log))
+                let credits = MemoryCreditStore::new();
+                Ok(Self::with(MemoryStore::new(), credits, Cache::new(), log))
             }
             Location::Sqlite(path) => {
                 let unusable =
@@ -134,7 +137,8 @@ impl Storage {
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
-                Ok(Self::with(store, Cache::new().staleness(STALENESS), log))
+                let cache = Cache::new().staleness(STALENESS);
+                Ok(Self::with(store.clone(), store, cache, log))
             }
             Location::Postgres(address) => {
                 // The URL is not shown, as it may contain a password.
@@ -160,14 +164,21 @@ impl Storage {
                         .map_err(|error| unusable(&Chain(&error)))?;
                 }
                 let log = store.audit();
-                Ok(Self::with(store, cache.staleness(STALENESS), log))
+                let cache = cache.staleness(STALENESS);
+                Ok(Self::with(store.clone(), store, cache, log))
             }
         }
     }
 
-    fn with(keys: impl KeyStore, cache: Cache, log: impl AuditSink + AuditReader + Clone) -> Self {
+    fn with(
+        keys: impl KeyStore,
+        credits: impl CreditStore,
+        cache: Cache,
+        log: impl AuditSink + AuditReader + Clone,
+    ) -> Self {
         Self {
             keys: Arc::new(keys),
+            credits: Arc::new(credits),
             cache,
             sink: Arc::new(log.clone()),
             events: Arc::new(log),
