@@ -4,6 +4,7 @@
 //! [`operation`](crate::operation)) and reads committed rows: each statement sees what was
 //! committed before it, and no other transaction can commit what it depends on.
 
+mod connect;
 mod namespace;
 mod schema;
 mod settings;
@@ -14,14 +15,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use portunus::store::InvalidationBus;
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool};
 use tokio::runtime::Handle;
 
 use crate::address;
 use crate::door::{self, Door, Primary, Server};
 use crate::fault::{Fault, OpenError, Refusal};
-use crate::lease::{self, CONNECT_LIMIT, Lease, Limit, Statements};
+use crate::lease::{Lease, Limit, Statements};
 use crate::lookups::Lookups;
 use crate::operation::Operation;
 use crate::share::{Permit, Purpose, Share};
@@ -74,80 +75,6 @@ pub struct Postgres {
 }
 
 impl PostgresStore {
-    /// Connects to the database at an address such as `postgres://user@host/database`, with
-    /// [`pool_options`](Self::pool_options), and creates its schema or brings it up to date
-    /// ([`migrate`](Self::migrate)).
-    ///
-    /// Reports an unreachable server at once, or after 5 seconds if it does not respond. Where the
-    /// role lacks the privilege to change tables, call this once with a role that has it.
-    ///
-    /// # Errors
-    /// An invalid address, a server that does not answer or is a replica, a pooler in transaction
-    /// mode, a schema that this version must not use or cannot create, or a table that the role
-    /// cannot read.
-    pub async fn connect(address: &str) -> Result<Self, OpenError> {
-        Self::connect_with(address::read(address)?).await
-    }
-
-    /// Connects with the host's own connection options and [`pool_options`](Self::pool_options);
-    /// otherwise the same as [`connect`](Self::connect).
-    ///
-    /// # Errors
-    /// The same as [`connect`](Self::connect).
-    pub async fn connect_with(options: PgConnectOptions) -> Result<Self, OpenError> {
-        // Boxed, so that a caller's future is not as large as this one-time setup.
-        Box::pin(async move {
-            // A pool would retry until its timeout, and then not report the cause.
-            let mut connection = lease::connect(&options).await?;
-            door::refuse_recovery(&mut connection).await?;
-            if !lease::keeps_its_server(connection, &options).await? {
-                let cause = "two transactions of one connection used two server connections".into();
-                return Err(OpenError::Pooler { cause });
-            }
-            let primary = Arc::<Primary>::default();
-            let pool = Self::pool_options_for(Arc::clone(&primary)).connect_lazy_with(options);
-            let store = Self::on(pool, primary);
-            store.migrate().await?;
-            Ok(store)
-        })
-        .await
-    }
-
-    /// Connects to a database behind a pooler that assigns a different server connection to each
-    /// transaction, such as PgBouncer in transaction mode; otherwise the same as
-    /// [`connect`](Self::connect).
-    ///
-    /// No setting outlasts a transaction, no prepared statement is named, and no startup parameter
-    /// is sent that PgBouncer rejects. A lookup takes a single round trip; every other operation is
-    /// a transaction of its own. A bus cannot listen through such a pooler: see
-    /// [`bus_on`](Self::bus_on).
-    ///
-    /// # Errors
-    /// The same as [`connect`](Self::connect).
-    pub async fn behind_pooler(address: &str) -> Result<Self, OpenError> {
-        Self::behind_pooler_with(address::read(address)?).await
-    }
-
-    /// Connects with the host's own connection options; otherwise the same as
-    /// [`behind_pooler`](Self::behind_pooler).
-    ///
-    /// # Errors
-    /// The same as [`connect`](Self::connect).
-    pub async fn behind_pooler_with(options: PgConnectOptions) -> Result<Self, OpenError> {
-        Box::pin(async move {
-            let options = options.extra_float_digits(None);
-            let mut connection = lease::connect(&options).await?;
-            door::refuse_recovery(&mut connection).await?;
-            let close = async { Ok(connection.close().await?) };
-            Limit::of(CONNECT_LIMIT).on(close).await?;
-            let mut store = Self::new(Self::plain_pool_options(None).connect_lazy_with(options));
-            store.0.is_pooled = true;
-            store.migrate().await?;
-            Ok(store)
-        })
-        .await
-    }
-
     /// The pool options that [`connect`](Self::connect) uses: 10 connections and an acquire timeout
     /// of 5 seconds. On each connection, statements time out after 10 seconds, waits for locks
     /// after 8, and transactions that their client abandoned after 30. A connection that was idle

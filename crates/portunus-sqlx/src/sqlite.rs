@@ -95,6 +95,26 @@ impl SqliteStore {
     /// The same as [`open`](Self::open).
     pub async fn open_with(options: SqliteConnectOptions) -> Result<Self, OpenError> {
         let path = options.get_filename().to_owned();
+        let store = Self::connect_to(options.journal_mode(SqliteJournalMode::Wal)).await?;
+        match store.migrate().await {
+            Ok(()) => Ok(store),
+            Err(error) => Err(cannot_use(&path, error)),
+        }
+    }
+
+    /// Opens an existing file without changing its schema or its journal mode: for tools, which must
+    /// neither create a database nor migrate that of a running service by accident. Check the
+    /// [`schema`](Self::schema) before anything else. The file may be read-only.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be opened or is no SQLite database.
+    pub async fn attach(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::new().filename(path);
+        Self::connect_to(options.busy_timeout(BUSY_TIMEOUT)).await
+    }
+
+    async fn connect_to(options: SqliteConnectOptions) -> Result<Self, OpenError> {
+        let path = options.get_filename().to_owned();
         if file::is_none(&path) {
             return Err(OpenError::InMemory);
         }
@@ -105,18 +125,15 @@ impl SqliteStore {
         }
         let store = connected.map_err(|fault| cannot_use(&path, fault.into()))?;
         // Each connection would have its own database.
-        if store.0.read(IsInMemory).await? {
-            return Err(OpenError::InMemory);
-        }
-        match store.migrate().await {
-            Ok(()) => Ok(store),
-            Err(error) => Err(cannot_use(&path, error)),
+        match store.0.read(IsInMemory).await {
+            Ok(false) => Ok(store),
+            Ok(true) => Err(OpenError::InMemory),
+            Err(fault) => Err(cannot_use(&path, fault.into())),
         }
     }
 
     async fn connect(options: SqliteConnectOptions) -> Result<Self, Fault> {
         let options = options
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             // Deleted content, such as signing states, is overwritten.

@@ -93,6 +93,29 @@ impl<D: Database> Store<D> {
         Box::pin(self.bring_up_to_date()).await
     }
 
+    /// Returns the version of the database's schema, 0 if it has none, and the version that this crate
+    /// needs. [`migrate`](Self::migrate) leads from a lower version to the needed one; a higher one
+    /// can be used as it is. Writes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::Newer`] if a newer version of this crate wrote the database and requires a
+    /// newer program, [`OpenError::Schema`] if the role cannot read the version, or
+    /// [`OpenError::Unavailable`] if the database did not answer.
+    pub async fn schema(&self) -> Result<(i64, i64), OpenError> {
+        let (found, known) = self.0.read(operation::Inspect).await?;
+        found.is_behind(known)?;
+        Ok((found.version, known))
+    }
+
+    /// Returns the digest of a key, for exports: with it, the key can be imported elsewhere. A digest
+    /// that was made without a pepper is enough to confirm a guess of the secret.
+    ///
+    /// # Errors
+    /// The database does not answer, or the row cannot be read.
+    pub async fn digest_of(&self, id: &KeyId) -> Result<Option<KeyDigest>, StoreError> {
+        Ok(self.0.read(operation::DigestOf(id)).await?)
+    }
+
     async fn bring_up_to_date(&self) -> Result<(), OpenError> {
         let (found, known) = self.0.read(operation::Inspect).await?;
         if found.is_behind(known)? {

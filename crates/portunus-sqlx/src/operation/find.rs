@@ -213,6 +213,21 @@ impl Operation for Get<'_> {
     }
 }
 
+/// Reads the digest of a key.
+pub(crate) struct DigestOf<'a>(pub(crate) &'a KeyId);
+
+#[async_trait]
+impl Operation for DigestOf<'_> {
+    type Answer = Option<KeyDigest>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let values = vec![self.0.as_str().into()];
+        let row = session.first(sql::DIGEST_OF, values).await?;
+        row.map(|row| digest(&mut row.of(TABLE, self.0.as_str())))
+            .transpose()
+    }
+}
+
 /// Reads the signing state of a key.
 pub(crate) struct SigningOf<'a>(pub(crate) &'a KeyId);
 

@@ -214,6 +214,10 @@ macro_rules! about_server {
 pub(crate) use about_server;
 #[cfg(feature = "postgres")]
 pub(crate) const ABOUT_SERVER: &str = concat!("SELECT ", about_server!());
+/// The server's time of day, in milliseconds.
+#[cfg(feature = "postgres")]
+pub(crate) const SERVER_TIME: &str =
+    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 /// The tables on which the role lacks SELECT or INSERT, and whether it has SELECT.
 #[cfg(feature = "postgres")]
 pub(crate) const MISSING_RIGHTS: &str = "SELECT CAST(relname AS TEXT), \

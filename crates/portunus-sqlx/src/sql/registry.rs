@@ -97,6 +97,8 @@ fn about_the_schema(dialect: &'static Dialect) -> impl Iterator<Item = &'static 
         #[cfg(feature = "postgres")]
         ABOUT_SERVER,
         #[cfg(feature = "postgres")]
+        SERVER_TIME,
+        #[cfg(feature = "postgres")]
         ISOLATION,
         #[cfg(feature = "postgres")]
         SEARCH_PATH,

@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod attach;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
