@@ -209,8 +209,9 @@ pub trait KeyStore: KeyLookup {
         false
     }
 
-    /// Returns the oldest changes that any node has recorded, each with its number. A call may
-    /// return only some of them, and none only if there are none.
+    /// Returns the oldest changes that any node has recorded, oldest first, each with its number,
+    /// which is never used again. A call may return only some of them, and none only if there are
+    /// none.
     ///
     /// # Errors
     /// Returns an error if the store does not respond.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod outbox;
 #[path = "../../../examples/own_store.rs"]
 mod own_store;
 mod small;

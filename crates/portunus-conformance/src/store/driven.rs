@@ -32,6 +32,9 @@ checks!(CHECKS: Store {
         => rehash_lost depends on [issued, candidates, rehashed, while_rehashed],
     "concurrently issued keys never exceed a quota"
         => quota_of_issues depends on [issued, concurrent_quota, no_half],
+});
+
+checks!(USAGE: Store {
     "usage that did not arrive is counted by the next flush"
         => usage_flushed depends on [issued, adds_up],
 });

@@ -8,6 +8,7 @@ mod filters;
 mod lookup;
 mod lookups;
 mod model;
+mod outbox;
 mod paging;
 mod primaries;
 mod quotas;
@@ -31,10 +32,11 @@ use tools::Store;
 ///
 /// `make` returns an empty store each time: a fresh database, schema or table. It is called once
 /// for each of about a hundred checks, which run one after the other; concurrent operations of a
-/// check run in tasks of their own. Usage, signing states and bulk operations are checked if the store
-/// supports them ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing),
-/// [`bulk_operation`](KeyStore::bulk_operation)). The outcome of each check is
-/// printed, and the suite ends within 5 minutes, as described for [the crate](crate).
+/// check run in tasks of their own. Usage, signing states, bulk operations and recorded changes are
+/// checked if the store supports them ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing),
+/// [`bulk_operation`](KeyStore::bulk_operation), [`record_changes`](KeyStore::record_changes)). The
+/// outcome of each check is printed, and the suite ends within 5 minutes, as described for
+/// [the crate](crate).
 ///
 /// ```
 /// # async fn run() {
@@ -86,7 +88,23 @@ where
     if has_usage.load(Ordering::Relaxed) {
         suite.run(usage::CHECKS, &mut fresh).await;
     }
+    let records = Arc::new(AtomicBool::new(false));
+    let mut recording = |calls: Calls| {
+        let (making, records) = (make(), Arc::clone(&records));
+        async move {
+            let store = making.await;
+            records.store(store.record_changes(), Ordering::Relaxed);
+            Arc::new(Watched::new(store, calls)) as Store
+        }
+    };
+    suite.run(outbox::FIRST, &mut recording).await;
+    if records.load(Ordering::Relaxed) {
+        suite.run(outbox::CHECKS, &mut fresh).await;
+    }
     suite.run(driven::CHECKS, &mut fresh).await;
+    if has_usage.load(Ordering::Relaxed) {
+        suite.run(driven::USAGE, &mut fresh).await;
+    }
     for seed in 1..=walk::WALKS {
         let sentence =
             format!("random batches have the same effect as on a slow model, from seed {seed}");
@@ -172,7 +190,15 @@ mod tests {
 
     #[test]
     fn checks_depend_on_earlier_ones_and_have_unique_names() {
-        let beside = [signing::CHECKS, bulk::CHECKS, usage::CHECKS, driven::CHECKS];
+        let beside = [
+            signing::CHECKS,
+            bulk::CHECKS,
+            usage::CHECKS,
+            outbox::FIRST,
+            outbox::CHECKS,
+            driven::CHECKS,
+            driven::USAGE,
+        ];
         crate::runner::assert_grounds(&[&groups()[..], &beside].concat());
     }
 }
