@@ -1,6 +1,8 @@
 //! What issuing and importing accept, for a document that describes it.
 
-use super::KeyManager;
+use std::time::Duration;
+
+use super::{KeyManager, Setting};
 use crate::key::{DigestScheme, Environment, KeyKind, PlanName};
 use crate::scope::Vocabulary;
 
@@ -27,6 +29,8 @@ pub struct Accepted {
     pub never_expire: bool,
     /// Whether rotated keys work until they are deleted, so that no grace period can be set.
     pub rotated_keys_stay: bool,
+    /// How often keys should be rotated, if the rules say so.
+    pub rotate_every: Option<Duration>,
 }
 
 impl KeyManager {
@@ -49,6 +53,30 @@ impl KeyManager {
             windows: table.windows(),
             never_expire: settings.rules.never_expire,
             rotated_keys_stay: settings.rules.rotated_keys_stay,
+            rotate_every: settings.rules.rotate_every,
         }
+    }
+
+    /// Returns what this operator can ask for: what the service [accepts](Self::accepted), without the
+    /// kinds, environments, scopes and plans that the policy refuses to it. For a form; each request
+    /// is still checked.
+    #[must_use]
+    pub fn offered(&self) -> Accepted {
+        let mut offered = self.accepted();
+        if let Some(own) = self.kinds() {
+            offered.kinds.retain(|kind| own.contains(kind));
+        }
+        if let Some(own) = &self.operator().environments {
+            offered.environments.retain(|name| own.contains(name));
+        }
+        if let Some(vocabulary) = &offered.vocabulary {
+            let names = vocabulary.names().iter();
+            let within = names.filter(|name| self.may_grant_scope(name)).cloned();
+            offered.vocabulary = Some(within.collect());
+        }
+        if !self.may_exceed(Setting::Plan) {
+            offered.plans = Some(Vec::new());
+        }
+        offered
     }
 }

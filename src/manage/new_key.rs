@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Idempotency;
+use super::{Idempotency, ManageError, text};
 use crate::key::{
     Access, Delegation, Environment, KeyKind, KeyRecord, Metadata, Owner, PlaintextKey, PlanName,
     WorkspaceId,
@@ -81,6 +81,20 @@ impl NewKey {
             expires_at: None,
             idempotency: None,
         }
+    }
+
+    /// Checks the name, the description and the owner's e-mail address as issuing does, and returns
+    /// an error for each one that is invalid. For a form, which shows all errors together.
+    #[must_use]
+    pub fn invalid_texts(&self) -> Vec<ManageError> {
+        let description = self.description.as_deref().unwrap_or_default();
+        let email = self.owner.user_email.as_deref().unwrap_or_default();
+        let checked = [
+            text::name(&self.name),
+            text::lines("description", description),
+            text::line("owner.user_email", email),
+        ];
+        checked.into_iter().filter_map(Result::err).collect()
     }
 
     /// Sets the scopes.

@@ -31,14 +31,28 @@ impl KeyManager {
         }
     }
 
+    /// Returns whether the operator may set values beyond the table.
+    pub(super) fn may_exceed(&self, setting: Setting) -> bool {
+        self.policy()
+            .is_none_or(|policy| policy.may_exceed(&self.operator, setting))
+    }
+
     /// Refuses a value beyond the table, unless the policy allows it.
     fn beyond(&self, setting: Setting, why: impl FnOnce() -> String) -> Result<(), ManageError> {
-        match self.policy() {
-            Some(policy) if !policy.may_exceed(&self.operator, setting) => {
-                Err(Denied::because(why()).into())
-            }
-            _ => Ok(()),
+        match self.may_exceed(setting) {
+            true => Ok(()),
+            false => Err(Denied::because(why()).into()),
         }
+    }
+
+    /// Returns whether the operator may give a scope to a new key.
+    pub(super) fn may_grant_scope(&self, scope: &Scope) -> bool {
+        let own = match (&self.operator.authority, &self.operator.scope) {
+            (None, OperatorScope::Host) => return true,
+            (own, _) => own.as_deref().unwrap_or_default(),
+        };
+        let is_own = || self.compile(own).is_ok_and(|own| own.grants(scope));
+        self.policy().is_some() && self.may_exceed(Setting::Scopes) || is_own()
     }
 
     /// Checks whether the operator may request this key.

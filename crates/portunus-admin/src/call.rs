@@ -31,8 +31,18 @@ pub(crate) struct Call {
 
 impl Call {
     fn new(parts: &Parts, shared: &Shared) -> Self {
-        let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
         let (action, route) = action_and_route(&parts.method, parts.uri.path());
+        Self::of_act(parts, shared, action, route)
+    }
+
+    /// Creates the data of a call that is not one of the JSON API.
+    pub(crate) fn of_act(
+        parts: &Parts,
+        shared: &Shared,
+        action: Action,
+        route: Option<&'static str>,
+    ) -> Self {
+        let head = HttpHead::of_parts(parts, (shared.peer_of)(&parts.extensions));
         Self {
             client_ip: shared.authenticator.client_ip(&head),
             request_id: shared.authenticator.request_id(&head),
@@ -135,7 +145,8 @@ struct PendingCall {
 impl PendingCall {
     fn answered(mut self, status: u16, error: Option<&AuthError>) {
         self.is_answered = true;
-        if status >= 400 {
+        // The dashboard refuses with a redirection to the login, too.
+        if status >= 400 || error.is_some() {
             // 405 has no error code and is recorded as not found.
             let code = error.map_or(ErrorCode::NotFound, AuthError::code);
             self.call
@@ -165,12 +176,21 @@ pub(crate) async fn observe(
     let call = Arc::new(Call::new(&parts, &shared));
     request = Request::from_parts(parts, body);
     request.extensions_mut().insert(Arc::clone(&call));
+    observed(shared, call, next.run(request)).await
+}
+
+/// Waits for the response to a call, and records an audit event if it is a refusal.
+pub(crate) async fn observed(
+    shared: Shared,
+    call: Arc<Call>,
+    response: impl Future<Output = Response>,
+) -> Response {
     let pending = PendingCall {
         shared,
         call,
         is_answered: false,
     };
-    let response = next.run(request).await;
+    let response = response.await;
     pending.answered(
         response.status().as_u16(),
         response.extensions().get::<AuthError>(),
@@ -190,10 +210,8 @@ impl fmt::Debug for LimitedProof {
 #[async_trait]
 impl OperatorProof for LimitedProof {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
-        let mut call = Call::new(request, &self.0);
         // The path belongs to the host, even if it looks like one of this API.
-        (call.action, call.route) = (Action::Manage, None);
-        let call = Arc::new(call);
+        let call = Arc::new(Call::of_act(request, &self.0, Action::Manage, None));
         let pending = PendingCall {
             shared: self.0.clone(),
             call: Arc::clone(&call),

@@ -1,4 +1,5 @@
-//! The content of a write: JSON by its media type, in UTF-8, without content codings, bounded.
+//! The content of a write: JSON by its media type (of the dashboard: a form), in UTF-8, without
+//! content codings, bounded.
 //!
 //! A form on another site can send `text/plain`, `multipart/form-data` and
 //! `application/x-www-form-urlencoded`, but not `application/json`: so the media type is a second
@@ -49,30 +50,8 @@ impl Content {
     /// 415 for content that is not JSON or has a content coding, 413 if it is too long, 400 if it
     /// is incomplete.
     pub(crate) async fn bytes(self) -> Result<Wiped, Fault> {
-        let announced = announced(&self.0);
-        let (head, mut body) = self.0.into_parts();
-        // Content with an announced length is checked before it is read.
-        if announced > 0 {
-            check(&head.method, &head.headers)?;
-        }
-        if announced > MAX_BODY as u64 {
-            return Err(too_large());
-        }
-        // Announced content may never arrive: allocate more only when it does.
-        let first = usize::try_from(announced)
-            .unwrap_or(MAX_BODY)
-            .min(MAX_INITIAL_CAPACITY);
-        let mut whole = Wiped::with_capacity(first);
-        while let Some(data) = next(&mut body).await? {
-            if whole.is_empty() {
-                check(&head.method, &head.headers)?;
-            }
-            if data.len() > MAX_BODY - whole.len() {
-                return Err(too_large());
-            }
-            whole.take(data);
-        }
-        Ok(whole)
+        let types = accepted(self.0.method());
+        read(self.0, types, MAX_BODY).await
     }
 
     /// Checks the content of a call that takes none: it must have a type that pages of other sites
@@ -83,22 +62,62 @@ impl Content {
     pub(crate) async fn ignored(self) -> Result<(), Fault> {
         let announced = announced(&self.0);
         let (head, mut body) = self.0.into_parts();
-        if announced == 0 && next(&mut body).await?.is_none() {
+        if announced == 0 && next(&mut body, MAX_BODY).await?.is_none() {
             return Ok(());
         }
-        check(&head.method, &head.headers)
+        check(accepted(&head.method), &head.headers)
     }
 }
 
+/// Reads the whole content, which has one of these types and at most this length.
+async fn read(request: Request, types: Accepted, most: usize) -> Result<Wiped, Fault> {
+    let announced = announced(&request);
+    let (head, mut body) = request.into_parts();
+    // Content with an announced length is checked before it is read.
+    if announced > 0 {
+        check(types, &head.headers)?;
+    }
+    if announced > most as u64 {
+        return Err(too_large(most));
+    }
+    // Announced content may never arrive: allocate more only when it does.
+    let first = usize::try_from(announced)
+        .unwrap_or(most)
+        .min(MAX_INITIAL_CAPACITY);
+    let mut whole = Wiped::with_capacity(first);
+    while let Some(data) = next(&mut body, most).await? {
+        if whole.is_empty() {
+            check(types, &head.headers)?;
+        }
+        if data.len() > most - whole.len() {
+            return Err(too_large(most));
+        }
+        whole.take(data);
+    }
+    Ok(whole)
+}
+
+/// Reads the content of a form.
+///
+/// # Errors
+/// As for [`Content::bytes`].
+#[cfg(feature = "dashboard")]
+pub(crate) async fn read_form(request: Request) -> Result<Wiped, Fault> {
+    /// Maximum size of a form in bytes: a thousand networks, 256 scopes and two texts fit.
+    const MAX_FORM: usize = 256 << 10;
+    const FORM: &str = "application/x-www-form-urlencoded";
+    read(request, ("accept", FORM, &[FORM]), MAX_FORM).await
+}
+
 /// Returns the next bytes of the content; `None` at its end. Trailers are ignored.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Fault> {
+async fn next(body: &mut Body, most: usize) -> Result<Option<Bytes>, Fault> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             // The host may have its own limit around this router.
             let first: &(dyn Error + 'static) = &error;
             let mut causes = successors(Some(first), |&error| error.source());
             match causes.any(<dyn Error>::is::<LengthLimitError>) {
-                true => too_large(),
+                true => too_large(most),
                 false => incomplete(),
             }
         })?;
@@ -121,24 +140,30 @@ fn incomplete() -> Fault {
     Fault::bad("The body is incomplete")
 }
 
-fn too_large() -> Fault {
+fn too_large(most: usize) -> Fault {
     Fault::new(
         ErrorCode::TooLarge,
-        format!("The body is longer than {MAX_BODY} bytes"),
+        format!("The body is longer than {most} bytes"),
     )
 }
 
-/// Checks whether content with these header fields is accepted.
-fn check(method: &Method, headers: &HeaderMap) -> Result<(), Fault> {
-    // RFC 9110 §12.5.1, RFC 5789 §3.1.
-    let (field, accepted, types): (_, _, &[&str]) = match *method {
+/// The header field that names the accepted types, its value, and the types.
+type Accepted = (&'static str, &'static str, &'static [&'static str]);
+
+/// The types of JSON that a method accepts (RFC 9110 §12.5.1, RFC 5789 §3.1).
+fn accepted(method: &Method) -> Accepted {
+    match *method {
         Method::PATCH => (
             "accept-patch",
             "application/json, application/merge-patch+json",
             &[JSON, MERGE_PATCH],
         ),
         _ => ("accept", JSON, &[JSON]),
-    };
+    }
+}
+
+/// Checks whether content with these header fields is accepted.
+fn check((field, accepted, types): Accepted, headers: &HeaderMap) -> Result<(), Fault> {
     let refused =
         |why: String| Fault::new(ErrorCode::UnsupportedMediaType, why).with_field(field, accepted);
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
@@ -157,14 +182,14 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), Fault> {
     let (first, second) = (lines.next(), lines.next());
     let text = first.and_then(|value| value.to_str().ok());
     match text.filter(|_| second.is_none()) {
-        Some(text) if is_json(text, types) => Ok(()),
+        Some(text) if is_one_of(text, types) => Ok(()),
         _ => Err(refused(format!("Content-Type: send {accepted}, in UTF-8"))),
     }
 }
 
 /// Returns whether a media type (RFC 9110 §8.3.1) is one of `types`, with UTF-8 as its charset if
 /// it has one.
-fn is_json(text: &str, types: &[&str]) -> bool {
+fn is_one_of(text: &str, types: &[&str]) -> bool {
     let end = text.find(';').unwrap_or(text.len());
     let (essence, mut rest) = text.split_at(end);
     let essence = essence.trim_matches([' ', '\t']);

@@ -40,7 +40,7 @@ pub(crate) struct Problem<'p> {
 }
 
 /// An error response of the management API.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fault {
     error: AuthError,
     fields: Vec<(&'static str, &'static str)>,

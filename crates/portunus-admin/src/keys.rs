@@ -207,7 +207,7 @@ fn parsed<T, E: Display>(
 }
 
 /// Formats a cursor: milliseconds, the remaining nanoseconds if any, then the id.
-fn write_cursor(cursor: &Cursor) -> String {
+pub(crate) fn write_cursor(cursor: &Cursor) -> String {
     let since = cursor.created_at.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or_default();
     let (millis, id) = (since.as_millis(), &cursor.id);
@@ -219,7 +219,7 @@ fn write_cursor(cursor: &Cursor) -> String {
 
 const NANOS_PER_MILLI: u32 = 1_000_000;
 
-fn read_cursor(text: &str) -> Option<Cursor> {
+pub(crate) fn read_cursor(text: &str) -> Option<Cursor> {
     let (time, id) = text.split_once('.')?;
     let (millis, nanos) = time.split_once('_').unwrap_or((time, "0"));
     // Digits only, and no more than a valid time has.

@@ -117,6 +117,8 @@ mod bulk;
 mod call;
 mod conditions;
 mod content;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod events;
 mod failures;
 mod fault;
@@ -157,6 +159,8 @@ use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 use authenticated::AuthenticatedOperator;
 use proofs::Proofs;
 
+#[cfg(feature = "dashboard")]
+pub use dashboard::{Dashboard, Texts, UnknownText};
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
 pub use origin::{InvalidOrigin, Origin, check as check_origin};

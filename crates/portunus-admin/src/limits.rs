@@ -99,6 +99,12 @@ impl<'de> Deserialize<'de> for Windows {
 }
 
 impl Windows {
+    /// Windows with their limits, as a form has them.
+    #[cfg(feature = "dashboard")]
+    pub(crate) const fn of(limits: Vec<(String, Option<u64>)>) -> Self {
+        Self(limits)
+    }
+
     /// Returns the new quotas of a key whose current own quotas are `own`. A window that is not
     /// named is left unchanged, and `null` restores the default (that of the key's plan; `None` if it
     /// sets no limit). Returns `None` if the key then has no quotas of its own and follows the

@@ -1,0 +1,377 @@
+//! The list of keys: filters, views, pages in the order of the store.
+//!
+//! A view is a preset filter. What the store cannot filter is filtered here, among a bounded number of
+//! keys: such a page may be short, and still have a next one.
+
+use std::time::{Duration, SystemTime};
+
+use maud::{Markup, html};
+use portunus::key::{Environment, KeyId, KeyKind, KeyStatus, PlanName, UserId};
+use portunus::manage::{KeyPage, ManagedKey};
+use portunus::store::{Cursor, ListQuery};
+
+use super::context::{Context, Form, View};
+use super::fields::{Entered, Field, summary};
+use super::page::Page;
+use super::problems::Problem;
+use super::show;
+use crate::Fault;
+use crate::keys::{read_cursor, write_cursor};
+
+/// The number of keys on a page.
+const LENGTH: usize = 50;
+
+/// The number of keys that a view examines for a page, if the store cannot filter them.
+const EXAMINED: usize = 500;
+
+/// After this time without a use, a key counts as unused.
+const UNUSED: Duration = Duration::from_secs(90 * 86_400);
+
+/// The fields that a filter consists of, in links to other pages of the list.
+const FILTERS: [&str; 7] = [
+    "view",
+    "query",
+    "status",
+    "environment",
+    "owner",
+    "plan",
+    "kind",
+];
+
+/// A preset filter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preset {
+    All,
+    Expiring,
+    Unused,
+    RotationDue,
+    RotatedInUse,
+}
+
+const PRESETS: [(Preset, &str, &str); 5] = [
+    (Preset::All, "", "view.all"),
+    (Preset::Expiring, "expiring", "view.expiring"),
+    (Preset::Unused, "unused", "view.unused"),
+    (Preset::RotationDue, "rotation-due", "view.rotation_due"),
+    (
+        Preset::RotatedInUse,
+        "rotated-in-use",
+        "view.rotated_in_use",
+    ),
+];
+
+impl Preset {
+    fn of(cx: &Context) -> Self {
+        let name = cx.query.get("view").unwrap_or_default();
+        let found = PRESETS.iter().find(|(_, known, _)| *known == name);
+        found.map_or(Self::All, |(preset, ..)| *preset)
+    }
+
+    /// Adds the preset to a query. Returns false if it selects nothing at all.
+    fn narrow(self, cx: &Context, query: &mut ListQuery) -> bool {
+        let now = query.now;
+        if self != Self::All && query.status.is_none() {
+            query.status = Some(KeyStatus::Active);
+        }
+        match self {
+            Self::All => {}
+            Self::Expiring => query.expires_before = Some(now + show::SOON),
+            Self::Unused => query.unused_since = now.checked_sub(UNUSED),
+            // Lists are ordered by age: the keys that are old enough are the rest of the list.
+            Self::RotationDue => {
+                let every = cx.manager().accepted().rotate_every;
+                let before = every.and_then(|every| now.checked_sub(every));
+                let (Some(before), Ok(first)) = (before, KeyId::new("!")) else {
+                    return false;
+                };
+                let start = Cursor::new(before, first);
+                query.after = query.after.take().max(Some(start));
+                query.limit = EXAMINED;
+            }
+            Self::RotatedInUse => query.limit = EXAMINED,
+        }
+        true
+    }
+
+    /// Returns whether a key that the store selected belongs to the view.
+    fn selects(self, key: &ManagedKey, now: SystemTime) -> bool {
+        match self {
+            Self::RotationDue => key.rotation_due.is_some_and(|due| due <= now),
+            Self::RotatedInUse => {
+                let rotated = key.record.successor.is_some();
+                // A use within the last week, which usually includes the rotation.
+                let recent = Duration::from_secs(7 * 86_400);
+                let used = key.usage.last_used_at;
+                rotated && used.is_some_and(|at| at > now.checked_sub(recent).unwrap_or(now))
+            }
+            _ => true,
+        }
+    }
+}
+
+pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
+    let mut asked = Form::new(cx.query.clone());
+    let preset = Preset::of(cx);
+    let mut query = ListQuery::new(cx.manager().now());
+    query.limit = LENGTH;
+    if let Err(problem) = filter(cx, &mut query) {
+        asked.problems.add(problem)?;
+    }
+    let is_valid = asked.problems.fields().is_empty();
+    let page = match is_valid && preset.narrow(cx, &mut query) {
+        true => page(cx, query, preset, &mut asked).await?,
+        false => KeyPage::default(),
+    };
+    let body = html! {
+        div class="title-row" {
+            h1 { (cx.t("list.title")) }
+            a class="button primary" href=(Page::Issue.link()) { (cx.t("list.issue")) }
+        }
+        @if cx.query.get("done") == Some("deleted") {
+            (show::notice("good", &html! { p { (cx.t("done.deleted")) } }))
+        }
+        (views(cx, preset))
+        (search(cx, preset, &asked))
+        (summary(cx, &asked))
+        (table(cx, preset, &page))
+    };
+    Ok(View::form(cx.t("list.title"), body, Some(&asked)))
+}
+
+/// Reads a page of the list, and keeps what the view selects.
+async fn page(
+    cx: &Context,
+    query: ListQuery,
+    preset: Preset,
+    asked: &mut Form,
+) -> Result<KeyPage, Fault> {
+    let now = query.now;
+    let mut page = match cx.manager().list(query).await {
+        Ok(page) => page,
+        Err(error) => {
+            asked.problems.add(error.into())?;
+            return Ok(KeyPage::default());
+        }
+    };
+    page.items.retain(|key| preset.selects(key, now));
+    if page.items.len() > LENGTH {
+        page.items.truncate(LENGTH);
+        page.next = page.items.last().map(|key| Cursor::of(&key.record));
+    }
+    Ok(page)
+}
+
+/// Reads the filter. Each wrong value is a problem of its field.
+fn filter(cx: &Context, query: &mut ListQuery) -> Result<(), Problem> {
+    let mut wrong = Vec::new();
+    let mut note = |name: &str, why: String| wrong.push((name.to_owned(), why));
+    macro_rules! read {
+        ($member:ident, $name:literal, $parse:expr) => {
+            match cx.query.get($name).map($parse).transpose() {
+                Ok(value) => query.$member = value,
+                Err(error) => note($name, error.to_string()),
+            }
+        };
+    }
+    read!(status, "status", str::parse::<KeyStatus>);
+    read!(environment, "environment", Environment::new);
+    read!(owner, "owner", UserId::new);
+    read!(plan, "plan", PlanName::new);
+    read!(kind, "kind", str::parse::<KeyKind>);
+    query.text = cx.query.get("query").map(str::to_owned);
+    if let Some(cursor) = cx.query.get("cursor") {
+        query.after = read_cursor(cursor);
+        if query.after.is_none() {
+            note("cursor", cx.t("list.wrong_cursor").to_owned());
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::Fields(wrong)),
+    }
+}
+
+/// The links to the preset filters.
+fn views(cx: &Context, here: Preset) -> Markup {
+    let rotates = cx.manager().accepted().rotate_every.is_some();
+    let shown = |preset: Preset| preset != Preset::RotationDue || rotates;
+    html! {
+        nav class="views" aria-label=(cx.t("view.label")) {
+            ul {
+                @for (preset, name, text) in PRESETS.into_iter().filter(|(one, ..)| shown(*one)) {
+                    @let current = (preset == here).then_some("page");
+                    @let reference = match name {
+                        "" => Page::Keys.link(),
+                        name => Page::Keys.link_with([("view", name)]),
+                    };
+                    li { a href=(reference) aria-current=[current] { (cx.t(text)) } }
+                }
+            }
+        }
+    }
+}
+
+/// The form of the filters. It is sent with GET, so that a filter is a link.
+fn search(cx: &Context, preset: Preset, asked: &Form) -> Markup {
+    let accepted = cx.manager().accepted();
+    let any = || (String::new(), cx.t("filter.any").to_owned());
+    let named = |name: &str| (name.to_owned(), name.to_owned());
+    let statuses = ["active", "not_yet_valid", "expired", "disabled", "revoked"];
+    let statuses = statuses.into_iter().filter_map(|name| {
+        let (text, _) = show::status_text(name.parse().ok()?);
+        Some((name.to_owned(), cx.t(text).to_owned()))
+    });
+    let statuses: Vec<_> = [any()].into_iter().chain(statuses).collect();
+    let environments = accepted.environments.iter().map(|one| named(one.as_str()));
+    let environments: Vec<_> = [any()].into_iter().chain(environments).collect();
+    let kinds = accepted.kinds.iter().map(|kind| kind_option(cx, *kind));
+    let kinds: Vec<_> = [any()].into_iter().chain(kinds).collect();
+    let plans = accepted.plans.iter().flatten();
+    let plans = plans.map(|plan| named(plan.as_str()));
+    let plans: Vec<_> = [any()].into_iter().chain(plans).collect();
+    let field = |name: &'static str, label: &'static str| Field {
+        name,
+        label: cx.t(label),
+        hint: None,
+        required: false,
+    };
+    let entered = Entered(Some(asked));
+    let more = ["environment", "owner", "plan", "kind"];
+    let is_open = more.iter().any(|name| cx.query.get(name).is_some());
+    let view = cx.query.get("view").filter(|_| preset != Preset::All);
+    html! {
+        form method="get" class="filters" role="search" aria-label=(cx.t("filter.label")) {
+            input type="hidden" name="page" value="keys";
+            @if let Some(view) = view { input type="hidden" name="view" value=(view); }
+            div class="filter-row" {
+                (field("query", "filter.query").line(entered, "search", ""))
+                (field("status", "filter.status").choice(entered, &statuses, ""))
+                button type="submit" { (cx.t("filter.apply")) }
+                @if FILTERS.iter().any(|name| cx.query.get(name).is_some()) {
+                    a class="button quiet" href=(Page::Keys.link()) { (cx.t("filter.clear")) }
+                }
+            }
+            details open[is_open] {
+                summary { (cx.t("filter.more")) }
+                div class="filter-row" {
+                    @if environments.len() > 2 {
+                        (field("environment", "field.environment").choice(entered, &environments, ""))
+                    }
+                    @if cx.manager().own().is_none() {
+                        (field("owner", "field.owner").line(entered, "text", ""))
+                    }
+                    @if plans.len() > 1 {
+                        (field("plan", "field.plan").choice(entered, &plans, ""))
+                    }
+                    @if kinds.len() > 2 {
+                        (field("kind", "field.kind").choice(entered, &kinds, ""))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A kind of key as an option.
+pub(super) fn kind_option(cx: &Context, kind: KeyKind) -> (String, String) {
+    let text = match kind {
+        KeyKind::App => "kind.app",
+        KeyKind::User => "kind.user",
+        _ => "kind.access_token",
+    };
+    (kind.to_string(), cx.t(text).to_owned())
+}
+
+fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
+    let columns = [
+        "column.name",
+        "column.status",
+        "column.owner",
+        "column.created",
+        "column.expires",
+        "column.last_used",
+    ];
+    let is_filtered = FILTERS.iter().any(|name| cx.query.get(name).is_some());
+    html! {
+        @if page.items.is_empty() {
+            @let text = match (page.next.is_some(), preset, is_filtered) {
+                (true, ..) => "list.none_here",
+                (false, Preset::All, false) => "list.none",
+                (false, ..) => "list.none_match",
+            };
+            p class="empty" { (cx.t(text)) }
+        } @else {
+            // The roles remain where the stylesheet shows rows as cards.
+            table class="keys" role="table" {
+                caption class="visually-hidden" { (cx.t("list.caption")) }
+                thead role="rowgroup" {
+                    tr role="row" {
+                        @for text in columns {
+                            th scope="col" role="columnheader" { (cx.t(text)) }
+                        }
+                    }
+                }
+                tbody role="rowgroup" { @for key in &page.items { (row(cx, key)) } }
+            }
+        }
+        @if !page.corrupt.is_empty() {
+            div class="notice bad" role="status" {
+                p { (cx.t("list.corrupt")) }
+                ul { @for row in &page.corrupt { li { code { (row) } } } }
+            }
+        }
+        (pages(cx, page))
+    }
+}
+
+fn row(cx: &Context, key: &ManagedKey) -> Markup {
+    let record = &key.record;
+    let cell = |label: &'static str, content: Markup| {
+        html! { td role="cell" data-label=(cx.t(label)) { (content) } }
+    };
+    let several = cx.manager().accepted().environments.len() > 1;
+    html! {
+        tr role="row" {
+            th scope="row" role="rowheader" {
+                (show::key_link(record))
+                span class="sub" {
+                    (show::masked(record))
+                    @if several { " " span class="faint" { (record.environment.as_str()) } }
+                }
+            }
+            (cell("column.status", show::badges(cx, key)))
+            (cell("column.owner", show::owner(cx, record)))
+            (cell("column.created", show::day(record.created_at)))
+            (cell("column.expires", show::or_text(cx, record.expires_at, "time.never", show::day)))
+            (cell(
+                "column.last_used",
+                show::or_text(cx, key.usage.last_used_at, "time.never_used", show::day),
+            ))
+        }
+    }
+}
+
+/// The links to the first and to the next page.
+fn pages(cx: &Context, page: &KeyPage) -> Markup {
+    let filters = || {
+        let set = FILTERS.iter().map(|name| (*name, cx.query.get(name)));
+        set.filter_map(|(name, value)| Some((name, value?)))
+    };
+    let next = page.next.as_ref().map(write_cursor);
+    let is_first = cx.query.get("cursor").is_none();
+    html! {
+        @if next.is_some() || !is_first {
+            nav class="pages" aria-label=(cx.t("list.pages")) {
+                @if !is_first {
+                    a class="button" href=(Page::Keys.link_with(filters())) { (cx.t("list.newest")) }
+                }
+                @if let Some(cursor) = &next {
+                    @let fields = filters().chain([("cursor", cursor.as_str())]);
+                    a class="button" rel="next" href=(Page::Keys.link_with(fields)) {
+                        (cx.t("list.older"))
+                    }
+                }
+            }
+        }
+    }
+}

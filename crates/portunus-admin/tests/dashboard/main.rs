@@ -1,0 +1,13 @@
+//! The dashboard, requested as a browser does: links are resolved against the address of the page,
+//! forms are sent with the fields that the page contains.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod actions;
+mod browser;
+mod fixture;
+mod issuing;
+mod listing;
+mod mounting;
+mod names;
+mod safety;
