@@ -19,10 +19,10 @@ Secrets are read from the environment, a file, standard input or a prompt; never
   PORTUNUS_STORE    the address, which may contain a password (or --store-file); PGPASSWORD
   PORTUNUS_KEY      the key for `verify` (or --key-file)
 
-HTTP is recommended, because the service's own rules apply: its scopes, plans, quotas and the permissions of the
-operator. On a store, you act with the credentials of the database: any change is permitted and is
-recorded under the name in --operator. Use this to set up a service and in emergencies. Issuing,
-rotating, importing, `primary` and `verify` there need --service.";
+HTTP is recommended, because the service's own rules apply: its scopes, plans, quotas and the
+permissions of the operator. On a store, you act with the credentials of the database: any change is
+permitted and is recorded under the name in --operator. Use this to set up a service and in
+emergencies. Issuing, rotating, importing, `primary` and `verify` there need --service.";
 
 /// Manage the API keys of a service that uses Portunus.
 #[derive(Debug, Parser)]
