@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::actor::{self, Actor, ActorMode, User};
-use crate::credit::Purse;
+use crate::credit::{Purse, Spent};
 use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -112,6 +112,8 @@ pub struct KeyPrincipal {
     /// The limits of the tenant's plan, if it decides.
     tenants: Option<Arc<PlanLimits>>,
     counted: Option<(Variant, Decision)>,
+    /// The credits that the request has spent.
+    spent: Option<Spent>,
 }
 
 /// The user that a key acts for, and the resulting authority: the intersection of both.
@@ -156,6 +158,27 @@ impl KeyPrincipal {
             client_ip,
             tenants,
             counted,
+            spent: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn having_spent(mut self, spent: Option<Spent>) -> Self {
+        self.spent = spent;
+        self
+    }
+
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn has_spent(&self) -> bool {
+        self.spent.is_some()
+    }
+
+    /// Gives the credits of the request back, because a later step refused it. To be called at most
+    /// once.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn give_credits_back(&self) {
+        if let (Some(spent), Some(purse)) = (self.spent, &self.entry.purse) {
+            purse.give_back(spent);
         }
     }
 
@@ -220,7 +243,8 @@ impl KeyPrincipal {
             Some(limits) => Arc::clone(limits) as _,
             None => Arc::clone(&self.entry) as _,
         };
-        LimitReport::new(source, variant, decision)
+        let credits = self.entry.purse.as_ref().map(|purse| purse.shown());
+        LimitReport::new(source, variant, decision).with_credits(credits)
     }
 
     fn as_counted(&self, variant: Variant, decision: Decision) -> Counted {

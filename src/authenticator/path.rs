@@ -57,13 +57,19 @@ pub(super) struct Progress {
     acting: Option<ActsFor>,
 }
 
-impl Drop for Progress {
-    /// Gives the credits back if a later step refused the request, or if its client has gone.
-    fn drop(&mut self) {
+impl Progress {
+    /// Gives the credits back: a later step refused the request, or its client has gone.
+    fn give_back(&mut self) {
         if let Some(spent) = self.spent.take() {
             let purse = self.entry.as_ref().and_then(|entry| entry.purse.as_ref());
             purse.iter().for_each(|purse| purse.give_back(spent));
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -260,10 +266,17 @@ impl Inner {
             && facts.credits > 0
             && let (Some(credits), Some(purse)) = (&self.credits, &entry.purse)
         {
-            let now = || credits.spend_now(purse, now, facts.credits);
-            let wait = || Wait::Credits(Arc::clone(credits), Arc::clone(purse));
-            let spent = answered!(answer, Credits, now(), wait());
-            so_far.spent = Some(spent.map_err(|refused| unpaid(credits, facts, refused))?);
+            // The usual case, without moving what a refusal consists of.
+            so_far.spent = match answer {
+                None => purse.spend_now(now, facts.credits),
+                Some(_) => None,
+            };
+            if so_far.spent.is_none() {
+                let refused = || purse.refuse_now(now, facts.credits).map(Err);
+                let wait = || Wait::Credits(Arc::clone(credits), Arc::clone(purse));
+                let spent = answered!(answer, Credits, refused(), wait());
+                so_far.spent = Some(spent.map_err(|refused| unpaid(credits, facts, refused))?);
+            }
         }
         // 9. actor: the owner, or a user that the request names
         if let Some((directory, mode, user)) = self.acts_for(facts, entry)? {
@@ -285,6 +298,8 @@ impl Inner {
     /// was presented and the named user for the audit event. A name that looks like a key is
     /// omitted.
     fn refusal(&self, error: AuthError, facts: &Facts, so_far: &mut Progress) -> AuthError {
+        // Before the response says how many credits are left.
+        so_far.give_back();
         let of_entry = so_far.entry.as_ref().map(|entry| &entry.record);
         let record = of_entry.or(so_far.stored.as_ref().map(|stored| stored.record()));
         let Some(record) = record else { return error };
@@ -310,6 +325,8 @@ impl Inner {
         let unpaid = error.code() == ErrorCode::CreditsExhausted;
         let limits = counted.or_else(|| unpaid.then(LimitReport::of_credits_only));
         let purse = so_far.entry.as_ref().and_then(|entry| entry.purse.as_ref());
+        // A refusal by the limits has their state.
+        let limits = limits.or_else(|| error.limits().filter(|_| purse.is_some()).cloned());
         let credits = purse.and_then(|purse| purse.shown());
         let limits = limits.map(|limits| limits.with_credits(credits));
         error.with_limits(limits).presenting(record, named)
@@ -399,7 +416,7 @@ impl Inner {
     /// Returns the result once all steps are taken.
     #[inline]
     pub(super) fn outcome(&self, facts: &Facts, so_far: &mut Progress) -> Outcome {
-        so_far.spent = None;
+        let spent = so_far.spent.take();
         let counted = so_far.counted.take();
         let Some(entry) = so_far.entry.take() else {
             if !facts.anonymous {
@@ -418,15 +435,10 @@ impl Inner {
             Some(acts) => (acts.mode, Some(acts.acting), acts.canonical_user),
             None => (entry.facts.mode, None, None),
         };
+        let tenants = so_far.tenants.take();
+        let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip, tenants, counted);
         Ok(Authenticated {
-            principal: Some(KeyPrincipal::new(
-                entry,
-                mode,
-                acting,
-                facts.client_ip,
-                so_far.tenants.take(),
-                counted,
-            )),
+            principal: Some(principal.having_spent(spent)),
             anonymous: None,
             canonical_user,
         })

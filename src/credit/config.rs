@@ -25,8 +25,9 @@ pub(crate) enum Payer {
 /// block of each account.
 ///
 /// Units are taken after the rate limits admit the request, and given back if a later step refuses
-/// it. A request that cannot be paid is refused with `CREDITS_EXHAUSTED`. Requests without a key
-/// cost nothing.
+/// it: the authenticator, a requirement of the route, or a handler that answers with an
+/// [`AuthError`](crate::AuthError). A request that cannot be paid is refused with
+/// `CREDITS_EXHAUSTED`. Requests without a key cost nothing.
 ///
 /// ```
 /// use portunus::Limits;

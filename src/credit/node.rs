@@ -1,12 +1,13 @@
 //! Spending on this node: blocks of units are taken from the store and spent in memory.
 //!
-//! [`Spending::spend`] takes a lock of the account and changes a number. Only when the block is used
+//! [`Purse::spend_now`] takes a lock of the account and changes a number. Only when the block is used
 //! up does a request wait for the store, and the others of the account with it. A block that is
 //! given back is never spent again: it is moved to `ending` first, and reported from there until the
 //! store has confirmed it.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ struct State {
 
 struct Block {
     id: CreditId,
-    number: u64,
+    number: NonZeroU64,
     units: u64,
     used: u64,
     /// In milliseconds since the Unix epoch: when units lapse, or the lease ends.
@@ -82,7 +83,7 @@ struct Block {
 /// Units that were spent, by which they can be given back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
-    block: u64,
+    block: NonZeroU64,
     units: u64,
 }
 
@@ -112,20 +113,19 @@ impl State {
         }
     }
 
-    /// Spends from the block, or refuses. `None` if the store must be asked.
+    /// Spends from the block. `None` if it has too few units, or has ended.
     #[inline]
-    fn spend(&mut self, now: u64, units: u64) -> Option<Result<Spent, Unpaid>> {
-        if let Some(block) = &mut self.block
-            && now < block.until
-            && units <= block.units - block.used
-        {
-            block.used += units;
-            let block = block.number;
-            return Some(Ok(Spent { block, units }));
+    fn spend(&mut self, now: u64, units: u64) -> Option<Spent> {
+        let block = self.block.as_mut()?;
+        if now >= block.until || units > block.units - block.used {
+            return None;
         }
-        self.refuse(now, units).map(Err)
+        block.used += units;
+        let block = block.number;
+        Some(Spent { block, units })
     }
 
+    /// Returns why nothing can be spent. `None` if the store must be asked.
     #[cold]
     fn refuse(&self, now: u64, units: u64) -> Option<Unpaid> {
         // A time in the future was set before the clock went back.
@@ -159,6 +159,25 @@ impl State {
 }
 
 impl Purse {
+    /// Spends units without waiting. `None` if they are refused, or if the store must be asked.
+    #[inline]
+    pub(crate) fn spend_now(&self, now: u64, units: u64) -> Option<Spent> {
+        self.state.lock().spend(now, units)
+    }
+
+    /// Returns why nothing can be spent. `None` if the store must be asked.
+    #[cold]
+    pub(crate) fn refuse_now(&self, now: u64, units: u64) -> Option<Unpaid> {
+        self.state.lock().refuse(now, units)
+    }
+
+    /// Spends units or refuses them. `None` if the store must be asked.
+    fn decide(&self, now: u64, units: u64) -> Option<Result<Spent, Unpaid>> {
+        let mut state = self.state.lock();
+        let spent = state.spend(now, units).map(Ok);
+        spent.or_else(|| state.refuse(now, units).map(Err))
+    }
+
     /// Gives units back that a request has not used after all. If their block has ended meanwhile
     /// and the store knows, they count as used.
     pub(crate) fn give_back(&self, spent: Spent) {
@@ -222,24 +241,13 @@ impl Spending {
         Arc::clone(purse)
     }
 
-    /// Spends units without waiting. `None` if the store must be asked.
-    #[inline]
-    pub(crate) fn spend_now(
-        &self,
-        purse: &Purse,
-        now: u64,
-        units: u64,
-    ) -> Option<Result<Spent, Unpaid>> {
-        purse.state.lock().spend(now, units)
-    }
-
     /// Spends units, after taking a new block if there are too few.
     pub(crate) async fn spend(&self, purse: &Purse, units: u64) -> Result<Spent, Unpaid> {
         let _turn = purse.turn.lock().await;
         // Twice, because a block that was taken without an answer may be too small.
         for _ in 0..2 {
             let now = millis(self.clock().now());
-            if let Some(done) = purse.state.lock().spend(now, units) {
+            if let Some(done) = purse.decide(now, units) {
                 return done;
             }
             let taken = self.take(purse, now, units).await;
@@ -249,9 +257,8 @@ impl Spending {
             }
         }
         let now = millis(self.clock().now());
-        let mut state = purse.state.lock();
-        let done = state.spend(now, units);
-        done.unwrap_or_else(|| Err(state.exhausted(now)))
+        let done = purse.decide(now, units);
+        done.unwrap_or_else(|| Err(purse.state.lock().exhausted(now)))
     }
 
     /// Takes a block in the place of the current one. Called by who has the turn.
@@ -278,9 +285,10 @@ impl Spending {
         state.unconfirmed = None;
         (state.standing, state.answered_at, state.failed_at) = (taken.standing, Some(now), None);
         state.blocks += 1;
+        let number = NonZeroU64::MIN.saturating_add(state.blocks);
         state.block = (taken.units > 0).then_some(Block {
             id,
-            number: state.blocks,
+            number,
             units: taken.units,
             used: 0,
             until: taken.until.min(leased(now)),

@@ -101,8 +101,9 @@
 //! - **A block on one node is not available to others.** With small balances, choose small blocks: a
 //!   node can refuse while another one still has units. A block that nobody uses is given back after
 //!   30 seconds.
-//! - **Requirements of routes are checked after the credits are taken.** A request that a route refuses
-//!   with 403 has been paid, as it has been counted.
+//! - **A request that a route refuses costs nothing,** although it has been counted by the rate limits.
+//!   A request whose handler fails has been paid. Without an adapter, a host that checks requirements
+//!   itself pays for those that it refuses.
 //! - **A client that disconnects** ends its handler, and so releases its reservation, unless it was
 //!   being settled. Do work that must be paid in a task of its own.
 //! - **Keys of a tenant's operators do not grant credits.** By default only the service itself does; see

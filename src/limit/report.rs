@@ -32,13 +32,17 @@ impl<'a> LimitState<'a> {
 
     /// Writes the value of `RateLimit-Policy`.
     pub(super) fn write_policies(self, field: &mut Field) {
-        let policies = self.limits.field(self.variant);
-        let parts = self.limits.own_field.as_deref().into_iter().chain(policies);
-        for (at, part) in parts.enumerate() {
-            if at > 0 {
-                field.push(", ");
+        if let Some(kept) = self.kept_policies() {
+            field.push(kept);
+        } else {
+            let policies = self.limits.field(self.variant);
+            let parts = self.limits.own_field.as_deref().into_iter().chain(policies);
+            for (at, part) in parts.enumerate() {
+                if at > 0 {
+                    field.push(", ");
+                }
+                field.push(part);
             }
-            field.push(part);
         }
         if let Some(credits) = self.credits {
             let is_first = self.decision.windows().is_empty();

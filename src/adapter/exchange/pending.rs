@@ -92,6 +92,7 @@ impl<C: Carrier> Pending<C> {
             match mapping.poll(cx) {
                 Poll::Ready(Ok(())) => self.done.push(mapping),
                 Poll::Ready(Err(error)) => {
+                    principal.give_credits_back();
                     return Poll::Ready(Err(refusal(error, admission, principal.record_arc())));
                 }
                 Poll::Pending => {

@@ -28,6 +28,8 @@ enum Limited {
     /// A key, and the number of charges when the request was admitted.
     Key(KeyPrincipal, u64),
     Anonymous(Arc<AnonymousCount>, Arc<Responder>),
+    /// A key that has spent credits, where no limits are reported.
+    Unreported(KeyPrincipal),
     Nothing,
 }
 
@@ -42,7 +44,7 @@ impl ResponseFields {
             Limited::Anonymous(count, responder) => {
                 responder.fields_of(count.report().state(), add);
             }
-            Limited::Nothing => {}
+            Limited::Unreported(_) | Limited::Nothing => {}
         }
         if let Some(user) = &self.user {
             add("x-user-id", FieldValue::Written(user.as_str().as_bytes()));
@@ -70,6 +72,9 @@ impl Report {
         is_counted: bool,
     ) -> Option<Self> {
         let limits = match (&admission.principal, &admission.anonymous) {
+            (Some(principal), _) if !responder.reports_limits() && principal.has_spent() => {
+                Limited::Unreported(principal.clone())
+            }
             _ if !responder.reports_limits() => Limited::Nothing,
             (Some(principal), _) if principal.is_counted() => {
                 Limited::Key(principal.clone(), principal.entry().limits.charges())
@@ -94,6 +99,13 @@ impl Report {
 
     /// Reports the inner service's response.
     pub(super) fn answered(&mut self, answer: &mut impl Reply) {
+        // A requirement of the route, or the handler, refused the request.
+        if let Limited::Key(principal, _) | Limited::Unreported(principal) = &self.fields.limits
+            && principal.has_spent()
+            && Holds::<AuthError>::look(answer).is_some()
+        {
+            principal.give_credits_back();
+        }
         self.fields.each(&mut |name, value| match value {
             FieldValue::Kept(text) => answer.set_kept_field(name, text),
             FieldValue::Written(bytes) => answer.set_field(name, bytes),

@@ -20,6 +20,7 @@ mod policies;
 mod protected_on_actix;
 mod real_clients;
 mod real_wire;
+mod reservations;
 mod telemetry;
 mod tower_layer;
 mod wire;

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::adapter::tower::AuthLayer;
-use portunus::credit::{Credits, MemoryCreditStore};
+use portunus::credit::{
+    CreditAccount, CreditAccounts, Credits, MemoryCreditStore, NewGrant, Period,
+};
 use portunus::key::{Environment, KeyId, Owner, TenantId};
 use portunus::limit::{
     Decision, LimitFields, LimitRequest, LimiterError, LocalLimiter, OnOutage, RateLimiter,
@@ -43,19 +46,49 @@ pub(crate) fn authenticator(name: &str, fixture: &Fixture) -> Authenticator {
             .unwrap()
             .authenticator()
             .clone(),
-        // Nothing is granted.
-        "credits" => builder("neutral", fixture)
-            .clock(fixture.clock.clone())
-            .builder()
-            .credits(Credits::per_tenant(MemoryCreditStore::new()))
-            .build()
-            .unwrap()
-            .authenticator()
-            .clone(),
+        name if name.starts_with("credits") => {
+            let base = match name {
+                "credits-and-windows" => "limited",
+                "credits-and-actors" => "limited-and-delegating",
+                "credits-and-mapped" => "mapped",
+                _ => "neutral",
+            };
+            let mut service = builder(base, fixture).clock(fixture.clock.clone());
+            if name == "credits-silently" {
+                service = service.limit_fields(LimitFields::Off);
+            }
+            let service = service.builder().credits(credits(name, fixture));
+            service.build().unwrap().authenticator().clone()
+        }
         name => builder(name, fixture)
             .clock(fixture.clock.clone())
             .build()
             .unwrap(),
+    }
+}
+
+/// Credits of the tenants `acme` and `closed`.
+fn credits(name: &str, fixture: &Fixture) -> Credits {
+    let grant = match name {
+        // Nothing is granted.
+        "credits" => return Credits::per_tenant(MemoryCreditStore::new()),
+        "credits-monthly" => NewGrant::new(2).refilled(Period::monthly()),
+        "credits-or-402" => NewGrant::new(2),
+        "credits-monthly-or-402" => NewGrant::new(2).refilled(Period::monthly()),
+        _ => NewGrant::new(10),
+    };
+    let store = Arc::new(MemoryCreditStore::new());
+    let accounts = CreditAccounts::new(Arc::clone(&store));
+    let accounts = accounts.with_clock(Arc::new(fixture.clock.clone()));
+    for owner in ["acme", "closed"] {
+        let account = CreditAccount::Tenant(tenant(owner));
+        let granted = accounts.grant(&account, grant.clone()).now_or_never();
+        granted.expect("the store in memory never waits").unwrap();
+    }
+    let credits = Credits::per_tenant(store);
+    match name.ends_with("-or-402") {
+        true => credits.payment_required(),
+        false => credits,
     }
 }
 
@@ -156,7 +189,8 @@ fn tls() -> Option<Transport> {
 
 /// Whether a configuration maps principals to a host's own type, with a mapping that may refuse.
 pub(crate) fn is_mapped(name: &str) -> bool {
-    name.strip_prefix(SERVES_GRPC).unwrap_or(name) == "mapped"
+    let name = name.strip_prefix(SERVES_GRPC).unwrap_or(name);
+    matches!(name, "mapped" | "credits-and-mapped")
 }
 
 /// Whether the host of a configuration declares that it serves gRPC.

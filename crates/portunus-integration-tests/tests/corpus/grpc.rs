@@ -22,7 +22,7 @@ fn expected_status(http: &str) -> &'static str {
         "400" => "3",
         "401" => "16",
         "403" => "7",
-        "429" => "8",
+        "402" | "429" => "8",
         "503" => "14",
         other => panic!("no request is refused with {other}"),
     }
