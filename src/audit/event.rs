@@ -280,6 +280,8 @@ named! {
         CreditGiveBack = "credit.give_back",
         /// Credits were read; recorded only if that was refused.
         CreditRead = "credit.read",
+        /// An account of credits has used as many percent of its grants as the event's count.
+        CreditLow = "credit.low",
         /// A secret was verified for an operator.
         KeyVerify = "key.verify",
         /// A key expires within as many days as the event's count.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::book::Book;
+use super::low::{Low, LowAccounts};
 use super::{
     Balance, CreditAccount, CreditError, CreditId, CreditStore, CreditWrite, LedgerEntry, NewGrant,
     Reservation, millis,
@@ -51,6 +52,10 @@ pub struct CreditAccounts {
     clock: Arc<dyn Clock>,
     /// The reservations that were dropped, with how many of their units were used.
     dropped: Arc<Mutex<Vec<Dropped>>>,
+    /// Where accounts are recorded of which the host must be told.
+    low: Option<Arc<LowAccounts>>,
+    /// Whether a change is checked and not saved.
+    rehearses: bool,
 }
 
 type Dropped = (CreditAccount, CreditId, u64);
@@ -69,7 +74,38 @@ impl CreditAccounts {
             store,
             clock: Arc::new(SystemClock::default()),
             dropped: Arc::default(),
+            low: None,
+            rehearses: false,
         }
+    }
+
+    /// Evaluates each changed account: whether the host must be told of it.
+    pub(super) fn watching(mut self, percentages: Vec<u8>) -> Self {
+        self.low = Some(Arc::new(LowAccounts::new(percentages)));
+        self
+    }
+
+    /// Checks whether changes could be made, and saves none.
+    pub(crate) fn rehearsing(&self) -> Self {
+        Self {
+            rehearses: true,
+            ..self.clone()
+        }
+    }
+
+    /// Returns some of the accounts of which the host must be told.
+    pub(crate) fn low(&self, most: usize) -> Vec<(CreditAccount, Low)> {
+        let low = self.low.as_ref();
+        low.map_or_else(Vec::new, |accounts| accounts.due(most))
+    }
+
+    /// Records in an account that the host was told of it.
+    pub(crate) async fn told(&self, account: &CreditAccount, low: Low) -> Result<(), CreditError> {
+        let told = |book: &mut Book| {
+            book.told(low);
+            Ok(())
+        };
+        self.update(account, told).await
     }
 
     /// Sets the clock.
@@ -87,20 +123,29 @@ impl CreditAccounts {
     /// an earlier one is not made again.
     ///
     /// # Errors
-    /// Returns an error if the terms are invalid, if the account would have more than 100 grants or
-    /// 2^53 - 1 units, or if the store does not answer. Only a call with its own id can be
-    /// repeated then.
+    /// Returns an error if the terms are invalid, if a grant with this id has other terms, if the
+    /// account would have more than 100 grants or 2^53 - 1 units, or if the store does not answer.
+    /// Only a call with its own id can be repeated then.
     pub async fn grant(
         &self,
         account: &CreditAccount,
         grant: NewGrant,
     ) -> Result<CreditId, CreditError> {
+        self.grant_once(account, &grant).await.map(|(id, _)| id)
+    }
+
+    /// As [`grant`](Self::grant). Returns also whether the grant was made now, and not before.
+    pub(crate) async fn grant_once(
+        &self,
+        account: &CreditAccount,
+        grant: &NewGrant,
+    ) -> Result<(CreditId, bool), CreditError> {
         let id = match &grant.id {
             Some(id) => id.clone(),
             None => CreditId::generate("grant")?,
         };
-        self.update(account, |book| book.grant(&id, &grant)).await?;
-        Ok(id)
+        let made = self.update(account, |book| book.grant(&id, grant)).await?;
+        Ok((id, made))
     }
 
     /// Ends a grant and returns how many units were left of it. Units that nodes have taken of it,
@@ -252,12 +297,20 @@ impl CreditAccounts {
             let state = stored.as_ref().map(|stored| stored.state.as_str());
             let mut book = Book::open(state, self.now())?;
             let done = change(&mut book)?;
+            if self.rehearses {
+                return Ok(done);
+            }
+            let watched = self.low.as_ref();
+            let low = watched.map(|watched| (watched, book.low(&watched.percentages)));
+            let found = || low.iter().for_each(|(all, low)| all.found(account, *low));
             let Some((state, entries)) = book.close()? else {
+                found();
                 return Ok(done);
             };
             let expected = stored.map_or(0, |stored| stored.version);
             let write = CreditWrite::new(expected, state, entries);
             if self.store.save(account, &write).await? {
+                found();
                 return Ok(done);
             }
         }

@@ -6,14 +6,14 @@
 //! granted, whatever happens to whoever took it. What is unused comes back when the holding ends,
 //! to a grant that still has the same period, or that rolls over.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::grant::{MOST_UNITS, Terms};
+use super::grant::{MOST_UNITS, Terms, request_of};
+use super::low::Low;
+use super::state::{Grant, Holding, Part, State};
 use super::view::{Balance, GrantBalance, LedgerEntry, LedgerKind, TakenUnits};
 use super::{CreditError, CreditId, NewGrant, from_millis};
+use crate::text::ParseError;
 
 /// The maximum number of live grants, of holdings, and of ids of ended grants.
 const MOST_GRANTS: usize = 100;
@@ -22,56 +22,6 @@ const MOST_PAST: usize = 100;
 
 /// How long a node spends from a block after the store last answered it.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
-
-/// How long after its last report a node's block may be given back by an operator: twice the lease,
-/// because clocks differ.
-const ABANDONED_AFTER: u64 = 120_000;
-
-/// The stored state of an account. Times are in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    /// The latest time seen. It never goes back.
-    now: u64,
-    /// The number of entries in the ledger.
-    entries: u64,
-    /// In the order in which they were made.
-    grants: Vec<Grant>,
-    holdings: Vec<Holding>,
-    /// The ids of the grants that ended last.
-    past: VecDeque<CreditId>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Grant {
-    id: CreditId,
-    terms: Terms,
-    left: u64,
-    /// The number of the current period, and its end.
-    period: Option<(i64, u64)>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Holding {
-    id: CreditId,
-    parts: Vec<Part>,
-    used: u64,
-    taken_at: u64,
-    reported_at: u64,
-    /// When a reservation ends.
-    ends_at: Option<u64>,
-}
-
-/// What a holding has of one grant. Parts are used in their order.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    grant: CreditId,
-    period: Option<i64>,
-    units: u64,
-}
 
 /// Units that were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,36 +49,6 @@ pub(super) struct Book {
     state: State,
     entries: Vec<LedgerEntry>,
     changed: bool,
-}
-
-impl Grant {
-    /// Returns the first instant at which some of its units lapse.
-    fn lapses_at(&self) -> u64 {
-        let period = self.period.filter(|_| !self.terms.rollover);
-        let expires = self.terms.expires_at.unwrap_or(u64::MAX);
-        expires.min(period.map_or(u64::MAX, |(_, end)| end))
-    }
-
-    fn takes_back(&self, part: &Part) -> bool {
-        let same = self.period.map(|(number, _)| number) == part.period;
-        self.id == part.grant && (same || self.terms.rollover)
-    }
-
-    /// Returns whether nothing can come from it or back to it any more.
-    fn is_over(&self, holdings: &[Holding]) -> bool {
-        let mut parts = holdings.iter().flat_map(|holding| &holding.parts);
-        self.left == 0 && self.terms.period.is_none() && !parts.any(|part| part.grant == self.id)
-    }
-}
-
-impl Holding {
-    fn units(&self) -> u64 {
-        self.parts.iter().map(|part| part.units).sum()
-    }
-
-    fn is_abandoned(&self, now: u64) -> bool {
-        self.ends_at.is_none() && now.saturating_sub(self.reported_at) >= ABANDONED_AFTER
-    }
 }
 
 impl Book {
@@ -243,6 +163,9 @@ impl Book {
         }
         self.changed = true;
         self.state.entries += 1;
+        if matches!(kind, LedgerKind::Granted | LedgerKind::Refilled) {
+            self.state.raised = self.state.entries;
+        }
         // At most 2^53 - 1 units.
         let units = i64::try_from(units).unwrap_or(i64::MAX);
         let adds = matches!(
@@ -261,11 +184,26 @@ impl Book {
 
     /// Makes a grant. Returns `false` if it was made before.
     pub(super) fn grant(&mut self, id: &CreditId, new: &NewGrant) -> Result<bool, CreditError> {
-        let known = self.state.grants.iter().any(|grant| grant.id == *id);
-        if known || self.state.past.contains(id) {
+        let State { grants, past, .. } = &self.state;
+        if let Some(known) = grants.iter().find(|grant| grant.id == *id) {
+            let other = CreditError::Conflict("a grant with this id has other terms");
+            return (known.terms == new.terms).then_some(false).ok_or(other);
+        }
+        if past.contains(id) {
             return Ok(false);
         }
+        let mut ids = grants.iter().map(|grant| &grant.id).chain(past);
+        if let Some(request) = request_of(id)
+            && ids.any(|known| request_of(known) == Some(request))
+        {
+            let why = "was used for a different request";
+            return Err(ParseError::new("Idempotency-Key", why).into());
+        }
         new.check(self.state.now)?;
+        let period = current_period(&new.terms, self.state.now).map_err(|_| {
+            let why = "the period is out of range, or this machine does not know its time zone";
+            ParseError::new("grant", why)
+        })?;
         if self.state.grants.len() >= MOST_GRANTS {
             return Err(CreditError::Conflict("the account has 100 grants"));
         }
@@ -278,7 +216,7 @@ impl Book {
         self.state.grants.push(Grant {
             id: id.clone(),
             left: new.terms.units,
-            period: current_period(&new.terms, self.state.now)?,
+            period,
             terms: new.terms.clone(),
         });
         self.enter(id, LedgerKind::Granted, new.terms.units, None);
@@ -445,6 +383,58 @@ impl Book {
             available: sum(|grant| grant.left),
             granted: sum(|grant| grant.terms.units),
             refills_at: ends.map(|(_, end)| end).min(),
+        }
+    }
+
+    /// Returns the highest of these percentages that is used, unless the host was told of it since
+    /// the last grant or refill. What nodes hold and have not reported is not used yet.
+    pub(super) fn low(&self, percentages: &[u8]) -> Option<Low> {
+        let Standing {
+            available, granted, ..
+        } = self.standing();
+        let State { raised, told, .. } = self.state;
+        let left = self.held_unused().saturating_add(available);
+        let used = match granted {
+            // Every grant has ended.
+            0 if raised > 0 => 100,
+            0 => 0,
+            _ => granted.saturating_sub(left) * 100 / granted,
+        };
+        let reached = percentages.iter().copied();
+        let percentage = reached.filter(|one| u64::from(*one) <= used).max()?;
+        let is_told = told.is_some_and(|(since, most)| since == raised && most >= percentage);
+        (!is_told).then_some(Low {
+            percentage,
+            since: raised,
+            left,
+            granted,
+        })
+    }
+
+    /// Returns how many units are held, not used, and could still come back.
+    fn held_unused(&self) -> u64 {
+        let State { grants, now, .. } = &self.state;
+        let returns = |part: &Part| grants.iter().any(|grant| grant.takes_back(part));
+        let kept = self.state.holdings.iter();
+        let mut unused: u64 = 0;
+        for holding in kept.filter(|one| !one.is_abandoned(*now)) {
+            let mut used = holding.used;
+            for part in &holding.parts {
+                let of_part = used.min(part.units);
+                used -= of_part;
+                if returns(part) {
+                    unused = unused.saturating_add(part.units - of_part);
+                }
+            }
+        }
+        unused
+    }
+
+    /// Records that the host was told of this.
+    pub(super) fn told(&mut self, low: Low) {
+        if self.state.raised == low.since {
+            self.state.told = Some((low.since, low.percentage));
+            self.changed = true;
         }
     }
 

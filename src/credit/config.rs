@@ -46,6 +46,8 @@ pub struct Credits {
     pub(super) block: NonZeroU64,
     pub(crate) cost: Option<Arc<CreditCost>>,
     pub(crate) payment_required: bool,
+    /// In percent.
+    pub(crate) notices: Vec<u8>,
 }
 
 impl Credits {
@@ -57,6 +59,7 @@ impl Credits {
             block: BLOCK,
             cost: None,
             payment_required: false,
+            notices: vec![80],
         }
     }
 
@@ -88,6 +91,16 @@ impl Credits {
     /// others; a block that is not used is given back after 30 seconds.
     pub const fn block(mut self, units: NonZeroU64) -> Self {
         self.block = units;
+        self
+    }
+
+    /// Sets at which use of an account, in percent of its grants, the audit gets an event:
+    /// [`Action::CreditLow`](crate::audit::Action::CreditLow). The default is 80; values must be 1 to
+    /// 100, others never occur. After each grant and each refill, an event may occur once
+    /// ([guide](crate::guide::notices)).
+    pub fn notices(mut self, percentages: impl IntoIterator<Item = u8>) -> Self {
+        let possible = |one: &u8| (1..=100).contains(one);
+        self.notices = percentages.into_iter().filter(possible).collect();
         self
     }
 

@@ -56,6 +56,32 @@ impl fmt::Display for CreditAccount {
     }
 }
 
+/// Reads the text form. Each account has one: a length has no leading zeros.
+impl FromStr for CreditAccount {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let why = "an account must be key:FAMILY, tenant:TENANT or user:N:TENANT:USER, where N is the \
+                   length of TENANT";
+        let account = account(text).filter(|account| account.to_string() == text);
+        account.ok_or_else(|| ParseError::new("account", why))
+    }
+}
+
+fn account(text: &str) -> Option<CreditAccount> {
+    let (kind, rest) = text.split_once(':')?;
+    Some(match kind {
+        "key" => CreditAccount::Key(KeyFamily::new(rest).ok()?),
+        "tenant" => CreditAccount::Tenant(TenantId::new(rest).ok()?),
+        "user" => {
+            let (length, rest) = rest.split_once(':')?;
+            let (tenant, user) = rest.split_at_checked(length.parse().ok()?)?;
+            let user = UserId::new(user.strip_prefix(':')?).ok()?;
+            CreditAccount::User(TenantId::new(tenant).ok()?, user)
+        }
+        _ => return None,
+    })
+}
+
 /// The id of a grant, of a block of units that a node has taken, or of a reservation: 1 to 64
 /// letters, digits, `-`, `_` and `.`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,11 +111,26 @@ impl CreditId {
         Ok(Self(format!("{prefix}_{random:032x}").into()))
     }
 
+    /// Creates the id of a grant by a request that may be repeated, from the request's id and a
+    /// fingerprint of its content.
+    pub(crate) fn of_request(request: &str, fingerprint: &str) -> Result<Self, ParseError> {
+        Self::new(&format!("{REQUEST}{request}.{fingerprint:.16}"))
+    }
+
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The beginning of the ids of grants by requests that may be repeated.
+const REQUEST: &str = "once_";
+
+/// Returns the request that a grant's id is made of, without its content.
+pub(super) fn request_of(id: &CreditId) -> Option<&str> {
+    let (request, _) = id.as_str().strip_prefix(REQUEST)?.split_once('.')?;
+    Some(request)
 }
 
 impl fmt::Display for CreditId {
@@ -160,8 +201,9 @@ impl NewGrant {
     }
 
     /// Sets the id, for example that of an invoice. A grant with the id of an earlier one of the
-    /// account is not made again, so that a call can be repeated. Earlier ids are known while their
-    /// grant exists, and the last 100 of those that have ended.
+    /// account is not made again, so that a call can be repeated; other terms are an error. Earlier
+    /// ids are known while their grant exists, and the last 100 of those that have ended, without
+    /// their terms.
     pub fn with_id(mut self, id: CreditId) -> Self {
         self.id = Some(id);
         self

@@ -211,9 +211,13 @@ impl Purse {
 impl Spending {
     pub(crate) fn new(settings: Credits, clock: &Arc<dyn Clock>) -> Self {
         let accounts = CreditAccounts::of(Arc::clone(&settings.store));
+        let accounts = accounts.with_clock(Arc::clone(clock));
         Self {
+            accounts: match settings.notices.as_slice() {
+                [] => accounts,
+                percentages => accounts.watching(percentages.to_vec()),
+            },
             settings,
-            accounts: accounts.with_clock(Arc::clone(clock)),
             purses: Mutex::default(),
         }
     }

@@ -108,6 +108,34 @@ impl Period {
         Ok(self)
     }
 
+    /// Returns the unit of the calendar: `month`, `week` or `day`.
+    #[must_use]
+    pub const fn unit(&self) -> &'static str {
+        match self.unit {
+            Unit::Month => "month",
+            Unit::Week => "week",
+            Unit::Day => "day",
+        }
+    }
+
+    /// Returns how many months, weeks or days long the period is.
+    #[must_use]
+    pub const fn count(&self) -> NonZeroU16 {
+        self.count
+    }
+
+    /// Returns the instant at which one of the periods starts, if it was set.
+    #[must_use]
+    pub fn anchor(&self) -> Option<SystemTime> {
+        self.anchor.and_then(from_millis)
+    }
+
+    /// Returns the IANA name of the time zone.
+    #[must_use]
+    pub fn zone_name(&self) -> &str {
+        self.zone.as_deref().unwrap_or("UTC")
+    }
+
     /// Returns the start and the end of the period that contains an instant. `None` if they are out
     /// of range (the year 9999), or if this machine does not know the time zone.
     #[must_use]

@@ -93,6 +93,14 @@
 //! - **While the store does not answer,** a node spends the block it has, for at most a minute, and
 //!   then refuses with 503 `STORE_UNAVAILABLE`.
 //!
+//! # For operators
+//! The management API of `portunus-admin` has an account's balance and ledger at `/credits/{id}`, and
+//! grants, voids and gives back; the id is the text form of the account, such as `tenant:acme`. By
+//! default an operator of a tenant reads its accounts, and only the service itself changes them; see
+//! [`OperatorPolicy::allows_credits`](crate::manage::OperatorPolicy::allows_credits). When 80 % of an
+//! account are used, the audit gets an event, of which a webhook can tell the customer
+//! ([notices](crate::guide::notices)).
+//!
 //! # Pitfalls
 //! - **Run the periodic jobs** ([`maintain`](crate::Portunus::maintain) or `run`). Without them, use is
 //!   not reported, and a block ends after a minute.

@@ -89,11 +89,12 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
     /// The reason, if the operator cannot list keys at all.
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied>;
 
-    /// Checks whether an operator may perform this action on an account of credits of its own tenant:
+    /// Checks whether an operator may perform this action on an account of credits of its own tenant,
+    /// or of a key that it can list:
     /// [`Action::CreditRead`], [`Action::CreditGrant`], [`Action::CreditVoid`] or
     /// [`Action::CreditGiveBack`]. The default implementation lets those who manage keys read
     /// (see [`admits`](Self::admits)), and only the service itself change anything. An operator that
-    /// is [confined to its own keys](Self::own_keys_only) reads its own account only.
+    /// is [confined to its own keys](Self::own_keys_only) reads its own account and those of its keys.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -103,8 +104,12 @@ pub trait OperatorPolicy: fmt::Debug + Send + Sync + 'static {
         action: Action,
         account: &CreditAccount,
     ) -> Result<(), Denied> {
-        let is_own =
-            || matches!(account, CreditAccount::User(_, id) if operator.user() == Some(id));
+        let is_own = || match account {
+            CreditAccount::User(_, id) => operator.user() == Some(id),
+            CreditAccount::Tenant(_) => false,
+            // It can list one of the keys.
+            CreditAccount::Key(_) => true,
+        };
         match action {
             Action::CreditRead if !self.own_keys_only(operator) || is_own() => {
                 self.admits(operator)

@@ -179,6 +179,10 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
+    pub(super) const fn manager(&self) -> &KeyManager {
+        self.manager
+    }
+
     /// Marks the operation as done and restricting a key. Keeps the error if the change could not
     /// be published to other nodes.
     pub(super) fn narrowed(&mut self, unpublished: Option<StoreError>) {

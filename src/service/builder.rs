@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::jobs::{self, Jobs, Retention};
 use super::lookup_only::LookupOnly;
-use super::notices::{Days, Notices};
+use super::notices::{CreditNotices, Days, Notices, Passed};
 use super::{Parts, Portunus};
 use crate::audit::AuditTrail;
 use crate::authenticator::{Authenticator, AuthenticatorParts};
@@ -131,14 +131,15 @@ impl PortunusBuilder {
 
     /// Sets how many days before the expiry of a key, and after how many days without a use of it,
     /// the audit gets an event: [`Action::KeyExpiring`](crate::audit::Action::KeyExpiring) and
-    /// `KeyUnused`. The default is 60, 30, 7 and 1, and 90. A key that lives for fewer days gets no such event, and of several days
-    /// that are due at once, the last one counts.
+    /// `KeyUnused`. The default is 60, 30, 7 and 1, and 90. A key that lives for fewer days gets no such
+    /// event, and of several days that are due at once, the last one counts.
     ///
-    /// The periodic jobs record these events, and with them `KeyRotatedInUse` and, if the
-    /// host states [`OwnerStanding`](crate::actor::OwnerStanding), `KeyOwnerLeft`. Keys
-    /// that expire are looked at every hour, all others every day. Each node does so, but the id of
-    /// an event follows from the key, the action and the day on which it became due, and a sink
-    /// keeps an event once. A sink that passes events on should pass on this id.
+    /// The periodic jobs record these events, and with them `CreditLow` (as
+    /// [`Credits::notices`](crate::credit::Credits::notices) says), `KeyRotatedInUse` and, if the host
+    /// states [`OwnerStanding`](crate::actor::OwnerStanding), `KeyOwnerLeft`. Keys that expire are looked
+    /// at every hour, all others every day. Each node does so, but the id of an event follows from the
+    /// key, the action and the day on which it became due, and a sink keeps an event once. A sink that
+    /// passes events on should pass on this id.
     pub fn notices(
         mut self,
         expiring: impl IntoIterator<Item = u16>,
@@ -180,25 +181,33 @@ impl PortunusBuilder {
             trail.keep_time(&self.clock);
         }
         let (days, standing) = (self.notices, self.actors.standing.clone());
+        let is_noted = managed || self.credits.is_some();
         let notices = self
             .audit
             .clone()
-            .filter(|trail| managed && trail.sinks() > 0);
+            .filter(|trail| is_noted && trail.sinks() > 0);
         let notices = notices.map(|trail| Notices {
             days,
             trail,
             store: Arc::clone(&store),
             usage: store.usage(),
             standing,
+            managed,
             state: Mutex::default(),
+            passed: Passed::default(),
+            credits: CreditNotices::default(),
         });
+        let mut credits = self.credits;
+        if let (Some(credits), None) = (&mut credits, &notices) {
+            credits.notices.clear();
+        }
         let formats = self.credentials.formats();
         let authenticator = Authenticator::new(AuthenticatorParts {
             credentials: self.credentials,
             rehash_in: managed.then(|| Arc::clone(&store)),
             store: Arc::clone(&store) as Arc<dyn KeyLookup>,
             limits: self.limits,
-            credits: self.credits,
+            credits,
             actors: self.actors,
             policy: self.policy,
             responses: self.responses,

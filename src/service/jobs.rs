@@ -371,7 +371,10 @@ impl Jobs {
             }
             Work::Notices => {
                 if let Some(notices) = &parts.notices {
-                    notices.run(&**parts.authenticator.clock()).await?;
+                    let spending = parts.authenticator.spending();
+                    let credits = spending.map(|credits| credits.accounts());
+                    let clock = parts.authenticator.clock();
+                    notices.run(&**clock, credits).await?;
                 }
             }
             Work::DeleteUsage => {

@@ -1,10 +1,14 @@
 //! What a host must act on, as audit events: keys that expire soon, that nobody uses, that are used
-//! although they were rotated, and whose owner has left.
+//! although they were rotated, and whose owner has left; and accounts of which much is used
+//! ([`credits`]).
 //!
-//! Nothing is stored besides the events. The id of an event follows from the key, the kind and the
-//! day on which it became due, and a sink keeps an event once, so that several nodes, and a node
-//! that starts again, report the same event. An event that became due more than a week ago is not
-//! reported any more: the sink may have deleted it.
+//! Nothing is stored about keys besides the events. The id of an event follows from the key, the kind
+//! and the day on which it became due, and a sink keeps an event once, so that several nodes, and a
+//! node that starts again, report the same event. An event that became due more than a week ago is
+//! not reported any more: the sink may have deleted it.
+
+mod credits;
+mod passed;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,9 +18,13 @@ use std::time::{Duration, SystemTime};
 use crate::actor::{DirectoryError, OwnerStanding, Standing};
 use crate::audit::{Action, AuditError, AuditEvent, AuditOutcome, AuditTrail, EventId, Party};
 use crate::clock::Clock;
+use crate::credit::{CreditAccounts, CreditError};
 use crate::key::{KeyId, KeyRecord, KeyStatus, MAX_TIME, Owner};
 use crate::lock::Mutex;
 use crate::store::{Cursor, KeyStore, ListQuery, StoreError, UsageStore};
+
+pub(super) use credits::CreditNotices;
+pub(super) use passed::Passed;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long after it became due an event is reported.
@@ -55,7 +63,12 @@ pub(super) struct Notices {
     pub(super) store: Arc<dyn KeyStore>,
     pub(super) usage: Option<Arc<dyn UsageStore>>,
     pub(super) standing: Option<Arc<dyn OwnerStanding>>,
+    /// Whether keys can be listed.
+    pub(super) managed: bool,
     pub(super) state: Mutex<State>,
+    /// Events that are with the trail. They count as reported once the sinks have them.
+    pub(super) passed: Passed<(EventId, SystemTime)>,
+    pub(super) credits: CreditNotices,
 }
 
 #[derive(Default)]
@@ -64,9 +77,6 @@ pub(super) struct State {
     walks: [Walk; 2],
     /// Reported events, and when they became due.
     reported: HashMap<EventId, SystemTime>,
-    /// Events that are with the trail, and how many the trail had dropped before. They count as
-    /// reported once the sinks have them.
-    waiting: Option<(u64, Vec<(EventId, SystemTime)>)>,
 }
 
 /// One pass through a list of keys.
@@ -94,11 +104,29 @@ pub(super) enum NoticeError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Credits(#[from] CreditError),
 }
 
 impl Notices {
     /// Reports what is due, for a few seconds at most. Dropping the future loses nothing.
-    pub(super) async fn run(&self, clock: &dyn Clock) -> Result<(), NoticeError> {
+    pub(super) async fn run(
+        &self,
+        clock: &dyn Clock,
+        credits: Option<&CreditAccounts>,
+    ) -> Result<(), NoticeError> {
+        // A store of credits that does not answer must not hold up what is due for keys.
+        let paid = match credits {
+            Some(credits) => self.report_credits(credits).await,
+            None => Ok(()),
+        };
+        if self.managed {
+            self.report_keys(clock).await?;
+        }
+        paid
+    }
+
+    async fn report_keys(&self, clock: &dyn Clock) -> Result<(), NoticeError> {
         let begun = clock.monotonic();
         self.confirm().await?;
         for (place, every) in EVERY.into_iter().enumerate() {
@@ -167,36 +195,20 @@ impl Notices {
             }
         }
         {
-            let mut state = self.state.lock();
-            events.retain(|(event, _)| !state.reported.contains_key(&event.id));
-            if events.is_empty() {
-                return Ok(page.next);
-            }
-            let ids = events.iter().map(|(event, at)| (event.id, *at)).collect();
-            state.waiting = Some((self.trail.dropped(), ids));
+            let reported = &self.state.lock().reported;
+            events.retain(|(event, _)| !reported.contains_key(&event.id));
         }
-        events
-            .into_iter()
-            .for_each(|(event, _)| self.trail.note_act(event));
+        let ids = |(event, at): (AuditEvent, SystemTime)| ((event.id, at), event);
+        self.passed.pass(&self.trail, events.into_iter().map(ids));
         self.confirm().await?;
         Ok(page.next)
     }
 
-    /// Waits until the sinks have the events that are with the trail. Until then, they are not
-    /// recorded a second time: the trail passes them to a sink that failed again.
+    /// Waits until the sinks have the events that are with the trail. If some were dropped, the page
+    /// is read again.
     async fn confirm(&self) -> Result<(), NoticeError> {
-        if self.state.lock().waiting.is_none() {
-            return Ok(());
-        }
-        self.trail.flush().await?;
-        let mut state = self.state.lock();
-        // If the trail has dropped events, these may be among them: the page is read again.
-        if let Some((dropped, events)) = state.waiting.take() {
-            if dropped != self.trail.dropped() {
-                return Err(AuditError::unavailable("events were dropped").into());
-            }
-            state.reported.extend(events);
-        }
+        let reported = self.passed.confirmed(&self.trail).await?;
+        self.state.lock().reported.extend(reported);
         Ok(())
     }
 

@@ -288,3 +288,75 @@ async fn the_ledger_is_read_in_pages_and_says_what_happened() {
     assert_eq!(seen.collect::<Vec<_>>(), expected);
     assert_eq!(all[1].taken, Some(reserved));
 }
+
+#[tokio::test]
+async fn a_grant_with_the_id_of_an_earlier_one_has_its_terms() {
+    let (accounts, clock) = accounts();
+    let end = clock.now() + DAY;
+    let grant = |units| NewGrant::new(units).with_id(id("invoice-7"));
+    accounts
+        .grant(&account(), grant(10).expiring_at(end))
+        .await
+        .unwrap();
+    for other in [
+        grant(11).expiring_at(end),
+        grant(10),
+        grant(10).expiring_at(end).with_priority(1),
+        grant(10).expiring_at(end).refilled(Period::daily()),
+    ] {
+        let refused = accounts.grant(&account(), other).await;
+        assert!(
+            matches!(refused, Err(CreditError::Conflict(_))),
+            "{refused:?}"
+        );
+    }
+    // Its terms are forgotten when it has ended, and its id is not.
+    clock.advance(2 * DAY);
+    accounts.grant(&account(), grant(11)).await.unwrap();
+    assert_eq!(accounts.balance(&account()).await.unwrap().available, 0);
+}
+
+#[test]
+fn an_account_is_read_from_its_text_form_only() {
+    let (tenant, user) = ("a:b".parse().unwrap(), "c:d/e".parse().unwrap());
+    for account in [
+        account(),
+        CreditAccount::User(tenant, user),
+        CreditAccount::Key("key_1".parse().unwrap()),
+    ] {
+        assert_eq!(account.to_string().parse(), Ok(account));
+    }
+    for text in [
+        "",
+        "acme",
+        "tenant:",
+        "tenant:a b",
+        "key:",
+        "org:acme",
+        "user:4:acme",
+        "user:4:acme:",
+        "user:5:acme:ann",
+        "user:04:acme:ann",
+        "user:+4:acme:ann",
+        "user:-1:acme:ann",
+        "user::acme:ann",
+        "user:2:\u{e4}cm:ann",
+        "user:1:\u{e4}cm:ann",
+    ] {
+        assert!(text.parse::<CreditAccount>().is_err(), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_period_beyond_the_calendar_is_refused() {
+    let (accounts, clock) = accounts();
+    let late = clock.now() + DAY * 365 * 100_000;
+    let period = Period::monthly().anchored(late);
+    let refused = accounts
+        .grant(&account(), NewGrant::new(1).refilled(period))
+        .await;
+    assert!(
+        matches!(refused, Err(CreditError::Invalid(_))),
+        "{refused:?}"
+    );
+}

@@ -203,23 +203,63 @@ async fn an_operator_confined_to_its_own_keys_reads_its_own_account_only() {
     assert_eq!(ann.credits(&own).await.unwrap().available, 0);
     let grant = ann.grant_credits(&own, NewGrant::new(1)).await;
     assert!(matches!(grant, Err(ManageError::Forbidden(_))));
-    let new = NewKey::new("another's", Owner::tenant(tenant("acme")));
-    let key = keys
-        .manager()
-        .issue(new)
-        .await
-        .unwrap()
-        .record
-        .family
-        .clone();
+    let issue = async |owner: Owner| {
+        let issued = keys.manager().issue(NewKey::new("a key", owner)).await;
+        CreditAccount::Key(issued.unwrap().record.family.clone())
+    };
+    let key = issue(Owner::user(tenant("acme"), user("ann"))).await;
+    assert_eq!(ann.credits(&key).await.unwrap().available, 0);
     for other in [
         CreditAccount::User(tenant("acme"), user("bob")),
         CreditAccount::Tenant(tenant("acme")),
-        CreditAccount::Key(key),
     ] {
         let refused = ann.credits(&other).await;
         assert!(matches!(refused, Err(ManageError::Forbidden(_))), "{other}");
     }
+    // Another's key does not exist for it.
+    let of_tenant = issue(Owner::tenant(tenant("acme"))).await;
+    let of_bob = issue(Owner::user(tenant("acme"), user("bob"))).await;
+    let unknown = CreditAccount::Key("key_0123456789012345678901".parse().unwrap());
+    for other in [of_tenant, of_bob, unknown] {
+        let refused = ann.credits(&other).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::NotFound, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_of_a_rotated_key_stays_visible_when_its_first_key_is_deleted() {
+    let (keys, _) = service(Management::new());
+    let host = keys.manager();
+    let new = NewKey::new("first", Owner::tenant(tenant("acme")));
+    let first = host.issue(new).await.unwrap().record;
+    host.rotate(&first.id, None).await.unwrap();
+    host.delete(&first.id).await.unwrap();
+    let account = CreditAccount::Key(first.family.clone());
+    let read = async |tenant: &str| host.by(owner_of(tenant)).credits(&account).await;
+    assert!(read("acme").await.is_ok());
+    assert_eq!(read("other").await.unwrap_err().code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_user_has_one_account_however_its_id_is_written() {
+    use portunus::actor::UserIds;
+    use portunus::config::Actors;
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+    let keys = Portunus::builder(format.build().unwrap())
+        .store(MemoryStore::new())
+        .actors(Actors::new().user_ids(UserIds::Uuid))
+        .credits(Credits::per_user(Arc::new(MemoryCreditStore::new())));
+    let keys = keys.build().unwrap();
+    let written = |id: &str| CreditAccount::User(tenant("acme"), user(id));
+    let upper = written("7D444840-9DC0-11D1-B245-5FFDCE74FAD2");
+    let lower = written("7d444840-9dc0-11d1-b245-5ffdce74fad2");
+    let manager = keys.manager();
+    manager
+        .grant_credits(&upper, NewGrant::new(3))
+        .await
+        .unwrap();
+    assert_eq!(manager.credits(&lower).await.unwrap().available, 3);
+    assert_eq!(manager.credit_ledger(&upper, 0, 9).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

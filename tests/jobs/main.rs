@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod calls;
+mod credit_notices;
 mod desk;
 #[cfg(feature = "tracing")]
 mod forgotten;
