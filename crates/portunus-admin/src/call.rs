@@ -112,6 +112,17 @@ fn action_and_route(method: &Method, path: &str) -> (Action, Option<&'static str
         ["keys", _, "rotate"] => ("/keys/{id}/rotate", &[("POST", Action::KeyRotate)]),
         ["keys", _, "primary"] => ("/keys/{id}/primary", &[("POST", Action::KeyMakePrimary)]),
         ["keys", _, "usage"] => ("/keys/{id}/usage", &[("GET", Action::KeyRead)]),
+        ["credits", _] => ("/credits/{id}", &[("GET", Action::CreditRead)]),
+        ["credits", _, "ledger"] => ("/credits/{id}/ledger", &[("GET", Action::CreditRead)]),
+        ["credits", _, "grants"] => ("/credits/{id}/grants", &[("POST", Action::CreditGrant)]),
+        ["credits", _, "grants", _, "void"] => (
+            "/credits/{id}/grants/{grant}/void",
+            &[("POST", Action::CreditVoid)],
+        ),
+        ["credits", _, "blocks", _, "give_back"] => (
+            "/credits/{id}/blocks/{block}/give_back",
+            &[("POST", Action::CreditGiveBack)],
+        ),
         ["import"] => ("/import", &[("POST", Action::KeyImport)]),
         ["verify"] => ("/verify", &[("POST", Action::KeyVerify)]),
         ["events"] => ("/events", &[]),

@@ -9,6 +9,7 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::adapter::tower::{HttpHead, into_response};
+use portunus::credit::CreditError;
 use portunus::manage::ManageError;
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
@@ -108,9 +109,17 @@ impl From<ManageError> for Fault {
                     .caused_by(error)
                     .into()
             }
-            ManageError::Store(_) | ManageError::Generate(_) | ManageError::Log(_) => {
+            ManageError::Store(_)
+            | ManageError::Generate(_)
+            | ManageError::Log(_)
+            | ManageError::Credits(CreditError::Unavailable(_) | CreditError::Unreadable(_)) => {
                 Self::store(error)
             }
+            ManageError::Credits(CreditError::Invalid(error)) => {
+                Self::invalid(error.what(), &error)
+            }
+            // These name no key, so they are sentences.
+            ManageError::Credits(_) => Self::new(error.code(), sentence(&error.to_string())),
             error => Self::new(error.code(), error.to_string()),
         }
     }

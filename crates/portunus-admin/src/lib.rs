@@ -80,6 +80,12 @@
 //! # }
 //! ```
 //!
+//! # Credits
+//! If requests cost [credits](portunus::credit), an account's are at `/credits/{id}`, where the id is
+//! the [text form](portunus::credit::CreditAccount) of the account. By default an operator of a tenant
+//! reads the accounts of its tenant, and only the service itself grants, voids and gives back; see
+//! [`allows_credits`](portunus::manage::OperatorPolicy::allows_credits).
+//!
 //! # Answers
 //! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC
 //! 9457) with a stable `code`. Unknown fields are errors, so that a misspelt restriction is not
@@ -117,6 +123,7 @@ mod bulk;
 mod call;
 mod conditions;
 mod content;
+mod credits;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod events;
@@ -185,6 +192,8 @@ struct Shared {
     authenticator: Authenticator,
     proofs: Arc<Proofs>,
     events: Option<Arc<dyn AuditReader>>,
+    /// Whether requests cost credits.
+    has_credits: bool,
     event_view: Option<EventView>,
     /// The name of the cookie by which operators authenticate, for the document.
     cookie: Option<&'static str>,
@@ -223,6 +232,7 @@ impl Admin {
                 manager,
                 authenticator: keys.authenticator().clone(),
                 events: None,
+                has_credits: keys.credits().is_some(),
                 event_view: None,
                 cookie: None,
                 peer_of: Arc::new(default_peer),
@@ -349,6 +359,9 @@ impl Admin {
             .route("/openapi.json", openapi::route(&self.shared));
         if self.shared.events.is_some() {
             router = router.route("/events", get(events::list));
+        }
+        if self.shared.has_credits {
+            router = credits::routes(router);
         }
         router
             .fallback(fault::unknown)

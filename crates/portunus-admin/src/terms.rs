@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use portunus::ErrorCode;
 use portunus::audit::{Action as AuditAction, AuditOutcome};
+use portunus::credit::LedgerKind as Kind;
 use portunus::key::KeyStatus as Status;
 use portunus::manage::MAX_TEXT_LENGTH;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,17 @@ pub(crate) struct KeyId(String);
 #[derive(ToSchema)]
 #[schema(pattern = "^[A-Za-z0-9._-]{1,128}$")]
 pub(crate) struct WorkspaceId(String);
+
+/// An account of credits: `key:` and the family of a key, `tenant:` and a tenant, or `user:`, the length
+/// of the tenant, `:`, the tenant, `:` and a user of it, as in `user:4:acme:ann`.
+#[derive(ToSchema)]
+#[schema(pattern = "^((key|tenant):[!-~]{1,128}|user:[1-9][0-9]{0,2}:[!-~]{3,257})$")]
+pub(crate) struct CreditAccount(String);
+
+/// The id of a grant, of a block that a node has taken, or of a reservation.
+#[derive(ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
+pub(crate) struct CreditId(String);
 
 #[derive(ToSchema)]
 #[schema(pattern = "^[a-z0-9-]{1,32}$")]
@@ -185,6 +197,8 @@ names! {
     Action: AuditAction::ALL.iter().map(|action| action.as_str());
     /// The outcome of an action: success, abandoned by the caller, failure, or an error code.
     Outcome: outcomes();
+    /// What changed the balance of a grant.
+    LedgerKind: LEDGER_KINDS.iter().map(|kind| kind.as_str());
     /// A machine-readable error code. The meaning of a code never changes.
     Code: ErrorCode::ALL.iter().map(|code| code.as_str());
 }
@@ -197,6 +211,15 @@ const STATUSES: [Status; 6] = [
     Status::Disabled,
     Status::Revoked,
     Status::Unreadable,
+];
+
+const LEDGER_KINDS: [Kind; 6] = [
+    Kind::Granted,
+    Kind::Refilled,
+    Kind::Lapsed,
+    Kind::Voided,
+    Kind::Taken,
+    Kind::GivenBack,
 ];
 
 fn outcomes() -> impl Iterator<Item = &'static str> {

@@ -23,7 +23,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal(
         404,
         "NotFound",
-        "The key does not exist or belongs to another tenant.",
+        "The key, account, grant or block does not exist or belongs to another tenant.",
     ),
     Refusal(
         409,

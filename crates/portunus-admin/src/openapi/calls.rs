@@ -9,6 +9,7 @@ use utoipa::openapi::{Content, Object, Ref, RefOr, Required, Response, Schema, T
 use utoipa::{IntoParams, ToSchema};
 
 use super::answers::{self, always, json, matching, nothing, of};
+use super::credits;
 use crate::bulk::{BulkCount, BulkRequest, BulkView};
 use crate::events::{EventPage, EventParameters};
 use crate::import::{ImportRequest, ImportedKey};
@@ -30,6 +31,13 @@ pub(super) fn paths(shared: &Shared) -> Paths {
         .into_iter()
         .chain(bulk())
         .chain(one_key())
+        .chain(
+            shared
+                .has_credits
+                .then(credits::calls)
+                .into_iter()
+                .flatten(),
+        )
         .chain(others(shared))
     {
         let mut operation = call.operation.build();
@@ -47,14 +55,14 @@ pub(super) fn paths(shared: &Shared) -> Paths {
     paths
 }
 
-struct Call {
+pub(super) struct Call {
     path: &'static str,
     method: HttpMethod,
     operation: OperationBuilder,
 }
 
 /// An operation with the error responses that every operation has.
-fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
+pub(super) fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call {
     let operation = OperationBuilder::new()
         .operation_id(Some(id))
         .summary(Some(summary));
@@ -64,16 +72,14 @@ fn call(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Call
         operation,
     }
     .refused(&EVERYWHERE);
-    let about_a_key = path.contains("{id}");
-    let call = if about_a_key {
-        let what = if path.starts_with("/keys/bulk/") {
-            "The operation."
-        } else {
-            "The key."
-        };
-        call.taking(ParameterIn::Path, "id", what, of::<terms::KeyId>())
-    } else {
-        call
+    let about_a_key = path.starts_with("/keys/{id}");
+    let what = match path {
+        "/keys/bulk/{id}" => Some("The operation."),
+        _ => about_a_key.then_some("The key."),
+    };
+    let call = match what {
+        Some(what) => call.taking(ParameterIn::Path, "id", what, of::<terms::KeyId>()),
+        None => call,
     };
     if matches!(call.method, HttpMethod::Get) {
         return call;
@@ -97,23 +103,23 @@ impl Call {
         }
     }
 
-    fn about(self, description: &str) -> Self {
+    pub(super) fn about(self, description: &str) -> Self {
         self.with(|operation| operation.description(Some(description)))
     }
 
     /// Adds error responses with these statuses.
-    fn refused(self, statuses: &[u16]) -> Self {
+    pub(super) fn refused(self, statuses: &[u16]) -> Self {
         statuses.iter().fold(self, |call, status| {
             let refusal = Ref::from_response_name(answers::name_of(*status));
             call.with(|operation| operation.response(status.to_string(), refusal))
         })
     }
 
-    fn answers(self, status: u16, response: impl Into<RefOr<Response>>) -> Self {
+    pub(super) fn answers(self, status: u16, response: impl Into<RefOr<Response>>) -> Self {
         self.with(|operation| operation.response(status.to_string(), response))
     }
 
-    fn taking(
+    pub(super) fn taking(
         self,
         place: ParameterIn,
         name: &str,
@@ -136,7 +142,7 @@ impl Call {
     }
 
     /// Adds query parameters. An empty value counts as absent.
-    fn query<P: IntoParams>(self) -> Self {
+    pub(super) fn query<P: IntoParams>(self) -> Self {
         P::into_params(|| None)
             .into_iter()
             .fold(self, |call, mut parameter| {
@@ -148,7 +154,12 @@ impl Call {
             })
     }
 
-    fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(super) fn header(
+        self,
+        name: &str,
+        description: &str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
         self.taking(ParameterIn::Header, name, description, schema)
     }
 
@@ -167,7 +178,7 @@ impl Call {
     }
 
     /// Adds a body of this schema; an absent body counts as `{}`.
-    fn body<T: ToSchema>(self, required: Required) -> Self {
+    pub(super) fn body<T: ToSchema>(self, required: Required) -> Self {
         let types: &[&str] = match self.method {
             HttpMethod::Patch => &["application/json", "application/merge-patch+json"],
             _ => &["application/json"],

@@ -12,6 +12,7 @@
 mod answers;
 mod bounds;
 mod calls;
+mod credits;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Schema, Server};
 
 use crate::bulk::{BulkCount, BulkRequest, BulkView};
+use crate::credits::{Credits, GrantRequest, LedgerPage, MadeGrant, Units};
 use crate::events::EventPage;
 use crate::fault::Problem;
 use crate::import::{ImportRequest, ImportedKey};
@@ -161,8 +163,23 @@ fn document(shared: &Shared) -> OpenApi {
 )))]
 struct Schemas;
 
+/// Those of the operations on credits.
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(
+    Credits<'_>,
+    GrantRequest,
+    LedgerPage<'_>,
+    MadeGrant<'_>,
+    Units,
+)))]
+struct CreditSchemas;
+
 fn components(shared: &Shared) -> Components {
     let mut components = Schemas::openapi().components.unwrap_or_default();
+    if shared.has_credits {
+        let of_credits = CreditSchemas::openapi().components.unwrap_or_default();
+        components.schemas.extend(of_credits.schemas);
+    }
     let accepted = shared.manager.accepted();
     bounds::add(&mut components, &accepted);
     let is_event = |(name, _): &(&String, &mut RefOr<Schema>)| *name == "Event";

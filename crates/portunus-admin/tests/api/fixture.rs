@@ -15,18 +15,22 @@ use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
+use portunus::credit::{
+    CreditAccount, CreditError, CreditStore, CreditWrite, Credits, LedgerEntry, MemoryCreditStore,
+    StoredCredits,
+};
 use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
     TenantId, UserId, WorkspaceId,
 };
 use portunus::limit::Plan;
-use portunus::manage::{IssueRules, Operator, Role, own_keys};
+use portunus::manage::{ByRole, Denied, IssueRules, Operator, OperatorPolicy, Role, own_keys};
 use portunus::quota::{Quota, Quotas};
-use portunus::store::{Change, KeyStore, Rejected, StoreError, UsageDelta, WriteBatch};
+use portunus::store::{Change, KeyStore, ListQuery, Rejected, StoreError, UsageDelta, WriteBatch};
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, ErrorCode, Limits, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
-use portunus_test_support::Setup;
+use portunus_test_support::{Head, Setup};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -61,6 +65,90 @@ impl AuditReader for Log {
             return Err(AuditError::unavailable("connection reset"));
         }
         self.kept.events(query).await
+    }
+}
+
+/// A store of credits that fails when unhealthy.
+#[derive(Debug, Default)]
+pub(crate) struct Bank {
+    kept: MemoryCreditStore,
+    down: Arc<AtomicBool>,
+}
+
+impl Bank {
+    pub(crate) fn fails(&self, fails: bool) {
+        self.down.store(fails, Ordering::SeqCst);
+    }
+
+    fn answers(&self) -> Result<(), CreditError> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(CreditError::unavailable("connection reset")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl CreditStore for Bank {
+    async fn load(&self, account: &CreditAccount) -> Result<Option<StoredCredits>, CreditError> {
+        self.answers()?;
+        self.kept.load(account).await
+    }
+
+    async fn save(
+        &self,
+        account: &CreditAccount,
+        write: &CreditWrite,
+    ) -> Result<bool, CreditError> {
+        // Others run while a real store is asked.
+        tokio::task::yield_now().await;
+        self.answers()?;
+        self.kept.save(account, write).await
+    }
+
+    async fn ledger(
+        &self,
+        account: &CreditAccount,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<LedgerEntry>, CreditError> {
+        self.answers()?;
+        self.kept.ledger(account, after, most).await
+    }
+}
+
+/// The usual policy, except that owners change the credits of their tenant.
+#[derive(Debug)]
+struct OwnersGrant;
+
+impl OperatorPolicy for OwnersGrant {
+    fn admits(&self, operator: &Operator) -> Result<(), Denied> {
+        ByRole::new().admits(operator)
+    }
+
+    fn allows(
+        &self,
+        operator: &Operator,
+        action: portunus::audit::Action,
+        key: &KeyRecord,
+    ) -> Result<(), Denied> {
+        ByRole::new().allows(operator, action, key)
+    }
+
+    fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
+        ByRole::new().lists(operator, query)
+    }
+
+    fn allows_credits(
+        &self,
+        operator: &Operator,
+        action: portunus::audit::Action,
+        account: &CreditAccount,
+    ) -> Result<(), Denied> {
+        match operator.role() {
+            Role::Owner => Ok(()),
+            _ => ByRole::new().allows_credits(operator, action, account),
+        }
     }
 }
 
@@ -183,6 +271,13 @@ impl Ask {
         self
     }
 
+    /// Sets the id of a grant or a block.
+    pub(crate) fn part(mut self, id: &str) -> Self {
+        let path = self.path.replace("{grant}", id);
+        self.path = path.replace("{block}", id);
+        self
+    }
+
     pub(crate) fn query(mut self, query: &str) -> Self {
         self.path = format!("{}?{query}", self.path);
         self
@@ -228,7 +323,22 @@ pub(crate) struct Fixture {
     pub(crate) log: MemoryAudit,
     store: FaultyStore,
     down: Arc<AtomicBool>,
+    pub(crate) bank: Arc<Bank>,
     pub(crate) keys: portunus::Portunus,
+}
+
+fn environments() -> [Environment; 2] {
+    ["live", "test"].map(|name| Environment::new(name).unwrap())
+}
+
+pub(crate) fn format() -> KeyFormat {
+    let [live, test] = environments();
+    KeyFormat::builder("acme_")
+        .environment("live", live)
+        .environment("test", test)
+        .random(Alphabet::BASE62, 32)
+        .build()
+        .unwrap()
 }
 
 impl Fixture {
@@ -252,26 +362,26 @@ impl Fixture {
                 let _ = flushed.flush().await;
             }
         });
-        let environments = ["live", "test"].map(|name| Environment::new(name).unwrap());
-        let format = KeyFormat::builder("acme_")
-            .environment("live", environments[0].clone())
-            .environment("test", environments[1].clone())
-            .random(Alphabet::BASE62, 32)
-            .build()
-            .unwrap();
         let mut rules = IssueRules::default();
         rules.rotate_every = Some(Duration::from_secs(90 * 86_400));
         let keys = Setup::on(store.clone())
-            .bearer([format])
-            .environments(environments)
+            .bearer([format()])
+            .environments(environments())
+            .policy(OwnersGrant)
             .rules(rules)
             .active_keys_of(|tenant| (tenant.as_str() == "tenant_crowded").then_some(2))
             .limits(Limits::from(quotas).plan(Plan::new("standard_1", [])))
             .directory(People)
             .clock(clock.clone())
-            .audit(trail)
-            .keys();
+            .audit(trail);
         let (kept, down) = (log.clone(), Arc::new(AtomicBool::new(false)));
+        let bank = Arc::new(Bank {
+            down: Arc::clone(&down),
+            ..Bank::default()
+        });
+        // The requests of these tests cost nothing.
+        let credits = Credits::per_tenant(Arc::clone(&bank)).cost(|_| 0);
+        let keys = keys.builder().credits(credits).build().unwrap();
         let reader = Log {
             kept,
             down: Arc::clone(&down),
@@ -304,8 +414,39 @@ impl Fixture {
             log,
             store,
             down,
+            bank,
             keys,
         }
+    }
+
+    /// Lets a node take 5 units of this tenant's credits, use 1, and crash; two minutes later, they
+    /// may be given back. Returns the id of the block.
+    pub(crate) async fn abandoned_block(&self) -> String {
+        let block = self.taken_block().await;
+        self.clock.advance(Duration::from_secs(121));
+        block
+    }
+
+    /// Lets a node take 5 units, use 1, and crash.
+    pub(crate) async fn taken_block(&self) -> String {
+        let (_, secret) = self.key(json!({ "name": "pays" })).await;
+        let account = CreditAccount::Tenant(TenantId::new("tenant_ours").unwrap());
+        let grant = portunus::credit::NewGrant::new(5);
+        let manager = self.keys.manager();
+        manager.grant_credits(&account, grant).await.unwrap();
+        let credits = Credits::per_tenant(Arc::clone(&self.bank));
+        let node = Setup::on(self.store.clone())
+            .bearer([format()])
+            .environments(environments())
+            .clock(self.clock.clone())
+            .builder()
+            .credits(credits.block(5.try_into().unwrap()))
+            .build()
+            .unwrap();
+        let request = node.authenticator();
+        request.authenticate(&Head::bearer(&secret)).await.unwrap();
+        let taken = manager.credits(&account).await.unwrap().taken;
+        taken.last().unwrap().id.to_string()
     }
 
     /// Sets the health of the store.

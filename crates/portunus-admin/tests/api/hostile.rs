@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::everywhere::{fresh_hex, good};
+use crate::everywhere::{fresh_hex, good, id_for};
 use crate::fixture::{Ask, Fixture};
 
 /// Values that are invalid in most places.
@@ -170,7 +170,7 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
         for name in names.map(|name| name.as_str().unwrap()) {
             for value in odd {
                 let ask = Ask::new(&method, &template)
-                    .of(&id)
+                    .of(id_for(&template, &id))
                     .query(&format!("{name}={value}"));
                 let answer = crate::fixture::send(&fixture.router, &ask).await;
                 fixture
@@ -182,7 +182,12 @@ async fn no_parameter_brings_an_answer_that_is_not_documented() {
             && operation["parameters"].to_string().contains("\"query\"")
         {
             fixture
-                .expect(400, Ask::new(&method, &template).of(&id).query("unknown=1"))
+                .expect(
+                    400,
+                    Ask::new(&method, &template)
+                        .of(id_for(&template, &id))
+                        .query("unknown=1"),
+                )
                 .await;
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::everywhere::{fresh_hex, good};
+use crate::everywhere::{fresh_hex, good, id_for};
 use crate::fixture::{Ask, Fixture, send};
 
 /// Returns the refusal of a body: its status and detail.
@@ -229,7 +229,7 @@ async fn an_empty_parameter_is_absent_and_the_document_says_so() {
             assert_eq!(parameter["allowEmptyValue"], true, "{template} {name}");
             let about = parameter["description"].as_str().unwrap();
             assert!(about.contains("empty"), "{template} {name}: {about}");
-            let ask = Ask::new(&method, &template).of(&id);
+            let ask = Ask::new(&method, &template).of(id_for(&template, &id));
             let usual = fixture.expect(200, ask.clone()).await.json();
             for query in [
                 format!("{name}="),

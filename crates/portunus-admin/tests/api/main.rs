@@ -8,6 +8,7 @@ mod bulk;
 mod calls;
 mod conditional;
 mod content;
+mod credits;
 mod cross_site;
 mod document;
 mod everywhere;
@@ -36,6 +37,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     calls::keys_are_shown_changed_and_ended(&fixture).await;
     calls::keys_are_rotated_and_made_primary(&fixture).await;
     bulk::many_keys_are_changed(&fixture).await;
+    credits::credits_are_granted_shown_and_ended(&fixture).await;
     calls::secrets_are_verified(&fixture).await;
     calls::what_happened_is_told(&fixture).await;
     let (documented, seen) = (fixture.document.documented(), fixture.document.seen());

@@ -90,7 +90,7 @@ async fn operations_have_unique_names_and_the_parameters_of_their_paths() {
             );
         }
     }
-    assert_eq!(ids.len(), 15);
+    assert_eq!(ids.len(), 20);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn the_document_has_the_form_of_openapi_3_1() {
             .unwrap()["schema"]
             .clone()
     };
-    for path in ["/keys", "/events"] {
+    for path in ["/keys", "/events", "/credits/{id}/ledger"] {
         assert_eq!(
             limit(path),
             json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 })
@@ -297,6 +297,10 @@ async fn the_document_follows_the_parts_that_the_host_omits_or_adds() {
         json!([{ "url": "https://keys.example.com/v1" }])
     );
     assert!(without["paths"].get("/events").is_none());
+    let text = without.to_string();
+    for name in ["/credits/", "CreditAccount", "LedgerKind", "GrantRequest"] {
+        assert!(!text.contains(name), "{name}, of a service without credits");
+    }
     let with = admin()
         .events(MemoryAudit::new(1))
         .event_view(|_, members| {
