@@ -12,6 +12,7 @@
 use std::convert::Infallible;
 use std::env;
 use std::hint::black_box;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -21,7 +22,8 @@ use http_body_util::Full;
 use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::authenticator::Attempt;
-use portunus::key::{KeyHasher, Owner};
+use portunus::credit::{CreditAccount, Credits, MemoryCreditStore, NewGrant};
+use portunus::key::{KeyHasher, Owner, TenantId};
 use portunus::limit::{LimitFields, LimitPolicy};
 use portunus::manage::NewKey;
 use portunus::quota::Quota;
@@ -65,7 +67,8 @@ fn main() {
         .unwrap_or(1);
     let store = MemoryStore::new();
     let manager = Setup::of(store.clone(), Profile::AllSign).manager();
-    let owner = Owner::tenant("tenant_abc123".parse().expect("a valid id"));
+    let tenant: TenantId = "tenant_abc123".parse().expect("a valid id");
+    let owner = Owner::tenant(tenant.clone());
     let issued = now(manager.issue(NewKey::new("bench", owner))).expect("issued");
     let setup = Setup::of(store, Profile::AllSign).failure_quotas(None);
     let setup = match variant.as_str() {
@@ -78,10 +81,20 @@ fn main() {
         }
         _ => setup,
     };
-    let authenticator = setup
-        .limits(limits(&variant))
-        .build()
-        .expect("valid settings");
+    let mut service = setup.limits(limits(&variant)).builder();
+    if variant.ends_with("credits") {
+        let credits = Credits::per_tenant(MemoryCreditStore::new());
+        service = service.credits(credits.block(NonZeroU64::MAX));
+    }
+    let service = service.build().expect("valid settings");
+    let authenticator = service.authenticator().clone();
+    if service.credits().is_some() {
+        let account = CreditAccount::Tenant(tenant);
+        let grant = service
+            .manager()
+            .grant_credits(&account, NewGrant::new(MANY));
+        now(grant).expect("granted");
+    }
     let key = issued.key.reveal();
     let value = format!("Bearer {key}");
     let request = || {
@@ -94,6 +107,9 @@ fn main() {
         black_box(&request);
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
+    // Takes a block of credits; the calls are paid from it.
+    let first = request();
+    now(authenticator.authenticate(&HttpHead::new(&first, None))).expect("it passes");
     match variant.as_str() {
         // The service alone, and with the layer and a requirement around it.
         "service" => (0..calls).for_each(|_| {
@@ -107,7 +123,7 @@ fn main() {
                 black_box(hasher.digest(black_box(&key)));
             });
         }
-        "layer" | "layer-without-fields" | "layer-audit" => {
+        "layer" | "layer-without-fields" | "layer-audit" | "layer-credits" => {
             let needed = Requirement::none().any_workspace();
             let mut service = AuthLayer::new(authenticator).layer(require(needed).layer(inner));
             (0..calls).for_each(|_| {
