@@ -104,18 +104,19 @@ impl App {
         // Imported keys may have SHA-512 digests.
         let hasher = KeyHasher::sha256().accept_sha512()?;
         let actors = profile.actors().directory(directory.clone());
-        let keys = Portunus::builder(profile.credentials().hasher(hasher))
+        let mut keys = Portunus::builder(profile.credentials().hasher(hasher))
             .store(Arc::clone(&storage.keys))
             .cache(storage.cache.clone())
             .limits(limits)
-            // Operators can grant them. The requests of these APIs cost none.
-            .credits(Credits::per_tenant(Arc::clone(&storage.credits)).cost(|_| 0))
             .actors(actors.standing(directory.clone()))
             .policy(policy)
             .management(management)
             .responses(profile.responses())
-            .audit(trail)
-            .build()?;
+            .audit(trail);
+        if flags.credits {
+            keys = keys.credits(Credits::per_tenant(Arc::clone(&storage.credits)));
+        }
+        let keys = keys.build()?;
         Ok(Self {
             profile,
             authenticator: keys.authenticator().clone(),

@@ -50,6 +50,10 @@ pub(crate) struct Flags {
     /// How requests are handled while the rate limiter is unavailable.
     #[arg(long, default_value = "local")]
     pub(crate) on_limiter_outage: Outage,
+    /// Each request costs one unit of its tenant's credits, which are in the store; an owner grants
+    /// them in the management API.
+    #[arg(long)]
+    pub(crate) credits: bool,
     /// A network of trusted proxies whose forwarded header is used; repeatable.
     #[arg(long, value_name = "CIDR")]
     pub(crate) trusted_proxy: Vec<Cidr>,

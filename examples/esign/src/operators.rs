@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use portunus::audit::Action;
+use portunus::credit::CreditAccount;
 use portunus::key::{KeyDigest, KeyHasher, KeyRecord, TenantId, UserId, WorkspaceId};
 use portunus::manage::{ByRole, Denied, Operator, OperatorPolicy, Role, Setting};
 use portunus::store::ListQuery;
@@ -172,6 +173,19 @@ impl OperatorPolicy for DemoPolicy {
 
     fn lists(&self, operator: &Operator, query: ListQuery) -> Result<ListQuery, Denied> {
         ByRole::new().lists(operator, query)
+    }
+
+    /// A service that sells credits does not let its customers grant them.
+    fn allows_credits(
+        &self,
+        operator: &Operator,
+        action: Action,
+        account: &CreditAccount,
+    ) -> Result<(), Denied> {
+        match operator.role() {
+            Role::Owner => Ok(()),
+            Role::Admin | Role::Member => ByRole::new().allows_credits(operator, action, account),
+        }
     }
 
     fn may_exceed(&self, operator: &Operator, setting: Setting) -> bool {

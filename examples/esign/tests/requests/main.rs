@@ -14,6 +14,7 @@ mod chunks;
 #[path = "../common/mod.rs"]
 mod common;
 mod conditional;
+mod credits;
 mod cross_site;
 mod delegation;
 mod events;
