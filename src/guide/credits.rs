@@ -120,18 +120,20 @@
 //! # What an asynchronous failover can lose
 //! Where the database replicates asynchronously, a standby server that is promoted lacks the last
 //! writes of the old primary, although they were confirmed. The same holds for a database that was
-//! restored from a backup. What is lost of credits, and what follows:
+//! restored from a backup. What follows depends on what is lost:
 //!
-//! | lost | consequence |
-//! |---|---|
-//! | a node took a block | its units are spent twice: by that node until its next report, and by the next one to take them |
-//! | a node ended a block | the block is shown as taken; it counts as used, unless an operator gives back what was used |
-//! | a node reported use | nothing, unless the node crashes: then an operator can give back what was used |
-//! | a reservation | its settlement fails with [`NotFound`](crate::credit::CreditError::NotFound), and its units can be taken by others |
-//! | a settlement | the reservation is open again, and is released at its end |
-//! | a grant | it must be made again, which is safe with an [id](crate::credit::NewGrant::with_id) |
-//! | a void | the grant can be spent again until it is voided again |
-//! | a refill | nothing: it is computed from the calendar |
+//! - **A node took a block:** its units are spent twice, by that node until its next report, and by
+//!   the next one to take them.
+//! - **A node ended a block:** the block is shown as taken, and counts as used. An operator who gives
+//!   it back gives back what was used.
+//! - **A node reported use:** nothing, unless that node crashes. Then the same holds.
+//! - **A reservation:** its settlement fails with [`NotFound`](crate::credit::CreditError::NotFound),
+//!   and others can take its units.
+//! - **A settlement:** the reservation is open again, and is released at its end.
+//! - **A grant:** it must be made again, which is safe with an
+//!   [id](crate::credit::NewGrant::with_id).
+//! - **A void:** the grant can be spent until it is voided again.
+//! - **A refill:** nothing. It is computed from the calendar.
 //!
 //! So the excess is at most one block of each account on each node, and what was reserved or settled in
 //! the time that is lost. A change that began before the failover and ended after it can also replace

@@ -146,7 +146,7 @@
 //! - **Acknowledged writes are kept** if replication is synchronous (`synchronous_standby_names`),
 //!   `synchronous_commit` is at least `on`, which is the default, and the promoted server is a
 //!   synchronous standby. Otherwise the last writes may be lost: a key that was revoked last is
-//!   accepted again, and units of credit may be spent twice (the guide `credits` has a table).
+//!   accepted again, and units of credit may be spent twice (the guide `credits` has the list).
 //! - **Fencing is the duty of the failover manager.** A node that sees only the old primary server
 //!   cannot detect that another one was promoted: it accepts keys that were revoked there, and its
 //!   own writes are lost. Stop the old server, or cut it off from all nodes, before another one is

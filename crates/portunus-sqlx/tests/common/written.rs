@@ -82,7 +82,8 @@ fn old_lookup(bytes: &str) -> String {
 
 pub(crate) async fn lookups_of_the_previous_version_continue_during_migration<H: Home>(home: &H) {
     const KEYS: u32 = 50_000;
-    home.written(LATEST).await;
+    // Schema 5 adds indexes of this table; no later one changes it.
+    home.written(4).await;
     let columns = "family, version, kind, environment, tenant_id, user_id, name, description, \
                    masked, created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, \
                    signing";

@@ -19,6 +19,7 @@ use portunus::store::MemoryStore;
 use portunus::testing::ManualClock;
 use portunus::{Clock, ErrorCode, Portunus};
 use portunus_sqlx::{PostgresStore, SqliteStore};
+use portunus_test_support::wait::eventually_async;
 use portunus_test_support::{Head, format};
 
 use crate::common::tenant;
@@ -120,7 +121,9 @@ async fn a_node_that_spends() {
         return;
     };
     let store: Box<dyn CreditStore> = if address.starts_with("postgres") {
-        Box::new(PostgresStore::connect(&address).await.unwrap())
+        // The database may have been killed, and be about to come back.
+        let connect = async || PostgresStore::connect(&address).await.ok();
+        Box::new(eventually_async(connect).await.unwrap())
     } else {
         Box::new(SqliteStore::open(&address).await.unwrap())
     };

@@ -159,7 +159,7 @@ async fn kill_at_random(
     crash: impl Fn(),
     seed: u64,
 ) {
-    let granted = 300 * rounds();
+    let granted = 250 * rounds();
     let (accounts, of) = (CreditAccounts::new(store), account("acme"));
     let grant = NewGrant::new(granted);
     accounts.grant(&of, grant).await.unwrap();
