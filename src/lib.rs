@@ -66,8 +66,8 @@
 //! | `axum` | extractors, `.require(…)` on routes, and a deny-by-default router | 1.88 |
 //! | `actix-web` | middleware, extractors, requirements and a deny-by-default router for actix-web 4 | 1.89 |
 //! | `events` | signing events with the owner's primary key | 1.88 |
-//! | `tracing` | spans and log events, and audit events as log events | 1.88 |
-//! | `metrics` | counters and histograms | 1.88 |
+//! | `tracing` | spans and log events, the key on the request's span, and audit events as log events ([`telemetry`]) | 1.88 |
+//! | `metrics` | counters and histograms ([`telemetry`]) | 1.88 |
 //! | `tokio` | running the periodic jobs as a tokio task | 1.88 |
 //! | `testing` | test helpers: manual clock, ready-made keys and principals, recorded audit events | 1.88 |
 //!

@@ -1,11 +1,13 @@
 //! Spans and metrics, enabled by the features `tracing` and `metrics`.
 //!
 //! # Metrics
-//! Names that end in `_total` are counters, names that end in `_seconds` are histograms.
+//! Names that end in `_total` are counters, names that end in `_seconds` are histograms. They are
+//! described to the recorder, with their units, when a service is built and again when its periodic jobs
+//! begin: install the recorder before the later of the two.
 //!
 //! | name | labels | meaning |
 //! |---|---|---|
-//! | `portunus_requests_total` | `outcome`: `OK` or the error's code | responses, including the routes' refusals |
+//! | `portunus_requests_total` | `outcome`: `OK` or the error's code; `plan`, if [`Limits::plans_in_metrics`](crate::Limits::plans_in_metrics) is set | responses, including the routes' refusals |
 //! | `portunus_store_seconds` | `result`: `found`, `missing`, `failed` | key lookups |
 //! | `portunus_limiter_seconds` | `result`: `admitted`, `refused`, `failed` | rate limiter decisions |
 //! | `portunus_directory_seconds` | `result`: `found`, `missing`, `failed` | lookups of users and of owner standing |
@@ -15,32 +17,88 @@
 //! | `portunus_limiter_mode_changes_total` | `mode`: `local`, `closed`, `open`, `normal` | begins and ends of the limiter's outages |
 //! | `portunus_audit_left_out_total` | `reason`: `queue_full`, `throttled`, `sink_failed` | audit events that were not kept |
 //!
+//! # The span of the request
+//! The key of a request is recorded on the span in which the layer or middleware is called: usually that
+//! which the host opens for each request. The host declares the fields, as far as it wants them:
+//!
+//! | field | value |
+//! |---|---|
+//! | `key_id` | the id of the key, also if it is refused |
+//! | `tenant_id` | the tenant of its owner |
+//! | `plan` | the plan of the key, its own or else its tenant's |
+//!
+//! Everything that is logged within the span then has them: see the [guide](crate::guide::observability)
+//! for tower-http and tracing-actix-web. Nothing is recorded for an anonymous request, or for a key that
+//! does not exist.
+//!
 //! # Spans and events
 //! The target is `portunus`. Steps that are awaited run in the spans `store`, `limiter`,
 //! `directory`, `owner_standing` and `verifier`, at level `DEBUG`, within `authenticate`. A refusal
 //! is an event at `DEBUG` with `code` and, if a real key was presented, `key_id`; a refusal due to
 //! an outage is an event at `WARN` with its cause. A route that needs a key but has no layer that
-//! authenticates its requests (which get 500 `INTERNAL_ERROR`) is an event at `ERROR`, once. When the limiter no longer answers, and when it
-//! has answered for five seconds, there is one event with the `mode`, at `WARN` and `INFO`. Spans and
-//! events contain no secret, no digest
-//! and no other part of the credentials.
+//! authenticates its requests (which get 500 `INTERNAL_ERROR`) is an event at `ERROR`, once. When the
+//! limiter no longer answers, and when it has answered for five seconds, there is one event with the
+//! `mode`, at `WARN` and `INFO`. Spans and events contain no secret, no digest and no other part of
+//! the credentials.
 
-#[cfg(feature = "tracing")]
-use std::collections::BTreeSet;
 use std::future::Future;
-#[cfg(feature = "tracing")]
-use std::sync::{Mutex, PoisonError};
 
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::error::AuthError;
-
-/// The largest number of faults in the set-up of a service that are logged.
-#[cfg(feature = "tracing")]
-const MOST_LOGGED: usize = 100;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::key::{KeyId, KeyRecord, PlanName};
 
 /// Whether metrics or tracing is enabled.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) const ON: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+
+/// Describes each metric to the recorder that is installed, with its unit.
+pub(crate) fn describe() {
+    #[cfg(feature = "metrics")]
+    {
+        for (name, meaning) in COUNTERS {
+            metrics::describe_counter!(name, metrics::Unit::Count, meaning);
+        }
+        for (name, meaning) in HISTOGRAMS {
+            metrics::describe_histogram!(name, metrics::Unit::Seconds, meaning);
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+const COUNTERS: [(&str, &str); 5] = [
+    (
+        "portunus_requests_total",
+        "Responses, including the routes' refusals",
+    ),
+    ("portunus_cache_total", "Cache lookups"),
+    (
+        "portunus_limiter_outages_total",
+        "Requests to which the limiter did not respond",
+    ),
+    (
+        "portunus_limiter_mode_changes_total",
+        "Begins and ends of the limiter's outages",
+    ),
+    (
+        "portunus_audit_left_out_total",
+        "Audit events that were not kept",
+    ),
+];
+
+#[cfg(feature = "metrics")]
+const HISTOGRAMS: [(&str, &str); 4] = [
+    ("portunus_store_seconds", "Key lookups"),
+    ("portunus_limiter_seconds", "Rate limiter decisions"),
+    (
+        "portunus_directory_seconds",
+        "Lookups of users and of owner standing",
+    ),
+    (
+        "portunus_verifier_seconds",
+        "Verifications of external tokens",
+    ),
+];
 
 /// A step of authentication that another component answers.
 #[derive(Debug, Clone, Copy)]
@@ -228,7 +286,7 @@ pub(crate) fn undeclared_plan(plan: &str) {
 }
 
 /// Logs the cause of an error by which the service is set up incorrectly, once. The causes name routes,
-/// not paths, so there are few.
+/// not paths, so there are few; at most 100 are logged.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 pub(crate) fn set_up_incorrectly(error: &AuthError) {
     #[cfg(feature = "tracing")]
@@ -236,9 +294,11 @@ pub(crate) fn set_up_incorrectly(error: &AuthError) {
         && let Some(cause) = std::error::Error::source(error)
         && tracing::enabled!(target: "portunus", tracing::Level::ERROR)
     {
+        use crate::lock::Mutex;
+        use std::collections::BTreeSet;
         static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = logged.len() < MOST_LOGGED && logged.insert(cause.to_string());
+        let mut logged = LOGGED.lock();
+        let is_new = logged.len() < 100 && logged.insert(cause.to_string());
         drop(logged);
         if is_new {
             tracing::error!(target: "portunus", "{cause}");
@@ -266,19 +326,70 @@ pub(crate) fn is_logged() -> bool {
     false
 }
 
+/// Whether anybody may listen to spans.
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub(crate) fn has_subscriber() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::level_filters::LevelFilter::current()
+        > tracing::level_filters::LevelFilter::OFF;
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// Records the key of a request on the current span, as far as that has the fields.
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub(crate) fn identify(key: &KeyRecord, plan: Option<&PlanName>) {
+    #[cfg(feature = "tracing")]
+    {
+        let span = tracing::Span::current();
+        span.record("key_id", key.id.as_str());
+        span.record("tenant_id", key.owner.tenant_id.as_str());
+        if let Some(plan) = plan {
+            span.record("plan", plan.as_str());
+        }
+    }
+    let _ = (key, plan);
+}
+
+/// The label `plan` of a response.
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+#[derive(Debug, Clone)]
+pub(crate) enum PlanLabel {
+    /// Responses have no such label.
+    Off,
+    None,
+    Plan(PlanName),
+}
+
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+impl PlanLabel {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Off => None,
+            Self::None => Some("none"),
+            Self::Plan(plan) => Some(plan.as_str()),
+        }
+    }
+}
+
 /// Records the outcome of a request, whichever component produced the response. `key` is the one that
 /// was admitted.
 #[cfg(any(feature = "actix-web", feature = "tower"))]
-pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId>) {
+pub(crate) fn answered(error: Option<&AuthError>, key: Option<&KeyId>, plan: &PlanLabel) {
+    let plan = plan.text();
     #[cfg(feature = "metrics")]
-    match error {
-        // Literals, so that the usual outcome needs no allocation.
-        None => metrics::counter!("portunus_requests_total", "outcome" => "OK"),
-        Some(error) => {
-            metrics::counter!("portunus_requests_total", "outcome" => error.code().as_str())
+    {
+        let outcome = error.map_or("OK", |error| error.code().as_str());
+        match (error, plan.map(str::to_owned)) {
+            // Literals, so that the usual outcome needs no allocation.
+            (None, None) => metrics::counter!("portunus_requests_total", "outcome" => "OK"),
+            (Some(_), None) => metrics::counter!("portunus_requests_total", "outcome" => outcome),
+            (_, Some(plan)) => {
+                metrics::counter!("portunus_requests_total", "outcome" => outcome, "plan" => plan)
+            }
         }
+        .increment(1);
     }
-    .increment(1);
     #[cfg(feature = "tracing")]
     if let Some(error) = error {
         let key_id = error.key_id().or(key).map(tracing::field::display);
@@ -291,7 +402,7 @@ pub(crate) fn answered(error: Option<&AuthError>, key: Option<&crate::key::KeyId
             }
         }
     }
-    let _ = (error, key);
+    let _ = (error, key, plan);
 }
 
 /// The caches that are measured.

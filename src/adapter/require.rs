@@ -12,9 +12,9 @@ use crate::policy::Requirement;
 /// middleware.
 ///
 /// Refuses every request with 500 `INTERNAL_ERROR` if no outer layer authenticated it, which is a fault
-/// of the service: with the feature `tracing`, it is logged with the route and the remedy. With `.optional_key()`, the
-/// requirement applies only to requests with a key: a request that the outer layer let pass as
-/// anonymous passes here too.
+/// of the service: with the feature `tracing`, it is logged with the route and the remedy. With
+/// `.optional_key()`, the requirement applies only to requests with a key: a request that the outer
+/// layer let pass as anonymous passes here too.
 pub fn require(requirement: impl Into<Requirement>) -> Require {
     Require {
         requirement: Arc::new(requirement.into()),

@@ -9,6 +9,8 @@ use super::outage::Outage;
 use crate::clock::Clock;
 use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::key::PlanName;
 use crate::key::TenantId;
 use crate::limit::{
     BucketId, ClassRules, Counter, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
@@ -16,6 +18,8 @@ use crate::limit::{
 };
 use crate::principal::{Charge, Charger, KeyEntry};
 use crate::request::RequestHead;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::telemetry::PlanLabel;
 use crate::telemetry::{self, Step};
 use async_trait::async_trait;
 
@@ -27,6 +31,8 @@ pub(crate) struct Limiting {
     pub(super) table: LimitTable,
     rules: ClassRules,
     pub(super) cost_of: Option<Arc<CostOf>>,
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    plans_in_metrics: bool,
     /// Whether the warning about requests without a client address was logged.
     warned: AtomicBool,
 }
@@ -70,8 +76,21 @@ impl Limiting {
             table,
             rules: limits.rules,
             cost_of: limits.cost_of,
+            #[cfg(any(feature = "actix-web", feature = "tower"))]
+            plans_in_metrics: limits.plans_in_metrics,
             warned: AtomicBool::new(false),
         })
+    }
+
+    /// Returns the label of a request with this plan in metrics.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(super) fn plan_label(&self, plan: Option<&PlanName>) -> PlanLabel {
+        match plan {
+            _ if !self.plans_in_metrics => PlanLabel::Off,
+            // Other names are not bounded.
+            Some(plan) if self.table.plan(plan).is_some() => PlanLabel::Plan(plan.clone()),
+            _ => PlanLabel::None,
+        }
     }
 
     /// Returns the class of a request by the host's rules.

@@ -51,6 +51,8 @@ use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
 use crate::store::{KeyLookup, KeyStore};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::telemetry::PlanLabel;
 
 pub use attempt::{Attempt, Authenticated, Begun, Outcome, PendingAttempt};
 use budget::Budget;
@@ -201,6 +203,12 @@ impl Authenticator {
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn only_counts(&self) -> bool {
         self.anonymous == Anonymous::Always
+    }
+
+    /// Returns the label of a request with this plan in metrics.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn plan_label(&self, plan: Option<&PlanName>) -> PlanLabel {
+        self.inner.limits.plan_label(plan)
     }
 
     /// Returns whether the route of a request with this method has a class.

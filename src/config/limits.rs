@@ -43,6 +43,8 @@ pub struct Limits {
     pub(crate) on_outage: Option<OnOutage>,
     pub(crate) cost_of: Option<Arc<CostOf>>,
     pub(crate) lookups: LookupBudget,
+    /// Whether metrics have the label `plan`.
+    pub(crate) plans_in_metrics: bool,
     /// A mistake of the calls so far.
     pub(crate) mistake: Option<ParseError>,
 }
@@ -68,6 +70,7 @@ impl Limits {
             on_outage: None,
             cost_of: None,
             lookups: LookupBudget::default(),
+            plans_in_metrics: false,
             mistake: None,
         }
     }
@@ -160,6 +163,14 @@ impl Limits {
         self
     }
 
+    /// Adds the label `plan` to the metric `portunus_requests_total` ([`telemetry`](crate::telemetry)):
+    /// the plan of the request's key, or `none` without a key or a plan that is declared here. Without
+    /// this call there is no such label, because each plan multiplies the time series of the metric.
+    pub fn plans_in_metrics(mut self) -> Self {
+        self.plans_in_metrics = true;
+        self
+    }
+
     /// Sets how many units a request costs. The default is 1. The function runs for each counted
     /// request: with a well-formed key, even an unknown one, or without a key if such requests are
     /// counted. A request that costs more than one of
@@ -224,6 +235,7 @@ impl fmt::Debug for Limits {
             .field("plans", &self.plans)
             .field("limiter", &self.limiter)
             .field("on_outage", &self.on_outage)
+            .field("plans_in_metrics", &self.plans_in_metrics)
             .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,8 @@ pub use crate::text::ParseError;
 pub(crate) use code::ChallengeError;
 pub use code::ErrorCode;
 
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::key::PlanName;
 use crate::key::{KeyId, KeyRecord, UserId};
 use crate::limit::LimitReport;
 use crate::scope::{ScopeRequirement, ScopeSet};
@@ -226,6 +228,15 @@ impl AuthError {
     #[must_use]
     pub fn key_id(&self) -> Option<&KeyId> {
         self.presented().map(|presented| &presented.record.id)
+    }
+
+    /// Returns the plan of the refused key, as far as it is known.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn plan(&self) -> Option<&PlanName> {
+        let counted = self
+            .limits()
+            .and_then(|limits| limits.state().limits.name.as_ref());
+        counted.or_else(|| self.presented()?.record.plan.as_ref())
     }
 
     /// Attaches the cause of the error. A renderer can look for one of the host's own errors in it.

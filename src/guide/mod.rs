@@ -22,6 +22,7 @@
 //! | [`keys_in_addresses`] | keys in a query or for a WebSocket, and why not |
 //! | [`notices`] | keys that expire, are not used or were replaced, as signed webhooks |
 //! | [`self_serve`] | users who manage their own keys |
+//! | [`observability`] | the key of a request in spans and metrics |
 //! | [`migration`] | migrating existing keys or from other middleware |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
@@ -48,6 +49,9 @@ pub mod migration;
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("notices.md")]
 pub mod notices {}
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 pub mod own_dialect;
 pub mod own_key_store;
 pub mod own_rate_limiter;

@@ -16,6 +16,7 @@ use crate::credit::Credits;
 use crate::lock::Mutex;
 use crate::manage::{KeyManager, Management};
 use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
+use crate::telemetry;
 
 /// Builder for [`Portunus`].
 ///
@@ -237,6 +238,7 @@ impl PortunusBuilder {
             notices,
             manager: manager.clone(),
         });
+        telemetry::describe();
         Ok(Portunus {
             parts: Arc::new(Parts {
                 authenticator,

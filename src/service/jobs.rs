@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
 use crate::lock::Mutex;
@@ -99,6 +99,9 @@ pub(crate) struct Jobs {
     deleted: Deleted,
     /// Whether the service stops, so that credits are given back.
     stops: AtomicBool,
+    /// Whether the metrics were described after the service was built: the host may have installed the
+    /// recorder meanwhile.
+    described: Once,
     /// The totals at the last report.
     reported: Mutex<Totals>,
     /// The totals when losses were last logged, and when that was.
@@ -191,6 +194,7 @@ impl Jobs {
             parts,
             deleted: Deleted::default(),
             stops: AtomicBool::new(false),
+            described: Once::new(),
             reported: Mutex::default(),
             logged: Mutex::default(),
         }
@@ -202,6 +206,7 @@ impl Jobs {
     /// Dropping the future loses nothing: unfinished work is due at the next call.
     pub(crate) async fn maintain(&self) -> Maintenance {
         self.parts.usage().jobs_are_run();
+        self.described.call_once(telemetry::describe);
         let mut failures = Vec::new();
         self.round(Which::Due, &mut failures).await;
         self.log_losses();
@@ -218,6 +223,7 @@ impl Jobs {
     pub(crate) async fn run(&self, shutdown: impl Future<Output = ()>) -> Maintenance {
         let (since, mut shutdown) = (self.totals(), pin!(shutdown));
         self.parts.usage().jobs_are_run();
+        telemetry::describe();
         loop {
             let (seen, mut failures) = (self.flushes_requested(), Vec::new());
             let next = async {

@@ -13,6 +13,7 @@ guides! {
     at_scale = "at_scale.md",
     first_service = "first_service.md",
     notices = "notices.md",
+    observability = "observability.md",
     protect_actix = "protect_actix.md",
     keys_in_addresses = "keys_in_addresses.md",
     protect_grpc = "protect_grpc.md",

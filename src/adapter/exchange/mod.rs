@@ -42,6 +42,8 @@ use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc, ca
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
+use crate::key::{KeyRecord, PlanName};
+use crate::policy::Principal;
 use crate::principal::KeyPrincipal;
 use crate::request::{RequestHead, TlsVersion};
 use crate::telemetry;
@@ -221,8 +223,17 @@ impl<C: Carrier> Exchange<C> {
                 carrier.put(id.clone());
             }
         }
+        if telemetry::has_subscriber()
+            && let Some(principal) = &admission.principal
+        {
+            identify(principal.record(), principal.plan(), carrier);
+        }
         let responder = self.authenticator.responder();
-        let report = Report::new(admission, audit, responder, counts(carrier));
+        let counted = counts(carrier).then(|| {
+            let plan = admission.principal.as_ref().and_then(KeyPrincipal::plan);
+            self.authenticator.plan_label(plan)
+        });
+        let report = Report::new(admission, audit, responder, counted);
         match admission.principal.take() {
             Some(principal) => carrier.put(principal),
             None => {
@@ -252,8 +263,14 @@ impl<C: Carrier> Exchange<C> {
         Q: Incoming<Carrier = C>,
         S: Inward<Q>,
     {
+        if telemetry::has_subscriber()
+            && let Some(presented) = error.presented()
+        {
+            identify(&presented.record, error.plan(), request.carrier());
+        }
         if counts(request.carrier()) {
-            telemetry::answered(Some(error), None);
+            let plan = self.authenticator.plan_label(error.plan());
+            telemetry::answered(Some(error), None, &plan);
         }
         let answer = self
             .authenticator
@@ -270,6 +287,14 @@ impl<C: Carrier> Exchange<C> {
     ) -> impl RequestHead + use<'r, C, Q> {
         let carrier = request.carrier();
         request.head((self.peer_of)(carrier), (self.tls_of)(carrier), self.grpc)
+    }
+}
+
+/// Records a key on the span of the request, unless an outer layer has recorded the same one.
+fn identify<C: Carrier>(key: &KeyRecord, plan: Option<&PlanName>, carrier: &C) {
+    let outer = Holds::<KeyPrincipal>::look(carrier);
+    if outer.is_none_or(|outer| outer.record().id != key.id) {
+        telemetry::identify(key, plan);
     }
 }
 

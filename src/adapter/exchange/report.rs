@@ -12,7 +12,7 @@ use crate::key::UserId;
 use crate::limit::FieldValue;
 use crate::principal::{AnonymousCount, KeyEntry, KeyPrincipal};
 use crate::respond::Responder;
-use crate::telemetry;
+use crate::telemetry::{self, PlanLabel};
 
 /// The headers added to the response of a request that passed.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ impl ResponseFields {
 /// The report of a request that passed, for when its response is known.
 pub(in crate::adapter) struct Report {
     fields: ResponseFields,
-    /// Whether this layer counts the response.
-    is_counted: bool,
+    /// The label of the response if this layer counts it.
+    counted: Option<PlanLabel>,
     /// The key's entry, kept only if refusals are logged.
     key: Option<Arc<KeyEntry>>,
     audit: Option<RequestAudit>,
@@ -69,7 +69,7 @@ impl Report {
         admission: &Authenticated,
         audit: Option<RequestAudit>,
         responder: &Arc<Responder>,
-        is_counted: bool,
+        counted: Option<PlanLabel>,
     ) -> Option<Self> {
         let limits = match (&admission.principal, &admission.anonymous) {
             (Some(principal), _) if !responder.reports_limits() && principal.has_spent() => {
@@ -84,14 +84,14 @@ impl Report {
         };
         let user = admission.canonical_user.clone();
         let is_empty = matches!(limits, Limited::Nothing) && user.is_none() && audit.is_none();
-        if is_empty && !is_counted {
+        if is_empty && counted.is_none() {
             return None;
         }
         let principal = admission.principal.as_ref();
-        let logged = principal.filter(|_| is_counted && telemetry::is_logged());
+        let logged = principal.filter(|_| counted.is_some() && telemetry::is_logged());
         Some(Self {
             fields: ResponseFields { limits, user },
-            is_counted,
+            counted,
             key: logged.map(|principal| Arc::clone(principal.entry())),
             audit,
         })
@@ -110,9 +110,9 @@ impl Report {
             FieldValue::Kept(text) => answer.set_kept_field(name, text),
             FieldValue::Written(bytes) => answer.set_field(name, bytes),
         });
-        if self.is_counted {
+        if let Some(plan) = &self.counted {
             let key = self.key.as_ref().map(|entry| &entry.record.id);
-            telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key);
+            telemetry::answered(Holds::<AuthError>::look(answer).as_deref(), key, plan);
         }
         end(self.audit.take(), answer);
     }

@@ -11,6 +11,7 @@
 mod actix_server;
 mod diagnostics;
 mod forgotten;
+mod identity;
 mod layer_order;
 mod mapping_and_demands;
 mod on_actix;

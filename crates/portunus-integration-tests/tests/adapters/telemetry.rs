@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::{Router, routing};
 use http::{HeaderValue, Request};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use portunus::actor::CachedDirectory;
@@ -351,6 +352,129 @@ fn events_that_were_not_kept_are_counted_by_the_reason() {
         told["{reason=sink_failed}"], 2,
         "two of four events, and nothing that was only said about them"
     );
+}
+
+/// Three requests with a key of the plan `pro`, of which the last one is refused, one with a key of a
+/// tenant without a plan, and one without a key.
+async fn by_plan(labelled: bool) {
+    let door = door(false).await;
+    let per_key = |limit| LimitPolicy::per_key([Quota::per_minute(limit)]);
+    let limits = Limits::new([per_key(100)]).plan(Plan::new("pro", [per_key(2)]));
+    let limits = match labelled {
+        true => limits.plans_in_metrics(),
+        false => limits,
+    };
+    let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
+    new.plan = Some("pro".parse().unwrap());
+    let (pro, _) = door.fixture.issue_new(new).await;
+    let clock = door.fixture.clock.clone();
+    let app = app(door.fixture.bearer().clock(clock).limits(limits));
+    for key in [&pro, &pro, &pro, &door.key] {
+        ask(&app, "/a/1", &[("authorization", &bearer(key))]).await;
+    }
+    ask(&app, "/a/1", &[]).await;
+}
+
+#[test]
+fn responses_are_counted_by_plan_where_the_host_asks_for_it() {
+    let all = measured(by_plan(true));
+    assert_eq!(
+        of(&all, "portunus_requests_total"),
+        [
+            ("{outcome=MISSING_KEY,plan=none}", 1),
+            ("{outcome=OK,plan=none}", 1),
+            ("{outcome=OK,plan=pro}", 2),
+            ("{outcome=RATE_LIMITED,plan=pro}", 1),
+        ]
+    );
+    let all = measured(by_plan(false));
+    assert_eq!(
+        of(&all, "portunus_requests_total"),
+        [
+            ("{outcome=MISSING_KEY}", 1),
+            ("{outcome=OK}", 3),
+            ("{outcome=RATE_LIMITED}", 1),
+        ]
+    );
+}
+
+#[test]
+fn a_plan_that_is_not_declared_is_no_label() {
+    // Without declared plans, operators can give keys any: their number is not bounded.
+    let all = measured(async {
+        let door = door(false).await;
+        let mut new = NewKey::new("key", Owner::tenant(tenant("acme"))).with_scopes([scope("a")]);
+        new.plan = Some("canary-plan".parse().unwrap());
+        let (key, _) = door.fixture.issue_new(new).await;
+        let limits = Limits::per_key([Quota::per_minute(100)]).plans_in_metrics();
+        let app = app(door.fixture.bearer().limits(limits));
+        ask(&app, "/a/1", &[("authorization", &bearer(&key))]).await;
+    });
+    let counted = of(&all, "portunus_requests_total");
+    assert_eq!(counted, [("{outcome=OK,plan=none}", 1)]);
+}
+
+/// Keeps what is described to it: the unit and the meaning of each metric.
+#[derive(Default)]
+struct Described(Mutex<BTreeMap<String, String>>);
+
+impl Described {
+    fn add(&self, kind: &str, name: &KeyName, unit: Option<Unit>, meaning: &str) {
+        let text = format!("{kind} in {:?}: {meaning}", unit.unwrap());
+        let name = name.as_str().to_owned();
+        self.0.lock().unwrap().insert(name, text.to_lowercase());
+    }
+}
+
+impl Recorder for Described {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, meaning: SharedString) {
+        self.add("counter", &name, unit, &meaning);
+    }
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("no gauges are documented: {}", name.as_str());
+    }
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, meaning: SharedString) {
+        self.add("histogram", &name, unit, &meaning);
+    }
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn every_metric_is_described_when_the_service_is_built_and_when_its_jobs_begin() {
+    let fixture = Fixture::new();
+    let keys = fixture.bearer().keys();
+    let [built, maintained, run] = [(), (), ()].map(|()| Described::default());
+    metrics::with_local_recorder(&built, || drop(fixture.bearer().keys()));
+    // Recorders that are installed afterwards.
+    metrics::with_local_recorder(&maintained, || drop(block_on(keys.maintain())));
+    metrics::with_local_recorder(&run, || drop(block_on(keys.run(std::future::ready(())))));
+    let documented = include_str!("../../../../src/telemetry.rs");
+    let rows = documented.lines().filter_map(|line| {
+        let cells: Vec<_> = line
+            .strip_prefix("//! | `portunus_")?
+            .split(" | ")
+            .collect();
+        let name = format!("portunus_{}", cells[0].trim_end_matches('`'));
+        let kind = match name.ends_with("_seconds") {
+            true => "histogram in seconds",
+            false => "counter in count",
+        };
+        let meaning = cells.last()?.trim_end_matches(" |");
+        Some((name, format!("{kind}: {meaning}").to_lowercase()))
+    });
+    let rows: BTreeMap<_, _> = rows.collect();
+    assert_eq!(rows.len(), 9, "{rows:?}");
+    for recorder in [built, maintained, run] {
+        assert_eq!(*recorder.0.lock().unwrap(), rows);
+    }
 }
 
 #[test]
