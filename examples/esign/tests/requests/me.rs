@@ -1,7 +1,7 @@
 //! Self-serve: `/me/login`, and `/me/api`, where an operator manages its own keys with at most its
 //! own permissions.
 
-use crate::common::{Answer, Call, MEMBER, OUTSIDER, PLATFORM, Server, USER};
+use crate::common::{Answer, Call, MEMBER, OUTSIDER, PLATFORM, Server, USER, eventually};
 use serde_json::{Value, json};
 
 /// Signs in with this token, as JSON.
@@ -207,6 +207,82 @@ fn a_session_ends_at_the_logout_and_is_needed_for_every_call() {
     let owners = session(&server, "owner");
     let admin = Call::get("/admin/keys").field("Cookie", &owners);
     assert_problem(&server.send(&admin), 401, "MISSING_KEY");
+}
+
+#[test]
+fn each_login_begins_a_new_session_and_ends_the_one_that_it_presents() {
+    let server = Server::of("allsign");
+    let token = server.operator("member");
+    let status = |cookie: &str| me(&server, cookie, Call::get("/keys")).status;
+    let log_in_with = |cookie: &str, token: &str| {
+        let login = Call::post("/me/login").json(&json!({ "token": token }));
+        server.send(&login.field("Cookie", cookie))
+    };
+    // An id that somebody planted is never the id of a session.
+    let planted = "esign_session=0123456789abcdef0123456789abcdef";
+    let first = log_in_with(planted, &token);
+    assert_eq!(first.status, 204);
+    let first = cookie_of(&first);
+    assert_ne!(first, planted);
+    assert_eq!([status(planted), status(&first)], [401, 200]);
+    // A login that fails ends nothing.
+    assert_eq!(log_in_with(&first, "op_wrong").status, 401);
+    assert_eq!(status(&first), 200);
+    // Signed in again, also as another operator: the session is another one, and the old one has ended.
+    for operator in ["member", "owner", "member"] {
+        let old = cookie_of(&log_in_with("", &token));
+        let bystander = session(&server, "member");
+        let new = cookie_of(&log_in_with(&old, &server.operator(operator)));
+        assert!(new != old && new != bystander, "{operator}");
+        assert_eq!(
+            [status(&old), status(&new), status(&bystander)],
+            [401, 200, 200]
+        );
+        // The logout ends it on the server, not only in the browser, and again it changes nothing.
+        for _ in 0..2 {
+            let out = server.send(&Call::post("/me/logout").field("Cookie", &new));
+            assert_eq!(out.status, 204, "{operator}");
+            assert_eq!([status(&new), status(&bystander)], [401, 200], "{operator}");
+        }
+    }
+}
+
+#[test]
+fn many_keys_are_changed_in_one_operation_and_only_the_users_own() {
+    let server = Server::of("allsign");
+    let cookie = session(&server, "member");
+    let own: Vec<_> = (0..3)
+        .map(|number| {
+            issued(
+                &server,
+                &cookie,
+                &json!({ "name": format!("own {number}") }),
+            )
+            .0
+        })
+        .collect();
+    let others = server.issue(json!({}));
+    let bulk = |body: &Value| me(&server, &cookie, Call::post("/keys/bulk").json(body));
+    let all = json!({ "filter": { "all": true }, "action": "revoke", "dry_run": true });
+    assert_eq!(bulk(&all).json(), json!({ "count": 3 }));
+    let foreign = json!({ "filter": { "owner": USER }, "action": "revoke", "dry_run": true });
+    assert_eq!(bulk(&foreign).json(), json!({ "count": 0 }));
+    let started = bulk(&json!({ "filter": { "all": true }, "action": "revoke" }));
+    assert_eq!(started.status, 202, "{}", started.text());
+    let id = started.json()["id"].as_str().unwrap().to_owned();
+    let show = || me(&server, &cookie, Call::get(&format!("/keys/bulk/{id}")));
+    let ended = eventually(|| show().json()["ended_at"].is_string().then_some(()));
+    assert!(ended.is_some(), "{}", show().text());
+    assert_eq!([&show().json()["done"], &show().json()["failed"]], [3, 0]);
+    for id in &own {
+        let key = me(&server, &cookie, Call::get(&format!("/keys/{id}")));
+        assert_eq!(key.json()["status"], "revoked");
+    }
+    assert_eq!(server.get("/whoami", &others.key).status, 200);
+    // Another user knows nothing of it.
+    let stranger = session(&server, "admin");
+    let hidden = me(&server, &stranger, Call::get(&format!("/keys/bulk/{id}")));
+    assert_problem(&hidden, 404, "NOT_FOUND");
 }
 
 #[test]
