@@ -243,7 +243,7 @@ impl KeyPrincipal {
             Some(limits) => Arc::clone(limits) as _,
             None => Arc::clone(&self.entry) as _,
         };
-        let credits = self.entry.purse.as_ref().map(|purse| purse.shown());
+        let credits = self.entry.purse.as_ref().and_then(|purse| purse.shown());
         LimitReport::new(source, variant, decision).with_credits(credits)
     }
 
