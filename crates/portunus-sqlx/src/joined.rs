@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portunus::manage::{KeyManager, ManageError};
-use portunus::store::InvalidationBus;
+use portunus::store::{InvalidationBus, StoreError};
+use sqlx::Transaction;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::fault::{Fault, Refusal};
@@ -92,6 +93,24 @@ async fn run<T, F: Future<Output = Result<T, ManageError>>>(
         }
     };
     Ok(Written { done, manager })
+}
+
+/// Keeps or undoes what was done since the savepoint.
+async fn end<T, D: sqlx::Database>(
+    savepoint: Transaction<'_, D>,
+    written: Result<Written<T>, ManageError>,
+) -> Result<Written<T>, ManageError> {
+    let ended = match written {
+        Ok(_) => savepoint.commit().await,
+        Err(_) => savepoint.rollback().await,
+    };
+    let written = written?;
+    ended.map_err(unavailable)?;
+    Ok(written)
+}
+
+fn unavailable(error: sqlx::Error) -> StoreError {
+    Fault::from(error).into()
 }
 
 /// A statement for the host's transaction.

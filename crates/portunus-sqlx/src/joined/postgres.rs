@@ -8,7 +8,7 @@ use portunus::store::StoreError;
 use sqlx::postgres::Postgres;
 use sqlx::{Connection, Transaction};
 
-use super::{Written, run};
+use super::{Written, end, run, unavailable};
 use crate::PostgresStore;
 use crate::fault::{Fault, Refusal};
 use crate::lease::{On, Statements, Watch};
@@ -72,13 +72,7 @@ impl PostgresStore {
             },
         };
         let written = self.run_in(&mut session, manager, act).await;
-        let ended = match written {
-            Ok(_) => nested.commit().await,
-            Err(_) => nested.rollback().await,
-        };
-        let written = written?;
-        ended.map_err(unavailable)?;
-        Ok(written)
+        end(nested, written).await
     }
 
     /// Runs `act` with the search path of the store. After an error, the savepoint restores that of
@@ -123,8 +117,4 @@ async fn set_path(session: &mut dyn Session, path: String) -> Result<String, Fau
         .change(sql::SET_SEARCH_PATH, vec![path.into()])
         .await?;
     before.unwrap_or_else(|| Ok(String::new()))
-}
-
-fn unavailable(error: sqlx::Error) -> StoreError {
-    Fault::from(error).into()
 }

@@ -13,7 +13,7 @@ use portunus::store::StoreError;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Transaction};
 
-use super::{Written, run};
+use super::{Written, end, run, unavailable};
 use crate::SqliteStore;
 use crate::fault::{Fault, Refusal};
 use crate::operation::check_place;
@@ -79,13 +79,7 @@ impl SqliteStore {
         let mut nested = transaction.begin().await.map_err(unavailable)?;
         let records = self.0.records().load(Ordering::SeqCst);
         let written = run(&mut *nested, records, manager, act).await;
-        let ended = match written {
-            Ok(_) => nested.commit().await,
-            Err(_) => nested.rollback().await,
-        };
-        let written = written?;
-        ended.map_err(unavailable)?;
-        Ok(written)
+        end(nested, written).await
     }
 
     /// Checks that the transaction is the writer of this store's file.
@@ -116,8 +110,4 @@ impl SqliteStore {
             begun => begun,
         }
     }
-}
-
-fn unavailable(error: sqlx::Error) -> StoreError {
-    Fault::from(error).into()
 }

@@ -1,6 +1,6 @@
 //! Key management in a transaction of the host: committed with the host's row, or not at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use portunus::audit::{Action, AuditOutcome, AuditTrail, MemoryAudit};
@@ -12,7 +12,7 @@ use portunus::manage::{
     NewKey, Operator, Role,
 };
 use portunus::quota::Quota;
-use portunus::store::{Cache, KeyStore};
+use portunus::store::{Cache, Invalidation, InvalidationListener, KeyLookup, KeyStore};
 use portunus::testing::TestRequest;
 use portunus::{ErrorCode, Portunus};
 use portunus_sqlx::{PostgresStore, SqliteStore, Written};
@@ -276,6 +276,78 @@ async fn nothing_remains_after_a_rollback<H: Host>(home: &H) {
     assert_eq!(node.events().await, expected);
 }
 
+/// What a node hears on the bus of the store.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Invalidation>>);
+
+impl InvalidationListener for Heard {
+    fn invalidated(&self, what: &Invalidation) {
+        self.0.lock().unwrap().push(what.clone());
+    }
+    fn caught_up(&self, _: Instant) {}
+}
+
+impl Heard {
+    fn keys(&self) -> Vec<KeyId> {
+        let heard = self.0.lock().unwrap();
+        heard.iter().flat_map(|what| what.keys.clone()).collect()
+    }
+}
+
+async fn a_rollback_sends_no_message<H: Host>(home: &H) {
+    let node = Node::new(home).await;
+    let (kept, marker) = (
+        node.manager().issue(new()).await.unwrap().record,
+        node.manager().issue(new()).await.unwrap().record,
+    );
+    let heard = Arc::new(Heard::default());
+    let bus = home.open().await.bus().unwrap();
+    let listener = Arc::clone(&heard) as Arc<dyn InvalidationListener>;
+    bus.subscribe(Arc::downgrade(&listener));
+    // A change that is committed arrives, after all earlier ones.
+    let mark = async || {
+        let mut change = KeyChange::new();
+        change.description = Some(Some(format!("{:?}", Instant::now())));
+        let changed = node.manager().update(&marker.id, change, None).await;
+        changed.unwrap();
+    };
+    let listens = eventually_async(async || {
+        mark().await;
+        heard.keys().contains(&marker.id).then_some(())
+    });
+    listens.await.expect("the listener hears changes");
+    // Until the last of them has arrived.
+    let count = || heard.keys().len();
+    let settled = eventually_async(async || {
+        let before = count();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (count() == before).then_some(())
+    });
+    settled.await.expect("the bus becomes quiet");
+    heard.0.lock().unwrap().clear();
+
+    let pool = home.pool().await;
+    for crashes in [false, true] {
+        let mut transaction = H::begin(&pool).await;
+        let issued = node.issue(&mut transaction).await;
+        let revoked = node.revoke(&mut transaction, &kept.id).await;
+        match crashes {
+            true => drop(transaction),
+            false => transaction.rollback().await.unwrap(),
+        }
+        drop((issued, revoked));
+        node.keys.maintain().await;
+    }
+    mark().await;
+    let arrived = eventually_async(async || heard.keys().contains(&marker.id).then_some(()));
+    arrived.await.expect("a later change arrives");
+    let all = heard.0.lock().unwrap();
+    for what in all.iter() {
+        assert_eq!(what.keys, [marker.id.clone()], "{all:?}");
+        assert!(!what.everything && what.known.is_empty(), "{all:?}");
+    }
+}
+
 async fn a_revocation_is_effective_once_it_is_committed<H: Host>(home: &H) {
     let (node, other) = (Node::new(home).await, Node::new(home).await);
     let pool = home.pool().await;
@@ -467,6 +539,7 @@ where
 {
     a_key_is_committed_with_the_row_of_the_host(&home()).await;
     nothing_remains_after_a_rollback(&home()).await;
+    a_rollback_sends_no_message(&home()).await;
     a_revocation_is_effective_once_it_is_committed(&home()).await;
     a_change_that_is_not_reported_is_not_cached(&home()).await;
     the_change_is_recorded_for_the_bus_of_the_host(&home()).await;
