@@ -184,7 +184,7 @@ impl OperatorPolicy for DemoPolicy {
     ) -> Result<(), Denied> {
         match operator.role() {
             Role::Owner => Ok(()),
-            Role::Admin | Role::Member => ByRole::new().allows_credits(operator, action, account),
+            _ => ByRole::new().allows_credits(operator, action, account),
         }
     }
 
