@@ -42,7 +42,10 @@ impl Invalidation {
                     all.known.extend([from, to].map(Self::fingerprint));
                 }
                 Change::Delete(id) => all.keys.push(id.clone()),
-                Change::SetPrimary { .. } | Change::PinPrimary { .. } | Change::Bulk(_) => {}
+                Change::SetPrimary { .. }
+                | Change::PinPrimary { .. }
+                | Change::AddUsage(_)
+                | Change::Bulk(_) => {}
             }
         }
         all

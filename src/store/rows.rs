@@ -382,6 +382,11 @@ fn make(rows: &mut (impl KeyRows + ?Sized), change: &Change) -> Result<(), Store
             row.signing.clone_from(state);
             rows.put(row)
         }
+        Change::AddUsage(delta) => {
+            let mut row = live(rows, &delta.id)?;
+            row.usage.add(delta);
+            rows.put(row)
+        }
         Change::Bulk(operation) => {
             let stored = rows.bulk_operation(&operation.id)?;
             match stored.map_or(0, |stored| stored.step + 1) {

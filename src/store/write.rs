@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use super::{BulkOperation, OwnerRef};
+use super::{BulkOperation, OwnerRef, UsageDelta};
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 
 /// A condition under which a batch is applied.
@@ -155,6 +155,11 @@ pub enum Change {
         /// The state, or `None` to clear it.
         state: Option<SigningState>,
     },
+    /// Adds uses to the totals of a key, as [`Usage::add`](super::Usage::add) does, but to no hour:
+    /// an imported key was used in another system. Does not change the version. Rejected as missing
+    /// if the key does not exist. A store that counts no uses
+    /// ([`KeyStore::usage`](super::KeyStore::usage)) does not receive it.
+    AddUsage(UsageDelta),
     /// Stores the state of a bulk operation, together with the changes of its step: a new operation
     /// with step 0, or one whose [`step`](BulkOperation::step) is one higher than the stored one.
     /// Rejected otherwise, as [`Rejected::Bulk`]: another node has done this step. With a new
@@ -235,6 +240,7 @@ impl WriteBatch {
             Change::Bulk(_)
             | Change::Insert { .. }
             | Change::Rehash { .. }
+            | Change::AddUsage(_)
             | Change::SetPrimary { .. }
             | Change::PinPrimary { .. } => false,
         })

@@ -305,6 +305,10 @@ const CAUSES: &[(&[How], &str)] = &[
         "usage survives updates and rehashes, and does not change versions",
     ),
     (
+        &[HistoryIsAnHour, HistoryOfNobody],
+        "uses that a batch adds count in the totals and in no hour, or nothing of the batch is applied",
+    ),
+    (
         &[TotalsForgotten],
         "old hours are deleted and totals are kept",
     ),

@@ -85,6 +85,8 @@ pub(crate) enum How {
     UsageWraps,
     UsageStops,
     UsageIsAVersion,
+    HistoryIsAnHour,
+    HistoryOfNobody,
     TotalsForgotten,
     RejectedIsUnavailable,
     HalfRead,
@@ -377,6 +379,11 @@ impl State {
                 self.primaries.extend(key.map(|key| (owner.clone(), key)));
             }
             Change::SetSigning { id, state } => self.row(id)?.signing.clone_from(state),
+            Change::AddUsage(delta) if how == HistoryIsAnHour => self.record(how, delta)?,
+            Change::AddUsage(delta) => match self.row(&delta.id) {
+                Err(_) if how == HistoryOfNobody => {}
+                row => row?.usage.add(delta),
+            },
             _ => {}
         }
         Ok(())

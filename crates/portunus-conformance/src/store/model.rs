@@ -158,6 +158,7 @@ impl Model {
                 self.set_primary(owner, key);
             }
             Change::SetSigning { id, state } => self.row_mut(id)?.signing.clone_from(state),
+            Change::AddUsage(delta) => self.row_mut(&delta.id)?.usage.add(delta),
             other => unreachable!("no walk makes {other:?}"),
         }
         Some(())

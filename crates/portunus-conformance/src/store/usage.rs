@@ -13,7 +13,7 @@ use super::tools::{
     put_a, record, rehash, rejected, stored, tenant, update, used as used_by,
 };
 use crate::report::{Checked, Failure};
-use portunus::store::{Condition, HourOfUse, ListQuery, Usage, UsageDelta};
+use portunus::store::{Change, Condition, HourOfUse, ListQuery, Rejected, Usage, UsageDelta};
 
 checks!(CHECKS: Store {
     "usage accumulates, and its time never decreases"
@@ -22,6 +22,8 @@ checks!(CHECKS: Store {
         => saturates depends on [adds_up],
     "usage of unknown keys is ignored, and that of others is recorded"
         => skips depends on [adds_up],
+    "uses that a batch adds count in the totals and in no hour, or nothing of the batch is applied"
+        => added_by_batch depends on [adds_up, late_change, whole_list],
     "usage survives updates and rehashes, and does not change versions"
         => outlives depends on [adds_up, versions, rehashed],
     "usage is the same whether read for one key or for several"
@@ -99,6 +101,51 @@ async fn adds_up(store: Store) -> Checked {
         usage(&store).await?,
         (9, Some(later), v6),
         "after three deltas of one key in one batch"
+    );
+    Ok(())
+}
+
+async fn added_by_batch(store: Store) -> Checked {
+    let late = hour(3 * HOUR);
+    let added = |name: &str, last| Change::AddUsage(used(name, 7, last, None));
+    apply(
+        &store,
+        [
+            insert(1, made_at("a", 1_000)),
+            insert(2, made_at("b", 1_000)),
+            insert(3, made_at("c", 1_000)),
+            added("a", late),
+            added("b", at(5_000)),
+            added("a", at(5_000)),
+        ],
+    )
+    .await?;
+    ensure_eq!(
+        usage(&store).await?,
+        (14, Some(late), None),
+        "added with its key"
+    );
+    let (key, counts) = (id("a"), counts(&store)?);
+    let hours = counts.usage_by_hour(&key, at(0), hour(9 * HOUR)).await?;
+    ensure_eq!(hours.hours, [], "hours");
+    let mut query = ListQuery::new(hour(9 * HOUR));
+    query.unused_since = Some(hour(2 * HOUR));
+    let listed = store.list(&query).await?.items;
+    let mut names: Vec<_> = listed.iter().map(|record| record.id.clone()).collect();
+    names.sort();
+    ensure_eq!(names, [id("b"), id("c")], "keys without a late use");
+    apply(&store, [added("c", late)]).await?;
+    ensure_eq!(used_by(&store, "c").await?.count, 7, "added later");
+    let failing = [insert(4, record("d")), added("a", late), added("e", late)];
+    ensure_eq!(
+        rejected(&store, &batch(failing)).await?,
+        Rejected::Missing(id("e")),
+        "uses of a key that does not exist"
+    );
+    ensure_eq!(usage(&store).await?.0, 14, "after a rejected batch");
+    ensure!(
+        stored(&store, "a").await?.version == 1,
+        "the version was changed"
     );
     Ok(())
 }

@@ -23,7 +23,7 @@ const DIGESTS: u64 = 10;
 pub(super) async fn walk(store: Store, seed: u64) -> Checked {
     let (mut random, mut model) = (Random::new(seed), Model::default());
     for step in 0..STEPS {
-        let batch = some_batch(&mut random, &model);
+        let batch = some_batch(&mut random, &model, store.usage().is_some());
         let (applied, expected) = (store.apply(&batch).await, model.apply(&batch));
         let context = || {
             format!(
@@ -124,11 +124,11 @@ fn alter(random: &mut Random, record: &mut KeyRecord) {
     record.environment = environment(random.pick(&["live", "test"]));
 }
 
-fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
+fn some_batch(random: &mut Random, model: &Model, counts: bool) -> WriteBatch {
     let mut batch = WriteBatch::new();
     let mut replaced = Vec::new();
     for _ in 0..random.below(4) {
-        batch = match random.below(14) {
+        batch = match random.below(if counts { 15 } else { 14 }) {
             0..=4 => {
                 let record = Box::new(some_record(random));
                 batch.change(Change::Insert {
@@ -184,6 +184,7 @@ fn some_batch(random: &mut Random, model: &Model) -> WriteBatch {
                     at: at(random.between(3, 8)),
                 })
             }
+            14 => batch.change(Change::AddUsage(some_usage(random))),
             _ => {
                 let state = random
                     .one_in(2)

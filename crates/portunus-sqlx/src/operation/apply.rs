@@ -7,15 +7,16 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use portunus::key::{KeyDigest, KeyId, KeyKind, KeyRecord, TenantId};
-use portunus::store::{Change, Condition, Invalidation, OwnerRef, Rejected, WriteBatch};
+use portunus::key::{KeyDigest, KeyKind, TenantId};
+use portunus::store::{
+    Change, Condition, Invalidation, OwnerRef, Rejected, UsageDelta, WriteBatch,
+};
 
-use super::find::digest;
-use super::insert::{self, New, know};
+use super::Operation;
+use super::make::{live, make};
 use super::primary::{Primary, columns};
-use super::{Operation, bulk};
 use crate::fault::{Fault, Refusal};
-use crate::record::{self, TABLE};
+use crate::record::TABLE;
 use crate::sql::{self, Tell};
 use crate::time;
 use crate::value::{Session, Value};
@@ -27,10 +28,6 @@ pub(super) const TENANTS: i64 = 1;
 pub(super) const SCHEMA: i64 = 2;
 pub(super) const EVENTS: i64 = 3;
 pub(super) const USAGE: i64 = 4;
-
-/// The largest number of usage hours that are deleted with their key, as many as a year has: the
-/// rest is no longer visible, and is deleted when it is old.
-const MOST_HOURS: i64 = 366 * 24;
 
 /// The numbers of ids, and of fingerprints of digests, that fit into one message.
 const KEYS_AT_ONCE: usize = 50;
@@ -63,17 +60,7 @@ impl Operation for Apply<'_> {
         for condition in conditions.clone().filter(|condition| !is_last(condition)) {
             check(session, condition).await?;
         }
-        let mut changes = self.batch.changes();
-        while let Some(change) = changes.first() {
-            let inserts = changes.iter().map_while(New::of).collect::<Vec<_>>();
-            if inserts.len() > 1 {
-                insert::many(session, &inserts).await?;
-                changes = &changes[inserts.len()..];
-            } else {
-                make(session, change).await?;
-                changes = &changes[1..];
-            }
-        }
+        make(session, self.batch.changes()).await?;
         for condition in conditions.filter(is_last) {
             check(session, condition).await?;
         }
@@ -142,7 +129,7 @@ impl Apply<'_> {
                     keys.insert(id.as_str().to_owned());
                     keys.insert(name(to));
                 }
-                Change::SetSigning { id, .. } => {
+                Change::SetSigning { id, .. } | Change::AddUsage(UsageDelta { id, .. }) => {
                     keys.insert(id.as_str().to_owned());
                 }
                 Change::Delete(id) => {
@@ -278,15 +265,6 @@ fn of(owner: &OwnerRef) -> Option<&TenantId> {
     }
 }
 
-/// The record of a key that must exist.
-pub(super) async fn live(session: &mut dyn Session, id: &KeyId) -> Result<KeyRecord, Fault> {
-    let rows = session.rows(sql::RECORD, vec![id.as_str().into()]).await?;
-    match rows.into_iter().next() {
-        Some(mut row) => record::read(&mut row),
-        None => Err(Rejected::Missing(id.clone()).into()),
-    }
-}
-
 async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), Fault> {
     match condition {
         Condition::Version { id, version } => match live(session, id).await?.version {
@@ -333,141 +311,10 @@ async fn check(session: &mut dyn Session, condition: &Condition) -> Result<(), F
     }
 }
 
-async fn make(session: &mut dyn Session, change: &Change) -> Result<(), Fault> {
-    match change {
-        Change::Insert { digest, record } => insert::one(session, &New { digest, record }).await,
-        Change::Replace(record) => {
-            let stored = live(session, &record.id).await?;
-            if !stored.is_of_the_same_owner(record) {
-                return Err(Rejected::Owner(record.id.clone()).into());
-            }
-            touched(
-                session
-                    .change(sql::REPLACE, record::values(record)?)
-                    .await?,
-                &record.id,
-            )
-        }
-        Change::Rehash { id, from, to } => rehash(session, id, from, to).await,
-        Change::Delete(id) => {
-            session
-                .change(sql::KNOW_DELETED, vec![id.as_str().into()])
-                .await?;
-            touched(
-                session
-                    .change(sql::DELETE, vec![id.as_str().into()])
-                    .await?,
-                id,
-            )?;
-            session
-                .change(sql::usage::DELETE_USAGE, vec![id.as_str().into()])
-                .await?;
-            session
-                .change(
-                    sql::usage::DELETE_USAGE_BY_HOUR,
-                    vec![id.as_str().into(), MOST_HOURS.into()],
-                )
-                .await?;
-            session
-                .change(sql::DELETE_PRIMARY, vec![id.as_str().into()])
-                .await?;
-            Ok(())
-        }
-        Change::SetPrimary { owner, key } => {
-            if !owner.includes(&live(session, key).await?) {
-                return Err(Rejected::Owner(key.clone()).into());
-            }
-            set_primary(session, owner, Some(key)).await
-        }
-        Change::PinPrimary { owner, at } => match (Primary { owner, at: *at }).run(session).await {
-            // An unreadable key does not prevent another one from being revoked or replaced.
-            Err(Fault::Corrupt(_)) => Ok(()),
-            primary => set_primary(session, owner, primary?.as_ref()).await,
-        },
-        Change::SetSigning { id, state } => {
-            let state = state.as_ref().map(|state| state.as_bytes().to_vec());
-            touched(
-                session
-                    .change(sql::SET_SIGNING, vec![id.as_str().into(), state.into()])
-                    .await?,
-                id,
-            )
-        }
-        Change::Bulk(operation) => bulk::store(session, operation).await,
-        _ => Err(Refusal::Unknown("change").into()),
-    }
-}
-
-/// An error if a change affected no row: the key does not exist.
-pub(super) fn touched(rows: u64, id: &KeyId) -> Result<(), Fault> {
-    if rows == 0 {
-        Err(Rejected::Missing(id.clone()).into())
-    } else {
-        Ok(())
-    }
-}
-
-async fn rehash(
-    session: &mut dyn Session,
-    id: &KeyId,
-    from: &KeyDigest,
-    to: &KeyDigest,
-) -> Result<(), Fault> {
-    let bytes = || Value::from(to.to_bytes().to_vec());
-    let scheme = || Value::from(to.scheme().to_string());
-    let missing = || Fault::from(Rejected::Missing(id.clone()));
-    let rows = session
-        .rows(sql::DIGEST_OF, vec![id.as_str().into()])
-        .await?;
-    let mut row = rows
-        .into_iter()
-        .next()
-        .ok_or_else(missing)?
-        .of(TABLE, id.as_str());
-    // First, whether a concurrent rehash was faster.
-    if digest(&mut row)? != *from {
-        return Err(missing());
-    }
-    if from != to
-        && !session
-            .rows(sql::IS_DIGEST_KNOWN, vec![bytes(), scheme()])
-            .await?
-            .is_empty()
-    {
-        return Err(Rejected::DigestKnown.into());
-    }
-    if from == to {
-        return Ok(());
-    }
-    know(session, to, id).await?;
-    touched(
-        session
-            .change(sql::REHASH, vec![id.as_str().into(), bytes(), scheme()])
-            .await?,
-        id,
-    )
-}
-
-pub(super) async fn set_primary(
-    session: &mut dyn Session,
-    owner: &OwnerRef,
-    key: Option<&KeyId>,
-) -> Result<(), Fault> {
-    let owner = columns(owner)?;
-    match key {
-        Some(key) => {
-            let values = owner.into_iter().chain([key.as_str().into()]).collect();
-            session.change(sql::SET_PRIMARY, values).await?;
-        }
-        None => {
-            session.change(sql::UNSET_PRIMARY, owner.into()).await?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use portunus::key::KeyId;
+
     use super::*;
 
     #[test]

@@ -14,7 +14,8 @@ use portunus::key::{KeyRecord, TenantId, UserId};
 use portunus::store::{Invalidation, OwnerRef};
 
 use super::Operation;
-use super::apply::{TENANTS, live, set_primary, tell, touched};
+use super::apply::{TENANTS, tell};
+use super::make::{live, set_primary, touched};
 use super::primary::Primary;
 use crate::fault::Fault;
 use crate::record::{self, TABLE};

@@ -1,5 +1,7 @@
 //! New keys: one by one, or many at a time.
 
+use std::collections::HashMap;
+
 use portunus::key::{KeyDigest, KeyId, KeyRecord};
 use portunus::store::{Change, Rejected};
 use serde_json::Value as Json;
@@ -20,13 +22,19 @@ const UNDO: &str = "ROLLBACK TO SAVEPOINT portunus_inserts";
 pub(super) struct New<'a> {
     pub(super) digest: &'a KeyDigest,
     pub(super) record: &'a KeyRecord,
+    /// The day since the Unix epoch on which the key was last used; 0 for none.
+    pub(super) used_on: i64,
 }
 
 impl<'a> New<'a> {
-    /// The key that a change inserts.
-    pub(super) fn of(change: &'a Change) -> Option<Self> {
+    /// The key that a change inserts, with the day of its last use.
+    pub(super) fn of(change: &'a Change, used: &HashMap<&KeyId, i64>) -> Option<Self> {
         match change {
-            Change::Insert { digest, record } => Some(Self { digest, record }),
+            Change::Insert { digest, record } => Some(Self {
+                digest,
+                record,
+                used_on: used.get(&record.id).copied().unwrap_or(0),
+            }),
             _ => None,
         }
     }
@@ -44,6 +52,7 @@ impl<'a> New<'a> {
             .map(|(name, value)| (name.to_owned(), cell(value)))
             .collect();
         columns.insert("digest".into(), hex.into());
+        columns.insert("used_on".into(), self.used_on.into());
         columns.insert("scheme".into(), self.digest.scheme().to_string().into());
         Ok(columns.into())
     }
@@ -79,9 +88,9 @@ async fn at_once(session: &mut dyn Session, all: &[New<'_>]) -> Result<bool, Fau
         && is_every(session.change(many.insert, rows()).await?))
 }
 
-/// Inserts one key.
+/// Inserts one key. Its row knows of no use.
 pub(super) async fn one(session: &mut dyn Session, new: &New<'_>) -> Result<(), Fault> {
-    let New { digest, record } = new;
+    let New { digest, record, .. } = new;
     let known = || Fault::from(Rejected::IdKnown(record.id.clone()));
     if !session
         .rows(sql::IS_ID_KNOWN, vec![record.id.as_str().into()])

@@ -11,6 +11,7 @@ mod find;
 mod fold;
 mod insert;
 mod list;
+mod make;
 mod migrate;
 mod outbox;
 mod place;

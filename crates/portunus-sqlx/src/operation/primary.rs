@@ -1,11 +1,12 @@
 //! The primary key of an owner: the one that was set if it still can be primary, otherwise the
 //! newest that can.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use portunus::key::{KeyId, KeyKind};
-use portunus::store::OwnerRef;
+use portunus::store::{Change, OwnerRef};
 
 use super::Operation;
 use crate::fault::{Fault, Refusal};
@@ -72,69 +73,134 @@ impl Operation for Primaries<'_> {
     type Answer = Vec<Option<KeyId>>;
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
-        let (mut asked, mut primaries) = (Vec::new(), Vec::with_capacity(self.owners.len()));
-        for (number, owner) in self.owners.iter().enumerate() {
-            let (tenant, user) = match owner {
-                OwnerRef::TenantItself(tenant) => (tenant, None),
-                OwnerRef::User(tenant, user) => (tenant, Some(user.as_str())),
-                // Lists ask for no other kinds.
-                owner => {
-                    let at = self.at;
-                    primaries.push(match (Primary { owner, at }).run(session).await {
-                        Err(Fault::Corrupt(_)) => None,
-                        primary => primary?,
-                    });
-                    continue;
-                }
-            };
-            primaries.push(None);
-            let tenant = tenant.as_str();
-            asked.push(serde_json::json!({ "number": number, "tenant": tenant, "user": user }));
-        }
-        if asked.is_empty() {
-            return Ok(primaries);
-        }
-        let values = vec![
-            serde_json::Value::from(asked).to_string().into(),
-            time::floor(self.at).into(),
-            KeyKind::AccessToken.as_str().into(),
-        ];
-        // A key that was set precedes the newest key, also if it cannot be read.
-        let mut rows = Vec::new();
-        for mut row in session.rows(session.dialect().primaries, values).await? {
-            row.rename(TABLE, "of a primary key");
-            let number = usize::try_from(row.int("number")?).unwrap_or(usize::MAX);
-            rows.push((row.int("place")?, number, row));
-        }
-        rows.sort_by_key(|(place, number, _)| (*place, *number));
-        let mut is_decided = vec![false; primaries.len()];
-        for (_, number, mut row) in rows {
-            let Some(owner) = self.owners.get(number).filter(|_| !is_decided[number]) else {
-                continue;
-            };
-            let read = record::read(&mut row);
-            if let Ok(record) = &read
-                && (!owner.includes(record) || !record.can_be_primary(self.at))
-            {
+        let owners: Vec<_> = self.owners.iter().collect();
+        let primaries = read_all(session, &owners, self.at).await?;
+        Ok(primaries.into_iter().map(Option::flatten).collect())
+    }
+}
+
+/// The primary keys of several owners, in their order; `None` for an owner whose record cannot be
+/// read.
+async fn read_all(
+    session: &mut dyn Session,
+    owners: &[&OwnerRef],
+    at: SystemTime,
+) -> Result<Vec<Option<Option<KeyId>>>, Fault> {
+    let (mut asked, mut primaries) = (Vec::new(), Vec::with_capacity(owners.len()));
+    for (number, owner) in owners.iter().enumerate() {
+        let (tenant, user) = match owner {
+            OwnerRef::TenantItself(tenant) => (tenant, None),
+            OwnerRef::User(tenant, user) => (tenant, Some(user.as_str())),
+            // Lists ask for no other kinds.
+            owner => {
+                primaries.push(match (Primary { owner, at }).run(session).await {
+                    Err(Fault::Corrupt(_)) => None,
+                    primary => Some(primary?),
+                });
                 continue;
             }
-            is_decided[number] = true;
-            primaries[number] = read.ok().map(|record| record.id);
-        }
-        Ok(primaries)
+        };
+        primaries.push(Some(None));
+        let tenant = tenant.as_str();
+        asked.push(serde_json::json!({ "number": number, "tenant": tenant, "user": user }));
     }
+    if asked.is_empty() {
+        return Ok(primaries);
+    }
+    let values = vec![
+        serde_json::Value::from(asked).to_string().into(),
+        time::floor(at).into(),
+        KeyKind::AccessToken.as_str().into(),
+    ];
+    // A key that was set precedes the newest key, also if it cannot be read.
+    let mut rows = Vec::new();
+    for mut row in session.rows(session.dialect().primaries, values).await? {
+        row.rename(TABLE, "of a primary key");
+        let number = usize::try_from(row.int("number")?).unwrap_or(usize::MAX);
+        rows.push((row.int("place")?, number, row));
+    }
+    rows.sort_by_key(|(place, number, _)| (*place, *number));
+    let mut is_decided = vec![false; primaries.len()];
+    for (_, number, mut row) in rows {
+        let Some(owner) = owners.get(number).filter(|_| !is_decided[number]) else {
+            continue;
+        };
+        let read = record::read(&mut row);
+        if let Ok(record) = &read
+            && (!owner.includes(record) || !record.can_be_primary(at))
+        {
+            continue;
+        }
+        is_decided[number] = true;
+        primaries[number] = read.ok().map(|record| Some(record.id));
+    }
+    Ok(primaries)
+}
+
+/// The pins at the beginning of these changes, at one instant and of different owners.
+pub(super) fn pins(changes: &[Change]) -> Vec<(&OwnerRef, SystemTime)> {
+    let mut pins: Vec<(&OwnerRef, SystemTime)> = Vec::new();
+    let mut seen = HashSet::new();
+    for change in changes {
+        match change {
+            Change::PinPrimary { owner, at }
+                if pins.first().is_none_or(|(_, first)| first == at) && seen.insert(owner) =>
+            {
+                pins.push((owner, *at));
+            }
+            _ => break,
+        }
+    }
+    pins
+}
+
+/// Sets the primary keys of owners to those that are primary at an instant. An unreadable key does
+/// not prevent another one from being changed: the primary key of its owner stays as it was set.
+pub(super) async fn pin_all(
+    session: &mut dyn Session,
+    pins: &[(&OwnerRef, SystemTime)],
+) -> Result<(), Fault> {
+    let Some((_, at)) = pins.first() else {
+        return Ok(());
+    };
+    let owners: Vec<_> = pins.iter().map(|(owner, _)| *owner).collect();
+    let (mut set, mut unset) = (Vec::new(), Vec::new());
+    for (owner, primary) in owners.iter().zip(read_all(session, &owners, *at).await?) {
+        let (kind, tenant, user) = names(owner)?;
+        match primary {
+            None => {}
+            Some(None) => {
+                unset.push(serde_json::json!({ "kind": kind, "tenant": tenant, "user": user }));
+            }
+            Some(Some(id)) => set.push(serde_json::json!({
+                "kind": kind, "tenant": tenant, "user": user, "key": id.as_str(),
+            })),
+        }
+    }
+    let dialect = session.dialect();
+    for (sql, owners) in [
+        (dialect.set_primaries, set),
+        (dialect.unset_primaries, unset),
+    ] {
+        if !owners.is_empty() {
+            let owners = serde_json::Value::from(owners).to_string();
+            session.change(sql, vec![owners.into()]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The columns of an owner: its kind, the tenant, and the user or an empty string.
 pub(super) fn columns(owner: &OwnerRef) -> Result<[Value; 3], Refusal> {
+    let (kind, tenant, user) = names(owner)?;
+    Ok([kind.into(), tenant.into(), user.into()])
+}
+
+fn names(owner: &OwnerRef) -> Result<(&'static str, &str, &str), Refusal> {
     match owner {
-        OwnerRef::Tenant(tenant) => Ok(["tenant".into(), tenant.as_str().into(), "".into()]),
-        OwnerRef::TenantItself(tenant) => {
-            Ok(["tenant_itself".into(), tenant.as_str().into(), "".into()])
-        }
-        OwnerRef::User(tenant, user) => {
-            Ok(["user".into(), tenant.as_str().into(), user.as_str().into()])
-        }
+        OwnerRef::Tenant(tenant) => Ok(("tenant", tenant.as_str(), "")),
+        OwnerRef::TenantItself(tenant) => Ok(("tenant_itself", tenant.as_str(), "")),
+        OwnerRef::User(tenant, user) => Ok(("user", tenant.as_str(), user.as_str())),
         _ => Err(Refusal::Unknown("owner")),
     }
 }

@@ -14,6 +14,7 @@ use portunus::store::{HourOfUse, Usage, UsageDelta};
 use serde::Serialize;
 
 use super::Operation;
+use super::make::live;
 use crate::fault::{Fault, Refusal};
 use crate::share::Purpose;
 use crate::sql;
@@ -30,13 +31,13 @@ const MOST_FORGOTTEN: i64 = 2_000;
 /// Adds counted usage.
 pub(crate) struct RecordUsage<'a>(pub(crate) &'a [UsageDelta]);
 
-impl RecordUsage<'_> {
+impl<'a> RecordUsage<'a> {
     /// The deltas in rounds in which no key occurs twice: the first delta of each key, the second
     /// of each, and so on.
-    fn rounds(&self) -> Vec<Vec<&UsageDelta>> {
+    fn rounds(all: impl IntoIterator<Item = &'a UsageDelta>) -> Vec<Vec<&'a UsageDelta>> {
         let mut seen: HashMap<&KeyId, usize> = HashMap::new();
         let mut rounds: Vec<Vec<&UsageDelta>> = Vec::new();
-        for delta in self.0 {
+        for delta in all {
             let round = seen.entry(&delta.id).or_default();
             if rounds.len() == *round {
                 rounds.push(Vec::new());
@@ -80,7 +81,7 @@ impl Operation for RecordUsage<'_> {
 
     async fn run(&self, session: &mut dyn Session) -> Result<(), Fault> {
         let dialect = session.dialect();
-        for round in self.rounds() {
+        for round in RecordUsage::rounds(self.0) {
             for part in round.chunks(MOST_KEYS) {
                 let deltas: Vec<_> = part.iter().map(|delta| Delta::of(delta)).collect();
                 let json = serde_json::to_string(&deltas).map_err(Refusal::UsageJson)?;
@@ -95,6 +96,40 @@ impl Operation for RecordUsage<'_> {
         }
         Ok(())
     }
+}
+
+/// The day since the Unix epoch of the last use, as rows of keys have it.
+pub(super) fn day_of(delta: &UsageDelta) -> i64 {
+    time::floor(delta.last_used_at).div_euclid(24 * 60 * 60 * 1000)
+}
+
+/// Adds uses to the totals of keys that exist, and to no hour. With `note`, their rows learn of it.
+pub(super) async fn add_totals(
+    session: &mut dyn Session,
+    deltas: &[&UsageDelta],
+    note: bool,
+) -> Result<(), Fault> {
+    let dialect = session.dialect();
+    for round in RecordUsage::rounds(deltas.iter().copied()) {
+        for part in round.chunks(MOST_KEYS) {
+            let deltas: Vec<_> = part.iter().map(|delta| Delta::of(delta)).collect();
+            let json = serde_json::to_string(&deltas).map_err(Refusal::UsageJson)?;
+            if note {
+                let values = vec![json.as_str().into()];
+                session.change(dialect.note_use, values).await?;
+            }
+            let added = session
+                .change(dialect.add_totals, vec![json.into()])
+                .await?;
+            if usize::try_from(added).is_ok_and(|added| added == part.len()) {
+                continue;
+            }
+            for delta in part {
+                live(session, &delta.id).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads the totals of some keys, in their order.

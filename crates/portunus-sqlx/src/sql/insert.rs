@@ -1,7 +1,7 @@
 //! The statements that insert many keys, which save a round trip for each.
 
 /// Inserts the keys of a JSON array `$1` of objects with the columns of a record, its digest in
-/// hexadecimal, and its scheme.
+/// hexadecimal, its scheme, and the day of its last use.
 pub(crate) struct Many {
     /// One of the ids that were ever used.
     pub(crate) known_id: &'static str,
@@ -12,7 +12,7 @@ pub(crate) struct Many {
 }
 
 macro_rules! many {
-    ($from:literal, $id:literal, $digest:literal, $scheme:literal, $values:expr) => {
+    ($from:literal, $id:literal, $digest:literal, $scheme:literal, $used:literal, $values:expr) => {
         Many {
             known_id: concat!(
                 "SELECT key_id FROM ",
@@ -33,12 +33,14 @@ macro_rules! many {
                 " WHERE 1 = 1 ON CONFLICT DO NOTHING"
             ),
             insert: concat!(
-                "INSERT INTO portunus_keys (digest, scheme, ",
+                "INSERT INTO portunus_keys (digest, scheme, used_on, ",
                 record_columns!(),
                 ") SELECT ",
                 $digest,
                 ", ",
                 $scheme,
+                ", ",
+                $used,
                 ", ",
                 $values,
                 " FROM ",
@@ -55,6 +57,7 @@ pub(super) const SQLITE: Many = many!(
     "(given.value ->> 'id')",
     "unhex(given.value ->> 'digest')",
     "given.value ->> 'scheme'",
+    "given.value ->> 'used_on'",
     "given.value ->> 'id', given.value ->> 'family', given.value ->> 'version', \
      given.value ->> 'kind', given.value ->> 'environment', given.value ->> 'tenant_id', \
      given.value ->> 'user_id', given.value ->> 'name', given.value ->> 'description', \
@@ -68,10 +71,11 @@ pub(super) const POSTGRES: Many = many!(
     "json_to_recordset($1::json) AS given (id text, family text, version bigint, kind text, \
      environment text, tenant_id text, user_id text, name text, description text, masked text, \
      created_at bigint, not_before bigint, expires_at bigint, enabled bigint, revoked_at bigint, \
-     may_be_primary bigint, record text, digest text, scheme text)",
+     may_be_primary bigint, record text, digest text, scheme text, used_on bigint)",
     "given.id",
     "decode(given.digest, 'hex')",
     "given.scheme",
+    "given.used_on",
     "given.id, family, version, kind, environment, tenant_id, user_id, name, description, masked, \
      created_at, not_before, expires_at, enabled, revoked_at, may_be_primary, record"
 );

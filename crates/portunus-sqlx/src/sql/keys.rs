@@ -1,4 +1,4 @@
-//! The statements about the primary keys of a page's owners.
+//! The statements about the primary keys of many owners.
 
 /// The columns of a record in a join with other tables.
 macro_rules! of_keys {
@@ -72,4 +72,48 @@ pub(crate) const POSTGRES_PRIMARIES: &str = primaries!(
     "owner.number",
     "owner.tenant",
     "owner.\"user\""
+);
+
+macro_rules! set {
+    ($values:literal, $from:literal) => {
+        concat!(
+            "INSERT INTO portunus_primaries (key_id, owner_kind, owner_tenant, owner_user) SELECT ",
+            $values,
+            $from,
+            " WHERE 1 = 1 ON CONFLICT (owner_kind, owner_tenant, owner_user) \
+             DO UPDATE SET key_id = excluded.key_id WHERE portunus_primaries.key_id <> excluded.key_id"
+        )
+    };
+}
+
+macro_rules! unset {
+    ($values:literal, $from:literal) => {
+        concat!(
+            "DELETE FROM portunus_primaries WHERE (owner_kind, owner_tenant, owner_user) IN (SELECT ",
+            $values,
+            $from,
+            ")"
+        )
+    };
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) const SQLITE_SET: &str = set!(
+    "value ->> 'key', value ->> 'kind', value ->> 'tenant', value ->> 'user'",
+    " FROM json_each($1)"
+);
+#[cfg(feature = "sqlite")]
+pub(crate) const SQLITE_UNSET: &str = unset!(
+    "value ->> 'kind', value ->> 'tenant', value ->> 'user'",
+    " FROM json_each($1)"
+);
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES_SET: &str = set!(
+    "key, kind, tenant, \"user\"",
+    " FROM json_to_recordset($1::json) AS given (key text, kind text, tenant text, \"user\" text)"
+);
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES_UNSET: &str = unset!(
+    "kind, tenant, \"user\"",
+    " FROM json_to_recordset($1::json) AS given (kind text, tenant text, \"user\" text)"
 );

@@ -305,12 +305,19 @@ pub(crate) struct Dialect {
     pub(crate) lists: &'static lists::Lanes,
     /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
+    /// Sets the primary keys of the owners of a JSON array `$1` of objects with kind, tenant, user
+    /// and key.
+    pub(crate) set_primaries: &'static str,
+    /// Clears those of such owners.
+    pub(crate) unset_primaries: &'static str,
     pub(crate) usage_of: &'static str,
     /// Records in the rows of some keys that they were used, from such an array.
     pub(crate) note_use: &'static str,
     /// Add usage from a JSON array `$1` of objects with key, uses, at, ip and hour. No key occurs
     /// twice in it.
     pub(crate) add_usage: &'static [&'static str],
+    /// The same for the totals only.
+    pub(crate) add_totals: &'static str,
     /// Deletes recorded changes.
     pub(crate) forget_recorded: &'static str,
     /// Appends entries to the ledger of an account.
@@ -345,9 +352,12 @@ pub(crate) static SQLITE: Dialect = Dialect {
     is_packed: true,
     lists: &lists::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
+    set_primaries: keys::SQLITE_SET,
+    unset_primaries: keys::SQLITE_UNSET,
     usage_of: usage::SQLITE_OF,
     note_use: usage::SQLITE_NOTE,
     add_usage: &usage::SQLITE_ADD,
+    add_totals: usage::SQLITE_ADD_TOTALS,
     forget_recorded: outbox::SQLITE_FORGET,
     append_entries: credit::SQLITE_APPEND,
     insert_many: &insert::SQLITE,
@@ -397,9 +407,12 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     is_packed: false,
     lists: &lists::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
+    set_primaries: keys::POSTGRES_SET,
+    unset_primaries: keys::POSTGRES_UNSET,
     usage_of: usage::POSTGRES_OF,
     note_use: usage::POSTGRES_NOTE,
     add_usage: &usage::POSTGRES_ADD,
+    add_totals: usage::POSTGRES_ADD_TOTALS,
     forget_recorded: outbox::POSTGRES_FORGET,
     append_entries: credit::POSTGRES_APPEND,
     insert_many: &insert::POSTGRES,

@@ -132,6 +132,9 @@ pub(super) const SQLITE_ADD: [&str; 2] = [
     ),
 ];
 
+#[cfg(feature = "sqlite")]
+pub(super) const SQLITE_ADD_TOTALS: &str = SQLITE_ADD[0];
+
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES_OF: &str = usage_of!("json_array_elements_text($1::json)", "asked");
 /// Does not wait for a row that a change of the key has locked.
@@ -157,3 +160,12 @@ pub(super) const POSTGRES_ADD: [&str; 1] = [concat!(
     ") ",
     add!(" FROM delta", "id", "uses", "at", "ip")
 )];
+#[cfg(feature = "postgres")]
+pub(super) const POSTGRES_ADD_TOTALS: &str = add!(
+    " FROM json_to_recordset($1::json) AS given (key text, uses bigint, at bigint, ip text) \
+     JOIN portunus_keys ON portunus_keys.id = given.key ORDER BY portunus_keys.id",
+    "portunus_keys.id",
+    "given.uses",
+    "given.at",
+    "given.ip"
+);
