@@ -24,6 +24,7 @@ impl KeyManager {
             about: None,
             operation: None,
             recorded: false,
+            throttled: false,
             unpublished: None,
         }
     }
@@ -81,10 +82,15 @@ impl KeyManager {
         self.sign(&mut event);
         event.tenant_id = operator.tenant().cloned();
         fill(&mut event);
+        trail.note_refusal(Some(&self.source()), event);
+    }
+
+    /// Returns the operator as a source of refusals. Key ids contain no spaces, so this cannot
+    /// collide with one.
+    fn source(&self) -> String {
+        let operator = self.operator();
         let tenant = operator.tenant().map_or("", |tenant| tenant.as_str());
-        // Key ids contain no spaces, so this cannot collide with one.
-        let source = format!("{tenant} {}", operator.name());
-        trail.note_refusal(Some(&source), event);
+        format!("{tenant} {}", operator.name())
     }
 
     /// Records a call without an authenticated operator, as an event without an actor and a tenant.
@@ -175,12 +181,20 @@ pub(super) struct Watch<'a> {
     /// The bulk operation that this is a part of, or which is started.
     operation: Option<KeyId>,
     recorded: bool,
+    /// Whether refusals are recorded like those of calls, only so many a minute.
+    throttled: bool,
     unpublished: Option<StoreError>,
 }
 
 impl Watch<'_> {
     pub(super) const fn manager(&self) -> &KeyManager {
         self.manager
+    }
+
+    /// Limits the number of refusals that are recorded: this operation is one of many in one call.
+    pub(super) fn of_many(mut self) -> Self {
+        self.throttled = true;
+        self
     }
 
     /// Marks the operation as done and restricting a key. Keeps the error if the change could not
@@ -306,6 +320,9 @@ impl Watch<'_> {
         match &self.manager.joined {
             // It is done only if the host commits.
             Some(joined) if outcome == AuditOutcome::Ok => joined.hold(event),
+            _ if self.throttled && outcome != AuditOutcome::Ok => {
+                trail.note_refusal(Some(&self.manager.source()), event);
+            }
             _ => trail.note_act(event),
         }
     }

@@ -14,6 +14,7 @@ mod events;
 mod host_rules;
 mod idempotency;
 mod importing;
+mod importing_many;
 mod life;
 mod lists;
 mod managing;

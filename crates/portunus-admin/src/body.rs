@@ -36,6 +36,11 @@ pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T,
     } else {
         &whole
     };
+    Ok((parse(bytes)?, whole))
+}
+
+/// Parses a JSON object.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     let read = json::from_slice::<Object<T>>(bytes).map_err(|error| match error {
         JsonError::ByteOrderMark => Fault::bad(
             "The body starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)",
@@ -43,11 +48,11 @@ pub(crate) async fn read_whole<T: DeserializeOwned>(body: Content) -> Result<(T,
         JsonError::Syntax(error) => Fault::bad(format!("The body is not JSON: {}", short(&error))),
         error => Fault::invalid("body", short(&error)),
     })?;
-    Ok((read.0, whole))
+    Ok(read.0)
 }
 
 /// Truncates an error, since serde's messages can quote input.
-fn short(error: &dyn std::error::Error) -> String {
+pub(crate) fn short(error: &dyn std::error::Error) -> String {
     error.to_string().chars().take(200).collect()
 }
 

@@ -19,6 +19,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 use portunus::ErrorCode;
 
 use crate::Fault;
+use crate::import::ImportFormat;
 use crate::wiped::Wiped;
 
 /// Maximum size of a body in bytes. The largest fields have their own, smaller limits.
@@ -29,6 +30,11 @@ const MAX_INITIAL_CAPACITY: usize = 64 << 10;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+const JSON_LINES: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
+
+/// What `POST /import` accepts: one key, or many. HTML forms can send none of these types.
+pub(crate) const ACCEPTED_BY_IMPORT: &str = "application/json, application/x-ndjson, text/csv";
 
 /// The unread content of a request. A call that can be refused without its content is refused
 /// before the content is read.
@@ -52,6 +58,26 @@ impl Content {
     pub(crate) async fn bytes(self) -> Result<Wiped, Fault> {
         let types = accepted(self.0.method());
         read(self.0, types, MAX_BODY).await
+    }
+
+    /// Returns the content in parts, if its type is one of those that describe many keys. It has no
+    /// maximum length.
+    ///
+    /// # Errors
+    /// 415 if it has a content coding.
+    pub(crate) fn lines(self) -> Result<Result<(ImportFormat, Lines), Self>, Fault> {
+        let headers = self.0.headers();
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let only = types.next().filter(|_| types.next().is_none());
+        let only = only.and_then(|value| value.to_str().ok());
+        let is = |name| only.is_some_and(|text| is_of(text, &[name]));
+        let format = match (is(JSON_LINES), is(CSV)) {
+            (true, _) => ImportFormat::JsonLines,
+            (_, true) => ImportFormat::Csv,
+            _ => return Ok(Err(self)),
+        };
+        check_coding(headers).map_err(|fault| fault.with_field("accept", ACCEPTED_BY_IMPORT))?;
+        Ok(Ok((format, Lines(self.0.into_body()))))
     }
 
     /// Checks the content of a call that takes none: it must have a type that pages of other sites
@@ -109,6 +135,16 @@ pub(crate) async fn read_form(request: Request) -> Result<Wiped, Fault> {
     read(request, ("accept", FORM, &[FORM]), MAX_FORM).await
 }
 
+/// Content that is read in parts.
+pub(crate) struct Lines(Body);
+
+impl Lines {
+    /// Returns the next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        next(&mut self.0, MAX_BODY).await
+    }
+}
+
 /// Returns the next bytes of the content; `None` at its end. Trailers are ignored.
 async fn next(body: &mut Body, most: usize) -> Result<Option<Bytes>, Fault> {
     while let Some(frame) = body.frame().await {
@@ -164,8 +200,21 @@ fn accepted(method: &Method) -> Accepted {
 
 /// Checks whether content with these header fields is accepted.
 fn check((field, accepted, types): Accepted, headers: &HeaderMap) -> Result<(), Fault> {
-    let refused =
-        |why: String| Fault::new(ErrorCode::UnsupportedMediaType, why).with_field(field, accepted);
+    check_coding(headers).map_err(|fault| fault.with_field(field, accepted))?;
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let (first, second) = (lines.next(), lines.next());
+    let text = first.and_then(|value| value.to_str().ok());
+    match text.filter(|_| second.is_none()) {
+        Some(text) if is_of(text, types) => Ok(()),
+        _ => {
+            let why = format!("Content-Type: send {accepted}, in UTF-8");
+            Err(Fault::new(ErrorCode::UnsupportedMediaType, why).with_field(field, accepted))
+        }
+    }
+}
+
+/// Checks that the content has no coding.
+fn check_coding(headers: &HeaderMap) -> Result<(), Fault> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let is_identity = |value: &HeaderValue| {
         let codings = value.to_str().unwrap_or("?").split(',').map(str::trim);
@@ -173,23 +222,18 @@ fn check((field, accepted, types): Accepted, headers: &HeaderMap) -> Result<(), 
             .filter(|coding| !coding.is_empty())
             .all(|coding| coding.eq_ignore_ascii_case("identity"))
     };
-    if !encodings.all(is_identity) {
-        let why = "Content-Encoding: send the body without a content coding".to_owned();
-        // RFC 7694 §3.
-        return Err(refused(why).with_field("accept-encoding", "identity"));
+    if encodings.all(is_identity) {
+        return Ok(());
     }
-    let mut lines = headers.get_all(CONTENT_TYPE).iter();
-    let (first, second) = (lines.next(), lines.next());
-    let text = first.and_then(|value| value.to_str().ok());
-    match text.filter(|_| second.is_none()) {
-        Some(text) if is_one_of(text, types) => Ok(()),
-        _ => Err(refused(format!("Content-Type: send {accepted}, in UTF-8"))),
-    }
+    let why = "Content-Encoding: send the body without a content coding";
+    // RFC 7694 §3.
+    let fault = Fault::new(ErrorCode::UnsupportedMediaType, why);
+    Err(fault.with_field("accept-encoding", "identity"))
 }
 
 /// Returns whether a media type (RFC 9110 §8.3.1) is one of `types`, with UTF-8 as its charset if
 /// it has one.
-fn is_one_of(text: &str, types: &[&str]) -> bool {
+fn is_of(text: &str, types: &[&str]) -> bool {
     let end = text.find(';').unwrap_or(text.len());
     let (essence, mut rest) = text.split_at(end);
     let essence = essence.trim_matches([' ', '\t']);

@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 ///   ([`Admin::trusted_origins`](crate::Admin::trusted_origins) describes the rule and its
 ///   setting);
 /// - with 415 `UNSUPPORTED_MEDIA_TYPE`, if the content is not `application/json` (or, for `PATCH`,
-///   `application/merge-patch+json`) in UTF-8 without a content coding: HTML forms cannot send
-///   these types.
+///   `application/merge-patch+json`, and for an import `application/x-ndjson` or `text/csv`) in
+///   UTF-8 without a content coding: HTML forms cannot send these types.
 ///
 /// A session cookie should still be `HttpOnly`, `Secure` and `SameSite`. `SameSite` alone is not
 /// enough: other ports and subdomains of the same site count as the same.

@@ -8,7 +8,7 @@ use portunus::audit::Action;
 use portunus::key::{
     Access, Environment, KeyKind, Metadata, Owner, PlanName, TenantId, UserId, WorkspaceId,
 };
-use portunus::manage::{ManageError, NewKey, Operator};
+use portunus::manage::{KeyManager, ManageError, NewKey, Operator};
 use portunus::network::AllowList;
 use portunus::{ErrorCode, Scope};
 use serde::{Deserialize, Serialize};
@@ -107,18 +107,15 @@ pub(crate) fn null() -> NullSchema {
 
 impl IssueRequest {
     /// Converts the request into a new key in the operator's tenant.
-    pub(crate) async fn into_new_key(
-        self,
-        operator: &AuthenticatedOperator,
-    ) -> Result<NewKey, Fault> {
-        let owner = owner(self.owner, operator.operator())?;
+    pub(crate) async fn into_new_key(self, manager: &KeyManager) -> Result<NewKey, Fault> {
+        let owner = owner(self.owner, manager.operator())?;
         let mut new = NewKey::new(self.name, owner);
         // Before the host's rules are evaluated.
-        let ids = operator.manager.user_ids();
+        let ids = manager.user_ids();
         new.owner.user_id = new.owner.user_id.map(|id| ids.canonical(id));
         new.description = self.description;
         new.kind = match self.kind {
-            None => operator.manager.default_kind(),
+            None => manager.default_kind(),
             Some(kind) => kind
                 .parse::<KeyKind>()
                 .map_err(|error| Fault::invalid("kind", error))?,
@@ -137,7 +134,7 @@ impl IssueRequest {
         new.plan = self.plan.map(|name| plan(&name)).transpose()?;
         new.allowed_ips = self.allowed_ips.map(allow_list).transpose()?;
         if let Some(Object(config)) = self.rate_limit_config {
-            let (manager, tenant) = (&operator.manager, &new.owner.tenant_id);
+            let tenant = &new.owner.tenant_id;
             let default = match &new.plan {
                 Some(plan) => manager.quotas_of_plan(plan),
                 None => manager.quotas_of_tenant(tenant).await?,
@@ -226,7 +223,7 @@ pub(crate) async fn issue(
     body: Content,
 ) -> Result<Response, Fault> {
     let (asked, bytes) = read_whole::<IssueRequest>(body).await?;
-    let new = asked.into_new_key(&operator).await;
+    let new = asked.into_new_key(&operator.manager).await;
     let mut new = operator.audited(Action::KeyIssue, None, new)?;
     new.idempotency = operator.idempotency(&headers, "issue", &bytes)?;
     drop(bytes);

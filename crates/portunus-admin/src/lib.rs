@@ -7,8 +7,8 @@
 //! key gets the same 404 as an unknown id. The [policy](portunus::manage::OperatorPolicy) of the
 //! manager decides what the operator can do; [`HostRules`] adds the host's own rules.
 //!
-//! Writes accept JSON only (`application/json`, for `PATCH` also `application/merge-patch+json`),
-//! and only from the API's own site or from one that the host trusts ([`Admin::trusted_origins`]):
+//! Writes accept JSON only (`application/json`, for `PATCH` also `application/merge-patch+json`, and
+//! for `POST /import` also lines of JSON and CSV, which describe many keys: [`KeyImport`]), and only from the API's own site or from one that the host trusts ([`Admin::trusted_origins`]):
 //! a page on another site cannot use the session of an operator who opens it. `If-Match` and
 //! `If-None-Match` are supported by every call on a key (RFC 9110 §13).
 //!
@@ -170,6 +170,7 @@ use proofs::Proofs;
 pub use dashboard::{Dashboard, Texts, UnknownText};
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
+pub use import::{ImportFormat, ImportReport, ImportStopped, KeyImport, RefusedLine};
 pub use origin::{InvalidOrigin, Origin, check as check_origin};
 pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};

@@ -43,7 +43,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal(
         415,
         "UnsupportedMediaType",
-        "`Content-Type` is not JSON in UTF-8, or the body has a content coding.",
+        "`Content-Type` is not one that the call accepts, in UTF-8, or the body has a content coding.",
     ),
     Refusal(
         422,

@@ -12,7 +12,7 @@ use super::answers::{self, always, json, matching, nothing, of};
 use super::credits;
 use crate::bulk::{BulkCount, BulkRequest, BulkView};
 use crate::events::{EventPage, EventParameters};
-use crate::import::{ImportRequest, ImportedKey};
+use crate::import::{ImportRequest, ImportedKey, ImportedKeys};
 use crate::issue::{IssueRequest, IssuedKey, RepeatedRequest};
 use crate::keys::{ListParameters, RevokeRequest, RotateRequest, RotatedKey, UsageParameters};
 use crate::record::{KeyPage, KeyRecord, Usage};
@@ -191,6 +191,35 @@ impl Call {
             .refused(&[413])
     }
 
+    /// Adds the bodies of an import: one key, or many.
+    fn imports(self) -> Self {
+        let lines = [
+            (
+                "application/x-ndjson",
+                "One JSON object on each line, as for the import of one key. A line has at most \
+                 256 KiB.",
+            ),
+            (
+                "text/csv",
+                "RFC 4180 with a header, separated by commas. A column has the name of its member; \
+                 a member of a member is named by its path, such as `digest.hex`. Scopes, workspaces \
+                 and addresses are separated by spaces, and `metadata` is a JSON object. An empty \
+                 field counts as absent, but `workspaces` and `allowed_ips` need `*` for no \
+                 restriction if there is such a column. A record has at most 256 KiB.",
+            ),
+        ];
+        let one = Content::new(Some(of::<ImportRequest>()));
+        let body = RequestBodyBuilder::new().required(Some(Required::True));
+        let body = body.content("application/json", one);
+        let body = lines.into_iter().fold(body, |body, (media, about)| {
+            let mut text = Object::with_type(Type::String);
+            text.description = Some(about.to_owned());
+            body.content(media, Content::new(Some(text)))
+        });
+        self.with(|operation| operation.request_body(Some(body.build())))
+            .refused(&[413])
+    }
+
     /// Makes the operation idempotent (draft-ietf-httpapi-idempotency-key-header).
     fn once(self) -> Self {
         let why = "Makes the request safe to retry: a repeated request with the same body gets 200 \
@@ -237,10 +266,20 @@ fn keys() -> [Call; 4] {
             HttpMethod::Post,
             "/import",
             "importKey",
-            "Import a key by its digest",
+            "Import a key by its digest, or many keys",
         )
-        .about("A digest that was ever stored, even for a deleted key, results in a conflict.")
-        .body::<ImportRequest>(Required::True)
+        .about(
+            "A digest that was ever stored, even for a deleted key, results in a conflict. \
+             Many keys are sent as lines of JSON or as CSV, without a maximum length: each is \
+             checked alone, and a refused one does not stop the others. If such an import is \
+             interrupted (503 names the line), send the same content again: keys that are there \
+             already are recognized.",
+        )
+        .imports()
+        .answers(
+            200,
+            json::<ImportedKeys<'static>>("The result of an import of many keys."),
+        )
         .answers(201, json::<ImportedKey<'static>>("The imported key."))
         .refused(&[409, 422]),
         call(

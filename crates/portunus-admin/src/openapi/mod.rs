@@ -30,7 +30,7 @@ use crate::bulk::{BulkCount, BulkRequest, BulkView};
 use crate::credits::{Credits, GrantRequest, LedgerPage, MadeGrant, Units};
 use crate::events::EventPage;
 use crate::fault::Problem;
-use crate::import::{ImportRequest, ImportedKey};
+use crate::import::{ImportRequest, ImportedKey, ImportedKeys};
 use crate::issue::{IssueRequest, IssuedKey, RepeatedRequest};
 use crate::keys::{RevokeRequest, RotateRequest, RotatedKey};
 use crate::record::{KeyPage, Usage};
@@ -56,7 +56,7 @@ const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     Every path with `GET` also supports `HEAD`. Other methods of a path get `405` \
     (`#/components/responses/MethodNotAllowed`), unknown paths `404`.\n\n\
     A write with content needs `Content-Type: application/json` (`PATCH` also accepts \
-    `application/merge-patch+json`), in UTF-8 and without a content coding. A write without \
+    `application/merge-patch+json`, and `/import` lines and CSV), in UTF-8 and without a content coding. A write without \
     content needs no `Content-Type`. Writes from pages of other sites are refused, based on `Origin` and \
     `Sec-Fetch-Site`, unless the service trusts the site. Preconditions (RFC 9110 §13) are \
     evaluated last: a request that would be refused without them is refused for the same reason \
@@ -149,6 +149,7 @@ fn document(shared: &Shared) -> OpenApi {
     EventPage<'_>,
     ImportRequest,
     ImportedKey<'_>,
+    ImportedKeys<'_>,
     IssueRequest,
     IssuedKey<'_>,
     KeyPage<'_>,

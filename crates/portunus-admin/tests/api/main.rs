@@ -15,6 +15,7 @@ mod everywhere;
 mod failures;
 mod fixture;
 mod hostile;
+mod importing;
 mod json;
 mod lists;
 mod noted;
@@ -38,6 +39,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     calls::keys_are_rotated_and_made_primary(&fixture).await;
     bulk::many_keys_are_changed(&fixture).await;
     credits::credits_are_granted_shown_and_ended(&fixture).await;
+    importing::many_keys_are_imported(&fixture).await;
     calls::secrets_are_verified(&fixture).await;
     calls::what_happened_is_told(&fixture).await;
     let (documented, seen) = (fixture.document.documented(), fixture.document.seen());

@@ -18,6 +18,7 @@ mod credit_nodes;
 mod credit_walks;
 mod credits;
 mod failover;
+mod importing;
 mod joined;
 mod lanes;
 mod outbox;

@@ -1,25 +1,19 @@
-//! Importing keys from another system: their digests are known, their secrets are not.
-
-use std::sync::Arc;
+//! Digests that another system has kept.
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::text;
-use super::watch::Watch;
-use super::{Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
-use crate::audit::Action;
 use crate::key::{DigestScheme, KeyDigest};
-use crate::store::Usage;
+use crate::manage::ManageError;
 
 /// A digest of a whole key, kept by another system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportedDigest(KeyDigest);
 
 impl ImportedDigest {
-    pub(super) const fn digest(&self) -> KeyDigest {
+    pub(in crate::manage) const fn digest(&self) -> KeyDigest {
         self.0
     }
 
@@ -112,107 +106,5 @@ fn refuse_salted(scheme: &str, text: &str) -> Result<(), ManageError> {
             "salted digests (bcrypt, argon2) cannot be looked up",
         )),
         false => Ok(()),
-    }
-}
-
-/// Description of a key to be imported.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct NewImport {
-    /// The digest of the key.
-    pub digest: ImportedDigest,
-    /// Everything else about the key, as for a key that is issued.
-    pub key: NewKey,
-    /// The visible part of the secret: at most its last four characters.
-    pub last_four: Option<String>,
-}
-
-impl NewImport {
-    /// Creates an import of a key with this digest.
-    #[must_use]
-    pub fn new(digest: ImportedDigest, key: NewKey) -> Self {
-        Self {
-            digest,
-            key,
-            last_four: None,
-        }
-    }
-}
-
-impl KeyManager {
-    /// Imports a key whose secret is unknown. It works on all nodes immediately, and its digest is
-    /// replaced by one under the current scheme when the key is first used.
-    ///
-    /// # Errors
-    /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] if a key with this digest exists
-    /// or existed, even if it was deleted; [`ManageError::Invalid`] for a scheme that the service
-    /// does not accept.
-    pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
-        let mut watch = self.watch(Action::KeyImport);
-        let imported = self.try_import(import, &mut watch).await;
-        watch.note_end(imported.as_ref().map(|key| &*key.record), || None);
-        imported
-    }
-
-    async fn try_import(
-        &self,
-        NewImport {
-            digest,
-            mut key,
-            last_four,
-        }: NewImport,
-        watch: &mut Watch<'_>,
-    ) -> Result<ManagedKey, ManageError> {
-        let now = self.now();
-        self.check_asked(&mut key).await?;
-        self.inner
-            .settings
-            .host_rules
-            .issuing(&self.operator, &mut key)
-            .await?;
-        self.format_of(key.kind)?;
-        let scheme = digest.0.scheme();
-        if !self.inner.authenticator.hasher().accepts(scheme) {
-            return Err(ManageError::invalid(
-                "digest",
-                format!("{scheme} digests are not accepted by this service"),
-            ));
-        }
-        let mut record = self.record_of(key, now)?;
-        if let Some(last) = &last_four {
-            let last = text::line("last_four", last)?;
-            if last.chars().count() > 4 {
-                return Err(ManageError::invalid(
-                    "last_four",
-                    "at most 4 characters are allowed",
-                ));
-            }
-            record.masked = format!("…{last}");
-        }
-        record.may_be_primary = !self.inner.settings.rules.sign_events;
-        watch.makes(&record);
-        self.may(Action::KeyImport, &record)?;
-        let limits = self
-            .limits_of(record.plan.as_ref(), &record.owner.tenant_id)
-            .await?;
-        self.may_grant(&record, None, &limits)?;
-        self.insert(&record, digest.0, None, now, &limits).await?;
-        Ok(self.done(record).await)
-    }
-
-    /// Returns the successor of a rotated key as shown to operators. What cannot be read is left
-    /// out: it does not undo the rotation.
-    pub async fn overview_of_rotated(&self, rotated: &Rotated) -> ManagedKey {
-        let limits = self.limits_shown(&rotated.record).await.ok();
-        let record = Arc::clone(&rotated.record);
-        self.shown(record, Usage::default(), rotated.primary, limits.as_deref())
-    }
-
-    /// Returns an issued key as shown to operators. What cannot be read is left out: the key is
-    /// issued.
-    pub async fn overview(&self, issued: &Issued) -> ManagedKey {
-        let limits = self.limits_shown(&issued.record).await.ok();
-        let record = Arc::clone(&issued.record);
-        self.shown(record, Usage::default(), issued.primary, limits.as_deref())
     }
 }
