@@ -36,7 +36,8 @@
 //! [anonymous callers](guide::anonymous_callers) · [custom store](guide::own_key_store) · [custom
 //! limiter](guide::own_rate_limiter) · [custom key format and error body](guide::own_dialect) ·
 //! [delegation](guide::delegation) · [rotation](guide::rotation) · [migration](guide::migration) ·
-//! [behind a proxy](guide::behind_a_proxy) · [testing a service](guide::testing_a_service)
+//! [importing](guide::importing) · [behind a proxy](guide::behind_a_proxy) ·
+//! [testing a service](guide::testing_a_service)
 //!
 //! # Extension points
 //!

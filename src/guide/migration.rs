@@ -63,7 +63,7 @@
 //! | SHA-512 of the whole key | `sha512` | `accept_sha512()` |
 //! | HMAC-SHA256 of the whole key | `hmac-sha256:1` | `accept_pepper(…)`, or the current pepper |
 //! | plaintext | `sha256`, after hashing it yourself | as above; then drop the column |
-//! | bcrypt, Argon2, or a salt per row | impossible: such a digest cannot be looked up | issue new keys |
+//! | bcrypt, Argon2, or a salt per row | impossible: such a digest cannot be looked up | [a verifier that imports each key at its first use](super::importing#salted-digests) |
 //!
 //! [`KeyHasher::sha256()`]: crate::key::KeyHasher::sha256
 //!
@@ -72,6 +72,9 @@
 //! [`from_hex`](crate::manage::ImportedDigest::from_hex),
 //! [`from_base64`](crate::manage::ImportedDigest::from_base64) and
 //! [`new`](crate::manage::ImportedDigest::new) accept the common encodings.
+//!
+//! A whole table is imported from a file, with the history of each key: the guide
+//! [`importing`](super::importing).
 //!
 //! # Pitfalls of an import
 //! - **The old format must be accepted.** A key that matches no format is refused before any

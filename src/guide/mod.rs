@@ -24,6 +24,7 @@
 //! | [`self_serve`] | users who manage their own keys |
 //! | [`observability`] | the key of a request in spans and metrics |
 //! | [`migration`] | migrating existing keys or from other middleware |
+//! | [`importing`] | importing a table of keys with their history; keys with salted digests |
 //! | [`slow_clients`] | server limits: time, request heads, refused uploads |
 //! | [`behind_a_proxy`] | addresses and TLS behind a proxy or a CDN |
 //! | [`at_scale`] | several nodes: how many, which Redis and PostgreSQL, what a failover loses |
@@ -42,6 +43,9 @@ pub mod delegation;
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("first_service.md")]
 pub mod first_service {}
+#[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
+#[doc = include_str!("importing.md")]
+pub mod importing {}
 #[cfg(not(doctest))] // Run where its dependencies are: crates/portunus-integration-tests.
 #[doc = include_str!("keys_in_addresses.md")]
 pub mod keys_in_addresses {}

@@ -12,6 +12,7 @@ macro_rules! guides {
 guides! {
     at_scale = "at_scale.md",
     first_service = "first_service.md",
+    importing = "importing.md",
     notices = "notices.md",
     observability = "observability.md",
     protect_actix = "protect_actix.md",
