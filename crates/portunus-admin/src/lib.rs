@@ -86,6 +86,10 @@
 //! reads the accounts of its tenant, and only the service itself grants, voids and gives back; see
 //! [`allows_credits`](portunus::manage::OperatorPolicy::allows_credits).
 //!
+//! # On actix-web
+//! With the feature `actix-web`, `Admin::into_actix` builds a service for `App::service` of actix-web
+//! 4. Bodies are streamed in both directions.
+//!
 //! # Answers
 //! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC
 //! 9457) with a stable `code`. Unknown fields are errors, so that a misspelt restriction is not
@@ -117,6 +121,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "actix-web")]
+mod actix;
 mod authenticated;
 mod body;
 mod bulk;
@@ -166,6 +172,8 @@ use portunus::{AuthError, Authenticator, Portunus, RateLimiter};
 use authenticated::AuthenticatedOperator;
 use proofs::Proofs;
 
+#[cfg(feature = "actix-web")]
+pub use actix::ActixMount;
 #[cfg(feature = "dashboard")]
 pub use dashboard::{Dashboard, Texts, UnknownText};
 pub use fault::Fault;

@@ -1,7 +1,6 @@
 //! The APIs' routes, served by actix-web with the same responses as axum. Calls by operators are
-//! forwarded to the axum router.
+//! passed to the axum router (`ActixMount`).
 
-mod bridge;
 mod connection;
 mod cors;
 mod edge;
@@ -18,12 +17,14 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Bytes};
-use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse, guard};
+use actix_web::{App as ActixApp, FromRequest, HttpRequest, HttpResponse};
+use axum::extract::{ConnectInfo, State};
 use portunus::adapter::actix::{
     Auth, ProtectedRouter, delete, get, into_response, patch, post, put,
 };
 use portunus::request::TlsVersion;
 use portunus::{AuthError, ErrorCode, KeyPrincipal};
+use portunus_admin::ActixMount;
 use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,9 +32,19 @@ use tokio_rustls::rustls::ServerConfig;
 use crate::api::{self, Call, Method, Reply, Route};
 use crate::app::App;
 use crate::limits::HEAD;
+use crate::tls::Peer;
 
 /// The maximum length of a request body in bytes. Same as axum's default limit.
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
+
+/// The paths of operators, whose routes are axum's.
+const OF_OPERATORS: [&str; 5] = [
+    "/admin",
+    "/me/login",
+    "/me/logout",
+    "/me/api",
+    "/demo/users",
+];
 
 /// Builds a server of all routes on a listener. On shutdown, requests in flight have `drain`
 /// seconds to complete.
@@ -48,29 +59,28 @@ pub(crate) fn server(
     // Built once, so that all workers share its limits and caches.
     let auth = Auth::new(app.authenticator.clone()).tls(move |_| version);
     let routes: Vec<_> = api::routes(app).into_iter().map(Arc::new).collect();
-    let management = app.management().with_state(app.clone());
+    let unknown = |State(app): State<App>| async move { app.unknown_path() };
+    let management = app.management().fallback(unknown).with_state(app.clone());
+    let mounts = OF_OPERATORS.map(|path| {
+        let mount = ActixMount::new(management.clone(), path);
+        mount.extensions(move |request, extensions| {
+            if let Some(address) = request.peer_addr() {
+                let tls = version;
+                extensions.insert(ConnectInfo(Peer { address, tls }));
+            }
+        })
+    });
     let app = app.clone();
     let serve = move || {
-        let (shared, management) = (app.clone(), management.clone());
+        let shared = app.clone();
         let trusted = Arc::clone(&app.trusted_origins);
         let not_found = move || {
             let error = AuthError::new(ErrorCode::NotFound);
             std::future::ready(into_response(shared.answer(&error), &error))
         };
-        let bridge =
-            move |request, payload| bridge::call(management.clone(), version, request, payload);
         let mut site = ActixApp::new();
-        for path in [
-            "/admin",
-            "/admin/{rest:.*}",
-            "/me/login",
-            "/me/logout",
-            "/me/api",
-            "/me/api/{rest:.*}",
-            "/demo/users/{id}",
-        ] {
-            let behind = web::resource(path).guard(literal_path(path.into()));
-            site = site.service(behind.to(bridge.clone()));
+        for mount in &mounts {
+            site = site.service(mount.clone());
         }
         let health = || std::future::ready(json(StatusCode::OK, &api::health()));
         let open = ProtectedRouter::new(auth.clone()).route("/healthz", get(health).public());
@@ -127,16 +137,6 @@ fn add(router: ProtectedRouter, app: &App, route: &Arc<Route>) -> ProtectedRoute
         Method::Delete => delete(answer),
     };
     router.route(&route.path, handler.require(route.requirement.clone()))
-}
-
-/// Guard with the behavior of axum's router: a path that is percent-encoded where the pattern is
-/// literal does not match.
-fn literal_path(pattern: String) -> impl guard::Guard {
-    guard::fn_guard(move |context| {
-        let (path, pattern) = (context.head().uri.path().split('/'), pattern.split('/'));
-        path.zip(pattern)
-            .all(|(asked, literal)| literal.starts_with('{') || asked == literal)
-    })
 }
 
 /// Reads the request's parameters and body, and calls the handler.
