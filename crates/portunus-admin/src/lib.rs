@@ -90,6 +90,13 @@
 //! With the feature `actix-web`, `Admin::into_actix` builds a service for `App::service` of actix-web
 //! 4. Bodies are streamed in both directions.
 //!
+//! # Dashboard
+//! With the feature `dashboard`, `Admin::dashboard` builds pages on which operators do the same in a
+//! browser, with the same settings: proof, policy, limits, events, audit. They work without script
+//! and wherever they are mounted. Forms are sent as `application/x-www-form-urlencoded` and carry a token
+//! that is bound to the operator's session ([`Admin::cookie`], [`OperatorProof::credentials`]), in
+//! addition to the check of the origin.
+//!
 //! # Answers
 //! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC
 //! 9457) with a stable `code`. Unknown fields are errors, so that a misspelt restriction is not
@@ -261,7 +268,9 @@ impl Admin {
     }
 
     /// Says in the OpenAPI document that operators authenticate by a cookie with this name. By default
-    /// it says that they send a bearer token. What counts is the [`OperatorProof`].
+    /// it says that they send a bearer token. What counts is the [`OperatorProof`]. Forms of the
+    /// dashboard are bound to this cookie: by default to all cookies and the `Authorization` header, so
+    /// that they are refused once if another cookie changes.
     pub fn cookie(mut self, name: &'static str) -> Self {
         self.shared.cookie = Some(name);
         self

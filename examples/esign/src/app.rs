@@ -27,11 +27,11 @@ use tracing::warn;
 use crate::api::{self, DocumentStore};
 use crate::cli::Flags;
 use crate::directory::DemoDirectory;
-use crate::me::{self, Sessions};
 use crate::operators::Operators;
+use crate::sessions::{self, Area, DASHBOARD, ME, Sessions};
 use crate::storage::Storage;
 use crate::tls::Peer;
-use crate::{admin, on_axum, operators};
+use crate::{admin, on_axum, operators, wording};
 
 /// The state shared by all handlers. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -42,7 +42,9 @@ pub(crate) struct App {
     pub(crate) manager: KeyManager,
     pub(crate) operators: Arc<Operators>,
     /// Operators who manage their own keys.
-    pub(crate) sessions: Sessions,
+    me: Sessions,
+    /// Operators who manage the keys of their tenant in a browser.
+    dashboard: Sessions,
     pub(crate) documents: Arc<DocumentStore>,
     pub(crate) directory: DemoDirectory,
     events: Arc<dyn AuditReader>,
@@ -123,7 +125,8 @@ impl App {
             manager: keys.manager().clone(),
             keys,
             operators: Arc::new(operators),
-            sessions: Sessions::new(directory.clone()),
+            me: Sessions::new(ME, directory.clone()),
+            dashboard: Sessions::new(DASHBOARD, directory.clone()),
             documents: Arc::default(),
             directory,
             events: Arc::clone(&storage.events),
@@ -163,9 +166,15 @@ impl App {
     /// The routes for operators, which axum serves with either adapter.
     pub(crate) fn management(&self) -> Router<Self> {
         let admin = self.admin(Arc::clone(&self.operators));
-        let own = self.admin(self.sessions.clone());
-        let own = own.operators(own_keys()).trusted_origins([]);
-        let own = own.cookie(me::COOKIE_NAME).into_router();
+        let own = || {
+            let own = self.admin(self.me.clone()).operators(own_keys());
+            own.trusted_origins([]).cookie(ME.cookie)
+        };
+        let portal = self.pages(own(), ME);
+        let own = own().into_router();
+        let dashboard = self.admin(self.dashboard.clone());
+        let dashboard = dashboard.trusted_origins([]).cookie(DASHBOARD.cookie);
+        let dashboard = self.pages(dashboard, DASHBOARD);
         // Shared, so that failures on either route count against the same budget.
         let proof = admin.limited_proof();
         let admin = admin.into_router();
@@ -175,8 +184,20 @@ impl App {
             .route_service("/admin/", admin.with_state(self.clone()))
             .nest("/me/api", own.clone())
             .route_service("/me/api/", own.with_state(self.clone()))
-            .merge(me::routes(proof))
+            .nest_service("/me/keys", portal)
+            .merge(sessions::routes(&self.me, Arc::clone(&proof)))
+            .nest_service("/dashboard", dashboard)
+            .merge(sessions::routes(&self.dashboard, proof))
             .route("/demo/users/{id}", users)
+    }
+
+    /// The pages of a management API, for operators who sign in to an area.
+    fn pages(&self, admin: Admin, area: &Area) -> Router {
+        let pages = admin.dashboard().texts(wording::texts(self.profile));
+        pages
+            .login_at(area.login)
+            .logout_at(area.logout)
+            .into_router()
     }
 
     /// The management API, configured for the demo.

@@ -127,7 +127,10 @@ esign, profile {profile}: {url}
   curl -i {url}{path}
   curl -i {url}/whoami {present}
 
-Manage keys at {url}/admin as the owner:
+Manage keys in a browser at {url}/dashboard, as the owner with the token
+{token}
+
+or at {url}/admin:
 
   curl -i {url}/admin/keys -H 'Authorization: Bearer {token}'
   curl -i {url}/admin/keys -H 'Authorization: Bearer {token}' \\

@@ -18,9 +18,9 @@ use portunus_admin::Origin;
 use tower::{ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 
-/// Whether a path belongs to the management API, or to that for self-serve.
+/// Whether a path belongs to operators: the management API, self-serve, the dashboard.
 pub(crate) fn is_management(path: &str) -> bool {
-    ["/admin", "/me"]
+    ["/admin", "/me", "/dashboard"]
         .iter()
         .filter_map(|prefix| path.strip_prefix(prefix))
         .any(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -14,14 +14,15 @@ mod cors;
 mod directory;
 mod limits;
 mod lingering;
-mod me;
 mod on_actix;
 mod on_axum;
 mod operators;
 mod redis;
+mod sessions;
 mod storage;
 mod tls;
 mod unwritten;
+mod wording;
 
 use std::io;
 use std::process::ExitCode;

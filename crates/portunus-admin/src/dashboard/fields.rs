@@ -221,12 +221,44 @@ pub(super) fn summary(cx: &Context, form: &Form) -> Markup {
                 p { strong { (cx.t("form.wrong")) } }
                 ul {
                     @for (name, why) in problems.fields() {
-                        li { a href={ "#" (id_of(name)) } { (why) } }
+                        li {
+                            a href={ "#" (id_of(name)) } {
+                                @if let Some(label) = label_of(name) { (cx.t(label)) ": " }
+                                (why)
+                            }
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// Returns the text that names a field.
+fn label_of(name: &str) -> Option<&'static str> {
+    let labels = [
+        ("name", "field.name"),
+        ("description", "field.description"),
+        ("kind", "field.kind"),
+        ("environment", "field.environment"),
+        ("owner", "field.owner"),
+        ("owner.tenant_id", "field.tenant"),
+        ("owner.user_id", "field.owner"),
+        ("owner.user_email", "field.email"),
+        ("scopes", "field.scopes"),
+        ("access", "field.access"),
+        ("workspaces", "field.workspaces"),
+        ("allowed_ips", "field.allowed_ips"),
+        ("rate_limit_config", "field.limits"),
+        ("plan", "field.plan"),
+        ("expires_at", "field.expires"),
+        ("expires_on", "field.expires_on"),
+        ("grace_seconds", "field.grace"),
+        ("reason", "field.reason"),
+        ("confirm", "field.confirm"),
+    ];
+    let found = labels.iter().find(|(known, _)| *known == name);
+    found.map(|(_, text)| *text)
 }
 
 /// The buttons at the end of a form. `class` says what the action means.

@@ -97,13 +97,7 @@ impl Preset {
     fn selects(self, key: &ManagedKey, now: SystemTime) -> bool {
         match self {
             Self::RotationDue => key.rotation_due.is_some_and(|due| due <= now),
-            Self::RotatedInUse => {
-                let rotated = key.record.successor.is_some();
-                // A use within the last week, which usually includes the rotation.
-                let recent = Duration::from_secs(7 * 86_400);
-                let used = key.usage.last_used_at;
-                rotated && used.is_some_and(|at| at > now.checked_sub(recent).unwrap_or(now))
-            }
+            Self::RotatedInUse => key.record.successor.is_some(),
             _ => true,
         }
     }
@@ -158,7 +152,24 @@ async fn page(
         page.items.truncate(LENGTH);
         page.next = page.items.last().map(|key| Cursor::of(&key.record));
     }
+    if preset == Preset::RotatedInUse {
+        for key in std::mem::take(&mut page.items) {
+            if is_used_since_rotation(cx, &key).await {
+                page.items.push(key);
+            }
+        }
+    }
     Ok(page)
+}
+
+/// Returns whether a key was used after its successor was created.
+async fn is_used_since_rotation(cx: &Context, key: &ManagedKey) -> bool {
+    let (Some(used), Some(id)) = (key.usage.last_used_at, &key.record.successor) else {
+        return false;
+    };
+    // A successor that was deleted since does not make the use less surprising.
+    let successor = cx.manager().get(id).await;
+    successor.map_or(true, |successor| used >= successor.record.created_at)
 }
 
 /// Reads the filter. Each wrong value is a problem of its field.
@@ -291,6 +302,7 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
         "column.expires",
         "column.last_used",
     ];
+    let several = cx.manager().accepted().environments.len() > 1;
     let is_filtered = FILTERS.iter().any(|name| cx.query.get(name).is_some());
     html! {
         @if page.items.is_empty() {
@@ -311,7 +323,7 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
                         }
                     }
                 }
-                tbody role="rowgroup" { @for key in &page.items { (row(cx, key)) } }
+                tbody role="rowgroup" { @for key in &page.items { (row(cx, key, several)) } }
             }
         }
         @if !page.corrupt.is_empty() {
@@ -324,19 +336,18 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
     }
 }
 
-fn row(cx: &Context, key: &ManagedKey) -> Markup {
+fn row(cx: &Context, key: &ManagedKey, shows_environment: bool) -> Markup {
     let record = &key.record;
     let cell = |label: &'static str, content: Markup| {
         html! { td role="cell" data-label=(cx.t(label)) { (content) } }
     };
-    let several = cx.manager().accepted().environments.len() > 1;
     html! {
         tr role="row" {
             th scope="row" role="rowheader" {
                 (show::key_link(record))
                 span class="sub" {
                     (show::masked(record))
-                    @if several { " " span class="faint" { (record.environment.as_str()) } }
+                    @if shows_environment { " " span class="faint" { (record.environment.as_str()) } }
                 }
             }
             (cell("column.status", show::badges(cx, key)))

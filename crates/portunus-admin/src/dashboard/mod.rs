@@ -10,6 +10,9 @@
 //! as a call of the JSON API is, by the same code. A page is a file of this folder with `show`, which
 //! returns a [`View`], and `submit` if it has a form. `submit` is called only for a form that this
 //! session was given ([`token`]).
+//!
+//! A new page needs a variant of [`Page`] and its row in `page.rs`, a file with `show` (and `submit`),
+//! its arms in `show_page` or `show_form` and `submit` here, a link, and its texts in `wording.rs`.
 
 mod assets;
 mod context;

@@ -34,7 +34,7 @@ pub(super) fn show(
                 (cx.fill("secret.of", &[("name", show::text(&record.name))]))
             }
             div class="secret-row" {
-                code id="secret" tabindex="0" aria-labelledby="secret-label" { (PreEscaped(PLACE)) }
+                code id="secret" { (PreEscaped(PLACE)) }
                 button type="button" hidden data-copy="secret" data-copied=(cx.t("secret.copied"))
                     data-failed=(cx.t("secret.copy_failed")) { (cx.t("secret.copy")) }
             }

@@ -5,9 +5,11 @@
 
 mod actions;
 mod browser;
+mod contrast;
 mod fixture;
 mod issuing;
 mod listing;
 mod mounting;
 mod names;
 mod safety;
+mod texts;

@@ -38,11 +38,13 @@ use crate::tls::Peer;
 const LONGEST_BODY: usize = 2 * 1024 * 1024;
 
 /// The paths of operators, whose routes are axum's.
-const OF_OPERATORS: [&str; 5] = [
+const OF_OPERATORS: [&str; 7] = [
     "/admin",
+    "/dashboard",
     "/me/login",
     "/me/logout",
     "/me/api",
+    "/me/keys",
     "/demo/users",
 ];
 

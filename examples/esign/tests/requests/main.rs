@@ -16,6 +16,7 @@ mod common;
 mod conditional;
 mod credits;
 mod cross_site;
+mod dashboard;
 mod delegation;
 mod events;
 mod events_written;

@@ -62,7 +62,7 @@ fn a_login_begins_a_session_in_a_cookie_of_its_own_site() {
         .body(form);
     for (answer, status, location) in [
         (log_in(&server, &token), 204, &[][..]),
-        (server.send(&as_form), 303, &["/me/api/keys"][..]),
+        (server.send(&as_form), 303, &["/me/keys"][..]),
     ] {
         assert_eq!((answer.status, answer.text().as_str()), (status, ""));
         assert_eq!(answer.fields("location"), location);

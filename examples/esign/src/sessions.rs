@@ -1,5 +1,5 @@
-//! Self-serve: an operator signs in at `/me/login` with its token, and manages its own keys at
-//! `/me/api` in a session.
+//! Sessions: an operator signs in with its token, at `/me/login` to manage its own keys at `/me/keys`
+//! and `/me/api`, at `/dashboard/login` to manage those of its tenant at `/dashboard`.
 //!
 //! A session is a random number in a cookie that pages cannot read and other sites cannot send. The
 //! process keeps digests of these numbers only, and forgets them when it stops.
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::extract::rejection::{FormRejection, JsonRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, LOCATION,
-    SET_COOKIE,
+    RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -33,8 +33,35 @@ use crate::directory::DemoDirectory;
 use crate::operators::random_hex;
 use crate::tls::Peer;
 
-/// The name of the session's cookie.
-pub(crate) const COOKIE_NAME: &str = "esign_session";
+/// A part of the site that has sessions.
+#[derive(Debug)]
+pub(crate) struct Area {
+    /// The path that the cookie is sent to.
+    path: &'static str,
+    pub(crate) cookie: &'static str,
+    pub(crate) login: &'static str,
+    pub(crate) logout: &'static str,
+    /// The page that a browser is sent to after it signed in.
+    home: &'static str,
+}
+
+/// Self-serve.
+pub(crate) const ME: &Area = &Area {
+    path: "/me",
+    cookie: "esign_session",
+    login: "/me/login",
+    logout: "/me/logout",
+    home: "/me/keys",
+};
+
+/// The dashboard of the operators.
+pub(crate) const DASHBOARD: &Area = &Area {
+    path: "/dashboard",
+    cookie: "esign_operator",
+    login: "/dashboard/login",
+    logout: "/dashboard/logout",
+    home: "/dashboard",
+};
 
 /// How long a session lasts, in seconds.
 const LIFETIME: u64 = 8 * 3600;
@@ -45,16 +72,46 @@ const MOST_SESSIONS: usize = 1000;
 /// The longest body of a login, in bytes.
 const LONGEST_LOGIN: usize = 4096;
 
-/// The page loads and runs nothing, and no other page can frame it.
-const POLICY: &str = "default-src 'none'; form-action 'self'; frame-ancestors 'none'";
+const STYLE: &str = "body{margin:0;font:1rem/1.5 system-ui,sans-serif;background:light-dark(#f7f8fa,#101217);\
+    color:light-dark(#1b1d23,#eceef3)}main{box-sizing:border-box;max-width:24rem;margin:12vh auto;\
+    padding:2rem;border-radius:12px;background:light-dark(#fff,#181b22);\
+    border:1px solid light-dark(#d9dce3,#333844)}h1{margin:0 0 1rem;font-size:1.5rem}\
+    label{font-weight:600}input,button{box-sizing:border-box;width:100%;min-height:2.75rem;font:inherit;\
+    border-radius:8px;border:1px solid light-dark(#8b909c,#7d8494);padding:.5rem .75rem}\
+    button{border:0;font-weight:600;background:light-dark(#3538cd,#a4bcfd);\
+    color:light-dark(#fff,#10123a)}[role=alert]{color:light-dark(#b42318,#fda29b);font-weight:600}\
+    :focus-visible{outline:3px solid light-dark(#3538cd,#a4bcfd);outline-offset:2px}";
 
-const FORM: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Sign in</title>\
-    <form method=\"post\"><label>Operator token <input type=\"password\" name=\"token\" required \
-    autocomplete=\"current-password\"></label> <button>Sign in</button></form></html>";
+/// The page with the form, and what is wrong with what was entered. It loads and runs nothing, and no
+/// other page can frame it.
+fn page(wrong: &str) -> Response {
+    let Ok(nonce) = random_hex() else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>Sign in</title>\
+         <style nonce=\"{nonce}\">:root{{color-scheme:light dark}}{STYLE}</style></head>\
+         <body><main><h1>Sign in</h1>{wrong}<form method=\"post\"><p><label>Operator token \
+         <input type=\"password\" name=\"token\" required autocomplete=\"current-password\">\
+         </label></p><p><button>Sign in</button></p></form></main></body></html>"
+    );
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'"
+    );
+    let fields = [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, policy.as_str()),
+    ];
+    (fields, Html(html)).into_response()
+}
 
-/// The sessions of this process. Clones share them.
+/// The sessions of an area in this process. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Sessions {
+    area: &'static Area,
     open: Arc<Mutex<VecDeque<Session>>>,
     hasher: KeyHasher,
     directory: DemoDirectory,
@@ -67,8 +124,9 @@ struct Session {
 }
 
 impl Sessions {
-    pub(crate) fn new(directory: DemoDirectory) -> Self {
+    pub(crate) fn new(area: &'static Area, directory: DemoDirectory) -> Self {
         Self {
+            area,
             open: Arc::default(),
             hasher: KeyHasher::sha256(),
             directory,
@@ -98,7 +156,7 @@ impl Sessions {
     }
 
     fn end(&self, headers: &HeaderMap) {
-        if let Ok(id) = presented(headers) {
+        if let Ok(id) = presented(self.area, headers) {
             let id = self.hasher.digest(id);
             self.open().retain(|session| session.id != id);
         }
@@ -107,11 +165,11 @@ impl Sessions {
 
 /// Returns the session id that a request presents. Two of them are refused: one may have been
 /// planted by another host of the same site.
-fn presented(headers: &HeaderMap) -> Result<&str, ErrorCode> {
+fn presented<'h>(area: &Area, headers: &'h HeaderMap) -> Result<&'h str, ErrorCode> {
     let lines = headers.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.to_str().unwrap_or_default().split(';'));
     let named = pairs.filter_map(|pair| pair.trim().split_once('='));
-    let mut values = named.filter_map(|(name, value)| (name == COOKIE_NAME).then_some(value));
+    let mut values = named.filter_map(|(name, value)| (name == area.cookie).then_some(value));
     match (values.next(), values.next()) {
         (None, _) => Err(ErrorCode::MissingKey),
         (Some(id), None) => Ok(id),
@@ -122,10 +180,10 @@ fn presented(headers: &HeaderMap) -> Result<&str, ErrorCode> {
 #[async_trait]
 impl OperatorProof for Sessions {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
-        let refused = |code| AuthError::with_detail(code, "Sign in at /me/login");
-        let id = self
-            .hasher
-            .digest(presented(&request.headers).map_err(refused)?);
+        let login = self.area.login;
+        let refused = |code| AuthError::with_detail(code, format!("Sign in at {login}"));
+        let id = presented(self.area, &request.headers).map_err(refused)?;
+        let id = self.hasher.digest(id);
         // Each comparison takes constant time.
         let found = self
             .open()
@@ -149,20 +207,16 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// The routes for signing in and out. `proof` checks operators' tokens and limits failures.
-pub(crate) fn routes(proof: Arc<dyn OperatorProof>) -> Router<App> {
-    let login = get(|| async {
-        let fields = [
-            (CACHE_CONTROL, "no-store"),
-            (CONTENT_SECURITY_POLICY, POLICY),
-        ];
-        (fields, Html(FORM))
-    });
+/// The routes for signing in to an area and out. `proof` checks operators' tokens and limits failures.
+pub(crate) fn routes(sessions: &Sessions, proof: Arc<dyn OperatorProof>) -> Router<App> {
+    let area = sessions.area;
+    let login = get(|| async { page("") });
     Router::new()
-        .route("/me/login", login.post(log_in))
+        .route(area.login, login.post(log_in))
         .layer(DefaultBodyLimit::max(LONGEST_LOGIN))
         .layer(Extension(proof))
-        .route("/me/logout", post(log_out))
+        .route(area.logout, post(log_out))
+        .layer(Extension(sessions.clone()))
 }
 
 #[derive(Deserialize)]
@@ -188,10 +242,44 @@ fn media(headers: &HeaderMap) -> Option<Sent> {
     }
 }
 
-/// `POST /me/login`: begins a session for the operator with this token.
+/// `POST …/login`: begins a session for the operator with this token. A browser gets the form again if
+/// the token is wrong.
 async fn log_in(
-    State(app): State<App>,
+    Extension(sessions): Extension<Sessions>,
     Extension(proof): Extension<Arc<dyn OperatorProof>>,
+    request: Request,
+) -> Response {
+    let is_form = media(request.headers()) == Some(Sent::Form);
+    let accepts = request.headers().get(ACCEPT);
+    let accepts = accepts
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let shows_form = is_form && accepts.contains("text/html");
+    match try_log_in(&sessions, &proof, request).await {
+        Ok(response) => response,
+        Err(fault) if shows_form => {
+            let refused = fault.into_response();
+            let wrong = match refused.status() {
+                StatusCode::UNAUTHORIZED => "This token is not valid.",
+                StatusCode::TOO_MANY_REQUESTS => "Too many attempts: wait a minute.",
+                _ => "You cannot sign in now.",
+            };
+            let mut response = page(&format!("<p role=\"alert\">{wrong}</p>"));
+            *response.status_mut() = refused.status();
+            for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
+                if let Some(value) = refused.headers().get(&name) {
+                    response.headers_mut().insert(name, value.clone());
+                }
+            }
+            response
+        }
+        Err(fault) => fault.into_response(),
+    }
+}
+
+async fn try_log_in(
+    sessions: &Sessions,
+    proof: &Arc<dyn OperatorProof>,
     request: Request,
 ) -> Result<Response, Fault> {
     let (parts, body) = request.into_parts();
@@ -234,27 +322,32 @@ async fn log_in(
             400 => wrong(),
             _ => error,
         })?;
-    app.sessions.end(&asked.headers);
-    let id = app.sessions.begin(operator)?;
-    let cookie = cookie(&asked, &id, LIFETIME);
-    Ok(continued(sent, "/me/api/keys", &cookie))
+    sessions.end(&asked.headers);
+    let id = sessions.begin(operator)?;
+    let cookie = cookie(sessions.area, &asked, &id, LIFETIME);
+    Ok(continued(sent, sessions.area.home, &cookie))
 }
 
-/// `POST /me/logout`: ends the session, if there is one.
-async fn log_out(State(app): State<App>, request: Request) -> Result<Response, Fault> {
+/// `POST …/logout`: ends the session, if there is one.
+async fn log_out(
+    Extension(sessions): Extension<Sessions>,
+    request: Request,
+) -> Result<Response, Fault> {
     let (parts, _) = request.into_parts();
     check_origin(&parts, &[])?;
-    app.sessions.end(&parts.headers);
+    sessions.end(&parts.headers);
     let sent = media(&parts.headers).unwrap_or(Sent::Json);
-    Ok(continued(sent, "/me/login", &cookie(&parts, "", 0)))
+    let cookie = cookie(sessions.area, &parts, "", 0);
+    Ok(continued(sent, sessions.area.login, &cookie))
 }
 
 /// The value of `Set-Cookie`. The cookie is `Secure` where this server ends TLS.
-fn cookie(request: &Parts, id: &str, seconds: u64) -> String {
+fn cookie(area: &Area, request: &Parts, id: &str, seconds: u64) -> String {
     let peer = request.extensions.get::<ConnectInfo<Peer>>();
     let secure = peer.is_some_and(|ConnectInfo(peer)| peer.tls.is_some());
     let secure = if secure { "; Secure" } else { "" };
-    format!("{COOKIE_NAME}={id}; Path=/me; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+    let (name, path) = (area.cookie, area.path);
+    format!("{name}={id}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// Answers a program with 204, and sends a browser on from the form.
