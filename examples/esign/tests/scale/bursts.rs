@@ -15,7 +15,7 @@ use crate::{Bus, Site, seconds};
 
 const KEYS: usize = 40;
 /// The quotas of keys, in turn: of 64, times are exact, and of more, they are in slots of W/256.
-const QUOTAS: [usize; 6] = [1, 2, 7, 30, 64, 90];
+const QUOTAS: [usize; 6] = [1, 2, 7, 30, 64, 70];
 /// Windows that end often. A key has its quota in the first, and twice as much in the second.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 const THREADS: usize = 8;
@@ -134,12 +134,13 @@ impl<'s> Client<'s> {
         answers
     }
 
-    /// Sends bursts until the end: half of them with the key that all clients use at that moment.
+    /// Sends bursts until the end: half of them with the key that all clients use at that moment, in
+    /// the order of the keys.
     fn run(&mut self, since: Instant, span: Duration) -> Vec<Answered> {
         let mut answers = Vec::new();
         while since.elapsed() < span {
-            let moment = u64::try_from(since.elapsed().as_millis() / 40).unwrap();
-            let common = Random(moment).index(KEYS);
+            let moment = usize::try_from(since.elapsed().as_millis() / 400).unwrap();
+            let common = moment % KEYS;
             let other = self.random.index(KEYS);
             let key = if self.random.one_in(2) { common } else { other };
             answers.extend(self.burst(key));

@@ -118,30 +118,43 @@ fn fails(nodes: &[Server], what: &str, refusal: &Said, fail: impl FnOnce()) -> u
     wrongly
 }
 
-/// Asserts that a request was answered as usual, or refused for this reason.
+/// Asserts that requests were answered as usual, or refused for this reason, or in a few cases because
+/// Redis missed its deadline on a busy machine.
 fn assert_only(answers: &[Answered], refusal: &Said, what: &str) {
-    let is_other = |answer: &&Answered| {
+    let (mut late, missed) = (0, limiter_unavailable());
+    for answer in answers {
         let is_limited = answer.is_used_up && answer.said == said(429, "RATE_LIMITED");
-        answer.said != accepted() && answer.said != *refusal && !is_limited
-    };
-    let other = answers.iter().find(is_other);
-    assert!(other.is_none(), "{what}: {other:?}");
+        if is_limited || answer.said == accepted() || answer.said == *refusal {
+            continue;
+        }
+        assert_eq!(answer.said, missed, "{what}: {answer:?}");
+        late += 1;
+    }
+    assert!(
+        late <= answers.len() / 10,
+        "{what}: {late} of {}",
+        answers.len()
+    );
 }
 
-/// How long after the return a node last refused three requests in a row. A single one may have met
-/// its deadline, on a busy machine.
+/// How long a node refuses a key in an outage, at least. On a busy machine, single requests miss their
+/// deadline too, and a few of these cost a connection.
+const OUTAGE: Duration = Duration::from_millis(300);
+
+/// How long after the return the last outage of a node ended.
 fn recovery(answers: &[Answered], refusal: &Said, returned: Instant) -> Duration {
-    let is_run = |three: &&[Answered]| {
-        let mut of_run = three.iter();
-        of_run.all(|answer| answer.said == *refusal && answer.node == three[0].node)
+    let mut answers: Vec<&Answered> = answers.iter().collect();
+    answers.sort_by_key(|answer| (answer.node, answer.is_used_up, answer.began));
+    let is_same = |one: &&Answered, next: &&Answered| {
+        let is_of = (one.node, one.is_used_up) == (next.node, next.is_used_up);
+        is_of && one.said == *refusal && next.said == *refusal
     };
-    let ends = answers
-        .windows(3)
-        .filter(is_run)
-        .map(|three| three[2].began);
-    ends.max().map_or(Duration::ZERO, |end| {
-        end.saturating_duration_since(returned)
-    })
+    let spans = answers
+        .chunk_by(is_same)
+        .map(|run| (run[0].began, run[run.len() - 1].began));
+    let outages = spans.filter(|(first, last)| *last - *first >= OUTAGE);
+    let ends = outages.map(|(_, last)| last.saturating_duration_since(returned));
+    ends.max().unwrap_or_default()
 }
 
 fn limiter_unavailable() -> Said {
