@@ -1,8 +1,9 @@
 //! The page of a key: what it is, what it may do, how it is used, and what happened to it.
 
 use maud::{Markup, html};
+use portunus::Scope;
 use portunus::audit::{Action, AuditEvent, AuditOutcome, EventQuery};
-use portunus::key::{Delegation, KeyKind, KeyStatus};
+use portunus::key::{Delegation, KeyKind, KeyStatus, UserId, WorkspaceId};
 use portunus::manage::ManagedKey;
 
 use super::context::{Context, View};
@@ -155,9 +156,9 @@ fn permissions(cx: &Context, key: &ManagedKey) -> Markup {
     let names = |names: &[&str]| {
         html! { ul class="tags" { @for name in names { li { code { (name) } } } } }
     };
-    let scopes: Vec<_> = record.scopes.iter().map(|scope| scope.as_str()).collect();
+    let scopes: Vec<_> = record.scopes.iter().map(Scope::as_str).collect();
     let workspaces = record.workspaces.as_deref().map(|ids| {
-        let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+        let ids: Vec<_> = ids.iter().map(WorkspaceId::as_str).collect();
         names(&ids)
     });
     let networks = record.allowed_ips.as_ref().map(|list| {
@@ -260,7 +261,7 @@ pub(super) fn event_row(cx: &Context, event: &AuditEvent) -> Markup {
     let actor = event.actor.as_ref();
     let actor = actor.and_then(|party| {
         let email = party.user_email.as_deref();
-        let id = party.user_id.as_ref().map(|id| id.as_str());
+        let id = party.user_id.as_ref().map(UserId::as_str);
         email.or(id).or(party.name.as_deref())
     });
     let (text, class) = match event.outcome {

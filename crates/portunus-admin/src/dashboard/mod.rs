@@ -213,7 +213,7 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
         Ok(nonce) => Frame::new(site.clone(), nonce),
         Err(fault) => return fault.into_response(),
     };
-    let page = query.as_ref().ok().and_then(|query| Page::of(query));
+    let page = query.as_ref().ok().and_then(Page::of);
     let page = page.filter(|_| matches!(parts.uri.path(), "" | "/"));
     let (action, route) = Page::in_audit(page, is_read);
     let call = Arc::new(Call::of_act(&parts, &site.shared, action, route));

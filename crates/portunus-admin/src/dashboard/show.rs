@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use maud::{Markup, html};
-use portunus::key::{KeyRecord, KeyStatus};
+use portunus::key::{KeyRecord, KeyStatus, UserId};
 use portunus::manage::ManagedKey;
 
 use super::context::Context;
@@ -152,7 +152,7 @@ pub(super) fn badges(cx: &Context, key: &ManagedKey) -> Markup {
 pub(super) fn owner(cx: &Context, record: &KeyRecord) -> Markup {
     let owner = &record.owner;
     let user = owner.user_email.as_deref();
-    let user = user.or(owner.user_id.as_ref().map(|id| id.as_str()));
+    let user = user.or(owner.user_id.as_ref().map(UserId::as_str));
     let shows_tenant = cx.operator.operator().tenant().is_none();
     html! {
         @match user {
