@@ -31,13 +31,12 @@ fn strangers(count: usize) -> Vec<String> {
     (0..count).map(|_| stranger()).collect()
 }
 
-type Outcomes = Vec<Result<Option<Arc<KeyRecord>>, ManageError>>;
+type Outcome = Result<Option<Arc<KeyRecord>>, ManageError>;
+type Edit = fn(&mut NewImport, SystemTime);
 
 /// Created, already there, and refused with this code.
-fn counts(outcomes: &Outcomes, code: ErrorCode) -> (usize, usize, usize) {
-    let count = |is: &dyn Fn(&Result<Option<Arc<KeyRecord>>, ManageError>) -> bool| {
-        outcomes.iter().filter(|one| is(one)).count()
-    };
+fn counts(outcomes: &[Outcome], code: ErrorCode) -> (usize, usize, usize) {
+    let count = |is: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|one| is(one)).count();
     (
         count(&|one| matches!(one, Ok(Some(_)))),
         count(&|one| matches!(one, Ok(None))),
@@ -116,45 +115,46 @@ async fn a_key_keeps_its_history() {
 async fn a_history_that_cannot_be_true_is_refused() {
     let desk = Desk::new();
     let now = desk.now();
-    let mut cases: Vec<(&str, &str, fn(&mut NewImport, SystemTime))> = Vec::new();
-    cases.push(("created_at", "in the future", |import, now| {
-        import.created_at = Some(now + SECOND);
-    }));
-    cases.push(("created_at", "between 1970", |import, _| {
-        import.created_at = Some(SystemTime::UNIX_EPOCH - SECOND);
-    }));
-    cases.push(("last_used_at", "in the future", |import, now| {
-        import.last_used_at = Some(now + SECOND);
-    }));
-    cases.push(("last_used_at", "before created_at", |import, now| {
-        import.last_used_at = Some(now - SECOND);
-    }));
-    cases.push(("request_count", "needs last_used_at", |import, _| {
-        import.request_count = 1;
-    }));
-    cases.push(("request_count", "9007199254740991", |import, now| {
-        (import.created_at, import.last_used_at) = (Some(now), Some(now));
-        import.request_count = 1 << 53;
-    }));
-    cases.push(("expires_at", "after created_at", |import, now| {
-        import.created_at = Some(now - HOUR);
-        import.key.expires_at = Some(now - HOUR);
-    }));
-    cases.push(("expires_at", "in the future", |import, now| {
-        import.key.expires_at = Some(now);
-    }));
-    cases.push(("revoked_at", "in the future", |import, now| {
-        import.revoked = Some(Revocation::new(now + SECOND, None));
-    }));
-    cases.push(("revoked_at", "before created_at", |import, now| {
-        import.revoked = Some(Revocation::new(now - SECOND, None));
-    }));
-    cases.push(("revoke_reason", "control", |import, now| {
-        import.revoked = Some(Revocation::new(now, Some("a\u{7}b".into())));
-    }));
-    cases.push(("name", "control", |import, _| {
-        import.key.name = "a\u{1b}[2J".into()
-    }));
+    let cases: [(&str, &str, Edit); 12] = [
+        ("created_at", "in the future", |import, now| {
+            import.created_at = Some(now + SECOND);
+        }),
+        ("created_at", "between 1970", |import, _| {
+            import.created_at = Some(SystemTime::UNIX_EPOCH - SECOND);
+        }),
+        ("last_used_at", "in the future", |import, now| {
+            import.last_used_at = Some(now + SECOND);
+        }),
+        ("last_used_at", "before created_at", |import, now| {
+            import.last_used_at = Some(now - SECOND);
+        }),
+        ("request_count", "needs last_used_at", |import, _| {
+            import.request_count = 1;
+        }),
+        ("request_count", "9007199254740991", |import, now| {
+            (import.created_at, import.last_used_at) = (Some(now), Some(now));
+            import.request_count = 1 << 53;
+        }),
+        ("expires_at", "after created_at", |import, now| {
+            import.created_at = Some(now - HOUR);
+            import.key.expires_at = Some(now - HOUR);
+        }),
+        ("expires_at", "in the future", |import, now| {
+            import.key.expires_at = Some(now);
+        }),
+        ("revoked_at", "in the future", |import, now| {
+            import.revoked = Some(Revocation::new(now + SECOND, None));
+        }),
+        ("revoked_at", "before created_at", |import, now| {
+            import.revoked = Some(Revocation::new(now - SECOND, None));
+        }),
+        ("revoke_reason", "control", |import, now| {
+            import.revoked = Some(Revocation::new(now, Some("a\u{7}b".into())));
+        }),
+        ("name", "control", |import, _| {
+            import.key.name = "a\u{1b}[2J".into();
+        }),
+    ];
     for (field, why, change) in cases {
         let mut import = import_of(&stranger());
         change(&mut import, now);

@@ -197,7 +197,7 @@ async fn assert_complete<H: Home>(home: &H, keys: &Portunus) {
     }
 }
 
-async fn is_imported_whole_and_recognized<H: Home>(home: H, format: ImportFormat) {
+async fn is_imported_whole_and_recognized<H: Home>(home: &H, format: ImportFormat) {
     let folder = tempfile::tempdir().unwrap();
     let (path, chain) = (folder.path().join("keys"), folder.path().join("chain"));
     write_file(&path, format);
@@ -221,10 +221,10 @@ async fn is_imported_whole_and_recognized<H: Home>(home: H, format: ImportFormat
             report.refusals.first()
         );
     }
-    assert_complete(&home, &keys).await;
+    assert_complete(home, &keys).await;
     // Each key has one event, everywhere.
     let events = "SELECT CAST(count(*) AS TEXT) FROM portunus_events WHERE action = 'key.import'";
-    assert_eq!(count(&home, events).await, all);
+    assert_eq!(count(home, events).await, all);
     assert_eq!(trail.dropped(), 0);
     let head = verify(File::open(&chain).unwrap(), None, None).unwrap();
     assert_eq!(head.lines, all);
@@ -232,13 +232,13 @@ async fn is_imported_whole_and_recognized<H: Home>(home: H, format: ImportFormat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_imported_whole_and_recognized_on_sqlite() {
-    is_imported_whole_and_recognized(SqliteHome::new(), ImportFormat::JsonLines).await;
+    is_imported_whole_and_recognized(&SqliteHome::new(), ImportFormat::JsonLines).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_imported_whole_and_recognized_on_postgres() {
     let server = Arc::new(Postgres::start());
-    is_imported_whole_and_recognized(PostgresHome::new(&server), ImportFormat::Csv).await;
+    is_imported_whole_and_recognized(&PostgresHome::new(&server), ImportFormat::Csv).await;
 }
 
 /// Runs in a process that the tests below kill. In a run of all tests it does nothing.
@@ -262,7 +262,7 @@ async fn a_process_that_imports_a_file() {
     }
 }
 
-async fn loses_and_duplicates_nothing<H: Home>(home: H, address: String) {
+async fn loses_and_duplicates_nothing<H: Home>(home: &H, address: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     write_file(&path, ImportFormat::Csv);
@@ -275,7 +275,7 @@ async fn loses_and_duplicates_nothing<H: Home>(home: H, address: String) {
                 "importing::a_process_that_imports_a_file",
                 "--nocapture",
             ])
-            .env(ADDRESS, &address)
+            .env(ADDRESS, address)
             .env(FILE, &path)
             .stdout(Stdio::piped())
             .spawn()
@@ -302,24 +302,24 @@ async fn loses_and_duplicates_nothing<H: Home>(home: H, address: String) {
     let counts = (report.created + report.already_there, report.refused);
     assert_eq!(counts, (all, 0), "{:?}", report.refusals.first());
     assert!(report.already_there >= all * kills / (kills + 1) && report.created > 0);
-    assert_complete(&home, &keys).await;
+    assert_complete(home, &keys).await;
     // A process that is killed loses the events of its last write, as those of any operation.
     let events = "SELECT CAST(count(*) AS TEXT) FROM portunus_events WHERE action = 'key.import'";
-    let events = count(&home, events).await;
+    let events = count(home, events).await;
     assert!(
         (all - kills * BATCH..=all).contains(&events),
         "{events} of {all}"
     );
     let twice = "SELECT CAST(count(*) AS TEXT) FROM (SELECT key_id FROM portunus_events \
         WHERE action = 'key.import' GROUP BY key_id HAVING count(*) > 1) AS twice";
-    assert_eq!(count(&home, twice).await, 0);
+    assert_eq!(count(home, twice).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_is_killed_loses_and_duplicates_nothing_on_sqlite() {
     let home = SqliteHome::new();
     let address = home.path().display().to_string();
-    loses_and_duplicates_nothing(home, address).await;
+    loses_and_duplicates_nothing(&home, &address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -327,5 +327,5 @@ async fn an_import_that_is_killed_loses_and_duplicates_nothing_on_postgres() {
     let server = Arc::new(Postgres::start());
     let home = PostgresHome::new(&server);
     let address = server.address(&home.name);
-    loses_and_duplicates_nothing(home, address).await;
+    loses_and_duplicates_nothing(&home, &address).await;
 }
