@@ -63,11 +63,6 @@ const REFUSALS: &[Refusal] = &[
     ),
 ];
 
-/// Returns the status of every error response.
-pub(super) fn statuses() -> impl Iterator<Item = u16> {
-    REFUSALS.iter().map(|refusal| refusal.0)
-}
-
 /// Returns the name of the error response with this status.
 pub(super) fn name_of(status: u16) -> &'static str {
     REFUSALS
