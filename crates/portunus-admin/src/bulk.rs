@@ -137,17 +137,19 @@ impl<'o> BulkView<'o> {
 impl BulkFilter {
     fn into_selection(self, operator: &AuthenticatedOperator) -> Result<BulkSelection, Fault> {
         let now = operator.manager.now();
-        let parameters = ListParameters::of_filter([
-            self.status,
-            self.environment,
-            self.owner,
-            self.plan,
-            self.family,
-            self.kind,
-            self.expires_before,
-            self.unused_since,
-            self.query,
-        ]);
+        let parameters = ListParameters {
+            status: self.status,
+            environment: self.environment,
+            owner: self.owner,
+            plan: self.plan,
+            family: self.family,
+            kind: self.kind,
+            expires_before: self.expires_before,
+            unused_since: self.unused_since,
+            query: self.query,
+            limit: None,
+            cursor: None,
+        };
         let query = parameters.filter(now);
         let query = query.map_err(|fault| Fault::invalid("filter", fault.error().detail()))?;
         let has_filters = query != ListQuery::new(now);

@@ -90,70 +90,42 @@ fn version_of(key: &ManagedKey) -> [(HeaderName, String); 2] {
 pub(crate) struct ListParameters {
     /// Only keys with this status.
     #[param(value_type = Option<terms::KeyStatus>)]
-    status: Option<String>,
+    pub(crate) status: Option<String>,
     /// Only keys of this environment.
     #[param(value_type = Option<terms::Environment>)]
-    environment: Option<String>,
+    pub(crate) environment: Option<String>,
     /// Only keys that belong to this user.
     #[param(value_type = Option<terms::Id>)]
-    owner: Option<String>,
+    pub(crate) owner: Option<String>,
     /// Only keys whose record names this plan.
     #[param(value_type = Option<terms::PlanName>)]
-    plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// Only keys of this family: a key and its successors.
     #[param(value_type = Option<terms::Id>)]
-    family: Option<String>,
+    pub(crate) family: Option<String>,
     /// Only keys of this kind.
     #[param(value_type = Option<terms::KeyKind>)]
-    kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// Only keys that expire before this time, including those that have expired already.
     #[param(value_type = Option<terms::Time>)]
-    expires_before: Option<String>,
+    pub(crate) expires_before: Option<String>,
     /// Only keys that existed at this time and have not been used since. Uses of the last seconds
     /// may be missing.
     #[param(value_type = Option<terms::Time>)]
-    unused_since: Option<String>,
+    pub(crate) unused_since: Option<String>,
     /// Only keys with this text in the name, description or masked secret. ASCII case is ignored.
-    query: Option<String>,
+    pub(crate) query: Option<String>,
     /// Maximum number of items in a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// `next_cursor` of the previous page. Only `null` marks the last page: a page may be empty.
     #[param(
         pattern = "^([0-9]{1,14}|1[0-9]{14}|2[0-4][0-9]{13}|25[0-2][0-9]{12}|253[0-3][0-9]{11})(_[0-9]{1,6})?\\.[!-~]{1,128}$"
     )]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 impl ListParameters {
-    /// The filters of another request, in the order of the members.
-    pub(crate) fn of_filter(filters: [Option<String>; 9]) -> Self {
-        let [
-            status,
-            environment,
-            owner,
-            plan,
-            family,
-            kind,
-            expires_before,
-            unused_since,
-            query,
-        ] = filters;
-        Self {
-            status,
-            environment,
-            owner,
-            plan,
-            family,
-            kind,
-            expires_before,
-            unused_since,
-            query,
-            limit: None,
-            cursor: None,
-        }
-    }
-
     /// Returns a query with these filters, without the position.
     pub(crate) fn filter(&self, now: SystemTime) -> Result<ListQuery, Fault> {
         let mut query = ListQuery::new(now);
