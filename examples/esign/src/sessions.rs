@@ -72,6 +72,7 @@ const MOST_SESSIONS: usize = 1000;
 /// The longest body of a login, in bytes.
 const LONGEST_LOGIN: usize = 4096;
 
+/// The look of the form.
 const STYLE: &str = "body{margin:0;font:1rem/1.5 system-ui,sans-serif;background:light-dark(#f7f8fa,#101217);\
     color:light-dark(#1b1d23,#eceef3)}main{box-sizing:border-box;max-width:24rem;margin:12vh auto;\
     padding:2rem;border-radius:12px;background:light-dark(#fff,#181b22);\

@@ -11,6 +11,14 @@ use super::page::Page;
 use super::{list, show, usage};
 use crate::Fault;
 
+/// The columns of a table of events.
+const EVENT_COLUMNS: [&str; 4] = [
+    "events.time",
+    "events.action",
+    "events.outcome",
+    "events.actor",
+];
+
 /// The number of recent events.
 const EVENTS: usize = 10;
 
@@ -244,7 +252,7 @@ async fn events(cx: &Context, key: &ManagedKey) -> Result<Markup, Fault> {
                 table class="events" role="table" {
                     thead role="rowgroup" {
                         tr role="row" {
-                            @for text in ["events.time", "events.action", "events.outcome", "events.actor"] {
+                            @for text in EVENT_COLUMNS {
                                 th scope="col" role="columnheader" { (cx.t(text)) }
                             }
                         }

@@ -78,7 +78,7 @@ pub(super) fn reason(frame: &Frame, fault: &Fault) -> Markup {
 fn page(frame: &Frame, cx: Option<&Context>, view: View) -> Response {
     let document = document(frame, cx, &view).into_string();
     let bytes = match view.secret {
-        Some(secret) => with_secret(document, &secret),
+        Some(secret) => with_secret(&document, &secret),
         None => Body::from(document),
     };
     // The status and the fields that belong to it, such as `Retry-After`.
@@ -95,13 +95,11 @@ fn page(frame: &Frame, cx: Option<&Context>, view: View) -> Response {
 }
 
 /// Puts the secret in its place, without leaving copies of it in memory.
-fn with_secret(document: String, secret: &str) -> Body {
+fn with_secret(document: &str, secret: &str) -> Body {
     let secret = Zeroizing::new(html! { (secret) }.into_string());
     let mut bytes = Wiped::with_capacity(document.len() + secret.len());
     // Escaped text never contains the place.
-    let (before, after) = document
-        .split_once(secret::PLACE)
-        .unwrap_or((&document, ""));
+    let (before, after) = document.split_once(secret::PLACE).unwrap_or((document, ""));
     for part in [before, &secret, after] {
         bytes.push(part.as_bytes());
     }

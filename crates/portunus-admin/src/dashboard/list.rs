@@ -22,7 +22,10 @@ use crate::keys::{read_cursor, write_cursor};
 const LENGTH: usize = 50;
 
 /// The number of keys that a view examines for a page, if the store cannot filter them.
-const EXAMINED: usize = 500;
+const EXAMINED: usize = 200;
+
+/// Longer than any grace period.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// After this time without a use, a key counts as unused.
 const UNUSED: Duration = Duration::from_secs(90 * 86_400);
@@ -88,7 +91,13 @@ impl Preset {
                 query.after = query.after.take().max(Some(start));
                 query.limit = EXAMINED;
             }
-            Self::RotatedInUse => query.limit = EXAMINED,
+            Self::RotatedInUse => {
+                query.limit = EXAMINED;
+                // A rotated key expires with its grace period, and few other keys expire at all.
+                if !cx.manager().accepted().rotated_keys_stay {
+                    query.expires_before = now.checked_add(CENTURY);
+                }
+            }
         }
         true
     }

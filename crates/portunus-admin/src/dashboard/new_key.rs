@@ -1,6 +1,7 @@
 //! Reads the form that issues a key. Every wrong value is a problem of its field; all are reported
 //! together.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use portunus::Scope;
@@ -22,12 +23,12 @@ pub(super) const DAYS: [u64; 5] = [7, 30, 60, 90, 365];
 struct Wrong(Vec<(String, String)>);
 
 impl Wrong {
-    fn note(&mut self, field: &str, why: impl ToString) {
+    fn note(&mut self, field: &str, why: impl Display) {
         self.0.push((field.to_owned(), why.to_string()));
     }
 
     /// Returns a value; notes the error if there is none.
-    fn read<T, E: ToString>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
+    fn read<T, E: Display>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
         value.map_err(|error| self.note(field, error)).ok()
     }
 }

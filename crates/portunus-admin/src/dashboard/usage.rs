@@ -209,7 +209,8 @@ pub(super) async fn progress(cx: &Context, key: &ManagedKey) -> Result<Markup, F
                 }
             }
             @if by_old == 0 {
-                p { a class="button" href=(Page::Revoke.of_key(&old.record.id)) { (cx.t("progress.revoke")) } }
+                @let revoke = Page::Revoke.of_key(&old.record.id);
+                p { a class="button" href=(revoke) { (cx.t("progress.revoke")) } }
             }
         }
     })

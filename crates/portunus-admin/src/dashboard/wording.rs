@@ -292,7 +292,8 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     ("progress.keys", "{new} replaces {old}."),
     (
         "progress.counts",
-        "In the last 24 hours: {new} requests with the new key, {old} with the old one.",
+        "In the last 24 hours, from the hour of the rotation: {new} requests with the new key, {old} \
+         with the old one.",
     ),
     ("progress.until", "The old key works until {time}."),
     ("progress.last", "It was last used {time}."),
