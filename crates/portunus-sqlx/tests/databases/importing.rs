@@ -57,7 +57,7 @@ fn refusal(number: u64) -> Option<ErrorCode> {
 
 /// Keys of a thousand tenants, half of them of one of their users.
 fn row(number: u64, format: ImportFormat) -> String {
-    let digest = hex(&KeyHasher::sha256().digest(&secret(number)).to_bytes());
+    let digest = hex(KeyHasher::sha256().digest(&secret(number)).to_bytes());
     let (tenant, user) = (number % 1_000, number / 1_000 % 7);
     let user = if number.is_multiple_of(2) {
         format!("u{user}")

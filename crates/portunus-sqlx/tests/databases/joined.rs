@@ -343,7 +343,7 @@ async fn a_rollback_sends_no_message<H: Host>(home: &H) {
     arrived.await.expect("a later change arrives");
     let all = heard.0.lock().unwrap();
     for what in all.iter() {
-        assert_eq!(what.keys, [marker.id.clone()], "{all:?}");
+        assert_eq!(what.keys, std::slice::from_ref(&marker.id), "{all:?}");
         assert!(!what.everything && what.known.is_empty(), "{all:?}");
     }
 }
