@@ -15,7 +15,7 @@ pub(crate) fn texts(profile: Profile) -> Texts {
             ),
             (
                 "revoke.lead",
-                "The key is invalid at once. If it has been compromised, generate a new one.",
+                "The key is invalid at once, for ever. If it has been compromised, generate a new one.",
             ),
         ],
         Profile::InSigner => &[
