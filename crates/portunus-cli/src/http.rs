@@ -124,7 +124,11 @@ impl Http {
 /// Whether the request may have reached the service.
 fn was_sent(error: &ureq::Error) -> bool {
     use ureq::Error;
-    let is_refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    let is_refused = |error: &std::io::Error| {
+        let inner = error.get_ref().and_then(|it| it.downcast_ref());
+        error.kind() == std::io::ErrorKind::ConnectionRefused
+            || matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+    };
     match error {
         Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) => false,
         Error::Tls(_) | Error::Rustls(_) | Error::InvalidProxyUrl => false,

@@ -67,7 +67,10 @@ fn told(answer: &Value) -> Vec<String> {
     };
     let (id, tenant) = (cell(&record["id"]), cell(&record["owner"]["tenant_id"]));
     vec![
-        format!("{allowed}: {}", cell(&answer["explain"])),
+        match answer["explain"].as_str().unwrap_or_default() {
+            "" => allowed.to_owned(),
+            why => format!("{allowed}: {why}"),
+        },
         format!("key {id} of tenant {tenant}, {}", cell(&record["name"])),
     ]
 }

@@ -101,10 +101,8 @@ fn a_role_that_may_not_write_is_reported() {
 fn a_limiter_that_may_forget_is_reported() {
     let place = Place::sqlite();
     let good = Redis::start();
-    assert_eq!(
-        check(&place, &["--limiter", &good.address()], "limiter").0,
-        "ok"
-    );
+    let (status, detail) = check(&place, &["--limiter", &good.address()], "limiter");
+    assert_eq!(status, "ok", "{detail}");
     let evicting = Redis::with(&["--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]);
     let (status, detail) = check(&place, &["--limiter", &evicting.address()], "limiter");
     assert!(

@@ -105,7 +105,7 @@ fn a_key_that_is_typed_is_not_shown() {
     let (code, shown) = terminal.answer(&secret);
     assert_eq!(code, Some(0), "{shown}");
     assert!(
-        shown.contains("allowed: ") && !shown.contains(&secret),
+        shown.contains("allowed") && !shown.contains(&secret),
         "{shown}"
     );
 }

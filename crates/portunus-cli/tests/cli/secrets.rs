@@ -1,7 +1,7 @@
 //! Secrets: never an argument, never in an output, an error or a file.
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use portunus_test_support::postgres::free_port;
 use portunus_test_support::wait::until;
@@ -229,6 +229,52 @@ fn a_token_is_sent_to_another_machine_by_tls_only() {
     place.run(&["keys", "list"]).failed(2, "clear text");
     let named = Place::at("http://localhost.example.com/admin").with("PORTUNUS_TOKEN", TOKEN);
     named.run(&["keys", "list"]).failed(2, "clear text");
+}
+
+/// Runs a program of OpenSSL.
+fn openssl(place: &Place, arguments: &str) -> Command {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(arguments.split(' '))
+        .current_dir(place.folder.path());
+    openssl
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    openssl
+}
+
+#[test]
+fn a_token_is_sent_to_a_trusted_server_only() {
+    let port = free_port();
+    let place = Place::at(&format!("https://127.0.0.1:{port}/admin")).with("PORTUNUS_TOKEN", TOKEN);
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x \
+                -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+                -keyout key.pem -out cert.pem";
+    let made = openssl(&place, make).status();
+    let made = made.expect("openssl is missing: on Debian, apt-get install openssl");
+    assert!(made.success());
+    let serve = format!("s_server -accept 127.0.0.1:{port} -cert cert.pem -key key.pem -www");
+    let _server = Running(openssl(&place, &serve).spawn().unwrap());
+    let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    until("the server listens", answers);
+
+    let run = place.run(&["keys", "revoke", "key_x", "--yes"]);
+    run.failed(6, "certificate");
+    assert!(
+        !run.err.contains("not known whether"),
+        "nothing was sent: {run:?}"
+    );
+    let certificate = place.path("cert.pem").display().to_string();
+    let place = place.with("SSL_CERT_FILE", &certificate);
+    // It shows its own page.
+    place
+        .run(&["keys", "list"])
+        .failed(1, "not one of a management API (status 200)");
+    let other_name = format!("https://localhost:{port}/admin");
+    place
+        .run(&["keys", "list", "--store", &other_name])
+        .failed(6, "certificate");
 }
 
 #[test]
