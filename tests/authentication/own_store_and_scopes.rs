@@ -185,13 +185,15 @@ impl Told {
                     self.primaries.push((owner, id.parse().ok()?));
                 }
             }
-            ["used", id, count, json] => {
+            [how @ ("used" | "added"), id, count, json] => {
                 let (last, ip) = serde_json::from_str(json).ok()?;
                 let delta = UsageDelta::new(id.parse().ok()?, count.parse().ok()?, last, ip);
                 let key = self.keys.get_mut(*id)?;
                 key.usage.add(&delta);
-                let hour = key.by_hour.entry(HourOfUse::start_of(last)).or_default();
-                *hour = hour.saturating_add(delta.count);
+                if *how == "used" {
+                    let hour = key.by_hour.entry(HourOfUse::start_of(last)).or_default();
+                    *hour = hour.saturating_add(delta.count);
+                }
             }
             _ => return None,
         }
@@ -304,11 +306,22 @@ impl Told {
                         .map_or(String::new(), |state| hex(state.as_bytes()))
                 ))
             }
+            Change::AddUsage(delta) => {
+                self.live(&delta.id).map_err(StoreError::rejected)?;
+                used("added", delta)
+            }
             other => Err(StoreError::unavailable(format!(
                 "a change that is newer than this store: {other:?}"
             ))),
         }
     }
+}
+
+/// The line for uses of a key.
+fn used(how: &str, delta: &UsageDelta) -> Result<String, StoreError> {
+    let last = serde_json::to_string(&(delta.last_used_at, delta.last_ip))
+        .map_err(StoreError::unavailable)?;
+    Ok(format!("{how}\t{}\t{}\t{last}", delta.id, delta.count))
 }
 
 /// The sort order of lists.
@@ -447,10 +460,8 @@ impl UsageStore for LogStore {
         let told = read(&log)?;
         let mut lines = String::new();
         for delta in batch.iter().filter(|delta| told.live(&delta.id).is_ok()) {
-            let last = serde_json::to_string(&(delta.last_used_at, delta.last_ip))
-                .map_err(StoreError::unavailable)?;
-            writeln!(lines, "used\t{}\t{}\t{last}", delta.id, delta.count)
-                .map_err(StoreError::unavailable)?;
+            lines.push_str(&used("used", delta)?);
+            lines.push('\n');
         }
         log.push_str(&lines);
         Ok(())
