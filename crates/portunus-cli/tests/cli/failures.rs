@@ -143,7 +143,7 @@ fn a_database_of_a_newer_version_is_not_used() {
     place.issue("first", &[]);
     change_schema(
         &place,
-        "UPDATE portunus_schema SET version = 99 WHERE version = 5",
+        "UPDATE portunus_schema SET version = 99 WHERE version = (SELECT max(version) FROM portunus_schema)",
     );
     place.done(&["keys", "list"]);
     change_schema(
@@ -161,8 +161,14 @@ fn a_database_of_a_newer_version_is_not_used() {
 #[test]
 fn an_older_schema_is_migrated_only_when_asked() {
     let place = Place::sqlite();
-    change_schema(&place, "DELETE FROM portunus_schema WHERE version = 5");
-    change_schema(&place, "DROP TABLE portunus_bulk");
+    change_schema(&place, "DELETE FROM portunus_schema WHERE version > 4");
+    for sql in [
+        "DROP TABLE portunus_bulk",
+        "DROP TABLE portunus_credits",
+        "DROP TABLE portunus_credit_entries",
+    ] {
+        change_schema(&place, sql);
+    }
     place
         .run(&["keys", "list"])
         .failed(5, "run `portunus migrate`");
