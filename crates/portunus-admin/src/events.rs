@@ -8,9 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use portunus::ErrorCode;
 use portunus::actor::ActorMode;
-use portunus::audit::{
-    self, Action, AuditEvent, AuditOutcome, EventId, EventPage as Page, EventQuery, RequestId,
-};
+use portunus::audit::{self, AuditEvent, EventId, EventPage as Page, EventQuery, RequestId};
 use portunus::key::{Environment, KeyId, TenantId, UserId, WorkspaceId};
 use portunus::store::ListQuery;
 use serde::{Deserialize, Serialize};
@@ -18,7 +16,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::body::private;
-use crate::query::{limit, parameters};
+use crate::query::{Wrong, limit, parameters, read};
 use crate::time::time_text;
 use crate::{AuthenticatedOperator, EventView, Fault, terms};
 
@@ -28,21 +26,44 @@ use crate::{AuthenticatedOperator, EventView, Fault, terms};
 pub(crate) struct EventParameters {
     /// Only events about this key.
     #[param(value_type = Option<terms::Id>)]
-    key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// Only events whose subject or actor has this id, email address or name.
-    actor: Option<String>,
+    pub(crate) actor: Option<String>,
     /// Only events with this outcome.
     #[param(value_type = Option<terms::Outcome>)]
-    outcome: Option<String>,
+    pub(crate) outcome: Option<String>,
     /// Only events of this action.
     #[param(value_type = Option<terms::Action>)]
-    action: Option<String>,
+    pub(crate) action: Option<String>,
     /// Maximum number of items in a page.
     #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// `next_cursor` of the previous page. Only `null` marks the last page: a page may be empty.
     #[param(pattern = "^[0-9]{1,18}$")]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
+}
+
+impl EventParameters {
+    /// Returns the query for these parameters except the limit.
+    pub(crate) fn query(self) -> Result<EventQuery, Wrong> {
+        let mut wrong = Wrong::new();
+        let mut query = EventQuery::new();
+        query.key_id = read("key_id", self.key_id.as_deref(), &mut wrong, KeyId::new);
+        query.outcome = read("outcome", self.outcome.as_deref(), &mut wrong, str::parse);
+        query.action = read("action", self.action.as_deref(), &mut wrong, str::parse);
+        query.before = read("cursor", self.cursor.as_deref(), &mut wrong, place);
+        query.actor = self.actor;
+        match wrong.is_empty() {
+            true => Ok(query),
+            false => Err(wrong),
+        }
+    }
+}
+
+fn place(cursor: &str) -> Result<u64, &'static str> {
+    let digits = cursor.len() <= 18 && cursor.bytes().all(|byte| byte.is_ascii_digit());
+    let place = digits.then(|| cursor.parse().ok()).flatten();
+    place.ok_or("not a cursor of this list")
 }
 
 /// A page of events. A page may be shorter than `limit`, even empty, without being the last: at
@@ -203,28 +224,12 @@ pub(crate) async fn list(
     // Checks whether the operator can see lists before it validates the query.
     let now = operator.manager.now();
     operator.manager.narrow(ListQuery::new(now))?;
-    let mut query = EventQuery::new();
-    let id = asked.key_id.map(|id| KeyId::new(&id)).transpose();
-    query.key_id = id.map_err(|error| Fault::bad(format!("key_id: {error}")))?;
-    query.actor = asked.actor;
-    if let Some(name) = asked.outcome {
-        let outcome = name
-            .parse::<AuditOutcome>()
-            .map_err(|error| Fault::bad(format!("outcome: {error}")))?;
-        query.outcome = Some(outcome);
-    }
-    if let Some(name) = asked.action {
-        query.action = Some(
-            name.parse::<Action>()
-                .map_err(|error| Fault::bad(format!("action: {error}")))?,
-        );
-    }
-    query.limit = limit(asked.limit, query.limit)?;
-    if let Some(cursor) = asked.cursor {
-        let digits = cursor.len() <= 18 && cursor.bytes().all(|byte| byte.is_ascii_digit());
-        let place = digits.then(|| cursor.parse().ok()).flatten();
-        query.before = Some(place.ok_or_else(|| Fault::bad("cursor: not a cursor of this list"))?);
-    }
+    let limit = limit(asked.limit, EventQuery::new().limit)?;
+    let mut query = asked.query().map_err(|wrong| {
+        let each = wrong.iter().map(|(name, why)| format!("{name}: {why}"));
+        Fault::bad(each.collect::<Vec<_>>().join("; "))
+    })?;
+    query.limit = limit;
     operator.shared.events_written().await;
     let found = operator.manager.events(log, query).await?;
     Ok(page(&found, &operator))

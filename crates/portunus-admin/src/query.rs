@@ -1,5 +1,7 @@
 //! Query strings: only known, well-formed parameters, each at most once.
 
+use std::fmt::Display;
+
 use axum::extract::Query;
 use axum::http::Uri;
 use serde::de::DeserializeOwned;
@@ -40,6 +42,25 @@ fn has_misplaced_plus(name: &str, value: &str) -> bool {
         _ => false,
     };
     value.contains('+') && !words
+}
+
+/// Wrong values, each with the name of its parameter and the reason.
+pub(crate) type Wrong = Vec<(&'static str, String)>;
+
+/// Parses the value of a parameter, if there is one; notes why it is wrong.
+pub(crate) fn read<V, T, E: Display>(
+    name: &'static str,
+    value: Option<V>,
+    wrong: &mut Wrong,
+    parse: impl FnOnce(V) -> Result<T, E>,
+) -> Option<T> {
+    match parse(value?) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            wrong.push((name, error.to_string()));
+            None
+        }
+    }
 }
 
 /// Validates the maximum number of items in a page.

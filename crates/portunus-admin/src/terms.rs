@@ -222,7 +222,7 @@ const LEDGER_KINDS: [Kind; 6] = [
     Kind::GivenBack,
 ];
 
-fn outcomes() -> impl Iterator<Item = &'static str> {
+pub(crate) fn outcomes() -> impl Iterator<Item = &'static str> {
     let ended = [
         AuditOutcome::Ok,
         AuditOutcome::Abandoned,

@@ -2,22 +2,14 @@
 
 use maud::{Markup, html};
 use portunus::Scope;
-use portunus::audit::{Action, AuditEvent, AuditOutcome, EventQuery};
-use portunus::key::{Delegation, KeyKind, KeyStatus, UserId, WorkspaceId};
+use portunus::audit::{Action, EventQuery};
+use portunus::key::{Delegation, KeyKind, KeyStatus, WorkspaceId};
 use portunus::manage::ManagedKey;
 
 use super::context::{Context, View};
 use super::page::Page;
-use super::{list, show, usage};
+use super::{audit, list, show, usage};
 use crate::Fault;
-
-/// The columns of a table of events.
-const EVENT_COLUMNS: [&str; 4] = [
-    "events.time",
-    "events.action",
-    "events.outcome",
-    "events.actor",
-];
 
 /// The number of recent events.
 const EVENTS: usize = 10;
@@ -249,51 +241,13 @@ async fn events(cx: &Context, key: &ManagedKey) -> Result<Markup, Fault> {
             h2 id="events" { (cx.t("detail.events")) }
             @if page.items.is_empty() { p class="empty" { (cx.t("events.none")) } }
             @else {
-                table class="events" role="table" {
-                    thead role="rowgroup" {
-                        tr role="row" {
-                            @for text in EVENT_COLUMNS {
-                                th scope="col" role="columnheader" { (cx.t(text)) }
-                            }
-                        }
+                (audit::table(cx, &page.items, false))
+                p {
+                    a href=(Page::Events.link_with([("key_id", key.record.id.as_str())])) {
+                        (cx.t("events.of_key"))
                     }
-                    tbody role="rowgroup" { @for event in &page.items { (event_row(cx, event)) } }
                 }
             }
         }
     })
-}
-
-/// An event as a row of a table with time, action, outcome and actor.
-pub(super) fn event_row(cx: &Context, event: &AuditEvent) -> Markup {
-    let actor = event.actor.as_ref();
-    let actor = actor.and_then(|party| {
-        let email = party.user_email.as_deref();
-        let id = party.user_id.as_ref().map(UserId::as_str);
-        email.or(id).or(party.name.as_deref())
-    });
-    let (text, class) = match event.outcome {
-        AuditOutcome::Ok => ("outcome.ok", "badge good"),
-        AuditOutcome::Abandoned => ("outcome.abandoned", "badge warn"),
-        _ => ("outcome.refused", "badge bad"),
-    };
-    html! {
-        tr role="row" {
-            td role="cell" data-label=(cx.t("events.time")) { (show::time(event.at)) }
-            td role="cell" data-label=(cx.t("events.action")) {
-                code { (event.action.as_str()) }
-                @if let Some(route) = &event.route { " " span class="faint" { (route) } }
-            }
-            td role="cell" data-label=(cx.t("events.outcome")) {
-                span class=(class) { (cx.t(text)) }
-                @if event.outcome != AuditOutcome::Ok { " " code { (event.outcome.as_str()) } }
-            }
-            td role="cell" data-label=(cx.t("events.actor")) {
-                @match actor {
-                    Some(actor) => (show::short(actor)),
-                    None => span class="faint" { "–" },
-                }
-            }
-        }
-    }
 }

@@ -256,6 +256,10 @@ fn label_of(name: &str) -> Option<&'static str> {
         ("grace_seconds", "field.grace"),
         ("reason", "field.reason"),
         ("confirm", "field.confirm"),
+        ("key_id", "events.key_id"),
+        ("actor", "events.party"),
+        ("outcome", "events.outcome"),
+        ("action", "events.action"),
     ];
     let found = labels.iter().find(|(known, _)| *known == name);
     found.map(|(_, text)| *text)

@@ -195,7 +195,15 @@ fn brand(frame: &Frame, cx: Option<&Context>) -> Markup {
 /// The links to the main pages, and who is signed in.
 fn navigation(cx: &Context) -> Markup {
     let here = Page::of(&cx.query);
-    let pages = [(Page::Keys, "nav.keys"), (Page::Issue, "nav.issue")];
+    let has_log = cx.operator.shared.events.is_some();
+    let pages = [
+        (Page::Keys, "nav.keys"),
+        (Page::Issue, "nav.issue"),
+        (Page::Events, "nav.events"),
+    ];
+    let pages = pages
+        .into_iter()
+        .filter(|(page, _)| has_log || *page != Page::Events);
     let operator = cx.operator.operator();
     let who = operator.email.as_deref().unwrap_or(operator.name());
     html! {

@@ -335,13 +335,8 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
                 tbody role="rowgroup" { @for key in &page.items { (row(cx, key, several)) } }
             }
         }
-        @if !page.corrupt.is_empty() {
-            div class="notice bad" role="status" {
-                p { (cx.t("list.corrupt")) }
-                ul { @for row in &page.corrupt { li { code { (row) } } } }
-            }
-        }
-        (pages(cx, page))
+        (corrupt(cx, "list.corrupt", &page.corrupt))
+        (pages(cx, Page::Keys, &FILTERS, page.next.as_ref().map(write_cursor).as_deref()))
     }
 }
 
@@ -371,26 +366,42 @@ fn row(cx: &Context, key: &ManagedKey, shows_environment: bool) -> Markup {
     }
 }
 
-/// The links to the first and to the next page.
-fn pages(cx: &Context, page: &KeyPage) -> Markup {
+/// The links to the first and to the next page of a list with these filters.
+pub(super) fn pages(
+    cx: &Context,
+    page: Page,
+    filters: &[&'static str],
+    next: Option<&str>,
+) -> Markup {
     let filters = || {
-        let set = FILTERS.iter().map(|name| (*name, cx.query.get(name)));
+        let set = filters.iter().map(|name| (*name, cx.query.get(name)));
         set.filter_map(|(name, value)| Some((name, value?)))
     };
-    let next = page.next.as_ref().map(write_cursor);
     let is_first = cx.query.get("cursor").is_none();
     html! {
         @if next.is_some() || !is_first {
             nav class="pages" aria-label=(cx.t("list.pages")) {
                 @if !is_first {
-                    a class="button" href=(Page::Keys.link_with(filters())) { (cx.t("list.newest")) }
+                    a class="button" href=(page.link_with(filters())) { (cx.t("list.newest")) }
                 }
-                @if let Some(cursor) = &next {
-                    @let fields = filters().chain([("cursor", cursor.as_str())]);
-                    a class="button" rel="next" href=(Page::Keys.link_with(fields)) {
+                @if let Some(cursor) = next {
+                    @let fields = filters().chain([("cursor", cursor)]);
+                    a class="button" rel="next" href=(page.link_with(fields)) {
                         (cx.t("list.older"))
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The names of stored rows that a list leaves out, since they cannot be read.
+pub(super) fn corrupt(cx: &Context, text: &'static str, rows: &[String]) -> Markup {
+    html! {
+        @if !rows.is_empty() {
+            div class="notice bad" role="status" {
+                p { (cx.t(text)) }
+                ul { @for row in rows { li { code { (row) } } } }
             }
         }
     }

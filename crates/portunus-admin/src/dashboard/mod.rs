@@ -15,6 +15,7 @@
 //! its arms in `show_page` or `show_form` and `submit` here, a link, and its texts in `wording.rs`.
 
 mod assets;
+mod audit;
 mod context;
 mod detail;
 mod edit;
@@ -258,6 +259,7 @@ async fn show_page(cx: &Context, page: Page) -> Result<Outcome, Fault> {
     match page {
         Page::Keys => list::show(cx).await.map(Outcome::from),
         Page::Key => detail::show(cx).await.map(Outcome::from),
+        Page::Events => audit::show(cx).await.map(Outcome::from),
         _ => show_form(cx, page, None).await.map(Outcome::from),
     }
 }
@@ -271,7 +273,7 @@ async fn show_form(cx: &Context, page: Page, sent: Option<&Form>) -> Result<View
         Page::Primary => primary::show(cx, sent).await,
         Page::Disable | Page::Enable => switch::show(cx, page, sent).await,
         Page::Revoke | Page::Delete => end::show(cx, page, sent).await,
-        Page::Keys | Page::Key => Err(Fault::not_found()),
+        Page::Keys | Page::Key | Page::Events => Err(Fault::not_found()),
     }
 }
 
@@ -296,7 +298,7 @@ async fn submit(cx: &Context, page: Page, request: Request) -> Result<Outcome, F
         Page::Primary => primary::submit(cx, &form).await,
         Page::Disable | Page::Enable => switch::submit(cx, page, &form).await,
         Page::Revoke | Page::Delete => end::submit(cx, page, &mut form).await,
-        Page::Keys | Page::Key => return Err(Fault::not_found()),
+        Page::Keys | Page::Key | Page::Events => return Err(Fault::not_found()),
     };
     match done {
         Ok(outcome) => Ok(outcome),

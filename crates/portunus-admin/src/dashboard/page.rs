@@ -19,10 +19,12 @@ pub(super) enum Page {
     Enable,
     Revoke,
     Delete,
+    /// The audit events.
+    Events,
 }
 
 /// Each page with its name, its route in audit events, and the action of its form.
-const PAGES: [(Page, &str, &str, Action); 10] = [
+const PAGES: [(Page, &str, &str, Action); 11] = [
     (Page::Keys, "keys", "/?page=keys", Action::Manage),
     (Page::Issue, "issue", "/?page=issue", Action::KeyIssue),
     (Page::Key, "key", "/?page=key", Action::Manage),
@@ -43,6 +45,7 @@ const PAGES: [(Page, &str, &str, Action); 10] = [
     (Page::Enable, "enable", "/?page=enable", Action::KeyEnable),
     (Page::Revoke, "revoke", "/?page=revoke", Action::KeyRevoke),
     (Page::Delete, "delete", "/?page=delete", Action::KeyDelete),
+    (Page::Events, "events", "/?page=events", Action::Manage),
 ];
 
 impl Page {

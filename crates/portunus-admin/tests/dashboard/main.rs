@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod actions;
+mod audit;
 mod browser;
 mod contrast;
 mod fixture;
