@@ -5,17 +5,17 @@ use std::time::SystemTime;
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use portunus::Requirement;
 use portunus::authenticator::{Introspection, Verdict};
 use portunus::key::{KeyId, UserId, WorkspaceId};
 use portunus::manage::{ManageError, ManagedKey};
+use portunus::{ErrorCode, Requirement, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, Type};
 
-use crate::body::{Secret, private, read};
+use crate::body::{self, Secret, private};
 use crate::content::Content;
-use crate::issue::scopes;
+use crate::query::{Wrong, read};
 use crate::record::KeyRecord;
 use crate::{AuthenticatedOperator, Fault, terms};
 
@@ -108,63 +108,102 @@ fn always<const VALUE: bool>() -> Object {
 }
 
 impl OneOrMore {
-    fn into_requirement(self) -> Result<Requirement, Fault> {
-        let names = match self {
+    fn into_names(self) -> Vec<String> {
+        match self {
             Self::One(terms::Scope(name)) => vec![name],
             Self::More(Scopes(names)) => names.into_iter().map(|scope| scope.0).collect(),
-        };
-        if names.len() > MOST_REQUIRED {
-            let why = format!("at most {MOST_REQUIRED} scopes");
-            return Err(Fault::invalid("require", why));
         }
-        let mut each = scopes(&names)?.into_iter().map(Requirement::scope);
-        Ok(match (each.next(), each.len()) {
-            (Some(one), 0) => one,
-            // An empty list is a requirement that no key meets.
-            (first, _) => Requirement::all_of_list(first.into_iter().chain(each))
-                .unwrap_or(Requirement::any_of::<Requirement>([])),
-        })
     }
+}
+
+/// The request to evaluate, as it was written.
+pub(crate) struct Asked {
+    pub(crate) require: Option<Vec<String>>,
+    pub(crate) ip: Option<String>,
+    pub(crate) method: Option<String>,
+    pub(crate) workspace: Option<String>,
+}
+
+impl Asked {
+    /// Returns the request to evaluate, or what is wrong with each member.
+    pub(crate) fn into_introspection(self) -> Result<Introspection, Wrong> {
+        let mut asked = Introspection::new();
+        let mut wrong = Wrong::new();
+        if let Some(required) = read("require", self.require.as_deref(), &mut wrong, requirement) {
+            asked = asked.with_requirement(required);
+        }
+        if let Some(ip) = read("ip", self.ip.as_deref(), &mut wrong, str::parse) {
+            asked = asked.with_client_ip(ip);
+        }
+        if let Some(method) = read("method", self.method, &mut wrong, method) {
+            asked = asked.with_method(method);
+        }
+        let workspace = self.workspace.as_deref();
+        if let Some(id) = read("workspace", workspace, &mut wrong, WorkspaceId::new) {
+            asked = asked.with_workspace(id);
+        }
+        match wrong.is_empty() {
+            true => Ok(asked),
+            false => Err(wrong),
+        }
+    }
+}
+
+fn requirement(names: &[String]) -> Result<Requirement, String> {
+    if names.len() > MOST_REQUIRED {
+        return Err(format!("at most {MOST_REQUIRED} scopes"));
+    }
+    let scopes: Result<Vec<_>, _> = names.iter().map(|name| Scope::new(name)).collect();
+    let scopes = scopes.map_err(|error| error.to_string())?;
+    let mut each = scopes.into_iter().map(Requirement::scope);
+    Ok(match (each.next(), each.len()) {
+        (Some(one), 0) => one,
+        // An empty list is a requirement that no key meets.
+        (first, _) => Requirement::all_of_list(first.into_iter().chain(each))
+            .unwrap_or(Requirement::any_of::<Requirement>([])),
+    })
+}
+
+fn method(name: String) -> Result<String, String> {
+    if name.len() > LONGEST_METHOD || Method::from_bytes(name.as_bytes()).is_err() {
+        let why = "expected a token of at most";
+        return Err(format!("{why} {LONGEST_METHOD} characters (RFC 9110 §9.1)"));
+    }
+    Ok(name)
 }
 
 impl VerifyRequest {
     /// Returns the key and the request to evaluate.
     fn into_introspection(self) -> Result<(Secret, Introspection), Fault> {
-        let mut asked = Introspection::new();
-        if let Some(required) = self.require {
-            asked = asked.with_requirement(required.into_requirement()?);
-        }
-        if let Some(ip) = self.ip {
-            let ip = ip.parse().map_err(|error| Fault::invalid("ip", error))?;
-            asked = asked.with_client_ip(ip);
-        }
-        if let Some(method) = self.method {
-            if method.len() > LONGEST_METHOD || Method::from_bytes(method.as_bytes()).is_err() {
-                let why = format!(
-                    "expected a token of at most {LONGEST_METHOD} characters (RFC 9110 §9.1)"
-                );
-                return Err(Fault::invalid("method", why));
+        let asked = Asked {
+            require: self.require.map(OneOrMore::into_names),
+            ip: self.ip,
+            method: self.method,
+            workspace: self.workspace,
+        };
+        match asked.into_introspection() {
+            Ok(asked) => Ok((self.key, asked)),
+            Err(wrong) => {
+                let each = wrong.iter().map(|(name, why)| format!("{name}: {why}"));
+                let each = each.collect::<Vec<_>>().join("; ");
+                Err(Fault::new(ErrorCode::InvalidBody, each))
             }
-            asked = asked.with_method(method);
         }
-        if let Some(name) = self.workspace {
-            let id = WorkspaceId::new(&name).map_err(|error| Fault::invalid("workspace", error))?;
-            asked = asked.with_workspace(id);
-        }
-        Ok((self.key, asked))
     }
 }
 
-pub(crate) async fn verify(
-    operator: AuthenticatedOperator,
-    body: Content,
-) -> Result<Response, Fault> {
-    let (Secret(key), asked) = read::<VerifyRequest>(body).await?.into_introspection()?;
+/// Returns the key with this secret, and what a request with it would get. `None` for a secret that
+/// is not active or not known to the operator; it is counted.
+pub(crate) async fn judge(
+    operator: &AuthenticatedOperator,
+    key: &str,
+    asked: &Introspection,
+) -> Result<Option<(ManagedKey, Verdict)>, Fault> {
     // The manager checks who owns the key and whether this operator can see it. The authenticator
     // applies the same rules as for a request.
-    let verdict = match operator.manager.verify(&key).await? {
+    let verdict = match operator.manager.verify(key).await? {
         Some(found) => {
-            let verdict = operator.shared.authenticator.verify(&key, &asked).await?;
+            let verdict = operator.shared.authenticator.verify(key, asked).await?;
             verdict
                 .filter(|verdict| *verdict.key_id() == found.record.id)
                 .map(|verdict| (found, verdict))
@@ -177,6 +216,17 @@ pub(crate) async fn verify(
     if !operator.manager.precondition_holds(None) {
         return Err(ManageError::PreconditionFailed.into());
     }
+    Ok(verdict)
+}
+
+pub(crate) async fn verify(
+    operator: AuthenticatedOperator,
+    content: Content,
+) -> Result<Response, Fault> {
+    let (Secret(key), asked) = body::read::<VerifyRequest>(content)
+        .await?
+        .into_introspection()?;
+    let verdict = judge(&operator, &key, &asked).await?;
     let answer = match &verdict {
         None => Verified::Inactive(VerifiedInactive { active: false }),
         Some((key, verdict)) => Verified::Active(Box::new(active(&operator, key, verdict))),

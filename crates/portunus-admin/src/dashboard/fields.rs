@@ -91,6 +91,21 @@ impl Field<'_> {
         }
     }
 
+    /// A secret, which is never shown again.
+    pub(super) fn secret(&self, entered: Entered<'_>) -> Markup {
+        let error = entered.error(self.name);
+        let invalid = error.map(|_| "true");
+        let described = self.described_by(error);
+        html! {
+            div class="field" {
+                label for=(self.id()) { (self.label) }
+                input id=(self.id()) name=(self.name) type="password" autocomplete="off"
+                    required[self.required] aria-invalid=[invalid] aria-describedby=[described];
+                (self.notes(error))
+            }
+        }
+    }
+
     /// A text of several lines.
     pub(super) fn area(&self, entered: Entered<'_>, new: &str, code: bool) -> Markup {
         let error = entered.error(self.name);
@@ -256,6 +271,11 @@ fn label_of(name: &str) -> Option<&'static str> {
         ("grace_seconds", "field.grace"),
         ("reason", "field.reason"),
         ("confirm", "field.confirm"),
+        ("key", "explain.key"),
+        ("require", "explain.require"),
+        ("method", "explain.method"),
+        ("ip", "explain.ip"),
+        ("workspace", "explain.workspace"),
         ("key_id", "events.key_id"),
         ("actor", "events.party"),
         ("outcome", "events.outcome"),

@@ -199,6 +199,7 @@ fn navigation(cx: &Context) -> Markup {
     let pages = [
         (Page::Keys, "nav.keys"),
         (Page::Issue, "nav.issue"),
+        (Page::Explain, "nav.explain"),
         (Page::Events, "nav.events"),
     ];
     let pages = pages

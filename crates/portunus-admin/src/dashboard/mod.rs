@@ -21,6 +21,7 @@ mod detail;
 mod edit;
 mod end;
 mod entry;
+mod explain;
 mod fields;
 mod issue;
 mod layout;
@@ -268,6 +269,7 @@ async fn show_page(cx: &Context, page: Page) -> Result<Outcome, Fault> {
 async fn show_form(cx: &Context, page: Page, sent: Option<&Form>) -> Result<View, Fault> {
     match page {
         Page::Issue => issue::show(cx, sent).await,
+        Page::Explain => Ok(explain::show(cx, sent)),
         Page::Edit => edit::show(cx, sent).await,
         Page::Rotate => rotate::show(cx, sent).await,
         Page::Primary => primary::show(cx, sent).await,
@@ -293,6 +295,7 @@ async fn submit(cx: &Context, page: Page, request: Request) -> Result<Outcome, F
     }
     let done = match page {
         Page::Issue => issue::submit(cx, &mut form).await,
+        Page::Explain => explain::submit(cx, &form).await,
         Page::Edit => edit::submit(cx, &mut form).await,
         Page::Rotate => rotate::submit(cx, &form).await,
         Page::Primary => primary::submit(cx, &form).await,

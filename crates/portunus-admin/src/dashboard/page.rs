@@ -19,12 +19,14 @@ pub(super) enum Page {
     Enable,
     Revoke,
     Delete,
+    /// Why a request would be refused.
+    Explain,
     /// The audit events.
     Events,
 }
 
 /// Each page with its name, its route in audit events, and the action of its form.
-const PAGES: [(Page, &str, &str, Action); 11] = [
+const PAGES: [(Page, &str, &str, Action); 12] = [
     (Page::Keys, "keys", "/?page=keys", Action::Manage),
     (Page::Issue, "issue", "/?page=issue", Action::KeyIssue),
     (Page::Key, "key", "/?page=key", Action::Manage),
@@ -45,6 +47,12 @@ const PAGES: [(Page, &str, &str, Action); 11] = [
     (Page::Enable, "enable", "/?page=enable", Action::KeyEnable),
     (Page::Revoke, "revoke", "/?page=revoke", Action::KeyRevoke),
     (Page::Delete, "delete", "/?page=delete", Action::KeyDelete),
+    (
+        Page::Explain,
+        "explain",
+        "/?page=explain",
+        Action::KeyVerify,
+    ),
     (Page::Events, "events", "/?page=events", Action::Manage),
 ];
 
