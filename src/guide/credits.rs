@@ -113,7 +113,7 @@
 //!   A request whose handler fails has been paid. Without an adapter, a host that checks requirements
 //!   itself pays for those that it refuses.
 //! - **A client that disconnects** ends its handler, and so releases its reservation, unless it was
-//!   being settled. Do work that must be paid in a task of its own.
+//!   being settled. Do work that must be paid in a separate task.
 //! - **Keys of a tenant's operators do not grant credits.** By default only the service itself does; see
 //!   [`OperatorPolicy::allows_credits`](crate::manage::OperatorPolicy::allows_credits).
 //!

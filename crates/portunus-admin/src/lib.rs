@@ -8,9 +8,10 @@
 //! manager decides what the operator can do; [`HostRules`] adds the host's own rules.
 //!
 //! Writes accept JSON only (`application/json`, for `PATCH` also `application/merge-patch+json`, and
-//! for `POST /import` also lines of JSON and CSV, which describe many keys: [`KeyImport`]), and only from the API's own site or from one that the host trusts ([`Admin::trusted_origins`]):
-//! a page on another site cannot use the session of an operator who opens it. `If-Match` and
-//! `If-None-Match` are supported by every call on a key (RFC 9110 §13).
+//! for `POST /import` also lines of JSON and CSV, which describe many keys: [`KeyImport`]), and
+//! only from the API's own site or from one that the host trusts ([`Admin::trusted_origins`]): a page
+//! on another site cannot use the session of an operator who opens it. `If-Match` and `If-None-Match`
+//! are supported by every call on a key (RFC 9110 §13).
 //!
 //! `POST /verify` evaluates what a request with a key would get, by the same rules as the request
 //! itself ([`Authenticator::verify`]): for given scopes, a method, an address and a workspace.

@@ -119,7 +119,7 @@ async fn another_tenant_sees_and_changes_nothing() {
         };
         assert_eq!(without_nonce(&known.body), without_nonce(&nobodys.body));
     }
-    // The form of a key of its own, sent to ours.
+    // The form of the outsider's own key, sent to ours.
     let page = theirs.get("/keys?page=issue").await;
     let issued = theirs
         .submit(&page, &page.form().enter("name", "theirs"))

@@ -32,7 +32,7 @@ use tools::Store;
 ///
 /// `make` returns an empty store each time: a fresh database, schema or table. It is called once
 /// for each of about a hundred checks, which run one after the other; concurrent operations of a
-/// check run in tasks of their own. Usage, signing states, bulk operations and recorded changes are
+/// check run in separate tasks. Usage, signing states, bulk operations and recorded changes are
 /// checked if the store supports them ([`usage`](KeyStore::usage), [`signing`](KeyStore::signing),
 /// [`bulk_operation`](KeyStore::bulk_operation), [`record_changes`](KeyStore::record_changes)). The
 /// outcome of each check is printed, and the suite ends within 5 minutes, as described for

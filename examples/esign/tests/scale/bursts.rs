@@ -150,7 +150,8 @@ impl<'s> Client<'s> {
     }
 }
 
-/// The decisions about keys that the nodes logged: the id of the key, the server's time, whether it was admitted.
+/// The decisions about keys that the nodes logged: the id of the key, the server's time,
+/// whether it was admitted.
 fn decisions(nodes: &[Server]) -> Vec<(String, u64, bool)> {
     let mut all = Vec::new();
     for line in nodes.iter().flat_map(logged) {
