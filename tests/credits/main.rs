@@ -8,4 +8,3 @@ mod ledger;
 mod nodes;
 mod operators;
 mod periods;
-mod remote;

@@ -1,7 +1,6 @@
 //! Services that share an account: blocks, refusals, outages, and nodes that stop or crash.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,12 +13,12 @@ use portunus::store::MemoryStore;
 use portunus::testing::ManualClock;
 use portunus::{AuthError, ErrorCode, Limits, Portunus, PortunusBuilder};
 use portunus_test_support::Head;
+use portunus_test_support::credits::FaultyCredits;
 
 use crate::accounts::{DAY, account};
-use crate::remote::Remote;
 
 struct Fixture {
-    remote: Arc<Remote>,
+    remote: FaultyCredits,
     keys: Arc<MemoryStore>,
     clock: ManualClock,
     accounts: CreditAccounts,
@@ -28,9 +27,9 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let (remote, keys) = (Arc::new(Remote::default()), Arc::new(MemoryStore::new()));
+        let (remote, keys) = (FaultyCredits::default(), Arc::new(MemoryStore::new()));
         let clock = ManualClock::new();
-        let accounts = CreditAccounts::new(Arc::clone(&remote));
+        let accounts = CreditAccounts::new(remote.clone());
         let mut fixture = Self {
             accounts: accounts.with_clock(Arc::new(clock.clone())),
             remote,
@@ -47,7 +46,7 @@ impl Fixture {
     }
 
     fn credits(&self, block: u64) -> Credits {
-        Credits::per_tenant(Arc::clone(&self.remote))
+        Credits::per_tenant(self.remote.clone())
             .block(block.try_into().unwrap())
             .cost(|head| match head.path() {
                 "/free" => 0,
@@ -308,7 +307,7 @@ async fn a_node_without_its_store_spends_its_block_for_a_minute_and_then_refuses
     fixture.grant(100).await;
     let node = fixture.node(10);
     fixture.request(&node).await.unwrap();
-    fixture.remote.fails.store(true, Ordering::SeqCst);
+    fixture.remote.fails(true);
     for _ in 0..8 {
         fixture.request(&node).await.unwrap();
     }
@@ -317,7 +316,7 @@ async fn a_node_without_its_store_spends_its_block_for_a_minute_and_then_refuses
     assert_eq!(refused.code(), ErrorCode::StoreUnavailable);
     assert_eq!(refused.detail(), "Credits cannot be checked right now");
     // Its block may have been given back by now.
-    fixture.remote.fails.store(false, Ordering::SeqCst);
+    fixture.remote.fails(false);
     fixture.clock.advance(Duration::from_secs(1));
     fixture.request(&node).await.unwrap();
     assert_eq!(fixture.available().await, 100 - 9 - 10);
@@ -328,7 +327,7 @@ async fn without_a_block_at_hand_a_store_that_does_not_answer_refuses() {
     let fixture = Fixture::new().await;
     fixture.grant(100).await;
     let node = fixture.node(10);
-    fixture.remote.fails.store(true, Ordering::SeqCst);
+    fixture.remote.fails(true);
     let before = fixture.remote.loads();
     for _ in 0..50 {
         assert_eq!(
@@ -341,7 +340,7 @@ async fn without_a_block_at_hand_a_store_that_does_not_answer_refuses() {
         1,
         "an outage is not made worse"
     );
-    fixture.remote.fails.store(false, Ordering::SeqCst);
+    fixture.remote.fails(false);
     fixture.clock.advance(Duration::from_millis(250));
     assert!(fixture.request(&node).await.is_ok());
 }
@@ -351,7 +350,7 @@ async fn a_block_whose_answer_was_lost_is_taken_once() {
     let fixture = Fixture::new().await;
     fixture.grant(100).await;
     let node = fixture.node(10);
-    fixture.remote.forgets.store(true, Ordering::SeqCst);
+    fixture.remote.forget_once();
     assert_eq!(
         code(fixture.request(&node).await),
         ErrorCode::StoreUnavailable
@@ -363,7 +362,7 @@ async fn a_block_whose_answer_was_lost_is_taken_once() {
     node.run(std::future::ready(())).await;
     assert_eq!(fixture.available().await, 99);
     let small = fixture.node(1);
-    fixture.remote.forgets.store(true, Ordering::SeqCst);
+    fixture.remote.forget_once();
     assert_eq!(
         code(fixture.request(&small).await),
         ErrorCode::StoreUnavailable
@@ -483,9 +482,9 @@ async fn a_reservation_that_is_dropped_is_released_and_one_that_was_being_settle
         () = std::future::ready(()) => {}
     }
     let unanswered = accounts.reserve(&account(), 10, minute).await.unwrap();
-    fixture.remote.fails.store(true, Ordering::SeqCst);
+    fixture.remote.fails(true);
     assert!(unanswered.settle(5).await.is_err());
-    fixture.remote.fails.store(false, Ordering::SeqCst);
+    fixture.remote.fails(false);
     let kept = accounts
         .reserve(&account(), 10, minute)
         .await

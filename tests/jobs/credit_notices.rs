@@ -2,75 +2,28 @@
 //! refill, on any number of nodes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use portunus::audit::{Action, AuditEvent, AuditTrail, MemoryAudit};
 use portunus::config::Limits;
-use portunus::credit::{
-    CreditAccount, CreditAccounts, CreditError, CreditStore, CreditWrite, Credits, LedgerEntry,
-    MemoryCreditStore, NewGrant, Period, StoredCredits,
-};
+use portunus::credit::{CreditAccount, CreditAccounts, Credits, NewGrant, Period};
 use portunus::key::{KeyFamily, KeyId, Owner};
 use portunus::manage::NewKey;
 use portunus::store::MemoryStore;
 use portunus::testing::ManualClock;
 use portunus::{Clock, Portunus, PortunusBuilder};
+use portunus_test_support::credits::FaultyCredits;
 use portunus_test_support::{Head, format, tenant, user};
 
 use crate::desk::{Remote, names};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A store of credits that can be down.
-#[derive(Debug, Default)]
-struct Bank {
-    kept: MemoryCreditStore,
-    is_down: AtomicBool,
-}
-
-impl Bank {
-    fn answers(&self) -> Result<(), CreditError> {
-        match self.is_down.load(Ordering::SeqCst) {
-            true => Err(CreditError::unavailable("connection refused")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl CreditStore for Bank {
-    async fn load(&self, account: &CreditAccount) -> Result<Option<StoredCredits>, CreditError> {
-        tokio::task::yield_now().await;
-        self.answers()?;
-        self.kept.load(account).await
-    }
-
-    async fn save(
-        &self,
-        account: &CreditAccount,
-        write: &CreditWrite,
-    ) -> Result<bool, CreditError> {
-        self.answers()?;
-        self.kept.save(account, write).await
-    }
-
-    async fn ledger(
-        &self,
-        account: &CreditAccount,
-        after: u64,
-        most: usize,
-    ) -> Result<Vec<LedgerEntry>, CreditError> {
-        self.kept.ledger(account, after, most).await
-    }
-}
-
 /// Several nodes on one store, of which each spends from blocks of 10.
 struct Nodes {
     clock: ManualClock,
     store: Arc<MemoryStore>,
-    bank: Arc<Bank>,
+    bank: FaultyCredits,
     log: MemoryAudit,
     secret: String,
     nodes: Vec<Portunus>,
@@ -87,19 +40,19 @@ impl Nodes {
 
     async fn with(
         number: usize,
-        per: fn(Arc<Bank>) -> Credits,
+        per: fn(FaultyCredits) -> Credits,
         also: fn(Credits) -> Credits,
     ) -> Self {
         let mut all = Self {
             clock: ManualClock::new(),
             store: Arc::default(),
-            bank: Arc::default(),
+            bank: FaultyCredits::default(),
             log: MemoryAudit::new(10_000),
             secret: String::new(),
             nodes: Vec::new(),
         };
         let trail = || AuditTrail::new([all.log.clone()]);
-        let credits = || also(per(Arc::clone(&all.bank)));
+        let credits = || also(per(all.bank.clone()));
         let nodes = (0..number).map(|_| all.node(credits(), trail()));
         all.nodes = nodes.collect();
         let new = NewKey::new("first", Owner::user(tenant("acme"), user("ann")));
@@ -277,7 +230,7 @@ async fn an_account_counts_as_announced_only_once_the_sink_has_the_event() {
     let remote = Remote::default();
     let trail = AuditTrail::builder().sink(remote.clone());
     let trail = trail.failures_per_source(None).build();
-    let node = nodes.node(Credits::per_tenant(Arc::clone(&nodes.bank)), trail);
+    let node = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
     let nodes = Nodes {
         nodes: vec![node],
         ..nodes
@@ -293,7 +246,7 @@ async fn an_account_counts_as_announced_only_once_the_sink_has_the_event() {
     remote.fail(false);
     // The account cannot say yet that it was announced.
     for is_down in [true, true, false, false, false] {
-        nodes.bank.is_down.store(is_down, Ordering::SeqCst);
+        nodes.bank.fails(is_down);
         nodes.clock.advance(Duration::from_secs(10));
         nodes.nodes[0].maintain().await;
     }
@@ -315,7 +268,7 @@ async fn a_node_that_starts_again_announces_nothing_twice_even_to_a_sink_that_fo
     assert_eq!(nodes.seen(), [80]);
     let empty = MemoryAudit::new(100);
     let trail = AuditTrail::new([empty.clone()]);
-    let node = nodes.node(Credits::per_tenant(Arc::clone(&nodes.bank)), trail);
+    let node = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
     let nodes = Nodes {
         nodes: vec![node],
         ..nodes
@@ -334,7 +287,7 @@ async fn what_a_crashed_node_did_not_announce_is_announced_by_the_next_one() {
     let remote = Remote::default();
     remote.fail(true);
     let trail = AuditTrail::new([remote.clone()]);
-    let crashes = nodes.node(Credits::per_tenant(Arc::clone(&nodes.bank)), trail);
+    let crashes = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
     drop(nodes.nodes);
     let nodes = Nodes {
         nodes: vec![crashes],
@@ -345,7 +298,7 @@ async fn what_a_crashed_node_did_not_announce_is_announced_by_the_next_one() {
     nodes.nodes[0].maintain().await;
     drop(remote);
     let trail = AuditTrail::new([nodes.log.clone()]);
-    let next = nodes.node(Credits::per_tenant(Arc::clone(&nodes.bank)), trail);
+    let next = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
     let nodes = Nodes {
         nodes: vec![next],
         ..nodes
@@ -402,7 +355,7 @@ async fn a_store_of_credits_that_is_down_holds_up_no_notices_of_keys() {
     let nodes = Nodes::new(1).await;
     let remote = Remote::default();
     let trail = AuditTrail::new([remote.clone()]);
-    let node = nodes.node(Credits::per_tenant(Arc::clone(&nodes.bank)), trail);
+    let node = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
     let nodes = Nodes {
         nodes: vec![node],
         ..nodes
@@ -419,7 +372,7 @@ async fn a_store_of_credits_that_is_down_holds_up_no_notices_of_keys() {
         nodes.nodes[0].maintain().await;
     }
     remote.fail(false);
-    nodes.bank.is_down.store(true, Ordering::SeqCst);
+    nodes.bank.fails(true);
     nodes.clock.advance(40 * DAY);
     let failed = nodes.nodes[0].maintain().await;
     assert!(names(&failed).contains(&"report what is due"), "{failed:?}");
@@ -432,7 +385,7 @@ async fn a_store_of_credits_that_is_down_holds_up_no_notices_of_keys() {
 #[tokio::test]
 async fn a_host_that_grants_by_itself_begins_a_new_account_of_use() {
     let nodes = Nodes::new(1).await;
-    let accounts = CreditAccounts::new(Arc::clone(&nodes.bank));
+    let accounts = CreditAccounts::new(nodes.bank.clone());
     let accounts = accounts.with_clock(Arc::new(nodes.clock.clone()));
     accounts.grant(&account(), NewGrant::new(10)).await.unwrap();
     nodes.spend(0, 8).await;

@@ -15,10 +15,7 @@ use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::audit::{
     AuditError, AuditEvent, AuditReader, AuditTrail, EventPage, EventQuery, MemoryAudit,
 };
-use portunus::credit::{
-    CreditAccount, CreditError, CreditStore, CreditWrite, Credits, LedgerEntry, MemoryCreditStore,
-    StoredCredits,
-};
+use portunus::credit::{CreditAccount, Credits};
 use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, PlanName,
     TenantId, UserId, WorkspaceId,
@@ -30,6 +27,7 @@ use portunus::store::{Change, KeyStore, ListQuery, Rejected, StoreError, UsageDe
 use portunus::testing::{Call, FaultyStore, ManualClock, Point};
 use portunus::{AuthError, ErrorCode, Limits, Scope};
 use portunus_admin::{Admin, OperatorProof, Origin};
+use portunus_test_support::credits::FaultyCredits;
 use portunus_test_support::{Head, Setup};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -65,55 +63,6 @@ impl AuditReader for Log {
             return Err(AuditError::unavailable("connection reset"));
         }
         self.kept.events(query).await
-    }
-}
-
-/// A store of credits that fails when unhealthy.
-#[derive(Debug, Default)]
-pub(crate) struct Bank {
-    kept: MemoryCreditStore,
-    down: Arc<AtomicBool>,
-}
-
-impl Bank {
-    pub(crate) fn fails(&self, fails: bool) {
-        self.down.store(fails, Ordering::SeqCst);
-    }
-
-    fn answers(&self) -> Result<(), CreditError> {
-        match self.down.load(Ordering::SeqCst) {
-            true => Err(CreditError::unavailable("connection reset")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl CreditStore for Bank {
-    async fn load(&self, account: &CreditAccount) -> Result<Option<StoredCredits>, CreditError> {
-        self.answers()?;
-        self.kept.load(account).await
-    }
-
-    async fn save(
-        &self,
-        account: &CreditAccount,
-        write: &CreditWrite,
-    ) -> Result<bool, CreditError> {
-        // Others run while a real store is asked.
-        tokio::task::yield_now().await;
-        self.answers()?;
-        self.kept.save(account, write).await
-    }
-
-    async fn ledger(
-        &self,
-        account: &CreditAccount,
-        after: u64,
-        most: usize,
-    ) -> Result<Vec<LedgerEntry>, CreditError> {
-        self.answers()?;
-        self.kept.ledger(account, after, most).await
     }
 }
 
@@ -323,7 +272,7 @@ pub(crate) struct Fixture {
     pub(crate) log: MemoryAudit,
     store: FaultyStore,
     down: Arc<AtomicBool>,
-    pub(crate) bank: Arc<Bank>,
+    pub(crate) bank: FaultyCredits,
     pub(crate) keys: portunus::Portunus,
 }
 
@@ -375,12 +324,9 @@ impl Fixture {
             .clock(clock.clone())
             .audit(trail);
         let (kept, down) = (log.clone(), Arc::new(AtomicBool::new(false)));
-        let bank = Arc::new(Bank {
-            down: Arc::clone(&down),
-            ..Bank::default()
-        });
+        let bank = FaultyCredits::down_with(Arc::clone(&down));
         // The requests of these tests cost nothing.
-        let credits = Credits::per_tenant(Arc::clone(&bank)).cost(|_| 0);
+        let credits = Credits::per_tenant(bank.clone()).cost(|_| 0);
         let keys = keys.builder().credits(credits).build().unwrap();
         let reader = Log {
             kept,
@@ -434,7 +380,7 @@ impl Fixture {
         let grant = portunus::credit::NewGrant::new(5);
         let manager = self.keys.manager();
         manager.grant_credits(&account, grant).await.unwrap();
-        let credits = Credits::per_tenant(Arc::clone(&self.bank));
+        let credits = Credits::per_tenant(self.bank.clone());
         let node = Setup::on(self.store.clone())
             .bearer([format()])
             .environments(environments())
