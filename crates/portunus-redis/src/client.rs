@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::{Address, Place};
 use crate::node::{self, Link, Node};
@@ -219,15 +219,18 @@ impl Client {
         }
     }
 
-    /// Runs a script on the server that has its keys, within a time limit. Returns also the server.
+    /// Runs a script on the server that has its keys. Returns also the server.
+    ///
+    /// # Errors
+    /// Returns an error if there is no answer until `ends`.
     pub(crate) async fn run(
         &self,
-        limit: Duration,
+        ends: Instant,
         call: Call<'_>,
     ) -> Result<(Value, Arc<Node>), RedisError> {
-        let mut on = None;
-        let sent = self.send(call, Instant::now() + limit, &mut on);
-        if let Ok(answer) = timeout(limit, sent).await {
+        let (began, mut on) = (Instant::now(), None);
+        let sent = self.send(call, &mut on);
+        if let Ok(answer) = timeout_at(ends, sent).await {
             return answer;
         }
         self.router.is_stale();
@@ -236,14 +239,14 @@ impl Client {
             return Err(RedisError::Unavailable(why.to_owned()));
         };
         node.count(&link, false);
-        let why = format!("{} does not answer within {limit:?}", node.place);
+        let waited = began.elapsed();
+        let why = format!("{} does not answer within {waited:.1?}", node.place);
         Err(RedisError::Unavailable(why))
     }
 
     async fn send(
         &self,
         call: Call<'_>,
-        ends: Instant,
         on: &mut Option<(Arc<Node>, Link)>,
     ) -> Result<(Value, Arc<Node>), RedisError> {
         let routes = self.router.routes().await;
@@ -252,7 +255,7 @@ impl Client {
         for _ in 0..=MOST_REDIRECTIONS {
             let link = node.link().await.inspect_err(|_| self.router.is_stale())?;
             let (_, link) = on.insert((Arc::clone(&node), link));
-            let latest = node.clock_after(ends.saturating_duration_since(Instant::now()));
+            let latest = node.clock_after(call.until.saturating_duration_since(Instant::now()));
             let error = match evaluate(link, call, latest, asking).await {
                 Ok(answer) => {
                     node.count(link, true);

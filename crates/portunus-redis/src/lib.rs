@@ -75,16 +75,21 @@
 
 mod address;
 mod breaker;
+#[cfg(test)]
+mod bursts;
 mod bus;
 mod client;
 mod error;
+mod groups;
 mod limiter;
 #[cfg(test)]
 mod model;
 mod node;
+mod reply;
 mod request;
 mod routes;
 mod script;
+mod sender;
 mod server;
 mod slot;
 mod task;

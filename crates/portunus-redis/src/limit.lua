@@ -1,13 +1,17 @@
--- Decides about one request: all its buckets, and all windows of each.
+-- Decides about one or more equal requests at one time, one after the other: all their buckets, and
+-- all windows of each.
 --
 -- KEYS   the buckets, all in one hash slot.
--- ARGV   1: the latest time of the server at which the request may count, in microseconds; 0 if it
---           is not known. A request that waited in a buffer for longer was answered by its sender.
---        2: the cost; 3: "1" if the units count although they do not fit.
---        Then for each bucket its windows, packed as WINDOW: the length, the smallest limit, the
---        length of a slot, and 1 if slots are W/256 or 0 if they are exact.
--- Reply  { the time; how long a lone retry waits, 0 if admitted, -1 if the request is too late;
---          then for each window: the units that count, and the time until the first are gone or -1 }
+-- ARGV   1, packed: the latest time of the server at which the requests may count, in microseconds;
+--           0 if it is not known. Requests that waited in a buffer for longer were answered by their
+--           sender.
+--           The number of requests; the cost of each; 1 if the units count although they do not fit.
+--           Then for each bucket the number of its windows, and each packed as WINDOW: the length,
+--           the smallest limit, the length of a slot, and 1 if slots are W/256 or 0 if they are exact.
+-- Reply  doubles: the time; how many requests are admitted, which are the first ones, or -1 if they
+--           are too late; how long a lone retry of the others waits, 0 if there are none;
+--           then for each window: the units that count after all requests, and the time until the
+--           first are gone or -1.
 --
 -- A bucket is one string: a header, then its recorders, one for each length of a window. A recorder
 -- is a header and its slots, oldest first: the low bits of the slot's number, and the units. All
@@ -16,32 +20,42 @@
 -- Why no unit is dropped too early: it is in slot floor(t / step), which ends after t, and its slot
 -- is dropped at the slot's end + W or later, when t is before now - W.
 
-local unpack, pack, sub, floor, max = struct.unpack, struct.pack, string.sub, math.floor, math.max
+local spread, unpack, pack = unpack, struct.unpack, struct.pack
+local sub, floor, min, max = string.sub, math.floor, math.min, math.max
 
 local FORMAT, HEADER, RECORDER, WINDOW = 1, '<BddB', '<dddddI2BB', '<dddB'
-local HEADER_BYTES, RECORDER_BYTES, WINDOW_BYTES = 18, 44, 25
+local HEADER_BYTES, RECORDER_BYTES = 18, 44
 -- No limit is larger than MOST_UNITS.
 local MOST_EXACT, MOST_RECORDERS, MOST_TIME, MOST_UNITS = 64, 24, 9007199254740992, 4294967295
 
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
-local latest = tonumber(ARGV[1])
-if latest > 0 and clock > latest then return { clock, -1 } end
-local cost, overdraw = tonumber(ARGV[2]), ARGV[3] == '1'
+local asked = ARGV[1]
+local latest, requests, cost, overdraw, asked_at = unpack('<dI2dB', asked)
+if latest > 0 and clock > latest then return pack('<ddd', clock, -1, 0) end
+overdraw = overdraw == 1
+
+local function packed(reply, n)
+  local format = n == 5 and '<ddddd' or n == 7 and '<ddddddd' or '<' .. string.rep('d', n)
+  return pack(format, spread(reply, 1, n))
+end
 
 -- First the usual case, in place, because functions and tables cost more than what they do here: each
 -- bucket has exactly the recorders of its windows, and no unit is gone. Otherwise nothing has been
 -- changed yet, and the general case follows.
-local is_usual, values, wait, reply, n = true, {}, 0, { clock, 0 }, 2
+local is_usual, values, reply, n, from = true, {}, { clock, requests, 0 }, 3, asked_at
+-- The least units left in a window, and how long it takes until one more is left in all of those.
+local left, wait = MOST_UNITS, 0
 for b = 1, #KEYS do
-  local value, asked = redis.pcall('GET', KEYS[b]), ARGV[3 + b]
+  local value = redis.pcall('GET', KEYS[b])
   is_usual = type(value) == 'string' and #value >= HEADER_BYTES
   if not is_usual then break end
   local format, now, ahead, recorders, at = unpack(HEADER, value)
-  is_usual = format == FORMAT and recorders * WINDOW_BYTES == #asked and now <= clock + ahead
+  local windows
+  windows, from = unpack('B', asked, from)
+  is_usual = format == FORMAT and recorders == windows and now <= clock + ahead
   if not is_usual then break end
   now = clock + ahead
-  local from = 1
   for _ = 1, recorders do
     is_usual = at + RECORDER_BYTES - 1 <= #value
     if not is_usual then break end
@@ -51,13 +65,13 @@ for b = 1, #KEYS do
     local ends = at + count * (width + 4 - 2 * kind)
     is_usual = of == length and slot_length == step and of_kind == kind
       and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
-      and gone > now and gone <= now + length + step and newest * step <= now and live >= 0
+      and gone > now and gone <= now + length + step and newest * step <= now
+      and live >= 0 and live < MOST_TIME
     if not is_usual then break end
-    local excess = live + cost - limit
-    if excess > 0 and not overdraw then
-      -- The oldest slot has a unit. How many more it has is for the general case.
-      is_usual = excess == 1
-      if not is_usual then break end
+    local of_window = limit - live
+    if of_window < left then
+      left, wait = of_window, gone - now
+    elseif of_window == left then
       wait = max(wait, gone - now)
     end
     reply[n + 1], reply[n + 2], n, at = live, gone - now, n + 2, ends
@@ -67,13 +81,19 @@ for b = 1, #KEYS do
   values[b] = value
 end
 
-if is_usual and wait > 0 then
+local admitted = requests
+if left < requests * cost and not overdraw then
+  -- The oldest slot has a unit. How many more it has is for the general case.
+  is_usual = is_usual and cost == 1 and left >= 0
+  admitted = left
+  reply[2], reply[3] = left, wait
+end
+if is_usual and admitted == 0 then
   -- Keys that lost their expiry are looked for now and then.
   for b = 1, clock % 16 == 0 and #KEYS or 0 do
     is_usual = is_usual and redis.call('PTTL', KEYS[b]) ~= -1
   end
-  reply[2] = wait
-  if is_usual then return reply end
+  if is_usual then return packed(reply, n) end
 end
 
 -- How a slot is packed, by the bytes of its units: the low bits of its number, of which 32 tell all
@@ -82,8 +102,7 @@ local EXACT, SLOTS = { '<I4B', '<I4I2', nil, '<I4I4' }, { '<I2B', '<I2I2', nil, 
 local EXACT_BITS, SLOT_BITS = 4294967296, 65536
 
 if is_usual then
-  local lives = {}
-  n = 1
+  local lives, added, w = {}, admitted * cost, 2
   for b = 1, #KEYS do
     local value, full_at = values[b], 0
     local _, _, ahead, recorders, at = unpack(HEADER, value)
@@ -93,30 +112,30 @@ if is_usual then
       local length, step, newest, gone, live, count, kind, width
       length, step, newest, gone, live, count, kind, width, at = unpack(RECORDER, value, at)
       local size, layout = width + 4 - 2 * kind, kind == 0 and EXACT[width] or SLOTS[width]
-      local begins, ends, slot, units = at, at + count * size, floor(now / step), cost
+      local begins, ends, slot, units = at, at + count * size, floor(now / step), added
       local kept = ends
       if slot > newest then
         newest, count = slot, count + 1
       else
         kept = ends - size
         _, units = unpack(layout, value, kept)
-        units = units + cost
+        units = units + added
       end
       is_usual = is_usual and units < 256 ^ width and (kind == 1 or count <= MOST_EXACT)
       if not is_usual then break end
-      live = live + cost
+      live = live + added
       parts[p + 1] = pack(RECORDER, length, step, newest, gone, live, count, kind, width)
       parts[p + 2] = sub(value, begins, kept - 1)
       parts[p + 3] = pack(layout, newest % (kind == 0 and EXACT_BITS or SLOT_BITS), units)
-      p, full_at, at, n = p + 3, max(full_at, (newest + 1) * step + length), ends, n + 2
-      reply[n] = live
+      p, full_at, at, w = p + 3, max(full_at, (newest + 1) * step + length), ends, w + 2
+      reply[w] = live
     end
     if not is_usual then break end
     values[b], lives[b] = table.concat(parts), math.ceil((full_at - now) / 1000)
   end
   if is_usual then
     for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
-    return reply
+    return packed(reply, n)
   end
 end
 
@@ -159,8 +178,8 @@ local function read(key)
       unpack(RECORDER, value, at)
     if not is_layout(r.kind, r.width) then return nil end
     -- A unit that is later than the bucket's time would block the key until then.
-    if not (r.step >= 1 and r.live >= 0 and r.newest * r.step <= now
-      and r.gone <= now + r.length + r.step) then
+    if not (r.length >= 1 and r.length < MOST_TIME and r.step >= 1 and r.live >= 0
+      and r.live < MOST_TIME and r.newest * r.step <= now and r.gone <= now + r.length + r.step) then
       return nil
     end
     local size = r.count * (r.width + 4 - 2 * r.kind)
@@ -312,7 +331,7 @@ local function keep_former(bucket, asked, now)
 end
 
 local buckets, windows = {}, {}
-wait = 0
+admitted, from = requests, asked_at
 for b, key in ipairs(KEYS) do
   local bucket = read(key) or { now = 0, ahead = 0 }
   -- The time of a bucket never decreases. If the server's clock was set back, the units move with
@@ -322,49 +341,58 @@ for b, key in ipairs(KEYS) do
     now, bucket.ahead, bucket.changed = bucket.now, bucket.now - clock, true
   end
   bucket.now = now
-  local asked, list, at = {}, ARGV[3 + b], 1
-  local count = #list / WINDOW_BYTES
+  local of_request, count = {}, 0
+  count, from = unpack('B', asked, from)
   for place = 1, count do
     local length, limit, step, kind
-    length, limit, step, kind, at = unpack(WINDOW, list, at)
+    length, limit, step, kind, from = unpack(WINDOW, asked, from)
     local r = recorder(bucket, place, length, step, kind, now)
-    asked[r] = true
-    windows[#windows + 1] = { r, now }
-    local excess = r.live + cost - limit
-    if excess > 0 and not overdraw then
-      each(r, function(gone, units)
-        excess = excess - units
-        if excess <= 0 then
-          wait = max(wait, gone - now)
-          return true
-        end
-      end)
-      if excess > 0 then wait = max(wait, r.gone - now, 1) end
+    of_request[r] = true
+    windows[#windows + 1] = { r, now, limit }
+    if not overdraw then admitted = min(admitted, floor((limit - r.live) / cost)) end
+  end
+  if #bucket > count then keep_former(bucket, of_request, now) end
+  buckets[b] = bucket
+end
+admitted = max(admitted, 0)
+
+for _, bucket in ipairs(admitted > 0 and buckets or {}) do
+  for _, r in ipairs(bucket) do
+    add(r, bucket.now, admitted * cost)
+    if r.kind == 0 and r.count > MOST_EXACT then
+      convert(r, max(1, floor(r.length / 256)), 1, bucket.now)
     end
   end
-  if #bucket > count then keep_former(bucket, asked, now) end
-  buckets[b] = bucket
+end
+
+-- The requests that are not admitted find the units of those that are, and change nothing.
+wait = 0
+for _, window in ipairs(admitted < requests and windows or {}) do
+  local r, now, limit = spread(window)
+  local excess = r.live + cost - limit
+  if excess > 0 then
+    each(r, function(gone, units)
+      excess = excess - units
+      if excess <= 0 then
+        wait = max(wait, gone - now)
+        return true
+      end
+    end)
+    if excess > 0 then wait = max(wait, r.gone - now, 1) end
+  end
 end
 
 for b, bucket in ipairs(buckets) do
-  if wait == 0 then
-    for _, r in ipairs(bucket) do
-      add(r, bucket.now, cost)
-      if r.kind == 0 and r.count > MOST_EXACT then
-        convert(r, max(1, floor(r.length / 256)), 1, bucket.now)
-      end
-    end
-    write(KEYS[b], bucket)
-  elseif bucket.changed or redis.call('PTTL', KEYS[b]) == -1 then
-    -- A refusal changes no count. A key that lost its expiry gets it again.
+  -- A key that lost its expiry gets it again.
+  if admitted > 0 or bucket.changed or redis.call('PTTL', KEYS[b]) == -1 then
     write(KEYS[b], bucket)
   end
 end
 
-reply = { clock, wait }
+reply = { clock, admitted, wait }
 for _, window in ipairs(windows) do
   local r = window[1]
   reply[#reply + 1] = r.live
   reply[#reply + 1] = r.count > 0 and r.gone - window[2] or -1
 end
-return reply
+return packed(reply, #reply)

@@ -1,4 +1,4 @@
-//! The limiter: one script for each request.
+//! The limiter.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,19 +7,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
 use portunus::quota::{Quota, Quotas};
-use tokio::time::Instant;
 
 use crate::RedisError;
 use crate::client::Client;
-use crate::request::{Reply, Request};
-use crate::script::{Call, Script};
+use crate::request::Request;
+use crate::sender::Sender;
 
 /// A [`RateLimiter`] that counts on Redis or Valkey, for any number of nodes. Clones share the
 /// connections.
 ///
 /// In every interval of length W, by the clock of the server, at most N units are admitted, whatever
 /// number of nodes send requests. A request is one script for all its policies and windows, which
-/// counts in all of them or in none.
+/// counts in all of them or in none. A node sends equal requests that come while one of them is on
+/// its way together, and the script decides them one after the other: a key that is much used costs
+/// the server little.
 ///
 /// A request that is not answered within the [deadline](crate::Redis::deadline) is an outage for
 /// this request: [`Limits::on_outage`](portunus::Limits::on_outage) decides. If the server does not
@@ -31,19 +32,13 @@ use crate::script::{Call, Script};
 /// microseconds.
 #[derive(Clone)]
 pub struct RedisLimiter {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    client: Client,
-    script: Script,
+    sender: Arc<Sender>,
 }
 
 impl RedisLimiter {
     pub(crate) fn new(client: Client) -> Self {
-        let script = Script::new(include_str!("limit.lua"));
         Self {
-            inner: Arc::new(Inner { client, script }),
+            sender: Arc::new(Sender::new(client)),
         }
     }
 
@@ -57,7 +52,7 @@ impl RedisLimiter {
     /// Returns why requests cannot be limited: no server answers, a server is of another kind, too
     /// old or a replica, a cluster is down, or a permission is missing.
     pub async fn check(&self) -> Result<Vec<String>, RedisError> {
-        let client = &self.inner.client;
+        let client = &self.sender.client;
         let quota = Quota::new("check", 1, Duration::from_secs(1));
         let quotas = quota.and_then(|quota| Quotas::new([quota]));
         let quotas = quotas.map_err(|error| RedisError::Address(error.to_string()))?;
@@ -78,7 +73,7 @@ impl RedisLimiter {
         let warnings = client.check(&commands).await?;
         // The second request is refused, and uses other commands than the first.
         for _ in 0..2 {
-            let decided = self.inner.decide(&request).await;
+            let decided = self.decide(&request).await;
             let _ = decided.map_err(|error| match error {
                 NoDecision::Redis(error) => error,
                 NoDecision::Limiter(error) => RedisError::Unavailable(error.to_string()),
@@ -104,46 +99,36 @@ impl From<NoDecision> for LimiterError {
     }
 }
 
-impl Inner {
+impl RedisLimiter {
     async fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, NoDecision> {
-        let client = &self.client;
+        let client = &self.sender.client;
         let prepared = Request::new(request, &client.prefix, client.is_cluster);
         let Some(prepared) = prepared.map_err(NoDecision::Limiter)? else {
             return Ok(Decision::admitted());
         };
-        let call = Call {
-            script: &self.script,
-            keys: &prepared.keys,
-            args: &prepared.args,
+        let prepared = Arc::new(prepared);
+        let answer = if request.overdraw {
+            self.sender.alone(&prepared).await
+        } else {
+            self.sender.with_equal(&prepared).await
         };
-        let ends = Instant::now() + client.deadline;
-        // If the server's clock was set forward, the request seems to be late. Once more, then,
-        // with the time that the server returned.
-        for _ in 0..2 {
-            let left = ends.saturating_duration_since(Instant::now());
-            let (reply, node) = client.run(left, call).await.map_err(NoDecision::Redis)?;
-            match Reply::of(request, &reply).map_err(NoDecision::Limiter)? {
-                Reply::Decided(decision, time) => {
-                    prepared.trace(time, decision.is_admitted());
-                    return Ok(decision);
-                }
-                Reply::TooLate(time) => node.learn_clock(time),
-            }
-        }
-        let why = RedisError::Unavailable("the request reached the server too late".to_owned());
-        Err(NoDecision::Redis(why))
+        let (reply, place) = answer.map_err(NoDecision::Redis)?;
+        let decided = reply.decision(request, place);
+        let (decision, time) = decided.map_err(NoDecision::Redis)?;
+        prepared.trace(time, decision.is_admitted());
+        Ok(decision)
     }
 }
 
 #[async_trait]
 impl RateLimiter for RedisLimiter {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-        Ok(self.inner.decide(request).await?)
+        Ok(self.decide(request).await?)
     }
 
     /// Returns an error if it is known that no server would answer, and otherwise `None`.
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
-        let client = &self.inner.client;
+        let client = &self.sender.client;
         if !client.is_any_down() {
             return None;
         }
@@ -157,13 +142,13 @@ impl RateLimiter for RedisLimiter {
 
     /// Not in a cluster, where a script runs on one node.
     fn counts_together(&self) -> bool {
-        !self.inner.client.is_cluster
+        !self.sender.client.is_cluster
     }
 }
 
 impl fmt::Debug for RedisLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisLimiter({})", self.inner.client.prefix)
+        write!(f, "RedisLimiter({})", self.sender.client.prefix)
     }
 }
 
@@ -181,7 +166,7 @@ mod tests {
         limiter.check().await.unwrap();
         let quotas = Quotas::default();
         let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
-        let client = &limiter.inner.client;
+        let client = &limiter.sender.client;
         for turn in 0..3 {
             // As if the clock had been an hour behind until now.
             let node = client.node_of(b"k").await.unwrap();

@@ -17,11 +17,14 @@ use portunus::limit::{
 };
 use portunus::quota::{Quota, Quotas};
 use portunus::testing::ManualClock;
+use portunus_test_support::random::Random;
 use portunus_test_support::redis::Redis as Server;
+use tokio::time::Instant;
 
 use crate::Redis;
 use crate::client::Client;
-use crate::request::{Reply, Request};
+use crate::reply::Reply;
+use crate::request::Request;
 use crate::script::{Call, Script};
 
 /// A limiter whose server has an injected clock.
@@ -46,10 +49,10 @@ impl Clocked {
         if !of.is_empty() {
             text = text.replacen(of, by, 1);
         }
-        let injected = text.replace("redis.call('TIME')", "{ 0, ARGV[#ARGV] }");
-        let injected = injected.replace("tonumber(ARGV[1])", "0");
+        let injected = text.replace("redis.call('TIME')", "{ 0, ARGV[2] }");
+        let injected = injected.replace("latest > 0 and clock > latest", "false");
         assert!(
-            !injected.contains("'TIME'") && !injected.contains("ARGV[1]"),
+            !injected.contains("'TIME'") && !injected.contains("> latest"),
             "{injected}"
         );
         let redis = Redis::single(&server.address()).unwrap();
@@ -92,27 +95,42 @@ impl Clocked {
     }
 }
 
-#[async_trait]
-impl RateLimiter for Clocked {
-    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+impl Clocked {
+    /// Requests that one call decides.
+    async fn group(
+        &self,
+        request: &LimitRequest<'_>,
+        requests: u16,
+    ) -> Result<Vec<Decision>, LimiterError> {
         let prepared = Request::new(request, &self.client.prefix, false)?;
-        let Some(mut prepared) = prepared else {
-            return Ok(Decision::admitted());
+        let Some(prepared) = prepared else {
+            return Ok(vec![Decision::admitted(); requests.into()]);
         };
         let time = self.clock.monotonic() + Duration::from_secs(100_000) - self.behind;
         let time = time.as_micros().to_string();
-        prepared.args.push(time.into_bytes());
+        let until = Instant::now() + self.client.deadline;
         let call = Call {
             script: &self.script,
             keys: &prepared.keys,
-            args: &prepared.args,
+            first: &prepared.asked_by(requests),
+            args: &[time.as_bytes()],
+            until,
         };
-        let run = self.client.run(self.client.deadline, call).await;
-        let (reply, _) = run.map_err(LimiterError::unavailable)?;
-        match Reply::of(request, &reply)? {
-            Reply::Decided(decision, _) => Ok(decision),
-            Reply::TooLate(_) => Err(LimiterError::unavailable("too late")),
-        }
+        let run = self.client.run(until, call).await;
+        let reply = run.and_then(|(reply, _)| Reply::of(reply));
+        let reply = reply.map_err(LimiterError::unavailable)?;
+        let decided = (0..requests.into()).map(|place| reply.decision(request, place));
+        let decided: Result<Vec<_>, _> = decided.collect();
+        let decided = decided.map_err(LimiterError::unavailable)?;
+        Ok(decided.into_iter().map(|(decision, _)| decision).collect())
+    }
+}
+
+#[async_trait]
+impl RateLimiter for Clocked {
+    async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
+        let decided = self.group(request, 1).await?;
+        Ok(decided.into_iter().next().unwrap())
     }
 }
 
@@ -150,6 +168,99 @@ async fn the_general_case_of_the_script_passes_the_strict_suite() {
         async { limiter }
     };
     portunus_conformance::rate_limiter(make).await.unwrap();
+}
+
+/// A random number of requests in one call, and as many one after the other at the same time: what
+/// each is told, and what is stored. The one by one are decided by the general case of the script.
+#[tokio::test]
+async fn a_group_is_decided_as_its_requests_are_one_after_the_other() {
+    let (server, clock) = (Server::start(), ManualClock::new());
+    let together = Clocked::on(&server, "together", clock.clone());
+    let (mut refused_in_all, mut split) = (0, 0);
+    for seed in 1..=60 {
+        server.cli(&["flushall"]);
+        let mut random = Random(seed);
+        let apart = if random.one_in(2) { GENERAL } else { ("", "") };
+        let apart = Clocked::with(&server, "together:apart", clock.clone(), apart);
+        let limit = |random: &mut Random| match random.below(3) {
+            0 => random.between(1, 6),
+            1 => random.between(20, 64),
+            _ => random.between(65, 400),
+        };
+        let any = |random: &mut Random| {
+            let windows: Vec<_> = [2, 9, 60][..random.between(1, 3) as usize].to_vec();
+            let quota = windows.into_iter().map(|seconds| {
+                let (name, window) = (format!("q{seconds}"), Duration::from_secs(seconds));
+                Quota::new(&name, limit(random), window).unwrap()
+            });
+            Quotas::new(quota).unwrap()
+        };
+        let mut quotas = [any(&mut random), any(&mut random), any(&mut random)];
+        for step in 0..40 {
+            let names = ["a", "b", "c"];
+            let buckets: Vec<_> = (0..random.between(1, 3) as usize)
+                .map(|number| LimitBucket::new(BucketId::Custom(names[number]), &quotas[number]))
+                .collect();
+            let all = buckets.iter().flat_map(|bucket| bucket.quotas.as_slice());
+            let least = all.map(Quota::limit).min().unwrap();
+            let cost = if random.one_in(4) {
+                random.between(1, least.min(5))
+            } else {
+                1
+            };
+            let request = LimitRequest::new(&buckets, cost);
+            let requests = if random.one_in(3) {
+                1
+            } else {
+                random.between(2, 64) as u16
+            };
+            let behind = Duration::from_millis(if random.one_in(10) {
+                random.below(3000)
+            } else {
+                0
+            });
+            let group = together
+                .behind(behind)
+                .group(&request, requests)
+                .await
+                .unwrap();
+            let apart = apart.behind(behind);
+            let mut one_by_one = Vec::new();
+            for _ in 0..requests {
+                one_by_one.push(apart.acquire(&request).await.unwrap());
+            }
+            assert_eq!(
+                group, one_by_one,
+                "seed {seed}, step {step}, {requests} of {request:?}"
+            );
+            let refused = group
+                .iter()
+                .filter(|decision| !decision.is_admitted())
+                .count();
+            refused_in_all += refused;
+            split += u32::from(refused > 0 && refused < group.len());
+            clock.advance(Duration::from_millis(match random.below(4) {
+                0 => 0,
+                1 => random.below(20),
+                2 => random.below(500),
+                _ => random.below(4_000),
+            }));
+            if random.one_in(15) {
+                quotas[random.index(3)] = any(&mut random);
+            }
+        }
+        let same = "for _, name in ipairs({ 'a', 'b', 'c' }) do \
+                    local of = function(prefix) \
+                      local key = prefix .. ':{+' .. name .. '}:c:' \
+                      return redis.call('get', key), redis.call('pttl', key) end \
+                    local together, left = of('together') \
+                    local apart, too = of('together:apart') \
+                    if together ~= apart or math.abs(left - too) > 2000 then return name end \
+                    end return 'the same'";
+        assert_eq!(server.cli(&["eval", same, "0"]), "the same", "seed {seed}");
+    }
+    println!("{refused_in_all} refused, {split} groups with both");
+    assert!(refused_in_all > 1_000 && split > 100);
 }
 
 #[tokio::test]
@@ -365,108 +476,4 @@ async fn the_longest_windows_and_largest_quotas_are_exact() {
         .unwrap();
     assert_eq!(all.windows()[0].remaining(), 1);
     assert_eq!(limiter.passed(&large, 3).await, 1);
-}
-
-/// When each request of a bucket was decided, by the server's clock, and whether it was admitted.
-type Decided = Vec<(i64, bool)>;
-
-/// Random bursts of many nodes on many keys, decided by the server's own clock.
-async fn bursts(node: u64, redis: Redis, quotas: Quotas) -> Vec<Decided> {
-    let client = redis.connect();
-    let script = Script::new(include_str!("limit.lua"));
-    let mut random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), node);
-    let mut below = |most: u64| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (random >> 33) % most
-    };
-    let mut all = vec![Vec::new(); KEYS];
-    let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_secs(4) {
-        let key = below(KEYS as u64) as usize;
-        let name = format!("key{key}");
-        let bucket = [LimitBucket::new(BucketId::Custom(&name), &quotas)];
-        let request = LimitRequest::new(&bucket, 1);
-        let prepared = Request::new(&request, "bursts", false).unwrap().unwrap();
-        let call = Call {
-            script: &script,
-            keys: &prepared.keys,
-            args: &prepared.args,
-        };
-        for _ in 0..below(12) {
-            let (reply, _) = client.run(client.deadline, call).await.unwrap();
-            let redis::Value::Array(numbers) = &reply else {
-                panic!("{reply:?}");
-            };
-            let redis::Value::Int(time) = numbers[0] else {
-                panic!("{reply:?}");
-            };
-            let Reply::Decided(decision, _) = Reply::of(&request, &reply).unwrap() else {
-                panic!("{reply:?}");
-            };
-            all[key].push((time, decision.is_admitted()));
-        }
-        tokio::time::sleep(Duration::from_millis(below(4))).await;
-    }
-    all
-}
-
-const KEYS: usize = 40;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bursts_on_four_nodes_admit_the_limit_in_every_interval_and_refuse_none_too_early() {
-    let server = Server::start();
-    let redis = Redis::single(&server.address()).unwrap();
-    let redis = redis.deadline(Duration::from_secs(5));
-    // Exact, in slots, and both.
-    for list in [&[(7, 1)][..], &[(90, 1)], &[(6, 1), (70, 2)]] {
-        let quota = |&(limit, seconds): &(u64, u64)| {
-            Quota::new(&format!("q{seconds}"), limit, Duration::from_secs(seconds)).unwrap()
-        };
-        let quotas = Quotas::new(list.iter().map(quota)).unwrap();
-        server.cli(&["flushall"]);
-        let nodes = (0..4).map(|node| tokio::spawn(bursts(node, redis.clone(), quotas.clone())));
-        let mut all: Vec<Decided> = vec![Vec::new(); KEYS];
-        for node in nodes.collect::<Vec<_>>() {
-            for (key, decided) in node.await.unwrap().into_iter().enumerate() {
-                all[key].extend(decided);
-            }
-        }
-        let (mut admitted_in_all, mut refused_in_all) = (0, 0);
-        for decided in all {
-            let times = |is: bool| {
-                let of = decided.iter().filter(move |(_, admitted)| *admitted == is);
-                let mut times: Vec<i64> = of.map(|(time, _)| *time).collect();
-                times.sort_unstable();
-                times
-            };
-            let (admitted, refused) = (times(true), times(false));
-            for &(limit, seconds) in list {
-                let (limit, length) = (limit as usize, seconds as i64 * 1_000_000);
-                for many in admitted.windows(limit + 1) {
-                    assert!(
-                        many[limit] - many[0] > length,
-                        "{limit} in {seconds} s: {many:?}"
-                    );
-                }
-            }
-            for &time in &refused {
-                let is_right = list.iter().any(|&(limit, seconds)| {
-                    let length = seconds as i64 * 1_000_000;
-                    let since = time - length - length / 250 - 1;
-                    let within = admitted.iter().filter(|at| (since..=time).contains(at));
-                    within.count() >= limit as usize
-                });
-                assert!(
-                    is_right,
-                    "{list:?}: refused at {time}, admitted at {admitted:?}"
-                );
-            }
-            admitted_in_all += admitted.len();
-            refused_in_all += refused.len();
-        }
-        println!("{list:?}: {admitted_in_all} admitted, {refused_in_all} refused");
-        assert!(admitted_in_all > 200 && (list[0].0 > 64 || refused_in_all > 100));
-    }
 }

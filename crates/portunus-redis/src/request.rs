@@ -1,4 +1,4 @@
-//! A limiter's request as keys and arguments of the script, and its reply as a decision.
+//! A limiter's request as keys and an argument of the script.
 //!
 //! The key of a bucket is `PREFIX:{TAG}:KIND:ID:CLASS`, where only what is in braces decides the
 //! slot: the tenant of a key, a user or a tenant; the address; `shared`. In ids and classes, `%`,
@@ -7,11 +7,9 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, WindowState};
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError};
 use portunus::quota::Quota;
-use redis::Value;
 
 /// The largest quota that is counted exactly, with the time of each request.
 const MOST_EXACT: u64 = 64;
@@ -20,11 +18,12 @@ const SLOTS_PER_WINDOW: u64 = 256;
 /// No quota is larger than this many units.
 const MOST_UNITS: u64 = u32::MAX as u64;
 
-/// A request, ready to be sent.
-#[derive(Debug)]
+/// A request, ready to be sent. Requests that are equal cannot be told apart by the script.
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) keys: Vec<Vec<u8>>,
-    pub(crate) args: Vec<Vec<u8>>,
+    /// The cost, whether the units count although they do not fit, and the windows.
+    asks: Vec<u8>,
 }
 
 impl Request {
@@ -67,17 +66,17 @@ impl Request {
                        tenant, an address and all requests";
             return Err(LimiterError::unavailable(why));
         }
-        let mut args = vec![
-            number(cost.min(MOST_UNITS)),
-            number(u64::from(request.overdraw)),
-        ];
-        args.extend(
-            request
-                .buckets
-                .iter()
-                .map(|bucket| Windows::of(bucket).packed()),
-        );
-        Ok(Some(Self { keys, args }))
+        let mut asks = double(cost.min(MOST_UNITS)).to_vec();
+        asks.push(request.overdraw.into());
+        for bucket in request.buckets {
+            pack(&mut asks, bucket);
+        }
+        Ok(Some(Self { keys, asks }))
+    }
+
+    /// Returns what a number of such requests ask the script.
+    pub(crate) fn asked_by(&self, requests: u16) -> Vec<u8> {
+        [&requests.to_le_bytes()[..], &self.asks].concat()
     }
 
     /// Logs a decision with the server's time.
@@ -86,10 +85,6 @@ impl Request {
         let keys = || self.keys.iter().map(key).collect::<Vec<_>>().join(" ");
         tracing::trace!(time, admitted, keys = keys(), "decided");
     }
-}
-
-fn number(number: u64) -> Vec<u8> {
-    number.to_string().into_bytes()
 }
 
 /// The hash tag of a bucket; `None` for a kind of bucket that a newer version has.
@@ -146,18 +141,42 @@ fn escaped(text: &str) -> String {
 
 /// A window of a bucket, in microseconds, with the smallest and the largest limit of its quotas.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    length: u64,
+pub(crate) struct Window {
+    pub(crate) length: u64,
     least: u64,
     most: u64,
 }
 
-impl Window {
-    fn length_of(quota: &Quota) -> u64 {
-        // A window that is longer by a part of a microsecond never admits more.
-        u64::try_from(quota.window().as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
-    }
+/// Returns the length of a quota's window in microseconds.
+pub(crate) fn length_of(quota: &Quota) -> u64 {
+    let window = quota.window();
+    // A window that is longer by a part of a microsecond never admits more.
+    let micros = window.subsec_nanos().div_ceil(1000);
+    window.as_secs().saturating_mul(1_000_000) + u64::from(micros)
+}
 
+/// Returns the windows of a bucket, each length once.
+pub(crate) fn windows<'a>(bucket: &'a LimitBucket<'_>) -> impl Iterator<Item = Window> + 'a {
+    let quotas = bucket.quotas.as_slice();
+    quotas.iter().enumerate().filter_map(|(place, quota)| {
+        let length = length_of(quota);
+        let is_equal = |other: &&Quota| length_of(other) == length;
+        if quotas[..place].iter().any(|other| is_equal(&other)) {
+            return None;
+        }
+        let limits = quotas[place..].iter().filter(is_equal).map(Quota::limit);
+        let (least, most) = limits.fold((u64::MAX, 0), |(least, most), limit| {
+            (least.min(limit), most.max(limit))
+        });
+        Some(Window {
+            length,
+            least,
+            most,
+        })
+    })
+}
+
+impl Window {
     /// Returns the length of its slots, and whether these are W/256 (1) or as good as exact (0).
     fn slots(self) -> (u64, u8) {
         if self.most > MOST_EXACT {
@@ -172,101 +191,28 @@ impl Window {
     }
 }
 
-/// The windows of a bucket, each length once.
-#[derive(Debug)]
-struct Windows(Vec<Window>);
-
-impl Windows {
-    fn of(bucket: &LimitBucket<'_>) -> Self {
-        let mut all: Vec<Window> = Vec::new();
-        for quota in bucket.quotas.as_slice() {
-            let (length, limit) = (Window::length_of(quota), quota.limit());
-            match all.iter_mut().find(|window| window.length == length) {
-                Some(window) => {
-                    window.least = window.least.min(limit);
-                    window.most = window.most.max(limit);
-                }
-                None => all.push(Window {
-                    length,
-                    least: limit,
-                    most: limit,
-                }),
-            }
+/// Appends the windows of a bucket as the script reads them: their number, then three doubles and a
+/// byte for each.
+fn pack(asks: &mut Vec<u8>, bucket: &LimitBucket<'_>) {
+    let place = asks.len();
+    asks.push(0);
+    for window in windows(bucket) {
+        // A bucket has at most 16 quotas.
+        asks[place] += 1;
+        let (step, kind) = window.slots();
+        for number in [window.length, window.least, step] {
+            asks.extend(double(number));
         }
-        Self(all)
-    }
-
-    /// Returns the windows as the script reads them: three doubles and a byte for each.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "lengths and limits are far below 2^53"
-    )]
-    fn packed(&self) -> Vec<u8> {
-        let mut packed = Vec::with_capacity(self.0.len() * 25);
-        for window in &self.0 {
-            let (step, kind) = window.slots();
-            for number in [window.length, window.least, step] {
-                packed.extend((number as f64).to_le_bytes());
-            }
-            packed.push(kind);
-        }
-        packed
+        asks.push(kind);
     }
 }
 
-/// What the script replied.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    /// The decision, and the server's time at which it was made, in microseconds.
-    Decided(Decision, i64),
-    /// The request came later than its sender waited for it. The server's time, in microseconds.
-    TooLate(i64),
-}
-
-impl Reply {
-    /// Reads a reply. Anything unexpected is an error, so that nothing but a decision can admit.
-    pub(crate) fn of(request: &LimitRequest<'_>, reply: &Value) -> Result<Self, LimiterError> {
-        Self::read(request, reply).ok_or_else(|| {
-            LimiterError::unavailable("the server returned something else than a decision")
-        })
-    }
-
-    fn read(request: &LimitRequest<'_>, reply: &Value) -> Option<Self> {
-        let Value::Array(numbers) = reply else {
-            return None;
-        };
-        let mut numbers = numbers.iter().map(|number| match number {
-            Value::Int(number) => Some(*number),
-            _ => None,
-        });
-        let (time, wait) = (numbers.next()??, numbers.next()??);
-        if wait < 0 {
-            return Some(Self::TooLate(time));
-        }
-        let mut decision = match wait {
-            0 => Decision::admitted(),
-            wait => Decision::refused(Duration::from_micros(wait.unsigned_abs())),
-        };
-        for bucket in request.buckets {
-            let mut states = Vec::new();
-            for window in Windows::of(bucket).0 {
-                let (live, reset) = (numbers.next()??, numbers.next()??);
-                let live = u64::try_from(live).ok()?;
-                let reset = u64::try_from(reset).ok().map(Duration::from_micros);
-                states.push((window.length, live, reset));
-            }
-            for quota in bucket.quotas.as_slice() {
-                let length = Window::length_of(quota);
-                let (_, live, reset) = states.iter().find(|state| state.0 == length)?;
-                let left = quota.limit().saturating_sub(*live);
-                let state = WindowState::new(left, *reset);
-                let refused = wait > 0 && left < request.cost;
-                decision = decision.with_windows([if refused { state.violated() } else { state }]);
-            }
-        }
-        let is_whole = numbers.next().is_none();
-        is_whole.then_some(Self::Decided(decision, time))
-    }
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "lengths and limits are far below 2^53"
+)]
+fn double(number: u64) -> [u8; 8] {
+    (number as f64).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -274,67 +220,45 @@ impl Reply {
 mod tests {
     use super::*;
     use portunus::quota::Quotas;
-
-    fn numbers(numbers: &[i64]) -> Value {
-        Value::Array(numbers.iter().map(|number| Value::Int(*number)).collect())
-    }
+    use std::time::Duration;
 
     #[test]
-    fn nothing_but_a_whole_decision_is_one() {
-        let quotas = Quotas::default();
-        let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
-        let request = LimitRequest::new(&bucket, 1);
-        let whole = [1, 0, 1, 60_000_001, 1, 3_614_062_500];
-        let Ok(Reply::Decided(decision, 1)) = Reply::of(&request, &numbers(&whole)) else {
-            panic!("not a decision");
-        };
-        assert!(decision.is_admitted());
-        let mut others = vec![
-            Value::Nil,
-            Value::Okay,
-            Value::Int(1),
-            Value::Boolean(true),
-            Value::SimpleString("OK".to_owned()),
-            Value::BulkString(b"1".to_vec()),
-            numbers(&[]),
-            numbers(&[1, 0, 1, 60_000_001, 1, 3_614_062_500, 1]),
-            numbers(&[1, 0, -1, 60_000_001, 1, 3_614_062_500]),
-            Value::Array(vec![
-                Value::Int(1),
-                Value::Nil,
-                Value::Int(0),
-                Value::Int(0),
-            ]),
-        ];
-        others.extend((0..whole.len()).map(|length| numbers(&whole[..length])));
-        for other in others {
-            let read = Reply::of(&request, &other);
-            assert!(
-                matches!(read, Err(LimiterError::Unavailable(_))),
-                "{other:?}"
-            );
-        }
-        let late = Reply::of(&request, &numbers(&[7, -1]));
-        assert!(matches!(late, Ok(Reply::TooLate(7))), "{late:?}");
-    }
-
-    #[test]
-    fn quotas_of_one_length_are_one_window_and_each_is_judged() {
+    fn quotas_of_one_length_are_asked_as_one_window() {
         let quota = |name, limit| Quota::new(name, limit, Duration::from_secs(60)).unwrap();
         let quotas = Quotas::new([quota("a", 3), quota("b", 5), quota("c", 100)]).unwrap();
         let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
         let request = LimitRequest::new(&bucket, 3);
         let prepared = Request::new(&request, "p", true).unwrap().unwrap();
-        assert_eq!(prepared.args.len(), 3);
-        assert_eq!(prepared.args[2].len(), 25);
-        let Ok(Reply::Decided(decision, _)) = Reply::of(&request, &numbers(&[1, 9, 2, 9])) else {
-            panic!("not a decision");
+        // The cost, no overdraft, one window.
+        assert_eq!(prepared.asks.len(), 8 + 1 + 1 + 25);
+        assert_eq!(prepared.asks[9], 1);
+        let windows: Vec<Window> = windows(&bucket[0]).collect();
+        let [window] = windows[..] else {
+            panic!("{windows:?}");
         };
-        let states = decision.windows().iter();
-        let states: Vec<_> = states
-            .map(|state| (state.remaining(), state.is_violated()))
-            .collect();
-        assert_eq!(states, [(1, true), (3, false), (98, false)]);
+        assert_eq!((window.least, window.most), (3, 100));
+    }
+
+    #[test]
+    fn only_requests_that_the_script_cannot_tell_apart_are_equal() {
+        let quota = |limit, seconds| Quota::new("q", limit, Duration::from_secs(seconds)).unwrap();
+        let of = |name: &str, quota: Quota, cost: u64| {
+            let quotas = Quotas::new([quota]).unwrap();
+            let bucket = [LimitBucket::new(BucketId::Custom(name), &quotas)];
+            Request::new(&LimitRequest::new(&bucket, cost), "p", false)
+                .unwrap()
+                .unwrap()
+        };
+        let one = of("a", quota(9, 60), 1);
+        assert_eq!(one, of("a", quota(9, 60), 1));
+        for other in [
+            of("b", quota(9, 60), 1),
+            of("a", quota(8, 60), 1),
+            of("a", quota(9, 61), 1),
+            of("a", quota(9, 60), 2),
+        ] {
+            assert_ne!(one, other);
+        }
     }
 
     #[test]

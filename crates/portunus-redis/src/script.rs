@@ -3,6 +3,7 @@
 //! need on each of its nodes.
 
 use redis::Cmd;
+use tokio::time::Instant;
 
 /// A script.
 #[derive(Debug, Clone)]
@@ -20,16 +21,22 @@ impl Script {
     }
 
     /// Returns the command that runs the script: by its digest, or in full. Its first argument is
-    /// the latest time of the server at which the answer is still of use, or 0.
+    /// the latest time of the server at which the answer is still of use, or 0, as a double, and what
+    /// the call adds.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds are far below 2^53"
+    )]
     pub(crate) fn command(&self, in_full: bool, call: &Call<'_>, latest: i64) -> Cmd {
-        let mut command = if in_full {
-            redis::cmd("EVAL")
+        let (name, script) = if in_full {
+            ("EVAL", &self.text)
         } else {
-            redis::cmd("EVALSHA")
+            ("EVALSHA", &self.sha1)
         };
-        command.arg(if in_full { &self.text } else { &self.sha1 });
-        command.arg(call.keys.len()).arg(call.keys);
-        command.arg(latest).arg(call.args);
+        let first = [&(latest as f64).to_le_bytes()[..], call.first].concat();
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(call.keys.len()).arg(call.keys);
+        command.arg(first).arg(call.args);
         command
     }
 }
@@ -39,5 +46,10 @@ impl Script {
 pub(crate) struct Call<'a> {
     pub(crate) script: &'a Script,
     pub(crate) keys: &'a [Vec<u8>],
-    pub(crate) args: &'a [Vec<u8>],
+    /// What follows the time in the first argument.
+    pub(crate) first: &'a [u8],
+    /// The other arguments.
+    pub(crate) args: &'a [&'a [u8]],
+    /// Until when the answer is of use.
+    pub(crate) until: Instant,
 }

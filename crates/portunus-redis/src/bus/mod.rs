@@ -21,7 +21,7 @@ use futures_util::StreamExt;
 use portunus::store::{BusError, Invalidation, InvalidationBus, InvalidationListener};
 use redis::aio::PubSub;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::RedisError;
 use crate::address::Place;
@@ -189,13 +189,15 @@ async fn run(shared: Arc<Shared>, hears: watch::Sender<Hears>) {
 impl Shared {
     /// Publishes a message.
     async fn send(&self, text: String, limit: Duration) -> Result<(), RedisError> {
-        let args = [self.channel.clone().into_bytes(), text.into_bytes()];
+        let until = Instant::now() + limit;
         let call = Call {
             script: &self.publish,
             keys: &self.key,
-            args: &args,
+            first: &[],
+            args: &[self.channel.as_bytes(), text.as_bytes()],
+            until,
         };
-        self.client.run(limit, call).await.map(|_| ())
+        self.client.run(until, call).await.map(|_| ())
     }
 
     /// Subscribes on the server on which is published.

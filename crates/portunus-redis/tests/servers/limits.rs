@@ -79,6 +79,8 @@ async fn a_value_that_nobody_can_read_blocks_nobody() {
         for change in [
             "v:sub(1, ARGV[1])",
             "v:sub(1, ARGV[1]) .. '\\255' .. v:sub(ARGV[1] + 2)",
+            "v:sub(1, ARGV[1]) .. '\\127' .. v:sub(ARGV[1] + 2)",
+            "v:sub(1, ARGV[1]) .. '\\1' .. v:sub(ARGV[1] + 2)",
         ] {
             let script = format!("{start} redis.call('set', KEYS[1], {change})");
             server.cli(&["eval", &script, "1", key, &cut]);
