@@ -10,6 +10,7 @@
     missing_docs
 )]
 
+pub mod browser;
 pub mod credits;
 #[cfg(unix)]
 pub mod disk;

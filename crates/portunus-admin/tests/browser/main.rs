@@ -8,12 +8,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod driver;
 mod hosts;
 
+use portunus_test_support::browser::Browser;
 use serde_json::{Value, json};
 
-use driver::Browser;
 use hosts::Host;
 
 /// The attributes of the cookie; how the browser treats each is up to the browser.

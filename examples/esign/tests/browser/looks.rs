@@ -1,0 +1,97 @@
+//! How the pages look: at three widths and in both themes, nothing is wider than the window and all text
+//! has enough contrast (WCAG 2.2, 1.4.3). Their pictures are in `screenshots` under the target folder.
+
+use std::fs;
+use std::path::Path;
+
+use portunus_test_support::browser::Browser;
+use serde_json::json;
+
+use crate::pages::Demo;
+
+const WIDTHS: [u32; 3] = [360, 768, 1440];
+const THEMES: [&str; 2] = ["light", "dark"];
+
+/// Returns how much the page is wider than the window.
+const EXCESS: &str = "return document.scrollingElement.scrollWidth - innerWidth";
+
+/// Returns the texts with a contrast below 4.5, and the number of all texts.
+const CONTRAST: &str = r"
+const channels = color => color.match(/[\d.]+/g).map(Number);
+const luminance = color => {
+    const part = value => value <= 10.31475 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+    const [red, green, blue] = channels(color).map(part);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+};
+const ground = element => {
+    for (let one = element; one; one = one.parentElement) {
+        const color = getComputedStyle(one).backgroundColor;
+        const [, , , alpha = 1] = channels(color);
+        if (alpha === 1) return color;
+        if (alpha > 0) throw new Error(`translucent: ${color}`);
+    }
+    throw new Error('no background');
+};
+let count = 0;
+const low = [];
+const check = (element, style, text) => {
+    const [one, other] = [luminance(style.color), luminance(ground(element))];
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    count += 1;
+    if (contrast < 4.5) low.push(`${contrast.toFixed(2)}: ${text.trim().slice(0, 40)}`);
+};
+for (const element of document.body.querySelectorAll('*')) {
+    const hidden = !element.checkVisibility() || element.closest('.visually-hidden, svg, option');
+    if (hidden) continue;
+    const texts = [...element.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
+    const text = texts.map(node => node.data).join('').trim();
+    if (text || element.matches('input, select, textarea')) {
+        check(element, getComputedStyle(element), text || element.name);
+    }
+    if (element.placeholder) {
+        check(element, getComputedStyle(element, '::placeholder'), element.placeholder);
+    }
+    const before = getComputedStyle(element, '::before');
+    if (!['none', 'normal'].includes(before.content)) check(element, before, before.content);
+}
+return { count, low };";
+
+/// Returns the violations that axe-core finds.
+fn axe(browser: &Browser, source: &str) -> serde_json::Value {
+    let run = "
+        const done = arguments[arguments.length - 1];
+        const found = violation => [violation.id, violation.help, violation.nodes.map(node => node.html)];
+        axe.run(document).then(result => done(result.violations.map(found)), error => done(`${error}`));";
+    browser.call(&format!("{source};{run}"), &json!([]))
+}
+
+#[test]
+fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+    fs::create_dir_all(&folder).unwrap();
+    // `scripts/measure axe` sets it.
+    let checker = std::env::var("AXE_SCRIPT").ok();
+    let checker = checker.map(|path| fs::read_to_string(path).unwrap());
+    let demo = Demo::new("axum");
+    demo.walk(|browser, name| {
+        for theme in THEMES {
+            browser.theme(theme);
+            for width in WIDTHS {
+                browser.width(width);
+                let context = format!("{name} at {width}, {theme}");
+                let excess = browser.run(EXCESS, &json!([]));
+                assert!(
+                    excess.as_i64().unwrap() <= 0,
+                    "{context}: {excess} px too wide"
+                );
+                let texts = browser.run(CONTRAST, &json!([]));
+                assert!(texts["count"].as_u64().unwrap() > 3, "{context}: {texts}");
+                assert_eq!(texts["low"], json!([]), "{context}");
+                browser.screenshot(&folder.join(format!("{name}-{width}-{theme}.png")), true);
+                if let Some(source) = &checker {
+                    assert_eq!(axe(browser, source), json!([]), "{context}");
+                }
+            }
+        }
+    });
+}
