@@ -37,6 +37,8 @@ struct More {
     missing: Option<Arc<MissingScope>>,
     retry_after: Option<Duration>,
     limits: Option<LimitReport>,
+    /// The member of the request that is wrong.
+    field: Option<&'static str>,
     /// Whether the status is 402 instead of the code's.
     payment_required: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
@@ -245,6 +247,13 @@ impl AuthError {
         self.with(|more| more.source = Some(Arc::from(source.into())))
     }
 
+    /// Names the member of the request that is wrong, such as `owner.user_id`. A form shows the error
+    /// beside it.
+    #[must_use]
+    pub fn about(self, field: &'static str) -> Self {
+        self.with(|more| more.field = Some(field))
+    }
+
     /// Attaches the state of the limits, for a request that was counted.
     #[must_use]
     pub(crate) fn with_limits(self, limits: Option<LimitReport>) -> Self {
@@ -287,6 +296,12 @@ impl AuthError {
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns the member of the request that is wrong, if the error is about one.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        self.more.as_ref().and_then(|more| more.field)
     }
 
     /// Returns the required and the granted scopes, for `INSUFFICIENT_SCOPE`.

@@ -232,12 +232,30 @@ impl Operator {
 
 /// The reason for refusing an operation, written for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Denied(pub String);
+#[error("{reason}")]
+#[non_exhaustive]
+pub struct Denied {
+    /// The reason.
+    pub reason: String,
+    /// The member of the key that it is about, as the management API names it; `None` if it is about
+    /// the operation as a whole.
+    pub field: Option<&'static str>,
+}
 
 impl Denied {
     /// Creates a denial with this reason.
     pub fn because(reason: impl Into<String>) -> Self {
-        Self(reason.into())
+        Self {
+            reason: reason.into(),
+            field: None,
+        }
+    }
+
+    /// Names the member of the key that the denial is about, such as `scopes`. A form shows the
+    /// reason beside it.
+    #[must_use]
+    pub const fn about(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
     }
 }

@@ -49,12 +49,13 @@ impl KeyManager {
             return Ok(());
         };
         if new.owner.user_id.is_some() && new.owner.user_id != own.user_id {
-            return Err(Denied::because(NOT_YOU).into());
+            return Err(Denied::because(NOT_YOU).about("owner.user_id").into());
         }
         if let Some(asked) = &new.owner.user_email {
             let known = own.user_email.as_deref();
             if !known.is_some_and(|known| known.eq_ignore_ascii_case(asked)) {
-                return Err(Denied::because("owner.user_email: not your e-mail address").into());
+                let why = "You can only give your own e-mail address";
+                return Err(Denied::because(why).about("owner.user_email").into());
             }
         }
         new.owner = own;
@@ -78,11 +79,11 @@ impl KeyManager {
         if kept || within || self.own().is_none() {
             return Ok(());
         }
-        Err(Denied::because(match reached {
+        let why = match reached {
             None => "You cannot grant access to the whole organization",
             Some(_) => "You cannot grant access to workspaces that you do not belong to",
-        })
-        .into())
+        };
+        Err(Denied::because(why).about("workspaces").into())
     }
 
     /// Checks the plan and the quotas that an operator confined to its own keys would take over from

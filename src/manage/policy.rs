@@ -154,6 +154,21 @@ pub enum Setting {
     Lifetime,
 }
 
+impl Setting {
+    /// Returns the member of the management API that sets it.
+    pub(super) const fn field(self) -> &'static str {
+        match self {
+            Self::Scopes => "scopes",
+            Self::Access => "access",
+            Self::Delegation => "delegation",
+            Self::Plan => "plan",
+            Self::Quotas => "rate_limit_config",
+            Self::Owner => "owner.user_id",
+            Self::Lifetime => "expires_at",
+        }
+    }
+}
+
 /// The default policy: Owners manage all keys of their tenant, Admins the keys of the whole
 /// organization and keys limited to their own workspaces, Members none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -180,9 +195,10 @@ impl OperatorPolicy for ByRole {
         match (operator.role(), &key.workspaces) {
             (Role::Owner, _) => Ok(()),
             (Role::Member, _) => Err(Denied::because("Members cannot manage keys")),
-            (Role::Admin, Some(reached)) if !operator.reaches(Some(reached)) => Err(
-                Denied::because("The key has access to workspaces that you do not belong to"),
-            ),
+            (Role::Admin, Some(reached)) if !operator.reaches(Some(reached)) => {
+                let why = "The key has access to workspaces that you do not belong to";
+                Err(Denied::because(why).about("workspaces"))
+            }
             (Role::Admin, _) => Ok(()),
         }
     }

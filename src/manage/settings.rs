@@ -41,7 +41,7 @@ impl KeyManager {
     fn beyond(&self, setting: Setting, why: impl FnOnce() -> String) -> Result<(), ManageError> {
         match self.may_exceed(setting) {
             true => Ok(()),
-            false => Err(Denied::because(why()).into()),
+            false => Err(Denied::because(why()).about(setting.field()).into()),
         }
     }
 
@@ -61,7 +61,8 @@ impl KeyManager {
         new.owner = self.inner.authenticator.user_ids().owner(new.owner.clone());
         let tenant = &new.owner.tenant_id;
         if self.operator.tenant().is_some_and(|own| own != tenant) {
-            return Err(Denied::because("The key belongs to another tenant").into());
+            let why = "The key belongs to another tenant";
+            return Err(Denied::because(why).about("owner.tenant_id").into());
         }
         if let Some(policy) = self.policy() {
             policy.admits(&self.operator)?;
@@ -206,7 +207,9 @@ impl KeyManager {
             .map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
         match found.filter(|user| user.tenant_id == *tenant) {
             Some(_) => Ok(()),
-            None => Err(Denied::because(NOT_YOUR_USER).into()),
+            None => Err(Denied::because(NOT_YOUR_USER)
+                .about(Setting::Owner.field())
+                .into()),
         }
     }
 
@@ -245,12 +248,12 @@ impl KeyManager {
         let (kind, environment) = (record.kind, &record.environment);
         if self.kinds().is_some_and(|own| !own.contains(&kind)) {
             let why = format!("You cannot issue keys of kind {kind}");
-            return Err(Denied::because(why).into());
+            return Err(Denied::because(why).about("kind").into());
         }
         let own = self.operator.environments.as_ref();
         if own.is_some_and(|own| !own.contains(environment)) {
             let why = format!("You cannot issue keys of environment {environment}");
-            return Err(Denied::because(why).into());
+            return Err(Denied::because(why).about("environment").into());
         }
         Ok(())
     }
@@ -306,10 +309,11 @@ impl KeyManager {
             .policy()
             .is_some_and(|policy| policy.may_exceed(&self.operator, Setting::Scopes));
         match everything.into_iter().chain(&record.scopes).find(beyond) {
-            Some(beyond) if !exceeds => Err(Denied::because(format!(
-                "You cannot grant {beyond}: you do not have it yourself"
-            ))
-            .into()),
+            Some(beyond) if !exceeds => {
+                let why = format!("You cannot grant {beyond}: you do not have it yourself");
+                let field = Setting::Scopes.field();
+                Err(Denied::because(why).about(field).into())
+            }
             _ => Ok(()),
         }
     }
@@ -329,11 +333,10 @@ impl KeyManager {
         });
         match (longest, self.longest_lifetime(limits)) {
             (Some(latest), Some(longest)) if beyond(record.expires_at, latest) && !kept => {
-                Err(Denied::because(format!(
-                    "expires_at: must be within {} seconds of the key's creation",
-                    longest.as_secs()
-                ))
-                .into())
+                let most = longest.as_secs();
+                let why = format!("The key must expire within {most} seconds of its creation");
+                let field = Setting::Lifetime.field();
+                Err(Denied::because(why).about(field).into())
             }
             _ => Ok(()),
         }

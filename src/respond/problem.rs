@@ -5,7 +5,8 @@ use crate::error::{AuthError, ErrorCode};
 use crate::limit::LimitReport;
 use crate::request::RequestHead;
 
-/// Renders `application/problem+json` with the stable code as extension member `code`.
+/// Renders `application/problem+json` with the stable code as extension member `code`, and the
+/// [member of the request](AuthError::field) that is wrong, if any, as `field`.
 ///
 /// `title` depends on the type only; `type` is `about:blank` by default. An exhausted quota is
 /// reported as the registered type `quota-exceeded` with `violated-policies`
@@ -39,6 +40,8 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     violated_policies: Vec<&'a str>,
 }
@@ -70,6 +73,7 @@ impl RejectionRenderer for ProblemDetails {
             status: error.status(),
             detail: error.detail(),
             code: error.code().as_str(),
+            field: error.field(),
             violated_policies,
         };
         ErrorBody::problem_json(serde_json::to_string(&problem).unwrap_or_default())

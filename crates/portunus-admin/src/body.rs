@@ -46,7 +46,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
             "The body starts with a byte order mark: send UTF-8 without one (RFC 8259 §8.1)",
         ),
         JsonError::Syntax(error) => Fault::bad(format!("The body is not JSON: {}", short(&error))),
-        error => Fault::invalid("body", short(&error)),
+        error => Fault::malformed("body", short(&error)),
     })?;
     Ok(read.0)
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use portunus::adapter::tower::{HttpHead, into_response};
 use portunus::credit::CreditError;
-use portunus::manage::ManageError;
+use portunus::manage::{Denied, ManageError};
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
 use serde::Serialize;
@@ -34,6 +34,11 @@ pub(crate) struct Problem<'p> {
     #[schema(value_type = terms::Code, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'p str>,
+    /// The member of the request that is wrong, with dots between nested names: `owner.user_id`.
+    /// Absent if the problem is not about one.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'p str>,
     /// The exhausted quotas (draft-ietf-httpapi-ratelimit-headers-10).
     #[schema(value_type = Vec<String>, required = false)]
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
@@ -63,8 +68,16 @@ impl Fault {
     }
 
     /// 422: invalid field.
-    pub(crate) fn invalid(field: &str, reason: impl fmt::Display) -> Self {
-        Self::new(ErrorCode::InvalidBody, format!("{field}: {reason}"))
+    pub(crate) fn invalid(field: &'static str, reason: impl fmt::Display) -> Self {
+        let detail = format!("{field}: {reason}");
+        AuthError::with_detail(ErrorCode::InvalidBody, detail)
+            .about(field)
+            .into()
+    }
+
+    /// 422: invalid content that is not about one of its members.
+    pub(crate) fn malformed(part: &'static str, reason: impl fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidBody, format!("{part}: {reason}"))
     }
 
     /// 400: malformed request.
@@ -120,6 +133,14 @@ impl From<ManageError> for Fault {
             }
             // These name no key, so they are sentences.
             ManageError::Credits(_) => Self::new(error.code(), sentence(&error.to_string())),
+            ManageError::Invalid { field, reason } => Self::invalid(field, reason),
+            ManageError::Forbidden(Denied {
+                reason,
+                field: Some(field),
+                ..
+            }) => AuthError::with_detail(ErrorCode::Forbidden, reason)
+                .about(field)
+                .into(),
             error => Self::new(error.code(), error.to_string()),
         }
     }
@@ -179,6 +200,7 @@ pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Re
         status: 405,
         detail: "This path does not support this method",
         code: None,
+        field: None,
         violated_policies: None,
     };
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, Json(problem)).into_response();

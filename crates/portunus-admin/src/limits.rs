@@ -130,7 +130,7 @@ impl Windows {
                     let known = known.or_else(|| usual.as_ref().map(Quota::window));
                     let window = known
                         .or_else(|| always_known(name))
-                        .ok_or_else(|| Fault::invalid("body", unknown(&member(name))))?;
+                        .ok_or_else(|| Fault::malformed("body", unknown(&member(name))))?;
                     Some(Quota::new(name, *limit, window).map_err(invalid)?)
                 }
             };
@@ -139,7 +139,7 @@ impl Windows {
                 (Some(place), None) => drop(quotas.remove(place)),
                 (None, Some(new)) => quotas.push(new),
                 (None, None) if always_known(name).is_some() => {}
-                (None, None) => return Err(Fault::invalid("body", unknown(&member(name)))),
+                (None, None) => return Err(Fault::malformed("body", unknown(&member(name)))),
             }
         }
         let restored = self.0.iter().any(|(_, limit)| limit.is_none());

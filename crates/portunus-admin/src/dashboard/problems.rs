@@ -49,7 +49,7 @@ impl Problems {
             Problem::Fault(fault) if fault.error().code() == ErrorCode::NotFound => {
                 return Err(fault);
             }
-            Problem::Fault(fault) => self.refused = Some(fault),
+            Problem::Fault(fault) => self.refuse(fault),
         }
         Ok(())
     }
@@ -59,23 +59,21 @@ impl Problems {
             ManageError::NotFound(_) => return Err(error.into()),
             ManageError::Invalid { field, .. } if *field == "Idempotency-Key" => {
                 self.is_used_up = true;
-            }
-            ManageError::Invalid { field, reason } => {
-                self.fields.push(((*field).to_owned(), reason.clone()));
-            }
-            ManageError::Forbidden(denied) => {
-                if let Some((field, reason)) = about_field(&denied.0) {
-                    self.fields.push((field.to_owned(), reason.to_owned()));
-                }
+                self.refused = Some(error.into());
+                return Ok(());
             }
             ManageError::PreconditionFailed | ManageError::Changed { .. } => self.is_stale = true,
             _ => {}
         }
-        self.refused = Some(error.into());
+        self.refuse(error.into());
         Ok(())
     }
 
+    /// Adds a refusal: beside the field that it names, or above the form.
     pub(super) fn refuse(&mut self, fault: Fault) {
+        if let Some(wrong) = wrong_field(&fault) {
+            self.fields.push(wrong);
+        }
         self.refused = Some(fault);
     }
 
@@ -106,31 +104,19 @@ impl Problems {
 
     /// Returns the error response of the form.
     pub(super) fn fault(&self) -> Option<Fault> {
-        let wrong = self.fields.first();
-        let wrong = || wrong.map(|(field, why)| Fault::invalid(field, why));
+        let wrong = || {
+            let (field, why) = self.fields.first()?;
+            let why = format!("{field}: {why}");
+            Some(Fault::new(ErrorCode::InvalidBody, why))
+        };
         self.refused.clone().or_else(wrong)
     }
 }
 
-/// Returns the field that a refusal of the policy is about, and the reason: the first words tell,
-/// since a refusal names no field.
-fn about_field(why: &str) -> Option<(&'static str, &str)> {
-    let starts = [
-        ("You cannot grant full access", "access"),
-        ("You cannot grant access to", "workspaces"),
-        ("The key has access to workspaces", "workspaces"),
-        ("You cannot grant a wider delegation", "delegation"),
-        ("You cannot grant ", "scopes"),
-        ("You cannot set plan ", "plan"),
-        ("You cannot set more than ", "rate_limit_config"),
-        ("Keys can only be issued for users", "owner.user_id"),
-        ("You can only manage your own keys", "owner.user_id"),
-        ("You cannot issue keys of kind", "kind"),
-        ("You cannot issue keys of environment", "environment"),
-    ];
-    let found = starts.iter().find(|(start, _)| why.starts_with(start));
-    match found {
-        Some((_, field)) => Some((field, why)),
-        None => Some(("expires_at", why.strip_prefix("expires_at: ")?)),
-    }
+/// Returns the field that a refusal is about, and the reason without its name.
+pub(super) fn wrong_field(fault: &Fault) -> Option<(String, String)> {
+    let (field, detail) = (fault.error().field()?, fault.error().detail());
+    let named = detail.strip_prefix(field);
+    let reason = named.and_then(|rest| rest.strip_prefix(": "));
+    Some((field.to_owned(), reason.unwrap_or(detail).to_owned()))
 }

@@ -154,7 +154,7 @@ impl KeyImport {
             self.take(record).await?;
         }
         if self.format == ImportFormat::Csv && self.header.is_none() {
-            let missing = Fault::invalid("header", "the first line must name the columns");
+            let missing = Fault::malformed("header", "the first line must name the columns");
             return Err(self.stopped(1, missing));
         }
         self.import().await?;
@@ -183,7 +183,7 @@ impl KeyImport {
                 let needs_tenant = self.manager.operator().tenant().is_none();
                 match Header::read(&bytes, needs_tenant) {
                     Ok(header) => self.header = Some(header),
-                    Err(why) => return Err(self.stopped(line, Fault::invalid("header", why))),
+                    Err(why) => return Err(self.stopped(line, Fault::malformed("header", why))),
                 }
                 return Ok(());
             }
@@ -274,10 +274,10 @@ impl KeyImport {
 fn of_row(header: &Header, bytes: &[u8]) -> Result<ImportRequest, Fault> {
     let row = header
         .row(bytes)
-        .map_err(|why| Fault::invalid("line", why))?;
+        .map_err(|why| Fault::malformed("line", why))?;
     let read = Object::<ImportRequest>::deserialize(row);
     read.map(|Object(import)| import)
-        .map_err(|error| Fault::invalid("line", short(&error)))
+        .map_err(|error| Fault::malformed("line", short(&error)))
 }
 
 impl fmt::Debug for Records {

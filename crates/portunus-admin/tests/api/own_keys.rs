@@ -338,3 +338,26 @@ async fn the_document_says_how_users_authenticate() {
     );
     assert_eq!(scheme["name"], "session");
 }
+
+#[tokio::test]
+async fn a_refusal_names_the_member_that_it_is_about() {
+    let own = Own::new().await;
+    let of_others = json!({ "name": "x", "owner": { "user_id": "u2" } });
+    let with_email = json!({ "name": "x", "owner": { "user_email": "other@example.com" } });
+    for (status, body, field) in [
+        (403, of_others, Some("owner.user_id")),
+        (403, with_email, Some("owner.user_email")),
+        (403, json!({ "name": "x", "kind": "app" }), Some("kind")),
+        (422, json!({ "name": " " }), Some("name")),
+        (
+            422,
+            json!({ "name": "x", "allowed_ips": ["x"] }),
+            Some("allowed_ips"),
+        ),
+        (422, json!({ "name": "x", "nonsense": 1 }), None),
+    ] {
+        let answer = own.expect(status, ask("u1", "POST", "/keys").json(&body));
+        let problem = answer.await.json();
+        assert_eq!(problem["field"].as_str(), field, "{body}: {problem}");
+    }
+}
