@@ -151,7 +151,7 @@ fn facts(cx: &Context, key: &ManagedKey) -> Markup {
     }
 }
 
-fn permissions(cx: &Context, key: &ManagedKey) -> Markup {
+pub(super) fn permissions(cx: &Context, key: &ManagedKey) -> Markup {
     let record = &key.record;
     let names = |names: &[&str]| {
         html! { ul class="tags" { @for name in names { li { code { (name) } } } } }

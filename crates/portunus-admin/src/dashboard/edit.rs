@@ -1,56 +1,105 @@
-//! Changing the name and the description of a key.
+//! Changing a key: all that `PATCH /keys/{id}` changes, except whether the key is enabled.
 
-use maud::html;
+use maud::{Markup, html};
 use portunus::audit::Action;
-use portunus::manage::KeyChange;
+use portunus::key::{KeyKind, KeyRecord};
+use portunus::manage::{KeyChange, ManagedKey};
 
 use super::context::{Context, Form, Outcome, View};
 use super::fields::{Entered, buttons, form};
 use super::issue::text_field;
 use super::page::Page;
 use super::problems::Problem;
-use super::show;
+use super::{change, controls, detail, show, values};
 use crate::Fault;
 
 pub(super) async fn show(cx: &Context, sent: Option<&Form>) -> Result<View, Fault> {
     let key = cx.key(Action::KeyUpdate).await?;
     let record = &key.record;
-    let entered = Entered(sent);
-    let description = record.description.as_deref().unwrap_or_default();
     let is_stale = sent.is_some_and(|form| form.problems.is_stale());
-    let content = html! {
-        section class="card" {
-            (text_field(cx, "name", "field.name", "hint.name").required()
-                .line(entered, "text", &record.name))
-            (text_field(cx, "description", "field.description", "")
-                .area(entered, description, false))
-        }
-        (buttons(cx.t("edit.submit"), "primary", (&Page::Key.of_key(&record.id), cx.t("form.cancel"))))
-    };
+    let content = content(cx, record, Entered(sent)).await;
     let version = record.version.to_string();
     let body = html! {
         h1 { (cx.fill("edit.title", &[("name", show::short(&record.name))])) }
-        @if is_stale {
-            // What the other operator made of it, beside what this one entered.
-            (show::notice("info", &html! {
-                p { (cx.t("edit.now")) }
-                dl class="facts" {
-                    div { dt { (cx.t("field.name")) } dd { (show::text(&record.name)) } }
-                    div { dt { (cx.t("field.description")) } dd { (show::lines(description)) } }
-                }
-            }))
-        }
+        @if is_stale { (now(cx, &key)) }
         (form(cx, Page::Edit, sent, &[("version", &version)], &content))
     };
     Ok(View::form(show::plain(&record.name), body, sent))
 }
 
+/// What the other operator made of the key, beside what this one entered.
+fn now(cx: &Context, key: &ManagedKey) -> Markup {
+    let record = &key.record;
+    let description = record.description.as_deref().unwrap_or_default();
+    let texts = html! {
+        p { (cx.t("edit.now")) }
+        dl class="facts" {
+            div { dt { (cx.t("field.name")) } dd { (show::text(&record.name)) } }
+            div { dt { (cx.t("field.description")) } dd { (show::lines(description)) } }
+            @if let Some(start) = record.not_before {
+                div { dt { (cx.t("field.not_before")) } dd { (show::time(start)) } }
+            }
+            div { dt { (cx.t("column.expires")) }
+                dd { (show::or_text(cx, record.expires_at, "time.never", show::time)) } }
+        }
+    };
+    html! {
+        (show::notice("info", &texts))
+        (detail::permissions(cx, key))
+    }
+}
+
+async fn content(cx: &Context, record: &KeyRecord, entered: Entered<'_>) -> Markup {
+    let offered = cx.manager().offered();
+    let (plan, tenant) = (record.plan.as_ref(), &record.owner.tenant_id);
+    // Only a hint: the form works without it.
+    let default = values::default_quotas(cx, plan, tenant)
+        .await
+        .ok()
+        .flatten();
+    let description = record.description.as_deref().unwrap_or_default();
+    let may_expire =
+        !offered.never_expire || record.kind == KeyKind::AccessToken || record.expires_at.is_some();
+    let key = Some(record);
+    html! {
+        section class="card" aria-labelledby="about" {
+            h2 id="about" { (cx.t("issue.about")) }
+            (text_field(cx, "name", "field.name", "hint.name").required()
+                .line(entered, "text", &record.name))
+            (text_field(cx, "description", "field.description", "")
+                .area(entered, description, false))
+        }
+        section class="card" aria-labelledby="permissions" {
+            h2 id="permissions" { (cx.t("issue.permissions")) }
+            (controls::scopes(cx, &offered, entered, key))
+            (controls::access(cx, entered, key))
+            (controls::workspaces(cx, entered, key))
+        }
+        section class="card" aria-labelledby="restrictions" {
+            h2 id="restrictions" { (cx.t("issue.restrictions")) }
+            (controls::start(cx, entered, key))
+            @if may_expire { (controls::expiry(cx, entered, key)) }
+            (controls::addresses(cx, entered, key))
+            (controls::limits(cx, &offered, entered, default.as_ref(), key))
+            (controls::plan(cx, &offered, entered, key))
+        }
+        section class="card" aria-labelledby="more" {
+            h2 id="more" { (cx.t("issue.more")) }
+            (controls::metadata(cx, entered, key))
+        }
+        (buttons(cx.t("edit.submit"), "primary", (&Page::Key.of_key(&record.id), cx.t("form.cancel"))))
+    }
+}
+
 pub(super) async fn submit(cx: &Context, sent: &mut Form) -> Result<Outcome, Problem> {
-    let id = cx.id()?;
-    let mut change = KeyChange::new();
-    change.name = Some(sent.fields.entered("name").unwrap_or_default().to_owned());
-    change.description = Some(sent.fields.get("description").map(str::to_owned));
-    cx.unchanged_since(sent).update(&id, change, None).await?;
-    let fields = [("id", id.as_str()), ("done", "saved")];
+    let before = cx.key(Action::KeyUpdate).await?.record;
+    let manager = cx.unchanged_since(sent);
+    // What was entered is compared with the version that the form showed, and with no other one.
+    let change = match manager.precondition_holds(Some(before.version)) {
+        true => change::read(cx, &sent.fields, &before).await?,
+        false => KeyChange::new(),
+    };
+    manager.update(&before.id, change, None).await?;
+    let fields = [("id", before.id.as_str()), ("done", "saved")];
     Ok(Outcome::SeeOther(Page::Key.link_with(fields)))
 }

@@ -159,8 +159,8 @@ impl Field<'_> {
         }
     }
 
-    /// Boxes to tick, in one group.
-    pub(super) fn boxes(&self, entered: Entered<'_>, options: &[(String, Markup)]) -> Markup {
+    /// Boxes to tick, in one group, each with its value, its text, and whether a new form has it ticked.
+    pub(super) fn boxes(&self, entered: Entered<'_>, options: &[(String, Markup, bool)]) -> Markup {
         let error = entered.error(self.name);
         let described = self.described_by(error);
         html! {
@@ -168,10 +168,10 @@ impl Field<'_> {
                 legend { (self.label) }
                 (self.notes(error))
                 div class="options" {
-                    @for (value, text) in options {
+                    @for (value, text, new) in options {
                         label class="option" {
                             input type="checkbox" name=(self.name) value=(value)
-                                checked[entered.has(self.name, value, false)];
+                                checked[entered.has(self.name, value, *new)];
                             span { (text) }
                         }
                     }
@@ -268,6 +268,8 @@ fn label_of(name: &str) -> Option<&'static str> {
         ("plan", "field.plan"),
         ("expires_at", "field.expires"),
         ("expires_on", "field.expires_on"),
+        ("not_before", "field.not_before"),
+        ("metadata", "field.metadata"),
         ("grace_seconds", "field.grace"),
         ("reason", "field.reason"),
         ("confirm", "field.confirm"),

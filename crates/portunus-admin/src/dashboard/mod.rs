@@ -16,7 +16,9 @@
 
 mod assets;
 mod audit;
+mod change;
 mod context;
+mod controls;
 mod detail;
 mod edit;
 mod end;
@@ -37,6 +39,7 @@ mod switch;
 mod texts;
 mod token;
 mod usage;
+mod values;
 mod wording;
 
 use std::fmt;

@@ -68,6 +68,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
+        Self::with(Setup::keys)
+    }
+
+    /// A service that is configured further.
+    pub(crate) fn with(build: impl FnOnce(Setup) -> Portunus) -> Self {
         let (clock, log, store) = (
             ManualClock::new(),
             MemoryAudit::new(100_000),
@@ -92,16 +97,15 @@ impl Fixture {
         rules.rotate_every = Some(Duration::from_secs(90 * 86_400));
         let names = ["document:read", "document:write", "user:read"];
         let vocabulary: Vocabulary = names.iter().map(|name| Scope::new(name).unwrap()).collect();
-        let keys = Setup::on(store.clone())
+        let setup = Setup::on(store.clone())
             .bearer([format])
             .environments(environments)
             .vocabulary(vocabulary)
             .rules(rules)
             .clock(clock.clone())
-            .audit(trail)
-            .keys();
+            .audit(trail);
         Self {
-            keys,
+            keys: build(setup),
             clock,
             log,
             store,
@@ -153,6 +157,14 @@ impl Fixture {
     pub(crate) async fn record(&self, id: &str) -> KeyRecord {
         let id = KeyId::new(id).unwrap();
         (*self.store.get(&id).await.unwrap().unwrap()).clone()
+    }
+
+    /// Stores the record of a key with changes.
+    pub(crate) async fn change(&self, id: &str, change: impl FnOnce(&mut KeyRecord)) {
+        let mut record = self.record(id).await;
+        change(&mut record);
+        let update = WriteBatch::new().update(record);
+        self.store.inner().apply(&update).await.unwrap();
     }
 
     /// Whether a request with the key passes.

@@ -7,6 +7,7 @@ mod actions;
 mod audit;
 mod browser;
 mod contrast;
+mod editing;
 mod explain;
 mod fixture;
 mod issuing;

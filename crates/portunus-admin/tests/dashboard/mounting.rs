@@ -54,7 +54,7 @@ async fn every_reference_is_reached_wherever_the_dashboard_is_mounted() {
             assert!(pages > 20, "{start}: {pages}");
             let page = browser.get(start).await;
             let key = browser.open(&page, &page.link("two")).await.expect(200);
-            let edit = browser.open(&key, &key.link("Rename")).await.expect(200);
+            let edit = browser.open(&key, &key.link("Edit")).await.expect(200);
             let saved = browser.submit(&edit, &edit.form()).await.expect(200);
             assert!(
                 saved.address.contains(&format!("id={id}")),

@@ -72,7 +72,7 @@ async fn the_host_replaces_texts_and_they_are_escaped() {
         list.body
     );
     let key = browser.open(&list, &list.link("key")).await;
-    let edit = browser.open(&key, &key.link("Rename")).await;
+    let edit = browser.open(&key, &key.link("Edit")).await;
     assert!(
         edit.has("<h1>{other} Rename &lt;i&gt;</h1>"),
         "{}",
