@@ -68,6 +68,95 @@ impl Admin {
     }
 }
 
+#[cfg(feature = "dashboard")]
+impl crate::Dashboard {
+    /// Builds the dashboard for actix-web 4, under a path such as `/keys`, or `/` for the whole site,
+    /// as [`Admin::into_actix`] does.
+    ///
+    /// What a middleware of the host adds to a request reaches [`nonce`](Self::nonce) through
+    /// [`ActixMount::extensions`]:
+    ///
+    /// ```
+    /// use actix_web::body::MessageBody;
+    /// use actix_web::dev::{ServiceRequest, ServiceResponse};
+    /// use actix_web::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+    /// use actix_web::middleware::{Next, from_fn};
+    /// use actix_web::{App, Error, HttpMessage};
+    /// use portunus_admin::Admin;
+    /// # use portunus::{AuthError, ErrorCode, Portunus};
+    /// # #[derive(Debug)]
+    /// # struct Sessions;
+    /// # #[async_trait::async_trait]
+    /// # impl portunus_admin::OperatorProof for Sessions {
+    /// #     async fn prove(
+    /// #         &self,
+    /// #         _: &axum::http::request::Parts,
+    /// #     ) -> Result<portunus::manage::Operator, AuthError> {
+    /// #         Err(AuthError::new(ErrorCode::MissingKey))
+    /// #     }
+    /// # }
+    /// # fn random() -> String {
+    /// #     portunus::key::KeyId::generate().unwrap().to_string()
+    /// # }
+    ///
+    /// #[derive(Clone)]
+    /// struct Nonce(String);
+    ///
+    /// // A middleware around the whole site.
+    /// async fn policy<B: MessageBody>(
+    ///     request: ServiceRequest,
+    ///     next: Next<B>,
+    /// ) -> Result<ServiceResponse<B>, Error> {
+    ///     let nonce = random();
+    ///     request.extensions_mut().insert(Nonce(nonce.clone()));
+    ///     let mut response = next.call(request).await?;
+    ///     let policy = format!("script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'");
+    ///     if let Ok(policy) = HeaderValue::from_str(&policy) {
+    ///         response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # let format = portunus::key::KeyFormat::builder("acme_").random(portunus::key::Alphabet::BASE62, 32);
+    /// # let keys = Portunus::builder(format.build()?).store(portunus::store::MemoryStore::new()).build()?;
+    /// let dashboard = Admin::new(&keys, Sessions)
+    ///     .dashboard()
+    ///     .nonce(|request| request.get::<Nonce>().map(|nonce| nonce.0.clone()))
+    ///     .into_actix("/keys")
+    ///     .extensions(|request, extensions| {
+    ///         if let Some(nonce) = request.extensions().get::<Nonce>() {
+    ///             extensions.insert(nonce.clone());
+    ///         }
+    ///     });
+    /// let app = move || App::new().service(dashboard.clone()).wrap(from_fn(policy));
+    /// # actix_web::rt::System::new().block_on(async {
+    /// #     use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    /// #     let service = init_service(app()).await;
+    /// #     for path in ["/keys", "/keys/"] {
+    /// #         let response = call_service(&service, TestRequest::get().uri(path).to_request()).await;
+    /// #         assert_eq!(response.status(), 401, "{path}");
+    /// #         let policy = response.headers().get(CONTENT_SECURITY_POLICY).unwrap();
+    /// #         let policy = policy.to_str().unwrap().to_owned();
+    /// #         let page = read_body(response).await;
+    /// #         let page = std::str::from_utf8(&page).unwrap();
+    /// #         let nonce = policy.split(['\'', '-']).skip_while(|part| *part != "nonce").nth(1).unwrap();
+    /// #         assert!(nonce.starts_with("key_"));
+    /// #         assert_eq!(page.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+    /// #     }
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn into_actix(self, path: &str) -> ActixMount {
+        let path = path.trim_end_matches('/');
+        let router = match path {
+            "" => self.into_router(),
+            path => Router::new().nest_service(path, self.into_router::<()>()),
+        };
+        ActixMount::new(router, path)
+    }
+}
+
 impl ActixMount {
     /// Passes the requests under a path to a router, which sees whole paths.
     #[must_use]

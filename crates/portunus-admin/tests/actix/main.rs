@@ -149,6 +149,56 @@ fn the_api_is_mounted_under_any_path() {
     }
 }
 
+#[cfg(feature = "dashboard")]
+#[test]
+fn the_dashboard_is_mounted_under_any_path() {
+    for path in ["/", "/keys", "/a/b", "/a/b/"] {
+        let mount = admin().dashboard().into_actix(path);
+        let address = serve(mount.extensions(|_, extensions| {
+            extensions.insert(FromConnection("certificate"));
+        }));
+        let path = path.trim_end_matches('/');
+        for start in [path.to_owned(), format!("{path}/")] {
+            if start.is_empty() {
+                continue;
+            }
+            let (status, page) = get_of(address, &start);
+            assert!(
+                status == 200 && page.contains("href=\"?page=issue\""),
+                "{start}"
+            );
+            let style = page.split("?file=").skip(1);
+            let style = style.filter_map(|rest| rest.split('"').next());
+            for file in style {
+                assert_eq!(get_of(address, &format!("{start}?file={file}")).0, 200);
+            }
+            let head = format!("GET {start}?page=issue HTTP/1.1\r\nCookie: session=1");
+            let page = exchange(address, &head, "");
+            let (_, token) = page.split_once("name=\"token\" value=\"").unwrap();
+            let form = format!(
+                "token={}&once=1&name=key&owner.tenant_id=acme",
+                &token[..64]
+            );
+            let head = format!(
+                "POST {start}?page=issue HTTP/1.1\r\nCookie: session=1\r\nContent-Length: {}\r\n\
+                 Content-Type: application/x-www-form-urlencoded",
+                form.len()
+            );
+            let page = exchange(address, &head, &form);
+            assert!(
+                page.contains("<code id=\"secret\">") || page.contains("done=before"),
+                "{page}"
+            );
+        }
+        if path.is_empty() {
+            continue;
+        }
+        for beside in ["/", "/keysx", "/%6beys"] {
+            assert_eq!(get_of(address, beside), (404, "the site".to_owned()));
+        }
+    }
+}
+
 #[test]
 fn an_operator_who_is_not_proven_is_refused() {
     let address = serve(admin().into_actix("/admin"));
