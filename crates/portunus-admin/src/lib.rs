@@ -183,7 +183,7 @@ use proofs::Proofs;
 #[cfg(feature = "actix-web")]
 pub use actix::ActixMount;
 #[cfg(feature = "dashboard")]
-pub use dashboard::{Dashboard, Texts, UnknownText};
+pub use dashboard::{Dashboard, Fragment, Texts, UnknownText};
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
 pub use import::{ImportFormat, ImportReport, ImportStopped, KeyImport, RefusedLine};

@@ -1,5 +1,6 @@
 //! What the pages are given, and what they return.
 
+use axum::http::Extensions;
 use maud::Markup;
 use portunus::audit::Action;
 use portunus::key::{KeyId, PlaintextKey};
@@ -16,11 +17,21 @@ use crate::{AuthenticatedOperator, Fault, name_of};
 pub(super) struct Frame {
     pub(super) site: Site,
     pub(super) nonce: String,
+    /// What the host added to the request, for its page around this one.
+    pub(super) request: Extensions,
 }
 
 impl Frame {
-    pub(super) fn new(site: Site, nonce: String) -> Self {
-        Self { site, nonce }
+    pub(super) fn new(site: Site, nonce: String, request: &Extensions) -> Self {
+        let request = match site.look.document {
+            Some(_) => request.clone(),
+            None => Extensions::new(),
+        };
+        Self {
+            site,
+            nonce,
+            request,
+        }
     }
 
     /// Returns a text of the table.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::context::{Context, Frame, Outcome, View};
 use super::page::Page;
-use super::{assets, secret};
+use super::{Fragment, assets, secret};
 use crate::Fault;
 use crate::wiped::Wiped;
 
@@ -76,7 +76,7 @@ pub(super) fn reason(frame: &Frame, fault: &Fault) -> Markup {
 }
 
 fn page(frame: &Frame, cx: Option<&Context>, view: View) -> Response {
-    let document = document(frame, cx, &view).into_string();
+    let document = document(frame, cx, &view);
     let bytes = match view.secret {
         Some(secret) => with_secret(&document, &secret),
         None => Body::from(document),
@@ -154,8 +154,43 @@ fn protect(frame: &Frame, headers: &mut HeaderMap) {
     }
 }
 
-fn document(frame: &Frame, cx: Option<&Context>, view: &View) -> Markup {
+/// The document, or the host's around a fragment.
+fn document(frame: &Frame, cx: Option<&Context>, view: &View) -> String {
+    let Some(of_host) = &frame.site.look.document else {
+        return whole(frame, cx, view).into_string();
+    };
+    let title = html! { (view.title) }.into_string();
+    let html = fragment(frame, cx, view).into_string();
+    let status = view.refused.as_ref().map(|fault| fault.error().status());
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    of_host(&Fragment {
+        title: &title,
+        html: &html,
+        nonce: &frame.nonce,
+        status: status.unwrap_or(StatusCode::OK),
+        request: &frame.request,
+    })
+}
+
+fn fragment(frame: &Frame, cx: Option<&Context>, view: &View) -> Markup {
+    html! {
+        div class="portunus fragment" lang=(frame.t("lang")) dir=(frame.t("dir")) {
+            (files(frame))
+            @if let Some(cx) = cx { div class="top" { (navigation(cx)) } }
+            div class="content" { (view.body) }
+        }
+    }
+}
+
+fn files(frame: &Frame) -> Markup {
     let nonce = &*frame.nonce;
+    html! {
+        link rel="stylesheet" href=(assets::STYLE.link()) nonce=(nonce);
+        script src=(assets::SCRIPT.link()) nonce=(nonce) defer {}
+    }
+}
+
+fn whole(frame: &Frame, cx: Option<&Context>, view: &View) -> Markup {
     html! {
         (DOCTYPE)
         html lang=(frame.t("lang")) dir=(frame.t("dir")) {
@@ -166,16 +201,15 @@ fn document(frame: &Frame, cx: Option<&Context>, view: &View) -> Markup {
                 meta name="robots" content="noindex";
                 title { (view.title) " · " (frame.t("app.name")) }
                 link rel="icon" href=(assets::ICON.link()) type="image/svg+xml";
-                link rel="stylesheet" href=(assets::STYLE.link()) nonce=(nonce);
-                script src=(assets::SCRIPT.link()) nonce=(nonce) defer {}
+                (files(frame))
             }
             body class="portunus" {
                 a class="skip" href="#main" { (frame.t("nav.skip")) }
                 header class="top" {
                     (brand(frame, cx))
-                    @if let Some(cx) = cx { (navigation(cx)) }
+                    @if let Some(cx) = cx { (navigation(cx)) (who(cx)) }
                 }
-                main id="main" tabindex="-1" { (view.body) }
+                main class="content" id="main" tabindex="-1" { (view.body) }
             }
         }
     }
@@ -192,7 +226,7 @@ fn brand(frame: &Frame, cx: Option<&Context>) -> Markup {
     }
 }
 
-/// The links to the main pages, and who is signed in.
+/// The links to the main pages.
 fn navigation(cx: &Context) -> Markup {
     let here = Page::of(&cx.query);
     let has_log = cx.operator.shared.events.is_some();
@@ -205,8 +239,6 @@ fn navigation(cx: &Context) -> Markup {
     let pages = pages
         .into_iter()
         .filter(|(page, _)| has_log || *page != Page::Events);
-    let operator = cx.operator.operator();
-    let who = operator.email.as_deref().unwrap_or(operator.name());
     html! {
         nav aria-label=(cx.t("nav.label")) {
             ul {
@@ -216,6 +248,14 @@ fn navigation(cx: &Context) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// Who is signed in.
+fn who(cx: &Context) -> Markup {
+    let operator = cx.operator.operator();
+    let who = operator.email.as_deref().unwrap_or(operator.name());
+    html! {
         div class="who" {
             span class="visually-hidden" { (cx.t("nav.signed_in_as")) " " }
             bdi class="operator" { (who) }

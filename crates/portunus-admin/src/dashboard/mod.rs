@@ -25,6 +25,7 @@ mod end;
 mod entry;
 mod explain;
 mod fields;
+mod fragment;
 mod issue;
 mod layout;
 mod list;
@@ -60,9 +61,11 @@ use crate::{Admin, AuthenticatedOperator, Fault, Origin, Shared};
 
 use context::{Context, Form, Frame, Outcome, View};
 use entry::Fields;
+use fragment::DocumentOf;
 use page::Page;
 use token::FormToken;
 
+pub use fragment::Fragment;
 pub use texts::{Texts, UnknownText};
 
 type NonceOf = dyn Fn(&Extensions) -> Option<String> + Send + Sync;
@@ -83,6 +86,8 @@ struct Look {
     logout: Option<String>,
     frames: Vec<Origin>,
     nonce: Option<Box<NonceOf>>,
+    /// The host's page around each page.
+    document: Option<Box<DocumentOf>>,
 }
 
 impl Admin {
@@ -138,15 +143,65 @@ impl Dashboard {
     /// Sets the nonce of the Content Security Policy of a request, for a host that sends a policy of
     /// its own with each response. By default, and for `None`, it is random. It must be new for
     /// each response and consist of letters, digits, `+`, `/`, `-`, `_` and `=`; anything else is
-    /// replaced by a random one.
+    /// replaced by a random one. For actix-web, see `Dashboard::into_actix`.
     ///
     /// ```
-    /// # #[derive(Clone)]
-    /// # struct Nonce(String);
-    /// # fn with(dashboard: portunus_admin::Dashboard) {
-    /// // A layer of the host put `Nonce` into the request.
-    /// let dashboard = dashboard.nonce(|request| request.get::<Nonce>().map(|nonce| nonce.0.clone()));
+    /// use axum::Router;
+    /// use axum::extract::Request;
+    /// use axum::http::header::CONTENT_SECURITY_POLICY;
+    /// use axum::middleware::{Next, from_fn};
+    /// use axum::response::Response;
+    /// use portunus_admin::Admin;
+    /// # use portunus::{AuthError, ErrorCode, Portunus};
+    /// # #[derive(Debug)]
+    /// # struct Sessions;
+    /// # #[async_trait::async_trait]
+    /// # impl portunus_admin::OperatorProof for Sessions {
+    /// #     async fn prove(
+    /// #         &self,
+    /// #         _: &axum::http::request::Parts,
+    /// #     ) -> Result<portunus::manage::Operator, AuthError> {
+    /// #         Err(AuthError::new(ErrorCode::MissingKey))
+    /// #     }
     /// # }
+    /// # fn random() -> String {
+    /// #     portunus::key::KeyId::generate().unwrap().to_string()
+    /// # }
+    ///
+    /// #[derive(Clone)]
+    /// struct Nonce(String);
+    ///
+    /// // A layer around the whole site.
+    /// async fn policy(mut request: Request, next: Next) -> Response {
+    ///     let nonce = random();
+    ///     request.extensions_mut().insert(Nonce(nonce.clone()));
+    ///     let mut response = next.run(request).await;
+    ///     let policy = format!("script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'");
+    ///     let fields = response.headers_mut();
+    ///     fields.insert(CONTENT_SECURITY_POLICY, policy.parse().unwrap());
+    ///     response
+    /// }
+    ///
+    /// # let format = portunus::key::KeyFormat::builder("acme_").random(portunus::key::Alphabet::BASE62, 32);
+    /// # let keys = Portunus::builder(format.build()?).store(portunus::store::MemoryStore::new()).build()?;
+    /// let dashboard = Admin::new(&keys, Sessions)
+    ///     .dashboard()
+    ///     .nonce(|request| request.get::<Nonce>().map(|nonce| nonce.0.clone()));
+    /// let app: Router = Router::new()
+    ///     .nest_service("/keys", dashboard.into_router())
+    ///     .layer(from_fn(policy));
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// #     use http_body_util::BodyExt;
+    /// #     let request = Request::get("/keys").body(axum::body::Body::empty()).unwrap();
+    /// #     let response = tower::ServiceExt::oneshot(app, request).await.unwrap();
+    /// #     let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+    /// #     let page = response.into_body().collect().await.unwrap().to_bytes();
+    /// #     let page = std::str::from_utf8(&page).unwrap();
+    /// #     let nonce = policy.split(['\'', '-']).skip_while(|part| *part != "nonce").nth(1).unwrap();
+    /// #     assert!(nonce.starts_with("key_"));
+    /// #     assert_eq!(page.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn nonce(
         mut self,
@@ -215,7 +270,7 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
         return assets::file(name, &parts.headers);
     }
     let frame = match site.nonce(&parts.extensions) {
-        Ok(nonce) => Frame::new(site.clone(), nonce),
+        Ok(nonce) => Frame::new(site.clone(), nonce, &parts.extensions),
         Err(fault) => return fault.into_response(),
     };
     let page = query.as_ref().ok().and_then(Page::of);

@@ -10,6 +10,7 @@ mod contrast;
 mod editing;
 mod explain;
 mod fixture;
+mod fragment;
 mod issuing;
 mod listing;
 mod mounting;
