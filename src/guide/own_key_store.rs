@@ -83,7 +83,7 @@
 //! 1. Treat a limit of 0 as 1, and one above 500 as 500.
 //! 2. Start after [`ListQuery::after`](crate::store::ListQuery::after). It is a position in the
 //!    order, not an offset: keys are added and deleted between pages.
-//! 3. Scan at most [`ListQuery::MOST_SCANNED`](crate::store::ListQuery::MOST_SCANNED) records, so
+//! 3. Scan at most [`ListQuery::most_scanned`](crate::store::ListQuery::most_scanned) records, so
 //!    that no filter makes a page slow. Such a page may be short, even empty, but has a `next`.
 //! 4. Omit a row that cannot be read, and name it in
 //!    [`Page::corrupt`](crate::store::Page::corrupt). In the list of one tenant, name it only if it

@@ -51,6 +51,10 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only records after this position.
     pub after: Option<Cursor>,
+    /// The number of records after which the page ends early, for readers who do not wait long; at most
+    /// and by default [`MOST_SCANNED`](Self::MOST_SCANNED). A store may examine up to 3000 nevertheless.
+    #[serde(skip)]
+    pub scanned: Option<usize>,
 }
 
 impl ListQuery {
@@ -78,7 +82,15 @@ impl ListQuery {
             text: None,
             limit: 50,
             after: None,
+            scanned: None,
         }
+    }
+
+    /// Returns the maximum number of records that a store examines for the page.
+    #[must_use]
+    pub fn most_scanned(&self) -> usize {
+        let most = self.scanned.unwrap_or(Self::MOST_SCANNED);
+        most.clamp(1, Self::MOST_SCANNED)
     }
 
     /// Returns whether no filter is set, so that the query selects every key.
@@ -88,6 +100,7 @@ impl ListQuery {
             now: self.now,
             limit: self.limit,
             after: self.after.clone(),
+            scanned: self.scanned,
             text: self.text.clone().filter(String::is_empty),
             ..Self::new(self.now)
         };
@@ -148,13 +161,14 @@ impl ListQuery {
                 .is_some_and(|after| Cursor::of(record) <= *after)
         };
         let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+        let most = self.most_scanned();
         for (record, usage) in records.into_iter().skip_while(is_before) {
             let is_selected = self.selects(&record, &usage);
-            if scanned == Self::MOST_SCANNED || (is_selected && items.len() == limit) {
+            if scanned == most || (is_selected && items.len() == limit) {
                 return Page::new(items, last);
             }
             scanned += 1;
-            if is_selected || scanned == Self::MOST_SCANNED {
+            if is_selected || scanned == most {
                 last = Some(Cursor::of(&record));
             }
             if is_selected {

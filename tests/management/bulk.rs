@@ -194,6 +194,44 @@ async fn digests_select_keys_and_unknown_ones_are_failures() {
 }
 
 #[tokio::test]
+async fn ids_select_keys_once_and_those_of_others_are_as_unknown_as_those_of_nobody() {
+    let desk = Desk::new();
+    let service = service(&desk);
+    let host = service.manager();
+    let own = some(host, 2, |_| named("own")).await;
+    let foreign = some(host, 1, |_| NewKey::new("foreign", globex())).await;
+    let nobodys = KeyId::new("key_nobodys").unwrap();
+    let boss = host.by(operator("boss", "acme", Role::Owner));
+    let asked = || {
+        let ids = [&own[1], &foreign[0], &own[0], &own[1], &nobodys];
+        BulkSelection::Ids(ids.map(Clone::clone).to_vec())
+    };
+    assert_eq!(boss.bulk_count(asked()).await.unwrap(), 2);
+    let request = Idempotency::new("boss", "bulk", "1", b"").unwrap();
+    assert_eq!(boss.bulk_started_by(&request).await.unwrap(), None);
+    let started = boss.bulk(asked(), revoke(), Some(request.clone())).await;
+    let started = started.unwrap();
+    let again = boss.bulk_started_by(&request).await.unwrap();
+    assert_eq!(again.unwrap().id, started.id);
+    let other = Idempotency::new("boss", "bulk", "1", b"other").unwrap();
+    assert_eq!(field(boss.bulk_started_by(&other).await), "Idempotency-Key");
+    let ended = run(&desk, &service, &started.id).await;
+    assert_eq!((ended.done, ended.failed), (2, 2));
+    let mut unknown: Vec<_> = ended.failures.iter().map(|(id, _)| id.as_str()).collect();
+    unknown.sort_unstable();
+    let mut expected = [foreign[0].as_str(), nobodys.as_str()];
+    expected.sort_unstable();
+    assert_eq!(unknown, expected);
+    assert_eq!(ended.failures[0].1, ended.failures[1].1);
+    assert!(desk.stored(&own[0]).await.unwrap().revoked.is_some());
+    assert!(desk.stored(&foreign[0]).await.unwrap().revoked.is_none());
+    for count in [0, 1_001] {
+        let many = BulkSelection::Ids(vec![own[0].clone(); count]);
+        assert_eq!(field(boss.bulk_count(many).await), "ids");
+    }
+}
+
+#[tokio::test]
 async fn an_operator_confined_to_its_own_keys_reaches_no_others() {
     // Where the service has this policy for all, the jobs follow it.
     let desk = Desk::new();

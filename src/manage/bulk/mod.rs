@@ -44,10 +44,12 @@ pub enum BulkSelection {
     Matching(ListQuery),
     /// The keys with these digests, at most 1000.
     Digests(Vec<ImportedDigest>),
+    /// The keys with these ids, at most 1000.
+    Ids(Vec<KeyId>),
 }
 
-/// The largest number of digests of an operation.
-const MOST_DIGESTS: usize = 1000;
+/// The largest number of digests or ids of an operation.
+const MOST_NAMED: usize = 1000;
 
 /// The number of keys of a page, and of a step.
 const PAGE: usize = 500;
@@ -77,7 +79,7 @@ impl KeyManager {
     /// With `request`, a repeated call returns the operation of the first one.
     ///
     /// # Errors
-    /// [`ManageError::Invalid`] for a query without a filter, too many digests, an invalid reason, an
+    /// [`ManageError::Invalid`] for a query without a filter, too many digests or ids, an invalid reason, an
     /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`], also
     /// [under another policy](Self::under) than the service's and [`own_keys`](super::own_keys), which
     /// the jobs do not know;
@@ -115,7 +117,7 @@ impl KeyManager {
     ) -> Result<(BulkOperation, Option<String>), ManageError> {
         let under = self.under_known()?;
         if let Some(request) = &request
-            && let Some(before) = self.started_before(request).await?
+            && let Some(before) = self.bulk_started_by(request).await?
         {
             return Ok((before, None));
         }
@@ -157,7 +159,7 @@ impl KeyManager {
             Err(error) if error.is_not_published() => Ok((operation, Some(detail))),
             Err(error) => match (error.as_rejected(), &request) {
                 (Some(Rejected::Bulk(_)), Some(request)) => {
-                    let before = self.started_before(request).await?;
+                    let before = self.bulk_started_by(request).await?;
                     before.map_or_else(|| Err(error.into()), |before| Ok((before, None)))
                 }
                 _ => Err(error.into()),
@@ -179,8 +181,13 @@ impl KeyManager {
         ))
     }
 
-    /// Returns the operation that the same request started.
-    async fn started_before(
+    /// Returns the operation that the same request started ([`bulk`](Self::bulk)); `None` if it
+    /// started none yet.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`] if the idempotency key belongs to another request;
+    /// [`ManageError::Forbidden`] as for `bulk`; or a store error.
+    pub async fn bulk_started_by(
         &self,
         request: &Idempotency,
     ) -> Result<Option<BulkOperation>, ManageError> {
@@ -256,6 +263,7 @@ impl KeyManager {
             BulkSelection::All => ListQuery::new(now),
             BulkSelection::Matching(query) => self.checked_query(query)?,
             BulkSelection::Digests(digests) => return self.with_digests(digests, now).await,
+            BulkSelection::Ids(ids) => return self.with_ids(ids, now).await,
         };
         // Whether the operator can list anything, and that it means keys that it can list.
         let seen = self.narrow(query.clone())?;
@@ -276,7 +284,7 @@ impl KeyManager {
             return Err(ManageError::invalid("unused_since", why));
         }
         query.owner = query.owner.map(|user| self.user_ids().canonical(user));
-        (query.limit, query.after) = (PAGE, None);
+        (query.limit, query.after, query.scanned) = (PAGE, None, None);
         Ok(query)
     }
 
@@ -287,10 +295,7 @@ impl KeyManager {
         digests: Vec<ImportedDigest>,
         now: SystemTime,
     ) -> Result<(Picked, Vec<(String, String)>), ManageError> {
-        if digests.is_empty() || digests.len() > MOST_DIGESTS {
-            let why = format!("expected 1 to {MOST_DIGESTS} digests");
-            return Err(ManageError::invalid("digests", why));
-        }
+        check_number("digests", digests.len())?;
         let seen = self.narrow(ListQuery::new(now))?;
         let (mut ids, mut unknown) = (Vec::new(), Vec::new());
         for (place, digest) in (1..).zip(digests) {
@@ -306,6 +311,34 @@ impl KeyManager {
         ids.dedup();
         Ok((Picked::Ids(ids), unknown))
     }
+
+    /// Finds the keys of ids that the operator can list.
+    async fn with_ids(
+        &self,
+        mut ids: Vec<KeyId>,
+        now: SystemTime,
+    ) -> Result<(Picked, Vec<(String, String)>), ManageError> {
+        check_number("ids", ids.len())?;
+        ids.sort();
+        ids.dedup();
+        let seen = self.narrow(ListQuery::new(now))?;
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.store.get(&id).await? {
+                Some(record) if seen.selects(&record, &Default::default()) => known.push(id),
+                _ => unknown.push((id.to_string(), "no key has this id".to_owned())),
+            }
+        }
+        Ok((Picked::Ids(known), unknown))
+    }
+}
+
+fn check_number(field: &'static str, count: usize) -> Result<(), ManageError> {
+    if (1..=MOST_NAMED).contains(&count) {
+        return Ok(());
+    }
+    let why = format!("expected 1 to {MOST_NAMED} {field}");
+    Err(ManageError::invalid(field, why))
 }
 
 impl BulkAction {

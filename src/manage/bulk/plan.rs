@@ -76,7 +76,7 @@ impl Picked {
             Self::Keys(query) if query.is_unfiltered() => "all keys".to_owned(),
             Self::Keys(_) => "the keys of a filter".to_owned(),
             Self::Ids(ids) if ids.is_empty() => "no keys".to_owned(),
-            Self::Ids(ids) => format!("the keys of digests: {}", ids.len()),
+            Self::Ids(ids) => format!("chosen keys: {}", ids.len()),
         }
     }
 }
