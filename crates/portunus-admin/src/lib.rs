@@ -96,7 +96,8 @@
 //! browser, with the same settings: proof, policy, limits, events, audit. They work without script
 //! and wherever they are mounted. Forms are sent as `application/x-www-form-urlencoded` and carry a token
 //! that is bound to the operator's session ([`Admin::cookie`], [`OperatorProof::credentials`]), in
-//! addition to the check of the origin.
+//! addition to the check of the origin. `Dashboard::within` puts the pages into pages of the host, and
+//! `Dashboard::into_actix` mounts them on actix-web.
 //!
 //! # Answers
 //! Responses are JSON with `Cache-Control: no-store`; error responses are problem documents (RFC

@@ -282,6 +282,9 @@ fn label_of(name: &str) -> Option<&'static str> {
         ("actor", "events.party"),
         ("outcome", "events.outcome"),
         ("action", "events.action"),
+        ("filter", "bulk.selected"),
+        ("format", "import.format"),
+        ("lines", "import.lines"),
     ];
     let found = labels.iter().find(|(known, _)| *known == name);
     found.map(|(_, text)| *text)

@@ -1,9 +1,9 @@
 //! The list of keys: filters, views, pages in the order of the store.
 //!
-//! A view is a preset filter. What the store cannot filter is filtered here, among a bounded number of
-//! keys: such a page may be short, and still have a next one.
+//! A view is a preset filter. What the store cannot filter is filtered here. A page is read in parts
+//! until it is full or some time has passed: it may then be short, and still have a next one.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use maud::{Markup, html};
 use portunus::key::{Environment, KeyId, KeyKind, KeyStatus, PlanName, UserId};
@@ -11,6 +11,7 @@ use portunus::manage::{KeyPage, ManagedKey};
 use portunus::store::{Cursor, ListQuery};
 
 use super::context::{Context, Form, View};
+use super::entry::Fields;
 use super::fields::{Entered, Field, summary};
 use super::page::Page;
 use super::problems::Problem;
@@ -21,8 +22,11 @@ use crate::keys::{read_cursor, write_cursor};
 /// The number of keys on a page.
 const LENGTH: usize = 50;
 
-/// The number of keys that a view examines for a page, if the store cannot filter them.
-const EXAMINED: usize = 200;
+/// The number of keys that the store examines for a part of a page.
+const EXAMINED: usize = 3_000;
+
+/// After this time, no further part of a page is read, so that the first byte takes 50 ms at most.
+const READING: Duration = Duration::from_millis(20);
 
 /// Longer than any grace period.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -31,7 +35,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 const UNUSED: Duration = Duration::from_secs(90 * 86_400);
 
 /// The fields that a filter consists of, in links to other pages of the list.
-const FILTERS: [&str; 7] = [
+pub(super) const FILTERS: [&str; 7] = [
     "view",
     "query",
     "status",
@@ -43,7 +47,7 @@ const FILTERS: [&str; 7] = [
 
 /// A preset filter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Preset {
+pub(super) enum Preset {
     All,
     Expiring,
     Unused,
@@ -64,14 +68,20 @@ const PRESETS: [(Preset, &str, &str); 5] = [
 ];
 
 impl Preset {
-    fn of(cx: &Context) -> Self {
-        let name = cx.query.get("view").unwrap_or_default();
+    /// Returns the view that is asked for; `None` if there is no such view.
+    pub(super) fn of(fields: &Fields) -> Option<Self> {
+        let name = fields.get("view").unwrap_or_default();
         let found = PRESETS.iter().find(|(_, known, _)| *known == name);
-        found.map_or(Self::All, |(preset, ..)| *preset)
+        found.map(|(preset, ..)| *preset)
+    }
+
+    /// Returns whether the store filters by it, so that it selects exactly the keys of the view.
+    pub(super) fn is_a_filter(&self) -> bool {
+        matches!(self, Self::All | Self::Expiring | Self::Unused)
     }
 
     /// Adds the preset to a query. Returns false if it selects nothing at all.
-    fn narrow(self, cx: &Context, query: &mut ListQuery) -> bool {
+    pub(super) fn narrow(self, cx: &Context, query: &mut ListQuery) -> bool {
         let now = query.now;
         if self != Self::All && query.status.is_none() {
             query.status = Some(KeyStatus::Active);
@@ -89,10 +99,8 @@ impl Preset {
                 };
                 let start = Cursor::new(before, first);
                 query.after = query.after.take().max(Some(start));
-                query.limit = EXAMINED;
             }
             Self::RotatedInUse => {
-                query.limit = EXAMINED;
                 // A rotated key expires with its grace period, and few other keys expire at all.
                 if !cx.manager().accepted().rotated_keys_stay {
                     query.expires_before = now.checked_add(CENTURY);
@@ -114,10 +122,10 @@ impl Preset {
 
 pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
     let mut asked = Form::new(cx.query.clone());
-    let preset = Preset::of(cx);
+    let preset = Preset::of(&cx.query).unwrap_or(Preset::All);
     let mut query = ListQuery::new(cx.manager().now());
     query.limit = LENGTH;
-    if let Err(problem) = filter(cx, &mut query) {
+    if let Err(problem) = filter(cx, &cx.query, &mut query) {
         asked.problems.add(problem)?;
     }
     let is_valid = asked.problems.fields().is_empty();
@@ -128,7 +136,10 @@ pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
     let body = html! {
         div class="title-row" {
             h1 { (cx.t("list.title")) }
-            a class="button primary" href=(Page::Issue.link()) { (cx.t("list.issue")) }
+            div class="buttons" {
+                a class="button primary" href=(Page::Issue.link()) { (cx.t("list.issue")) }
+                a class="button" href=(Page::Import.link()) { (cx.t("list.import")) }
+            }
         }
         @if cx.query.get("done") == Some("deleted") {
             (show::notice("good", &html! { p { (cx.t("done.deleted")) } }))
@@ -144,31 +155,42 @@ pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
 /// Reads a page of the list, and keeps what the view selects.
 async fn page(
     cx: &Context,
-    query: ListQuery,
+    mut query: ListQuery,
     preset: Preset,
     asked: &mut Form,
 ) -> Result<KeyPage, Fault> {
-    let now = query.now;
-    let mut page = match cx.manager().list(query).await {
-        Ok(page) => page,
-        Err(error) => {
-            asked.problems.add(error.into())?;
-            return Ok(KeyPage::default());
-        }
-    };
-    page.items.retain(|key| preset.selects(key, now));
-    if page.items.len() > LENGTH {
-        page.items.truncate(LENGTH);
-        page.next = page.items.last().map(|key| Cursor::of(&key.record));
-    }
-    if preset == Preset::RotatedInUse {
-        for key in std::mem::take(&mut page.items) {
-            if is_used_since_rotation(cx, &key).await {
-                page.items.push(key);
+    let (now, start) = (query.now, Instant::now());
+    query.scanned = Some(EXAMINED);
+    let mut page = KeyPage::default();
+    loop {
+        let part = match cx.manager().list(query.clone()).await {
+            Ok(part) => part,
+            Err(error) => {
+                asked.problems.add(error.into())?;
+                return Ok(KeyPage::default());
             }
+        };
+        page.corrupt.extend(part.corrupt);
+        page.next = part.next;
+        for key in part.items {
+            if !preset.selects(&key, now) {
+                continue;
+            }
+            if preset == Preset::RotatedInUse && !is_used_since_rotation(cx, &key).await {
+                continue;
+            }
+            if page.items.len() == LENGTH {
+                page.next = page.items.last().map(|key| Cursor::of(&key.record));
+                return Ok(page);
+            }
+            page.items.push(key);
+        }
+        query.after.clone_from(&page.next);
+        let is_full = page.items.len() == LENGTH;
+        if is_full || page.next.is_none() || start.elapsed() > READING {
+            return Ok(page);
         }
     }
-    Ok(page)
 }
 
 /// Returns whether a key was used after its successor was created.
@@ -182,12 +204,12 @@ async fn is_used_since_rotation(cx: &Context, key: &ManagedKey) -> bool {
 }
 
 /// Reads the filter. Each wrong value is a problem of its field.
-fn filter(cx: &Context, query: &mut ListQuery) -> Result<(), Problem> {
+pub(super) fn filter(cx: &Context, fields: &Fields, query: &mut ListQuery) -> Result<(), Problem> {
     let mut wrong = Vec::new();
     let mut note = |name: &str, why: String| wrong.push((name.to_owned(), why));
     macro_rules! read {
         ($member:ident, $name:literal, $parse:expr) => {
-            match cx.query.get($name).map($parse).transpose() {
+            match fields.get($name).map($parse).transpose() {
                 Ok(value) => query.$member = value,
                 Err(error) => note($name, error.to_string()),
             }
@@ -198,8 +220,8 @@ fn filter(cx: &Context, query: &mut ListQuery) -> Result<(), Problem> {
     read!(owner, "owner", UserId::new);
     read!(plan, "plan", PlanName::new);
     read!(kind, "kind", str::parse::<KeyKind>);
-    query.text = cx.query.get("query").map(str::to_owned);
-    if let Some(cursor) = cx.query.get("cursor") {
+    query.text = fields.get("query").map(str::to_owned);
+    if let Some(cursor) = fields.get("cursor") {
         query.after = read_cursor(cursor);
         if query.after.is_none() {
             note("cursor", cx.t("list.wrong_cursor").to_owned());
@@ -322,17 +344,24 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
             };
             p class="empty" { (cx.t(text)) }
         } @else {
-            // The roles remain where the stylesheet shows rows as cards.
-            table class="keys" role="table" {
-                caption class="visually-hidden" { (cx.t("list.caption")) }
-                thead role="rowgroup" {
-                    tr role="row" {
-                        @for text in columns {
-                            th scope="col" role="columnheader" { (cx.t(text)) }
+            form method="get" class="choose" {
+                input type="hidden" name="page" value=(Page::Bulk.name());
+                // The roles remain where the stylesheet shows rows as cards.
+                table class="keys" role="table" {
+                    caption class="visually-hidden" { (cx.t("list.caption")) }
+                    thead role="rowgroup" {
+                        tr role="row" {
+                            th scope="col" role="columnheader" id="choose" {
+                                span class="visually-hidden" { (cx.t("list.choose")) }
+                            }
+                            @for text in columns {
+                                th scope="col" role="columnheader" { (cx.t(text)) }
+                            }
                         }
                     }
+                    tbody role="rowgroup" { @for key in &page.items { (row(cx, key, several)) } }
                 }
-                tbody role="rowgroup" { @for key in &page.items { (row(cx, key, several)) } }
+                (many(cx, preset, is_filtered))
             }
         }
         (corrupt(cx, "list.corrupt", &page.corrupt))
@@ -340,15 +369,54 @@ fn table(cx: &Context, preset: Preset, page: &KeyPage) -> Markup {
     }
 }
 
+/// The buttons for an operation on the chosen keys, or on all that the filter selects.
+fn many(cx: &Context, preset: Preset, is_filtered: bool) -> Markup {
+    let filters = FILTERS.into_iter();
+    let filters = filters.filter_map(|name| Some((name, cx.query.get(name)?)));
+    let (all, text) = match is_filtered {
+        true => (Page::Bulk.link_with(filters), "list.change_matching"),
+        false => (Page::Bulk.link_with([("all", "yes")]), "list.change_all"),
+    };
+    html! {
+        div class="buttons" {
+            button type="submit" { (cx.t("list.change_chosen")) }
+            @if preset.is_a_filter() { a class="button quiet" href=(all) { (cx.t(text)) } }
+        }
+    }
+}
+
+/// The name of a filter.
+pub(super) fn filter_label<'c>(cx: &'c Context, name: &str) -> &'c str {
+    cx.t(match name {
+        "view" => "view.label",
+        "query" => "filter.query",
+        "status" => "filter.status",
+        "environment" => "field.environment",
+        "owner" => "field.owner",
+        "plan" => "field.plan",
+        _ => "field.kind",
+    })
+}
+
+/// The name of a view.
+pub(super) fn view_text(view: &str) -> Option<&'static str> {
+    let found = PRESETS.iter().find(|(_, known, _)| *known == view);
+    found.map(|(.., text)| *text)
+}
+
 fn row(cx: &Context, key: &ManagedKey, shows_environment: bool) -> Markup {
     let record = &key.record;
+    let id = record.id.as_str();
     let cell = |label: &'static str, content: Markup| {
         html! { td role="cell" data-label=(cx.t(label)) { (content) } }
     };
     html! {
         tr role="row" {
+            td role="cell" class="pick" data-label=(cx.t("list.choose")) {
+                input type="checkbox" name="key" value=(id) aria-labelledby={ "choose k-" (id) };
+            }
             th scope="row" role="rowheader" {
-                (show::key_link(record))
+                span id={ "k-" (id) } { (show::key_link(record)) }
                 span class="sub" {
                     (show::masked(record))
                     @if shows_environment { " " span class="faint" { (record.environment.as_str()) } }

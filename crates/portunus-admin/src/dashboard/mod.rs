@@ -16,6 +16,7 @@
 
 mod assets;
 mod audit;
+mod bulk;
 mod change;
 mod context;
 mod controls;
@@ -26,10 +27,12 @@ mod entry;
 mod explain;
 mod fields;
 mod fragment;
+mod import;
 mod issue;
 mod layout;
 mod list;
 mod new_key;
+mod operation;
 mod page;
 mod primary;
 mod problems;
@@ -42,6 +45,7 @@ mod token;
 mod usage;
 mod values;
 mod wording;
+mod wording_many;
 
 use std::fmt;
 use std::sync::Arc;
@@ -319,6 +323,7 @@ async fn show_page(cx: &Context, page: Page) -> Result<Outcome, Fault> {
         Page::Keys => list::show(cx).await.map(Outcome::from),
         Page::Key => detail::show(cx).await.map(Outcome::from),
         Page::Events => audit::show(cx).await.map(Outcome::from),
+        Page::Operation => operation::show(cx).await.map(Outcome::from),
         _ => show_form(cx, page, None).await.map(Outcome::from),
     }
 }
@@ -333,7 +338,9 @@ async fn show_form(cx: &Context, page: Page, sent: Option<&Form>) -> Result<View
         Page::Primary => primary::show(cx, sent).await,
         Page::Disable | Page::Enable => switch::show(cx, page, sent).await,
         Page::Revoke | Page::Delete => end::show(cx, page, sent).await,
-        Page::Keys | Page::Key | Page::Events => Err(Fault::not_found()),
+        Page::Bulk => bulk::show(cx, sent).await,
+        Page::Import => Ok(import::show(cx, sent)),
+        Page::Keys | Page::Key | Page::Events | Page::Operation => Err(Fault::not_found()),
     }
 }
 
@@ -359,7 +366,11 @@ async fn submit(cx: &Context, page: Page, request: Request) -> Result<Outcome, F
         Page::Primary => primary::submit(cx, &form).await,
         Page::Disable | Page::Enable => switch::submit(cx, page, &form).await,
         Page::Revoke | Page::Delete => end::submit(cx, page, &mut form).await,
-        Page::Keys | Page::Key | Page::Events => return Err(Fault::not_found()),
+        Page::Bulk => bulk::submit(cx, &form).await,
+        Page::Import => import::submit(cx, &form).await,
+        Page::Keys | Page::Key | Page::Events | Page::Operation => {
+            return Err(Fault::not_found());
+        }
     };
     match done {
         Ok(outcome) => Ok(outcome),

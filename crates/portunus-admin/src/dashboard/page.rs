@@ -23,10 +23,14 @@ pub(super) enum Page {
     Explain,
     /// The audit events.
     Events,
+    /// An operation on many keys: what to do with which, and how far it is.
+    Bulk,
+    Operation,
+    Import,
 }
 
 /// Each page with its name, its route in audit events, and the action of its form.
-const PAGES: [(Page, &str, &str, Action); 12] = [
+const PAGES: [(Page, &str, &str, Action); 15] = [
     (Page::Keys, "keys", "/?page=keys", Action::Manage),
     (Page::Issue, "issue", "/?page=issue", Action::KeyIssue),
     (Page::Key, "key", "/?page=key", Action::Manage),
@@ -54,6 +58,14 @@ const PAGES: [(Page, &str, &str, Action); 12] = [
         Action::KeyVerify,
     ),
     (Page::Events, "events", "/?page=events", Action::Manage),
+    (Page::Bulk, "bulk", "/?page=bulk", Action::KeyBulk),
+    (
+        Page::Operation,
+        "operation",
+        "/?page=operation",
+        Action::Manage,
+    ),
+    (Page::Import, "import", "/?page=import", Action::KeyImport),
 ];
 
 impl Page {

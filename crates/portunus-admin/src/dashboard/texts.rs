@@ -6,7 +6,7 @@ use std::fmt;
 
 use maud::{Markup, Render, html};
 
-use super::wording::WORDING;
+use super::{wording, wording_many};
 
 /// The texts of the dashboard, by name. Those that are not replaced are in English.
 ///
@@ -53,7 +53,7 @@ impl Texts {
         name: &str,
         text: impl Into<Cow<'static, str>>,
     ) -> Result<Self, UnknownText> {
-        let known = WORDING.iter().find(|(known, _)| *known == name);
+        let known = Self::names().find(|(known, _)| *known == name);
         let (known, _) = known.ok_or_else(|| UnknownText(name.to_owned()))?;
         self.0.insert(known, text.into());
         Ok(self)
@@ -61,7 +61,8 @@ impl Texts {
 
     /// Returns the name of each text, and the English text.
     pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-        WORDING.iter().copied()
+        let all = wording::WORDING.iter().chain(wording_many::WORDING);
+        all.copied()
     }
 
     /// Returns a text. An unknown name is shown as it is; a test proves that the pages use none.
@@ -69,7 +70,7 @@ impl Texts {
         if let Some(own) = self.0.get(name) {
             return own;
         }
-        let usual = WORDING.iter().find(|(known, _)| *known == name);
+        let usual = Self::names().find(|(known, _)| *known == name);
         usual.map_or(name, |(_, text)| text)
     }
 

@@ -41,13 +41,17 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     ),
     (
         "form.used_up",
-        "This form was already sent with other values, and a key was created. Send it again to \
-         create another one.",
+        "This form was already sent with other values, which was done. Send it again to do this, too.",
     ),
     // The list.
     ("list.title", "Keys"),
     ("list.caption", "Keys, newest first"),
     ("list.issue", "New key"),
+    ("list.import", "Import"),
+    ("list.choose", "Choose"),
+    ("list.change_chosen", "Change the chosen keys"),
+    ("list.change_matching", "Change all that match"),
+    ("list.change_all", "Change all keys"),
     ("list.none", "There are no keys yet. Create the first one."),
     ("list.none_match", "No key matches."),
     (

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use portunus::key::{DigestScheme, KeyDigest, KeyId};
+use portunus::store::{Change, KeyStore, WriteBatch};
+
 use crate::fixture::{Fixture, id_in};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -34,6 +37,45 @@ async fn a_list_is_paged_by_its_links_and_keeps_its_filters() {
         .map(|number| format!("{number:03}"))
         .collect();
     assert_eq!(seen, expected, "newest first, each once");
+}
+
+#[tokio::test]
+async fn a_search_in_a_long_list_is_read_in_parts_and_finds_every_key_once() {
+    const COUNT: u64 = 9_000;
+    let fixture = Fixture::new();
+    let (id, _) = fixture.issue("hay").await;
+    let model = fixture.record(&id).await;
+    let mut batch = WriteBatch::new();
+    for number in 0..COUNT {
+        let mut record = Box::new(model.clone());
+        record.id = KeyId::new(&format!("key_{number}")).unwrap();
+        record.family = (&record.id).into();
+        record.created_at -= Duration::from_secs(number + 1);
+        if [3_500, COUNT - 1].contains(&number) {
+            record.name = format!("needle {number:04}");
+        }
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        let digest = KeyDigest::new(DigestScheme::Sha256, digest);
+        batch = batch.change(Change::Insert { digest, record });
+        if number % 1_000 == 999 {
+            let batch = std::mem::take(&mut batch);
+            fixture.store.inner().apply(&batch).await.unwrap();
+        }
+    }
+    let browser = fixture.browser();
+    let mut page = browser.get("/keys?query=needle").await.expect(200);
+    let mut seen = Vec::new();
+    // At least 3000 keys are examined for each page.
+    for _ in 0..4 {
+        let names = page.body.split(">needle ").skip(1);
+        seen.extend(names.map(|rest| rest[..4].to_owned()));
+        if !page.has(">Older</a>") {
+            break;
+        }
+        page = browser.open(&page, &page.link("Older")).await.expect(200);
+    }
+    assert_eq!(seen, ["3500", "8999"]);
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@
 mod actions;
 mod audit;
 mod browser;
+mod bulk;
 mod contrast;
 mod editing;
 mod explain;
 mod fixture;
 mod fragment;
+mod importing;
 mod issuing;
 mod listing;
 mod mounting;
