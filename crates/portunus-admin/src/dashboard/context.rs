@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::entry::Fields;
 use super::problems::{Problem, Problems};
 use super::token::FormToken;
-use super::{Site, random};
+use super::{Site, random, show};
 use crate::{AuthenticatedOperator, Fault, name_of};
 
 /// What every response needs, also without an operator.
@@ -71,6 +71,11 @@ impl Context {
     /// Returns a text with markup in place of its placeholders, such as `{name}`.
     pub(super) fn fill(&self, name: &str, values: &[(&str, Markup)]) -> Markup {
         self.frame.site.look.texts.fill(name, values)
+    }
+
+    /// Returns the title of a page about a key, which differs from page to page.
+    pub(super) fn title(&self, text: &'static str, name: &str) -> String {
+        self.t(text).replace("{name}", &show::plain(name))
     }
 
     pub(super) fn manager(&self) -> &KeyManager {

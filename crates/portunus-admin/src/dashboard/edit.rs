@@ -24,7 +24,7 @@ pub(super) async fn show(cx: &Context, sent: Option<&Form>) -> Result<View, Faul
         @if is_stale { (now(cx, &key)) }
         (form(cx, Page::Edit, sent, &[("version", &version)], &content))
     };
-    Ok(View::form(show::plain(&record.name), body, sent))
+    Ok(View::form(cx.title("edit.title", &record.name), body, sent))
 }
 
 /// What the other operator made of the key, beside what this one entered.

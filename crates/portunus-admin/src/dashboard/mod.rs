@@ -12,7 +12,8 @@
 //! session was given ([`token`]).
 //!
 //! A new page needs a variant of [`Page`] and its row in `page.rs`, a file with `show` (and `submit`),
-//! its arms in `show_page` or `show_form` and `submit` here, a link, and its texts in `wording.rs`.
+//! its arms in `show_page` or `show_form` and `submit` here, a link, its texts in `wording.rs`, and a line
+//! in `examples/esign/tests/browser/pages.rs`, where it is tested in a browser.
 
 mod assets;
 mod audit;

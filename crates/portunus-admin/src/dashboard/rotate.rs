@@ -45,7 +45,11 @@ pub(super) async fn show(cx: &Context, sent: Option<&Form>) -> Result<View, Faul
         (detail::subject(cx, &key))
         (form(cx, Page::Rotate, sent, &[("once", &once), ("version", &version)], &content))
     };
-    Ok(View::form(show::plain(&record.name), body, sent))
+    Ok(View::form(
+        cx.title("rotate.title", &record.name),
+        body,
+        sent,
+    ))
 }
 
 pub(super) async fn submit(cx: &Context, sent: &Form) -> Result<Outcome, Problem> {

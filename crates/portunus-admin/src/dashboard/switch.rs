@@ -40,7 +40,7 @@ pub(super) async fn show(cx: &Context, page: Page, sent: Option<&Form>) -> Resul
         (detail::subject(cx, &key))
         (form(cx, page, sent, &[("version", &version)], &content))
     };
-    Ok(View::form(show::plain(&record.name), body, sent))
+    Ok(View::form(cx.title(title, &record.name), body, sent))
 }
 
 pub(super) async fn submit(cx: &Context, page: Page, sent: &Form) -> Result<Outcome, Problem> {
