@@ -91,6 +91,7 @@ impl Browser {
         let mut flags = vec![
             "--headless=new".to_owned(),
             "--disable-gpu".into(),
+            "--disable-extensions".into(),
             "--disable-quic".into(),
             "--no-first-run".into(),
             "--disable-background-networking".into(),
@@ -250,9 +251,11 @@ impl Browser {
         self.protocol("Emulation.setEmulatedMedia", &media);
     }
 
-    /// Writes a picture of the page to a file: the whole page, or only what the window shows.
+    /// Writes a picture of the page to a file: the whole page, or what the window shows in a smaller
+    /// file.
     pub fn screenshot(&self, path: &Path, whole: bool) {
-        let body = json!({ "format": "png", "captureBeyondViewport": whole });
+        let body = json!({ "format": "png", "captureBeyondViewport": whole,
+            "optimizeForSpeed": whole });
         let taken = self.protocol("Page.captureScreenshot", &body);
         let bytes = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();

@@ -88,6 +88,7 @@ fn assert_readable(browser: &Browser, page: &str) {
             .some(id => document.getElementById(id)?.matches('.error'));
         return {
             language: document.documentElement.lang,
+            titled: document.title.startsWith(document.querySelector('h1').textContent),
             repeated: ids.filter((id, at) => ids.indexOf(id) !== at),
             dangling: references.filter(id => !document.getElementById(id)),
             levels: all('h1, h2, h3').map(heading => Number(heading.localName[1])),
@@ -96,6 +97,10 @@ fn assert_readable(browser: &Browser, page: &str) {
         &json!([]),
     );
     assert_eq!(facts["language"], "en", "{page}");
+    assert_eq!(
+        facts["titled"], true,
+        "{page}: the title says what the page is"
+    );
     for none in ["repeated", "dangling"] {
         assert_eq!(facts[none], json!([]), "{page}: {none}");
     }
@@ -128,8 +133,8 @@ const WATCH: &str = "
     const alert = document.activeElement.matches('[role=alert]');
     if (alert) controls[0].focus();
     reached.length = 0;
-    // Each part of a date is reached separately.
-    const parts = 4 * controls.filter(control => control.type === 'date').length;
+    // Each part of a date is reached separately, up to six of them and a button.
+    const parts = 7 * controls.filter(control => /^date/.test(control.type)).length;
     return { count: controls.length + parts, alert };";
 
 /// Returns the controls that Tab did not reach in the order of the page, or does not show.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use crate::common::{hex, until};
-use crate::site::{FRAMEWORKS, Site};
+use crate::site::{FRAMEWORKS, Site, act};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -68,7 +68,7 @@ fn lead_a_key_to_its_end(site: &Site, browser: &Browser, runs_script: bool) {
     assert!(!browser.source().contains(&secret));
 
     browser.follow("Production server");
-    browser.follow("Rotate");
+    act(browser, "rotate");
     browser.choose("The old key works for", "1 hour");
     browser.press("Rotate key");
     let successor = browser.css("#secret").text();
@@ -95,7 +95,7 @@ fn lead_a_key_to_its_end(site: &Site, browser: &Browser, runs_script: bool) {
     assert_eq!(before["event_hash"], hash(&first, &before));
     // The name of the successor is the same: the notice links to it.
     browser.css(".notice a").leave();
-    browser.follow("Make primary");
+    act(browser, "primary");
     assert!(browser.text().contains("event_hash"), "{}", browser.text());
     browser.press("Make primary");
     assert!(
@@ -106,7 +106,7 @@ fn lead_a_key_to_its_end(site: &Site, browser: &Browser, runs_script: bool) {
     let after = site.event(&successor);
     assert_eq!(after["event_hash"], hash(&successor, &after));
 
-    browser.follow("Revoke");
+    act(browser, "revoke");
     browser.enter("Confirm", "something else");
     browser.press("Revoke key");
     let wrong = browser.css("#f-confirm-error").text();
@@ -117,6 +117,34 @@ fn lead_a_key_to_its_end(site: &Site, browser: &Browser, runs_script: bool) {
     assert!(browser.text().contains("The key is revoked"));
     assert_eq!(site.status(&successor), 401);
     assert_eq!(site.status(&first), 200);
+
+    // What can be undone, and the end.
+    browser.follow("Keys");
+    browser.enter("Search in name, description and key", "first");
+    browser.press("Search");
+    assert_eq!(browser.count("table.keys tbody tr"), 1);
+    browser.follow("first key");
+    for (action, button, status) in [
+        ("disable", "Disable key", 401),
+        ("enable", "Enable key", 200),
+    ] {
+        act(browser, action);
+        browser.press(button);
+        assert_eq!(site.status(&first), status, "{action}");
+    }
+    act(browser, "delete");
+    browser.enter("Confirm", "first key");
+    browser.press("Delete key");
+    assert!(browser.text().contains("The key is deleted."));
+    assert_eq!(browser.count("table.keys tbody tr"), 2);
+    browser.follow("Check a key");
+    browser.enter("Secret", &first);
+    browser.press("Check");
+    assert!(browser.text().contains("This key is not active."));
+    browser.follow("Audit");
+    browser.choose("Action", "key.delete");
+    browser.press("Search");
+    assert_eq!(browser.count("main table tbody tr"), 1);
 }
 
 #[test]
@@ -148,7 +176,7 @@ fn of_two_operators_the_later_one_is_told_that_the_key_has_changed() {
             browser.open(&site.sign_in(name));
             browser.open(&site.dashboard());
             browser.follow("shared");
-            browser.follow("Rename");
+            act(browser, "edit");
         }
         oscar.enter("Name", "of oscar");
         oscar.press("Save");
@@ -174,8 +202,8 @@ fn of_two_operators_the_later_one_is_told_that_the_key_has_changed() {
 
         // A key that was rotated meanwhile is not revoked by a page that did not know it.
         oscar.reload();
-        oscar.follow("Revoke");
-        olga.follow("Rotate");
+        act(&oscar, "revoke");
+        act(&olga, "rotate");
         olga.choose("The old key works for", "24 hours");
         olga.press("Rotate key");
         let successor = olga.css("#secret").text();

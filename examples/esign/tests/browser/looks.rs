@@ -5,15 +5,21 @@ use std::fs;
 use std::path::Path;
 
 use portunus_test_support::browser::Browser;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::pages::Demo;
+use crate::pages::{Demo, PAGES};
 
 const WIDTHS: [u32; 3] = [360, 768, 1440];
 const THEMES: [&str; 2] = ["light", "dark"];
 
-/// Returns how much the page is wider than the window.
-const EXCESS: &str = "return document.scrollingElement.scrollWidth - innerWidth";
+/// Returns how much the page is wider than the window, also in a language that is written from right
+/// to left.
+const EXCESS: &str = "
+    const excess = direction => {
+        document.dir = direction;
+        return document.scrollingElement.scrollWidth - innerWidth;
+    };
+    return Math.max(excess('rtl'), excess('ltr'));";
 
 /// Returns the texts with a contrast below 4.5, and the number of all texts.
 const CONTRAST: &str = r"
@@ -57,12 +63,16 @@ for (const element of document.body.querySelectorAll('*')) {
 return { count, low };";
 
 /// Returns the violations that axe-core finds.
-fn axe(browser: &Browser, source: &str) -> serde_json::Value {
+fn axe(browser: &Browser, source: &str) -> Value {
     let run = "
         const done = arguments[arguments.length - 1];
         const found = violation => [violation.id, violation.help, violation.nodes.map(node => node.html)];
-        axe.run(document).then(result => done(result.violations.map(found)), error => done(`${error}`));";
-    browser.call(&format!("{source};{run}"), &json!([]))
+        axe.run(document).then(
+            ({ passes, violations }) => done({ passed: passes.length, found: violations.map(found) }),
+            error => done(`${error}`));";
+    let result = browser.call(&format!("{source};{run}"), &json!([]));
+    assert!(result["passed"].as_u64() > Some(10), "{result}");
+    result["found"].clone()
 }
 
 #[test]
@@ -94,4 +104,12 @@ fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
             }
         }
     });
+    // The pictures in the README: what a window shows.
+    for (name, theme) in [("keys", "light"), ("key", "dark")] {
+        demo.open(PAGES.iter().find(|page| page.0 == name).unwrap());
+        demo.browser.theme(theme);
+        demo.browser.width(1200);
+        let file = folder.join(format!("dashboard-{name}.png"));
+        demo.browser.screenshot(&file, false);
+    }
 }

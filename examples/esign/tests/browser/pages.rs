@@ -75,6 +75,15 @@ pub(crate) const PAGES: &[PageOf] = &[
     (
         "explain-refused",
         "/dashboard?page=explain",
+        &[
+            ("Secret", "{secret}"),
+            ("Scopes that it needs", "document:delete"),
+        ],
+        "Check",
+    ),
+    (
+        "explain-inactive",
+        "/dashboard?page=explain",
         &[("Secret", "unknown")],
         "Check",
     ),

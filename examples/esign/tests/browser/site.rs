@@ -23,6 +23,7 @@ use portunus::testing::ManualClock;
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Portunus, Principal, Requirement, Scope};
 use portunus_admin::{ActixMount, Admin, OperatorProof};
 use portunus_test_support::Setup;
+use portunus_test_support::browser::Browser;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -174,6 +175,12 @@ impl Site {
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
+}
+
+/// Follows the link on the page of a key to the page of an action.
+pub(crate) fn act(browser: &Browser, page: &str) {
+    let link = format!(".actions a[href^='?page={page}&']");
+    browser.css(&link).leave();
 }
 
 async fn sign_in(
