@@ -180,7 +180,7 @@ async fn selected(cx: &Context, fields: &Fields) -> Markup {
         .filter_map(|name| Some((*name, fields.get(name)?)))
         .collect();
     html! {
-        section class="card" id="f-filter" tabindex="-1" aria-labelledby="selected" {
+        section class="card subject" id="f-filter" tabindex="-1" aria-labelledby="selected" {
             h2 id="selected" { (cx.t("bulk.selected")) }
             @if fields.get("all").is_some() { p { (cx.t("bulk.all")) } }
             @if !keys.is_empty() {

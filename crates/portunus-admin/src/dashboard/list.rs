@@ -172,18 +172,29 @@ async fn page(
         };
         page.corrupt.extend(part.corrupt);
         page.next = part.next;
-        for key in part.items {
-            if !preset.selects(&key, now) {
-                continue;
-            }
-            if preset == Preset::RotatedInUse && !is_used_since_rotation(cx, &key).await {
-                continue;
-            }
+        let listed = Instant::now();
+        for key in part
+            .items
+            .into_iter()
+            .filter(|key| preset.selects(key, now))
+        {
             if page.items.len() == LENGTH {
                 page.next = page.items.last().map(|key| Cursor::of(&key.record));
                 return Ok(page);
             }
-            page.items.push(key);
+            let place = Cursor::of(&key.record);
+            if preset != Preset::RotatedInUse {
+                page.items.push(key);
+                continue;
+            }
+            // Their successors are read one by one.
+            if is_used_since_rotation(cx, &key).await {
+                page.items.push(key);
+            }
+            if listed.elapsed() > READING {
+                page.next = Some(place);
+                return Ok(page);
+            }
         }
         query.after.clone_from(&page.next);
         let is_full = page.items.len() == LENGTH;
