@@ -172,6 +172,10 @@ async fn real_wait(tried: Tried) -> Checked {
                 !early.admitted || !surely_early,
                 "a retry was admitted much earlier than its wait of {reported:?}"
             );
+            if early.admitted {
+                // It came late, and took the unit.
+                continue;
+            }
         }
         sleep((asked.after + reported + DRIFT).saturating_duration_since(Instant::now())).await;
         let (retry, _) = ask(&tried, name, &quotas).await?;
