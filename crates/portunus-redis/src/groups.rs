@@ -109,6 +109,11 @@ impl Groups {
         self.waiting().remove(request);
     }
 
+    #[cfg(test)]
+    pub(crate) fn are_none(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -40,110 +40,114 @@ local function packed(reply, n)
   return pack(format, spread(reply, 1, n))
 end
 
--- First the usual case, in place, because functions and tables cost more than what they do here: each
--- bucket has exactly the recorders of its windows, and no unit is gone. Otherwise nothing has been
--- changed yet, and the general case follows.
-local is_usual, values, reply, n, from = true, {}, { clock, requests, 0 }, 3, asked_at
--- The least units left in a window, and how long it takes until one more is left in all of those.
-local left, wait = MOST_UNITS, 0
-for b = 1, #KEYS do
-  local value = redis.pcall('GET', KEYS[b])
-  is_usual = type(value) == 'string' and #value >= HEADER_BYTES
-  if not is_usual then break end
-  local format, now, ahead, recorders, at = unpack(HEADER, value)
-  local windows
-  windows, from = unpack('B', asked, from)
-  is_usual = format == FORMAT and recorders == windows and now <= clock + ahead
-  if not is_usual then break end
-  now = clock + ahead
-  for _ = 1, recorders do
-    is_usual = at + RECORDER_BYTES - 1 <= #value
-    if not is_usual then break end
-    local length, limit, step, kind, of, slot_length, newest, gone, live, count, of_kind, width
-    length, limit, step, kind, from = unpack(WINDOW, asked, from)
-    of, slot_length, newest, gone, live, count, of_kind, width, at = unpack(RECORDER, value, at)
-    local ends = at + count * (width + 4 - 2 * kind)
-    is_usual = of == length and slot_length == step and of_kind == kind
-      and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
-      and gone > now and gone <= now + length + step and newest * step <= now
-      and live >= 0 and live < MOST_TIME
-    if not is_usual then break end
-    local of_window = limit - live
-    if of_window < left then
-      left, wait = of_window, gone - now
-    elseif of_window == left then
-      wait = max(wait, gone - now)
-    end
-    reply[n + 1], reply[n + 2], n, at = live, gone - now, n + 2, ends
-  end
-  is_usual = is_usual and at == #value + 1
-  if not is_usual then break end
-  values[b] = value
+-- How a slot is packed, by the bytes of its units: the low bits of its number, of which 32 tell all
+-- exact times within a window apart (kind 0), and 16 the 258 slots of W/256 (kind 1).
+local EXACT_BITS, SLOT_BITS = 4294967296, 65536
+
+local function layout_of(kind, width)
+  if kind == 0 then return width == 1 and '<I4B' or width == 2 and '<I4I2' or '<I4I4' end
+  return width == 1 and '<I2B' or width == 2 and '<I2I2' or '<I2I4'
 end
 
-local admitted = requests
-if left < requests * cost and not overdraw then
-  -- The oldest slot has a unit. How many more it has is for the general case.
-  is_usual = is_usual and cost == 1 and left >= 0
-  admitted = left
-  reply[2], reply[3] = left, wait
-end
+-- First the usual case, in place, because functions and tables cost more than what they do here: each
+-- bucket has exactly the recorders of its windows. Otherwise nothing has been changed yet, and the
+-- general case follows.
+local is_usual, admitted, reply, n = true, requests, { clock, requests, 0, 0, 0, 0, 0 }, 3
+local values, lives, added, is_partial, is_empty = { '' }, { 0 }
+repeat
+  -- The least units left in a window, and how long it takes until one more is left in all of those.
+  local left, wait, from = MOST_UNITS, 0, asked_at
+  added, n = admitted * cost, 3
+  for b = 1, #KEYS do
+    local value = redis.pcall('GET', KEYS[b])
+    is_usual = type(value) == 'string' and #value >= HEADER_BYTES
+    if not is_usual then break end
+    local format, now, ahead, recorders, at = unpack(HEADER, value)
+    local windows
+    windows, from = unpack('B', asked, from)
+    is_usual = format == FORMAT and recorders == windows and ahead >= 0 and ahead < MOST_TIME
+      and now <= clock + ahead
+    if not is_usual then break end
+    now = clock + ahead
+    local after, full_at = nil, 0
+    for _ = 1, recorders do
+      is_usual = at + RECORDER_BYTES - 1 <= #value
+      if not is_usual then break end
+      local length, limit, step, kind, of, slot_length, newest, gone, live, count, of_kind, width
+      length, limit, step, kind, from = unpack(WINDOW, asked, from)
+      of, slot_length, newest, gone, live, count, of_kind, width, at = unpack(RECORDER, value, at)
+      local size = width + 4 - 2 * kind
+      local ends = at + count * size
+      is_usual = of == length and slot_length == step and of_kind == kind
+        and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
+        and gone <= now + length + step and newest * step <= now and live < MOST_TIME
+      if not is_usual then break end
+      local layout, bits = layout_of(kind, width), kind == 0 and EXACT_BITS or SLOT_BITS
+      while gone <= now and count > 0 do
+        local slot, units = unpack(layout, value, at)
+        gone = (newest - (newest - slot) % bits + 1) * step + length
+        if gone > now then break end
+        live, count, at = live - units, count - 1, at + size
+      end
+      is_usual = live >= 0
+      if not is_usual then break end
+      local of_window = limit - live
+      if of_window < left then
+        left, wait = of_window, gone - now
+      elseif of_window == left then
+        wait = max(wait, gone - now)
+      end
+      reply[n + 1], reply[n + 2], n = live, gone - now, n + 2
+      is_empty = is_empty or count == 0
+      if left >= added or overdraw then
+        local slot, units, kept = floor(now / step), added, ends
+        if slot > newest or count == 0 then
+          if count == 0 then
+            gone = (slot + 1) * step + length
+            reply[n] = gone - now
+          end
+          newest, count = slot, count + 1
+        else
+          kept = ends - size
+          local _, before = unpack(layout, value, kept)
+          units = before + added
+        end
+        is_usual = units < 256 ^ width and (kind == 1 or count <= MOST_EXACT)
+        if not is_usual then break end
+        after = (after or pack(HEADER, FORMAT, now, ahead, recorders))
+          .. pack(RECORDER, length, step, newest, gone, live + added, count, kind, width)
+          .. sub(value, at, kept - 1)
+          .. pack(layout, newest % bits, units)
+        full_at = max(full_at, (newest + 1) * step + length)
+      end
+      at = ends
+    end
+    is_usual = is_usual and at == #value + 1
+    if not is_usual then break end
+    values[b], lives[b] = after, math.ceil((full_at - now) / 1000)
+  end
+  is_partial = false
+  if is_usual and left < added and not overdraw then
+    -- The oldest slot has a unit. How many more it has is for the general case.
+    is_usual = cost == 1 and left >= 0 and not is_empty
+    admitted, reply[2], reply[3] = left, left, wait
+    is_partial = is_usual and left > 0
+  end
+until not is_partial
+
 if is_usual and admitted == 0 then
   -- Keys that lost their expiry are looked for now and then.
   for b = 1, clock % 16 == 0 and #KEYS or 0 do
     is_usual = is_usual and redis.call('PTTL', KEYS[b]) ~= -1
   end
   if is_usual then return packed(reply, n) end
-end
-
--- How a slot is packed, by the bytes of its units: the low bits of its number, of which 32 tell all
--- exact times within a window apart (kind 0), and 16 the 258 slots of W/256 (kind 1).
-local EXACT, SLOTS = { '<I4B', '<I4I2', nil, '<I4I4' }, { '<I2B', '<I2I2', nil, '<I2I4' }
-local EXACT_BITS, SLOT_BITS = 4294967296, 65536
-
-if is_usual then
-  local lives, added, w = {}, admitted * cost, 2
-  for b = 1, #KEYS do
-    local value, full_at = values[b], 0
-    local _, _, ahead, recorders, at = unpack(HEADER, value)
-    local now = clock + ahead
-    local parts, p = { pack(HEADER, FORMAT, now, ahead, recorders) }, 1
-    for _ = 1, recorders do
-      local length, step, newest, gone, live, count, kind, width
-      length, step, newest, gone, live, count, kind, width, at = unpack(RECORDER, value, at)
-      local size, layout = width + 4 - 2 * kind, kind == 0 and EXACT[width] or SLOTS[width]
-      local begins, ends, slot, units = at, at + count * size, floor(now / step), added
-      local kept = ends
-      if slot > newest then
-        newest, count = slot, count + 1
-      else
-        kept = ends - size
-        _, units = unpack(layout, value, kept)
-        units = units + added
-      end
-      is_usual = is_usual and units < 256 ^ width and (kind == 1 or count <= MOST_EXACT)
-      if not is_usual then break end
-      live = live + added
-      parts[p + 1] = pack(RECORDER, length, step, newest, gone, live, count, kind, width)
-      parts[p + 2] = sub(value, begins, kept - 1)
-      parts[p + 3] = pack(layout, newest % (kind == 0 and EXACT_BITS or SLOT_BITS), units)
-      p, full_at, at, w = p + 3, max(full_at, (newest + 1) * step + length), ends, w + 2
-      reply[w] = live
-    end
-    if not is_usual then break end
-    values[b], lives[b] = table.concat(parts), math.ceil((full_at - now) / 1000)
-  end
-  if is_usual then
-    for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
-    return packed(reply, n)
-  end
+elseif is_usual then
+  for b = 1, #KEYS do redis.call('SET', KEYS[b], values[b], 'PX', lives[b]) end
+  for i = 4, n, 2 do reply[i] = reply[i] + added end
+  return packed(reply, n)
 end
 
 -- The general case.
-
-local function layout_of(kind, width)
-  return kind == 0 and EXACT[width] or SLOTS[width]
-end
 
 local function modulus_of(kind)
   return kind == 0 and EXACT_BITS or SLOT_BITS
@@ -330,8 +334,8 @@ local function keep_former(bucket, asked, now)
   end
 end
 
-local buckets, windows = {}, {}
-admitted, from = requests, asked_at
+local buckets, windows, from = {}, {}, asked_at
+admitted = requests
 for b, key in ipairs(KEYS) do
   local bucket = read(key) or { now = 0, ahead = 0 }
   -- The time of a bucket never decreases. If the server's clock was set back, the units move with
@@ -366,7 +370,7 @@ for _, bucket in ipairs(admitted > 0 and buckets or {}) do
 end
 
 -- The requests that are not admitted find the units of those that are, and change nothing.
-wait = 0
+local wait = 0
 for _, window in ipairs(admitted < requests and windows or {}) do
   local r, now, limit = spread(window)
   local excess = r.live + cost - limit

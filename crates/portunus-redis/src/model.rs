@@ -281,6 +281,15 @@ async fn usual_requests_take_the_usual_case_of_the_script() {
             assert_eq!(admitted, turn < limit, "{quotas}: {turn}");
             clock.advance(Duration::from_millis(1));
         }
+        // Also if units are gone since the last one: some, and all of a window.
+        let window = quotas.as_slice()[0].window();
+        clock.advance(window - Duration::from_millis(limit));
+        for _ in 0..limit {
+            let _ = usual.one(&quotas).await;
+            clock.advance(Duration::from_millis(3));
+        }
+        clock.advance(window + window / 200);
+        assert_eq!(usual.passed(&quotas, 1).await, 1, "{quotas}");
     }
 }
 

@@ -184,3 +184,94 @@ impl Drop for Rest {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use portunus::limit::{BucketId, LimitBucket, LimitRequest};
+    use portunus::quota::{Quota, Quotas};
+    use portunus_test_support::redis::Redis as Server;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn quotas() -> Quotas {
+        Quotas::new([Quota::per_minute(9).unwrap()]).unwrap()
+    }
+
+    fn bucket(quotas: &Quotas) -> [LimitBucket<'_>; 1] {
+        [LimitBucket::new(BucketId::Custom("b"), quotas)]
+    }
+
+    async fn sender(server: &Server) -> (Arc<Sender>, Arc<Request>) {
+        let redis = crate::Redis::single(&server.address()).unwrap();
+        let client = redis.deadline(Duration::from_secs(5)).connect();
+        // The time of the server is known.
+        client.node_of(b"b").await.unwrap().link().await.unwrap();
+        let (sender, quotas) = (Arc::new(Sender::new(client)), quotas());
+        let bucket = bucket(&quotas);
+        let request = Request::new(&LimitRequest::new(&bucket, 1), "p", false);
+        let request = request.unwrap().unwrap();
+        (sender, Arc::new(request))
+    }
+
+    fn left(answer: Answer) -> u64 {
+        let (quotas, (reply, place)) = (quotas(), answer.unwrap());
+        let decided = reply.decision(&LimitRequest::new(&bucket(&quotas), 1), place);
+        decided.unwrap().0.windows()[0].remaining()
+    }
+
+    /// A group has the deadline of its earliest request, as far as its units count. The others are
+    /// then sent without it.
+    #[tokio::test]
+    async fn a_request_whose_sender_gave_up_is_not_counted_and_delays_no_other() {
+        let server = Server::start();
+        let (sender, request) = sender(&server).await;
+        let ends = |millis| Waiter::until(Instant::now() + Duration::from_millis(millis));
+        for turn in 0..3 {
+            let (waiters, mut answers): (Vec<_>, Vec<_>) =
+                [5_000, 60, 5_000, 120].map(ends).into_iter().unzip();
+            server.pause();
+            let sent = {
+                let (sender, request) = (Arc::clone(&sender), Arc::clone(&request));
+                tokio::spawn(async move { sender.call(&request, waiters).await })
+            };
+            sleep(Duration::from_millis(200)).await;
+            server.resume();
+            sent.await.unwrap();
+            assert!(answers.remove(3).await.is_err(), "it gave up");
+            assert!(answers.remove(1).await.is_err(), "it gave up");
+            for (place, answer) in (1..).zip(answers) {
+                assert_eq!(left(answer.await.unwrap()), 9 - 2 * turn - place);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_kept_of_requests_that_were_answered_or_given_up() {
+        let server = Server::start();
+        let (sender, request) = sender(&server).await;
+        for round in 0..20 {
+            let ask = |_| {
+                let (sender, request) = (Arc::clone(&sender), Arc::clone(&request));
+                tokio::spawn(async move { sender.with_equal(&request).await })
+            };
+            let asking: Vec<_> = (0..150).map(ask).collect();
+            // Half of them give up, the first one among these in some rounds.
+            for task in asking.iter().skip(round % 2).step_by(2) {
+                task.abort();
+            }
+            for (place, task) in asking.into_iter().enumerate() {
+                match task.await {
+                    Ok(answer) => drop(answer.unwrap()),
+                    Err(_) => assert_eq!(place % 2, round % 2),
+                }
+            }
+        }
+        let idle = async || sender.groups.are_none().then_some(());
+        let idle = portunus_test_support::wait::eventually_async(idle).await;
+        assert!(idle.is_some(), "a request is waited for");
+    }
+}

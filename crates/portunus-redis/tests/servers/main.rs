@@ -18,3 +18,4 @@ mod sentinel;
 mod start;
 #[cfg(feature = "tls")]
 mod tls;
+mod together;

@@ -295,7 +295,7 @@ async fn wrong_and_missing_passwords_are_reported_without_them() {
 
 /// Collects what is logged.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -308,7 +308,7 @@ impl Write for Log {
 }
 
 /// Logs of this thread.
-fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
+pub(crate) fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -320,7 +320,7 @@ fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
 }
 
 impl Log {
-    fn lines(&self, text: &str) -> usize {
+    pub(crate) fn lines(&self, text: &str) -> usize {
         let log = self.text();
         log.lines().filter(|line| line.contains(text)).count()
     }
