@@ -111,6 +111,8 @@ pub(crate) enum Refusal {
     EventJson(#[source] serde_json::Error),
     #[error("the entries of the ledger cannot be serialized as JSON")]
     EntriesJson(#[source] serde_json::Error),
+    #[error("the new keys cannot be serialized as JSON")]
+    KeysJson(#[source] serde_json::Error),
     #[error("the usage cannot be serialized as JSON")]
     UsageJson(#[source] serde_json::Error),
     #[error("this version of portunus-sqlx does not support this {0}")]

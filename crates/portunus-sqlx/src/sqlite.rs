@@ -27,6 +27,10 @@ use crate::write_queue::WriteQueue;
 
 /// The longest time that a write may take, once its turn has come.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// The most memory for the pages of a write, in kibibytes as a negative number. A batch of 500 keys
+/// changes up to 16 MiB of pages in the many indexes; SQLite's 2 MiB would have each of them written
+/// and read several times.
+const WRITER_CACHE: &str = "-32768";
 /// The number of connections for reads.
 const READERS: u32 = 4;
 /// The number of them that management reads may use at once.
@@ -137,7 +141,10 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             // Deleted content, such as signing states, is overwritten.
-            .pragma("secure_delete", "ON");
+            .pragma("secure_delete", "ON")
+            // Reads then need no space for temporary files on a disk that may be full, and what undoes
+            // a statement of a write is not written to one.
+            .pragma("temp_store", "MEMORY");
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -147,11 +154,10 @@ impl SqliteStore {
                 .test_before_acquire(false)
         };
         Ok(Self(Sqlite {
-            writer: pool(1).connect_with(options.clone()).await?,
-            // Reads then need no space for temporary files on a disk that may be full.
-            readers: pool(READERS)
-                .connect_with(options.pragma("temp_store", "MEMORY"))
+            writer: pool(1)
+                .connect_with(options.clone().pragma("cache_size", WRITER_CACHE))
                 .await?,
+            readers: pool(READERS).connect_with(options).await?,
             turns: WriteQueue::new(1),
             share: Share::new(MANAGEMENT_READERS),
             lookups: Lookups::new(LOOKUPS),

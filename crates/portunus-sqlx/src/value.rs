@@ -4,6 +4,7 @@
 //! is an error that names the row and the column, but does not include the value.
 
 use async_trait::async_trait;
+use serde::Serialize;
 use sqlx::query::Query;
 use sqlx::{ColumnIndex, Decode, Encode, Row as _, Type, TypeInfo, ValueRef};
 
@@ -31,8 +32,9 @@ pub(crate) trait Session: Send {
     async fn script(&mut self, sql: &'static str) -> Result<(), Fault>;
 }
 
-/// A value to bind.
-#[derive(Clone, PartialEq, Eq)]
+/// A value to bind, or to be read from JSON.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub(crate) enum Value {
     Int(Option<i64>),
     Text(Option<String>),

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use portunus::audit::{AuditEvent, EventPage, EventQuery};
+use portunus::key::{KeyId, TenantId};
+use serde::Serialize;
 
 use super::Operation;
 use crate::fault::{Fault, Refusal};
@@ -77,18 +79,42 @@ fn columns(event: &AuditEvent) -> [(&'static str, Value); 6] {
     ]
 }
 
-fn as_json(number: usize, event: &AuditEvent) -> Result<serde_json::Value, Refusal> {
-    Ok(serde_json::json!({
-        "number": number,
-        "id": event.id.to_string(),
-        "at": millis(event.at),
-        "action": event.action.as_str(),
-        "outcome": event.outcome.as_str(),
-        "tenant": event.tenant_id.as_ref().map(portunus::key::TenantId::as_str),
-        "key": event.key_id.as_ref().map(portunus::key::KeyId::as_str),
-        "event": serde_json::to_string(event).map_err(Refusal::EventJson)?,
-        "parties": parties(event),
-    }))
+/// An event as the statement for many reads it.
+#[derive(Serialize)]
+struct Stored<'a> {
+    number: usize,
+    id: String,
+    at: i64,
+    action: &'a str,
+    outcome: &'a str,
+    tenant: Option<&'a str>,
+    key: Option<&'a str>,
+    event: String,
+}
+
+/// The names of an event as the statement for many reads them.
+#[derive(Serialize)]
+struct Parties {
+    id: String,
+    parties: BTreeSet<String>,
+}
+
+fn stored((number, event): (usize, &AuditEvent)) -> Result<Stored<'_>, Refusal> {
+    Ok(Stored {
+        number,
+        id: event.id.to_string(),
+        at: millis(event.at),
+        action: event.action.as_str(),
+        outcome: event.outcome.as_str(),
+        tenant: event.tenant_id.as_ref().map(TenantId::as_str),
+        key: event.key_id.as_ref().map(KeyId::as_str),
+        event: serde_json::to_string(event).map_err(Refusal::EventJson)?,
+    })
+}
+
+fn to_json(all: &impl Serialize) -> Result<Vec<Value>, Refusal> {
+    let json = serde_json::to_string(all).map_err(Refusal::EventJson)?;
+    Ok(vec![json.into()])
 }
 
 /// Stores events.
@@ -111,18 +137,21 @@ impl Operation for RecordEvents<'_> {
                 .await?;
         }
         for part in self.0.chunks(MOST_EVENTS) {
-            let events: Result<Vec<_>, _> = part
-                .iter()
-                .enumerate()
-                .map(|(at, event)| as_json(at, event))
-                .collect();
-            let json = serde_json::Value::Array(events?).to_string();
+            let events: Result<Vec<_>, _> = part.iter().enumerate().map(stored).collect();
             session
-                .change(dialect.events.insert, vec![json.clone().into()])
+                .change(dialect.events.insert, to_json(&events?)?)
                 .await?;
-            session
-                .change(dialect.events.insert_parties, vec![json.into()])
-                .await?;
+            // Without the events, which are long.
+            let of = |event: &AuditEvent| Parties {
+                id: event.id.to_string(),
+                parties: parties(event),
+            };
+            let parties: Vec<_> = part.iter().map(of).collect();
+            if parties.iter().any(|one| !one.parties.is_empty()) {
+                session
+                    .change(dialect.events.insert_parties, to_json(&parties)?)
+                    .await?;
+            }
         }
         Ok(())
     }

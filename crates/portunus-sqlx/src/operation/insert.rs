@@ -1,22 +1,19 @@
 //! New keys: one by one, or many at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
 
-use portunus::key::{KeyDigest, KeyId, KeyRecord};
+use portunus::key::{DigestScheme, KeyDigest, KeyId, KeyRecord};
 use portunus::store::{Change, Rejected};
-use serde_json::Value as Json;
+use serde::{Serialize, Serializer};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Refusal};
 use crate::record;
 use crate::sql;
 use crate::value::{Session, Value};
 
 /// The largest number of keys in one statement.
 const MOST_KEYS: usize = 500;
-
-const BEFORE: &str = "SAVEPOINT portunus_inserts";
-const KEEP: &str = "RELEASE SAVEPOINT portunus_inserts";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT portunus_inserts";
 
 /// A key to insert.
 pub(super) struct New<'a> {
@@ -39,53 +36,89 @@ impl<'a> New<'a> {
         }
     }
 
-    /// The columns as the statements for many keys read them.
-    fn as_json(&self) -> Result<Json, Fault> {
-        let cell = |value| match value {
-            Value::Int(value) => Json::from(value),
-            Value::Text(value) => Json::from(value),
-            Value::Bytes(_) => Json::Null,
-        };
-        let digest = self.digest.to_bytes();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut columns: serde_json::Map<_, _> = record::named(self.record)?
-            .map(|(name, value)| (name.to_owned(), cell(value)))
-            .collect();
-        columns.insert("digest".into(), hex.into());
-        columns.insert("used_on".into(), self.used_on.into());
-        columns.insert("scheme".into(), self.digest.scheme().to_string().into());
-        Ok(columns.into())
+    fn digest(&self) -> (DigestScheme, Vec<u8>) {
+        (self.digest.scheme(), self.digest.to_bytes().to_vec())
     }
+
+    /// The digest as the statements about the digests of many keys read it.
+    fn as_digest(&self) -> [(&'static str, Value); 3] {
+        let bytes = self.digest.to_bytes();
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        [
+            ("id", self.record.id.as_str().into()),
+            ("digest", hex.into()),
+            ("scheme", self.digest.scheme().to_string().into()),
+        ]
+    }
+
+    /// The columns as the statement for many keys reads them.
+    fn as_columns(&self) -> Result<Vec<(&'static str, Value)>, Refusal> {
+        let [_, digest, scheme] = self.as_digest();
+        let others = [digest, scheme, ("used_on", self.used_on.into())];
+        Ok(record::named(self.record)?.chain(others).collect())
+    }
+}
+
+/// A row as a JSON object.
+struct Object<C>(C);
+
+impl<C: AsRef<[(&'static str, Value)]>> Serialize for Object<C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let cells = self.0.as_ref().iter();
+        serializer.collect_map(cells.map(|(name, value)| (name, value)))
+    }
+}
+
+fn json_array<C: AsRef<[(&'static str, Value)]>>(
+    rows: impl Iterator<Item = Result<C, Refusal>>,
+) -> Result<Value, Refusal> {
+    let rows: Vec<_> = rows.map(|row| row.map(Object)).collect::<Result<_, _>>()?;
+    let json = serde_json::to_string(&rows).map_err(Refusal::KeysJson)?;
+    Ok(json.into())
 }
 
 /// Inserts keys, as if one by one.
 pub(super) async fn many(session: &mut dyn Session, all: &[New<'_>]) -> Result<(), Fault> {
     for some in all.chunks(MOST_KEYS) {
-        session.script(BEFORE).await?;
-        if at_once(session, some).await? {
-            session.script(KEEP).await?;
-            continue;
-        }
-        // One of them is rejected: the first of those, with its reason.
-        session.script(UNDO).await?;
-        for new in some {
-            one(session, new).await?;
+        if !at_once(session, some).await? {
+            // One of them is rejected: the first of those, with its reason.
+            for new in some {
+                one(session, new).await?;
+            }
         }
     }
     Ok(())
 }
 
-/// Inserts keys in three statements; `false` if any of them was not inserted.
+/// Inserts keys in two statements; `false`, and none is inserted, if any of them is known. They are
+/// looked up before: to undo the statements, SQLite would copy each page that they change.
 async fn at_once(session: &mut dyn Session, all: &[New<'_>]) -> Result<bool, Fault> {
     let many = session.dialect().insert_many;
-    let json: Vec<_> = all.iter().map(New::as_json).collect::<Result<_, _>>()?;
-    let json = Json::from(json).to_string();
-    let rows = || vec![Value::from(json.clone())];
-    let is_every =
-        |inserted| usize::try_from(inserted).is_ok_and(|number: usize| number == all.len());
-    Ok(session.rows(many.known_id, rows()).await?.is_empty()
-        && is_every(session.change(many.know_digests, rows()).await?)
-        && is_every(session.change(many.insert, rows()).await?))
+    let ids: HashSet<_> = all.iter().map(|new| &new.record.id).collect();
+    let digests: HashSet<_> = all.iter().map(New::digest).collect();
+    if ids.len() < all.len() || digests.len() < all.len() {
+        return Ok(false);
+    }
+    // Without the records, which are long.
+    let digests = json_array(all.iter().map(|new| Ok(new.as_digest())))?;
+    if session
+        .first(many.known, vec![digests.clone()])
+        .await?
+        .is_some()
+    {
+        return Ok(false);
+    }
+    let keys = json_array(all.iter().map(New::as_columns))?;
+    let known = session.change(many.know_digests, vec![digests]).await?;
+    let inserted = session.change(many.insert, vec![keys]).await?;
+    // Another number was inserted only if a program wrote them meanwhile without holding their names.
+    match usize::try_from(known.min(inserted)) {
+        Ok(number) if number == all.len() => Ok(true),
+        _ => Err(Rejected::DigestKnown.into()),
+    }
 }
 
 /// Inserts one key. Its row knows of no use.

@@ -86,32 +86,20 @@ async fn read_all(
     owners: &[&OwnerRef],
     at: SystemTime,
 ) -> Result<Vec<Option<Option<KeyId>>>, Fault> {
-    let (mut asked, mut primaries) = (Vec::new(), Vec::with_capacity(owners.len()));
-    for (number, owner) in owners.iter().enumerate() {
-        let (tenant, user) = match owner {
-            OwnerRef::TenantItself(tenant) => (tenant, None),
-            OwnerRef::User(tenant, user) => (tenant, Some(user.as_str())),
+    let mut primaries = Vec::with_capacity(owners.len());
+    for owner in owners {
+        primaries.push(match owner {
+            OwnerRef::TenantItself(_) | OwnerRef::User(..) => Some(None),
             // Lists ask for no other kinds.
-            owner => {
-                primaries.push(match (Primary { owner, at }).run(session).await {
-                    Err(Fault::Corrupt(_)) => None,
-                    primary => Some(primary?),
-                });
-                continue;
-            }
-        };
-        primaries.push(Some(None));
-        let tenant = tenant.as_str();
-        asked.push(serde_json::json!({ "number": number, "tenant": tenant, "user": user }));
+            owner => match (Primary { owner, at }).run(session).await {
+                Err(Fault::Corrupt(_)) => None,
+                primary => Some(primary?),
+            },
+        });
     }
-    if asked.is_empty() {
+    let Some(values) = asked(owners, at) else {
         return Ok(primaries);
-    }
-    let values = vec![
-        serde_json::Value::from(asked).to_string().into(),
-        time::floor(at).into(),
-        KeyKind::AccessToken.as_str().into(),
-    ];
+    };
     // A key that was set precedes the newest key, also if it cannot be read.
     let mut rows = Vec::new();
     for mut row in session.rows(session.dialect().primaries, values).await? {
@@ -135,6 +123,28 @@ async fn read_all(
         primaries[number] = read.ok().map(|record| Some(record.id));
     }
     Ok(primaries)
+}
+
+/// The values of the statements about owners that are tenants or users, with their numbers; `None` if
+/// there are none.
+fn asked(owners: &[&OwnerRef], at: SystemTime) -> Option<Vec<Value>> {
+    let owner = |(number, owner): (usize, &&OwnerRef)| {
+        let (tenant, user) = match owner {
+            OwnerRef::TenantItself(tenant) => (tenant.as_str(), None),
+            OwnerRef::User(tenant, user) => (tenant.as_str(), Some(user.as_str())),
+            _ => return None,
+        };
+        Some(serde_json::json!({ "number": number, "tenant": tenant, "user": user }))
+    };
+    let asked: Vec<_> = owners.iter().enumerate().filter_map(owner).collect();
+    (!asked.is_empty()).then(|| {
+        let asked = serde_json::Value::from(asked).to_string();
+        vec![
+            asked.into(),
+            time::floor(at).into(),
+            KeyKind::AccessToken.as_str().into(),
+        ]
+    })
 }
 
 /// The pins at the beginning of these changes, at one instant and of different owners.
@@ -163,7 +173,7 @@ pub(super) async fn pin_all(
     let Some((_, at)) = pins.first() else {
         return Ok(());
     };
-    let owners: Vec<_> = pins.iter().map(|(owner, _)| *owner).collect();
+    let owners = unpinned(session, pins, *at).await?;
     let (mut set, mut unset) = (Vec::new(), Vec::new());
     for (owner, primary) in owners.iter().zip(read_all(session, &owners, *at).await?) {
         let (kind, tenant, user) = names(owner)?;
@@ -188,6 +198,32 @@ pub(super) async fn pin_all(
         }
     }
     Ok(())
+}
+
+/// Those owners whose primary key is not one that was set, and so has to be. The others, usually nearly
+/// all, cost no record.
+async fn unpinned<'p>(
+    session: &mut dyn Session,
+    pins: &[(&'p OwnerRef, SystemTime)],
+    at: SystemTime,
+) -> Result<Vec<&'p OwnerRef>, Fault> {
+    let owners: Vec<_> = pins.iter().map(|(owner, _)| *owner).collect();
+    let Some(values) = asked(&owners, at) else {
+        return Ok(owners);
+    };
+    let is_asked =
+        |owner: &OwnerRef| matches!(owner, OwnerRef::TenantItself(_) | OwnerRef::User(..));
+    let mut left: Vec<_> = owners
+        .iter()
+        .copied()
+        .filter(|owner| !is_asked(owner))
+        .collect();
+    for row in session.rows(session.dialect().unpinned, values).await? {
+        let number = row.of(TABLE, "of a primary key").int("number")?;
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        left.extend(owners.get(number).copied());
+    }
+    Ok(left)
 }
 
 /// The columns of an owner: its kind, the tenant, and the user or an empty string.

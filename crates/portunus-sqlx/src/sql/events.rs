@@ -181,8 +181,9 @@ pub(crate) struct Events {
 }
 
 macro_rules! insert {
-    ($columns:literal, $from:literal, $order:literal) => {
+    ($with:literal, $columns:literal, $from:literal, $order:literal) => {
         concat!(
+            $with,
             "INSERT INTO portunus_events (id, at, action, outcome, tenant_id, key_id, event) SELECT ",
             $columns,
             " FROM ",
@@ -223,11 +224,13 @@ macro_rules! delete {
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Events = Events {
     lanes: lanes!(indexed_by),
+    // Each object is made into a text once, and not for each of its members.
     insert: insert!(
-        "value ->> 'id', value ->> 'at', value ->> 'action', value ->> 'outcome', \
-         value ->> 'tenant', value ->> 'key', value ->> 'event'",
-        "json_each($1)",
-        "key"
+        "WITH given (number, one) AS MATERIALIZED (SELECT key, value FROM json_each($1)) ",
+        "one ->> 'id', one ->> 'at', one ->> 'action', one ->> 'outcome', one ->> 'tenant', \
+         one ->> 'key', one ->> 'event'",
+        "given",
+        "number"
     ),
     insert_parties: insert_parties!(
         "party.value",
@@ -242,6 +245,7 @@ pub(crate) static SQLITE: Events = Events {
 pub(crate) static POSTGRES: Events = Events {
     lanes: lanes!(of_its_own),
     insert: insert!(
+        "",
         "given.id, given.at, given.action, given.outcome, given.tenant, given.key, given.event",
         "json_to_recordset($1::json) AS given \
          (number bigint, id text, at bigint, action text, outcome text, tenant text, key text, event text)",

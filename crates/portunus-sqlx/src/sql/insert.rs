@@ -1,38 +1,48 @@
 //! The statements that insert many keys, which save a round trip for each.
 
-/// Inserts the keys of a JSON array `$1` of objects with the columns of a record, its digest in
-/// hexadecimal, its scheme, and the day of its last use.
+/// The statements about keys of a JSON array `$1` of objects.
 pub(crate) struct Many {
-    /// One of the ids that were ever used.
-    pub(crate) known_id: &'static str,
-    /// Records those digests that are not known.
+    /// A row if one of the ids was ever used, or one of the digests. Reads id, digest in hexadecimal,
+    /// and scheme.
+    pub(crate) known: &'static str,
+    /// Records those digests that are not known. Reads the same.
     pub(crate) know_digests: &'static str,
-    /// Inserts those keys whose id does not exist.
+    /// Inserts those keys whose id does not exist. Reads in addition the other columns of a record,
+    /// and the day of its last use.
     pub(crate) insert: &'static str,
 }
 
 macro_rules! many {
-    ($from:literal, $id:literal, $digest:literal, $scheme:literal, $used:literal, $values:expr) => {
+    ($digests:literal, $keys:literal, $id:literal, $digest:literal, $scheme:literal, $used:literal,
+        $values:expr) => {
         Many {
-            known_id: concat!(
-                "SELECT key_id FROM ",
-                $from,
-                " JOIN portunus_digests ON portunus_digests.key_id = ",
+            known: concat!(
+                $digests,
+                "SELECT portunus_digests.key_id FROM given \
+                 JOIN portunus_digests ON portunus_digests.key_id = ",
+                $id,
+                " UNION ALL SELECT portunus_digests.key_id FROM given \
+                 JOIN portunus_digests ON portunus_digests.digest = ",
+                $digest,
+                " AND portunus_digests.scheme = ",
+                $scheme,
+                " UNION ALL SELECT portunus_keys.id FROM given \
+                 JOIN portunus_keys ON portunus_keys.id = ",
                 $id,
                 " LIMIT 1"
             ),
             know_digests: concat!(
+                $digests,
                 "INSERT INTO portunus_digests (digest, scheme, key_id) SELECT ",
                 $digest,
                 ", ",
                 $scheme,
                 ", ",
                 $id,
-                " FROM ",
-                $from,
-                " WHERE 1 = 1 ON CONFLICT DO NOTHING"
+                " FROM given WHERE 1 = 1 ON CONFLICT DO NOTHING"
             ),
             insert: concat!(
+                $keys,
                 "INSERT INTO portunus_keys (digest, scheme, used_on, ",
                 record_columns!(),
                 ") SELECT ",
@@ -43,35 +53,36 @@ macro_rules! many {
                 $used,
                 ", ",
                 $values,
-                " FROM ",
-                $from,
-                " WHERE 1 = 1 ON CONFLICT (id) DO NOTHING"
+                " FROM given WHERE 1 = 1 ON CONFLICT (id) DO NOTHING"
             ),
         }
     };
 }
 
+/// Each object is made into a text once, and not for each of its members.
 #[cfg(feature = "sqlite")]
 pub(super) const SQLITE: Many = many!(
-    "json_each($1) AS given",
-    "(given.value ->> 'id')",
-    "unhex(given.value ->> 'digest')",
-    "given.value ->> 'scheme'",
-    "given.value ->> 'used_on'",
-    "given.value ->> 'id', given.value ->> 'family', given.value ->> 'version', \
-     given.value ->> 'kind', given.value ->> 'environment', given.value ->> 'tenant_id', \
-     given.value ->> 'user_id', given.value ->> 'name', given.value ->> 'description', \
-     given.value ->> 'masked', given.value ->> 'created_at', given.value ->> 'not_before', \
-     given.value ->> 'expires_at', given.value ->> 'enabled', given.value ->> 'revoked_at', \
-     given.value ->> 'may_be_primary', given.value ->> 'record'"
+    "WITH given (one) AS MATERIALIZED (SELECT value FROM json_each($1)) ",
+    "WITH given (one) AS MATERIALIZED (SELECT value FROM json_each($1)) ",
+    "(one ->> 'id')",
+    "unhex(one ->> 'digest')",
+    "(one ->> 'scheme')",
+    "one ->> 'used_on'",
+    "one ->> 'id', one ->> 'family', one ->> 'version', one ->> 'kind', one ->> 'environment', \
+     one ->> 'tenant_id', one ->> 'user_id', one ->> 'name', one ->> 'description', \
+     one ->> 'masked', one ->> 'created_at', one ->> 'not_before', one ->> 'expires_at', \
+     one ->> 'enabled', one ->> 'revoked_at', one ->> 'may_be_primary', one ->> 'record'"
 );
 
 #[cfg(feature = "postgres")]
 pub(super) const POSTGRES: Many = many!(
-    "json_to_recordset($1::json) AS given (id text, family text, version bigint, kind text, \
-     environment text, tenant_id text, user_id text, name text, description text, masked text, \
-     created_at bigint, not_before bigint, expires_at bigint, enabled bigint, revoked_at bigint, \
-     may_be_primary bigint, record text, digest text, scheme text, used_on bigint)",
+    "WITH given AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS given \
+     (id text, digest text, scheme text)) ",
+    "WITH given AS (SELECT * FROM json_to_recordset($1::json) AS given (id text, family text, \
+     version bigint, kind text, environment text, tenant_id text, user_id text, name text, \
+     description text, masked text, created_at bigint, not_before bigint, expires_at bigint, \
+     enabled bigint, revoked_at bigint, may_be_primary bigint, record text, digest text, \
+     scheme text, used_on bigint)) ",
     "given.id",
     "decode(given.digest, 'hex')",
     "given.scheme",

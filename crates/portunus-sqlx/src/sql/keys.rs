@@ -74,6 +74,48 @@ pub(crate) const POSTGRES_PRIMARIES: &str = primaries!(
     "owner.\"user\""
 );
 
+/// The numbers of those of the same owners of which no key was set that can be primary, as far as its
+/// columns say. `OFFSET` keeps PostgreSQL from making a join of it, which would read all primary keys.
+macro_rules! unpinned {
+    ($from:literal, $number:literal, $tenant:literal, $user:literal) => {
+        concat!(
+            "SELECT ",
+            $number,
+            " AS number FROM ",
+            $from,
+            " WHERE NOT EXISTS (SELECT 1 FROM portunus_primaries \
+             JOIN portunus_keys ON portunus_keys.id = portunus_primaries.key_id \
+             WHERE owner_tenant = ",
+            $tenant,
+            " AND owner_user = COALESCE(",
+            $user,
+            ", '') AND owner_kind = CASE WHEN ",
+            $user,
+            " IS NULL THEN 'tenant_itself' ELSE 'user' END AND tenant_id = ",
+            $tenant,
+            " AND COALESCE(user_id, '') = COALESCE(",
+            $user,
+            ", '') AND kind <> $3 AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > $2) AND may_be_primary = 1 LIMIT 1 OFFSET 0)"
+        )
+    };
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) const SQLITE_UNPINNED: &str = unpinned!(
+    "json_each($1) AS owner",
+    "(owner.value ->> 'number')",
+    "(owner.value ->> 'tenant')",
+    "(owner.value ->> 'user')"
+);
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES_UNPINNED: &str = unpinned!(
+    "json_to_recordset($1::json) AS owner (number bigint, tenant text, \"user\" text)",
+    "owner.number",
+    "owner.tenant",
+    "owner.\"user\""
+);
+
 macro_rules! set {
     ($values:literal, $from:literal) => {
         concat!(

@@ -305,6 +305,8 @@ pub(crate) struct Dialect {
     pub(crate) lists: &'static lists::Lanes,
     /// Selects the primary keys of several owners.
     pub(crate) primaries: &'static str,
+    /// Selects those of several owners whose primary key is not one that was set.
+    pub(crate) unpinned: &'static str,
     /// Sets the primary keys of the owners of a JSON array `$1` of objects with kind, tenant, user
     /// and key.
     pub(crate) set_primaries: &'static str,
@@ -352,6 +354,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     is_packed: true,
     lists: &lists::SQLITE,
     primaries: keys::SQLITE_PRIMARIES,
+    unpinned: keys::SQLITE_UNPINNED,
     set_primaries: keys::SQLITE_SET,
     unset_primaries: keys::SQLITE_UNSET,
     usage_of: usage::SQLITE_OF,
@@ -407,6 +410,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     is_packed: false,
     lists: &lists::POSTGRES,
     primaries: keys::POSTGRES_PRIMARIES,
+    unpinned: keys::POSTGRES_UNPINNED,
     set_primaries: keys::POSTGRES_SET,
     unset_primaries: keys::POSTGRES_UNSET,
     usage_of: usage::POSTGRES_OF,

@@ -57,6 +57,7 @@ mod sqlite {
                 "(subquery",
                 "SCAN used",
                 "SCAN families",
+                "SCAN given",
             ]
             .iter()
             .any(|part| step.contains(part))
