@@ -153,6 +153,7 @@ impl LimiterSlot {
     }
 
     /// Returns the value that the limiter with this number has stored.
+    #[inline]
     #[must_use]
     pub fn get<T: 'static>(&self, limiter: u64) -> Option<&T> {
         let (owner, value) = self.filled.get()?;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::ring::is_small;
+use super::kind::is_small;
 use super::window::Recorders;
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
@@ -72,23 +72,34 @@ impl State {
     /// Counts the units if the decision admits them, and adds the state of the windows to it.
     #[inline]
     pub(super) fn settle(&mut self, decision: &mut Decision, now: u64, units: u64) {
-        let admitted = decision.is_admitted();
-        let quotas = list(&self.quotas);
-        if admitted {
-            let lengths = quotas.iter().map(Quota::nanos);
-            self.windows.remember(&lengths, now, units);
+        if !decision.is_admitted() {
+            self.report(decision, now, units);
+            return;
+        }
+        let windows = list(&self.quotas).iter().map(window);
+        self.windows
+            .count(&windows, now, units, |limit, live, gone_at| {
+                let left = limit.saturating_sub(live);
+                let reset = Some(gone_at.saturating_sub(now));
+                decision.push(WindowState::of_nanos(left, reset));
+            });
+        if let Some(former) = &mut self.former {
             for Former {
                 length, units: of, ..
-            } in self.former.iter_mut().flat_map(|all| &mut **all)
+            } in &mut **former
             {
                 of.wait([(*length, 0)], now, 0);
-                of.remember(&[*length], now, units);
+                of.remember(&[(*length, 0)], now, units);
             }
         }
-        for (at, (quota, (live, reset))) in quotas.iter().zip(self.windows.states(now)).enumerate()
-        {
+    }
+
+    /// Adds the state of the windows to a decision that refuses the units.
+    fn report(&self, decision: &mut Decision, now: u64, units: u64) {
+        let quotas = list(&self.quotas).iter();
+        for (at, (quota, (live, reset))) in quotas.zip(self.windows.states(now)).enumerate() {
             let state = WindowState::of_nanos(quota.limit().saturating_sub(live), reset);
-            let violated = !admitted && self.windows.wait_for(at, window(quota), now, units) > 0;
+            let violated = self.windows.wait_for(at, window(quota), now, units) > 0;
             decision.push(if violated { state.violated() } else { state });
         }
     }

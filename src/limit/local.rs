@@ -31,6 +31,7 @@ use std::time::Duration;
 use crate::lock::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::cell::State;
 use super::entry::{Cell, is_of_address};
@@ -122,19 +123,25 @@ impl LocalLimiter {
     pub(crate) fn decide(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         check(request)?;
         let now = nanos(self.inner.clock.monotonic());
-        // Lists of known lengths need no memory of their own.
-        match request.buckets {
-            [a] => self.inner.decide_all([a], request, now),
-            [a, b] => self.inner.decide_all([a, b], request, now),
-            [a, b, c] => self.inner.decide_all([a, b, c], request, now),
-            [a, b, c, d] => self.inner.decide_all([a, b, c, d], request, now),
-            buckets => {
-                let cells = buckets.iter().map(|bucket| self.inner.find(bucket, now));
-                let cells: Vec<_> = cells.collect();
-                let mut states: Vec<_> = cells.iter().map(|cell| cell.state.lock()).collect();
-                self.inner.settle(&mut states, buckets.iter(), request, now)
-            }
+        let inner = &*self.inner;
+        // Usually the cells are in slots. Those of a request are locked in the order of their kinds
+        // and classes, one cell of each, so requests cannot deadlock.
+        let buckets = request.buckets;
+        if let [a] = buckets
+            && let Some(a) = inner.in_slot(a)
+        {
+            return inner.settle(&mut [a.state.lock()], request, now);
         }
+        if let [a, b] = buckets
+            && let (Some(a), Some(b)) = (inner.in_slot(a), inner.in_slot(b))
+        {
+            return inner.settle(&mut [a.state.lock(), b.state.lock()], request, now);
+        }
+        let cells = buckets.iter().map(|bucket| inner.find(bucket, now));
+        let cells: SmallVec<[_; 4]> = cells.collect();
+        let states = cells.iter().map(|cell| cell.state.lock());
+        let mut states: SmallVec<[_; 4]> = states.collect();
+        inner.settle(&mut states, request, now)
     }
 
     /// Returns how long one unit would have to wait, without taking it; zero if it would pass.
@@ -193,25 +200,11 @@ fn check(request: &LimitRequest<'_>) -> Result<(), LimiterError> {
 }
 
 impl Inner {
-    /// Decides about a request with this number of buckets.
-    fn decide_all<const N: usize>(
-        &self,
-        buckets: [&LimitBucket<'_>; N],
-        request: &LimitRequest<'_>,
-        now: u64,
-    ) -> Result<Decision, LimiterError> {
-        let cells = buckets.map(|bucket| self.find(bucket, now));
-        // Locked in the order of their kinds and classes, one cell of each, so requests cannot
-        // deadlock.
-        let mut states = cells.each_ref().map(|cell| cell.state.lock());
-        self.settle(&mut states, buckets.into_iter(), request, now)
-    }
-
     /// Decides about a request whose cells are all locked.
-    fn settle<'b>(
+    #[inline(always)] // For the known number of cells.
+    fn settle(
         &self,
         states: &mut [MutexGuard<'_, State>],
-        buckets: impl Iterator<Item = &'b LimitBucket<'b>>,
         request: &LimitRequest<'_>,
         now: u64,
     ) -> Result<Decision, LimiterError> {
@@ -219,7 +212,7 @@ impl Inner {
         // An overdraft waits for nothing, and may be more than any number of past units.
         let asked = if request.overdraw { 0 } else { request.cost };
         let mut wait = 0;
-        for (state, bucket) in states.iter_mut().zip(buckets) {
+        for (state, bucket) in states.iter_mut().zip(request.buckets) {
             let known = state.quotas.as_ref();
             if !known.is_some_and(|known| known.is_same(bucket.quotas)) {
                 self.prepare(state, bucket, now)?;
@@ -250,10 +243,14 @@ impl Inner {
         &self.shards[place]
     }
 
-    /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
     #[inline]
+    fn in_slot<'a>(&self, bucket: &LimitBucket<'a>) -> Option<&'a Cell> {
+        bucket.slot?.get(self.id)
+    }
+
+    /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
     fn find<'a>(&self, bucket: &LimitBucket<'a>, now: u64) -> Found<'a> {
-        match bucket.slot.and_then(|slot| slot.get::<Cell>(self.id)) {
+        match self.in_slot(bucket) {
             Some(cell) => Found::Slot(cell),
             None => Found::Map(self.look_up(bucket, now)),
         }

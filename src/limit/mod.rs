@@ -21,6 +21,7 @@ mod compile;
 mod decision;
 mod entry;
 mod fields;
+mod kind;
 mod local;
 mod lookups;
 mod overflow;

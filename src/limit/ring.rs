@@ -1,13 +1,9 @@
 //! The units of one window, as times or counts: small numbers in a ring. See `window`.
 
-/// Up to this many units are recorded with their times.
-const MOST_TIMES: u64 = 64;
+use super::kind::{Kind, MOST_TIMES, in_ticks, step};
 
 /// A time that does not come.
 const NEVER: u64 = u64::MAX;
-
-/// The number of slots per window: a slot is W/256 long.
-const SLOTS_PER_WINDOW: u64 = 256;
 
 /// The most numbers of a ring. More are needed if many counts do not fit, and then wider numbers.
 const MOST_NUMBERS: usize = 384;
@@ -18,116 +14,6 @@ const CHUNK: usize = 2;
 /// The most words of a ring, enough for the most numbers of 32 bits.
 const MOST_WORDS: usize = u8::MAX as usize * CHUNK;
 
-/// Returns whether a quota of this limit is recorded by times.
-pub(super) const fn is_small(limit: u64) -> bool {
-    limit <= MOST_TIMES
-}
-
-/// What the numbers of a ring are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Times16,
-    Times32,
-    Counts4,
-    Counts8,
-    Counts16,
-    Counts32,
-}
-
-impl Kind {
-    /// Returns the kind for a window of this length and a quota of about this limit.
-    pub(super) fn of(length: u64, limit: u64) -> Self {
-        match limit {
-            0..=MOST_TIMES if length <= LONGEST_16 => Self::Times16,
-            0..=MOST_TIMES => Self::Times32,
-            _ => Self::of_counts(limit),
-        }
-    }
-
-    /// Returns the kind that counts this many units with few numbers that continue.
-    fn of_counts(units: u64) -> Self {
-        match units {
-            0..=1_500 => Self::Counts4,
-            1_501..=25_000 => Self::Counts8,
-            25_001..=6_000_000 => Self::Counts16,
-            _ => Self::Counts32,
-        }
-    }
-
-    fn wider(self) -> Self {
-        match self {
-            Self::Counts4 => Self::Counts8,
-            Self::Counts8 => Self::Counts16,
-            _ => Self::Counts32,
-        }
-    }
-
-    pub(super) const fn is_times(self) -> bool {
-        matches!(self, Self::Times16 | Self::Times32)
-    }
-
-    /// Returns the binary logarithm of the bits of a number.
-    const fn log2_bits(self) -> u32 {
-        match self {
-            Self::Counts4 => 2,
-            Self::Counts8 => 3,
-            Self::Times16 | Self::Counts16 => 4,
-            Self::Times32 | Self::Counts32 => 5,
-        }
-    }
-
-    /// Returns the largest number.
-    const fn most(self) -> u32 {
-        u32::MAX >> (32 - (1 << self.log2_bits()))
-    }
-
-    /// Returns whether a count of this number continues in the next.
-    fn continues(self, number: u32) -> bool {
-        self != Self::Counts32 && number == self.most()
-    }
-
-    /// Returns how many numbers a count takes.
-    fn numbers(self, count: u64) -> usize {
-        if self == Self::Counts32 {
-            return 1;
-        }
-        usize::try_from(count / u64::from(self.most()) + 1).unwrap_or(usize::MAX)
-    }
-}
-
-/// The longest window whose times have 16 bits, and the longest of these in ticks of 100 µs.
-const LONGEST_16: u64 = 65_000_000_000;
-const LONGEST_16_FINE: u64 = 6_500_000_000;
-
-/// Returns a time in whole ticks, rounded up, and the length of a tick, for a window of this length.
-/// The window has less than 2³² ticks, and less than 2¹⁶ if it is not over 65 seconds.
-#[inline]
-fn in_ticks(time: u64, length: u64) -> (u64, u64) {
-    // Divisions by constants are multiplications.
-    const THOUSAND_SECONDS: u64 = 1_000_000_000_000;
-    if length <= LONGEST_16_FINE {
-        (time.div_ceil(100_000), 100_000)
-    } else if length <= LONGEST_16 {
-        (time.div_ceil(1_000_000), 1_000_000)
-    } else if length <= 4 * THOUSAND_SECONDS {
-        (time.div_ceil(1_000), 1_000)
-    } else if length <= 40 * THOUSAND_SECONDS {
-        (time.div_ceil(10_000), 10_000)
-    } else if length <= 400 * THOUSAND_SECONDS {
-        (time.div_ceil(100_000), 100_000)
-    } else if length <= 4_000 * THOUSAND_SECONDS {
-        (time.div_ceil(1_000_000), 1_000_000)
-    } else {
-        (time.div_ceil(10_000_000), 10_000_000)
-    }
-}
-
-/// The length of a slot.
-#[inline]
-fn step(length: u64) -> u64 {
-    (length / SLOTS_PER_WINDOW).max(1)
-}
-
 /// The units of one window. Its numbers are in words that `Recorders` keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ring {
@@ -137,7 +23,7 @@ pub(super) struct Ring {
     /// The place of the oldest number.
     head: u16,
     len: u16,
-    /// The number of slots from the oldest that holds units to the newest.
+    /// The number of slots from the oldest that holds units to the newest; 0 for times.
     slots: u16,
     pub(super) kind: Kind,
     /// The capacity, in chunks of words.
@@ -219,8 +105,13 @@ impl Ring {
         number
     }
 
-    /// Drops the units that cannot be in one interval of this length with `now`.
+    /// Returns whether units fit under a limit, and none of the recorded ones is past.
     #[inline]
+    pub(super) fn fits(&self, now: u64, units: u64, limit: u64) -> bool {
+        now < self.gone_at && self.live.saturating_add(units) <= limit
+    }
+
+    /// Drops the units that cannot be in one interval of this length with `now`.
     pub(super) fn advance(&mut self, words: &[u32], now: u64, length: u64) {
         if now >= self.gone_at {
             self.drop_past(words, now, length);
@@ -277,21 +168,50 @@ impl Ring {
         units: u64,
         length: u64,
     ) -> Result<(), usize> {
+        // Usually others are in the same slot.
+        if now < self.newest_end(length) && self.increase_newest(words, units) {
+            return Ok(());
+        }
+        self.add_numbers(words, now, units, length)
+    }
+
+    /// Returns the end of the newest slot; 0 if there is none.
+    #[inline]
+    fn newest_end(&self, length: u64) -> u64 {
+        match self.slots {
+            0 => 0,
+            slots => (self.gone_at - length).saturating_add(u64::from(slots - 1) * step(length)),
+        }
+    }
+
+    /// Adds units to the newest number, unless it is too small for them.
+    #[inline]
+    fn increase_newest(&mut self, words: &mut [u32], units: u64) -> bool {
+        let (word, shift) = self.bits(self.len() - 1);
+        let (word, most) = (&mut words[word], self.kind.most());
+        let newest = (*word >> shift) & most;
+        let more = u32::try_from(units).unwrap_or(u32::MAX);
+        let fits = more < most - newest;
+        if fits {
+            *word += more << shift;
+            self.live += units;
+        }
+        fits
+    }
+
+    fn add_numbers(
+        &mut self,
+        words: &mut [u32],
+        now: u64,
+        units: u64,
+        length: u64,
+    ) -> Result<(), usize> {
         if self.kind.is_times() {
             self.add_times(words, now, units, length)
         } else if now < self.newest_end(length) {
             self.add_to_newest(words, units)
         } else {
             self.add_slot(words, now, units, length)
-        }
-    }
-
-    /// Returns the end of the newest slot; 0 if there is none.
-    #[inline]
-    fn newest_end(&self, length: u64) -> u64 {
-        match self.live {
-            0 => 0,
-            _ => (self.gone_at - length).saturating_add(u64::from(self.slots - 1) * step(length)),
         }
     }
 
@@ -356,18 +276,10 @@ impl Ring {
         Ok(())
     }
 
-    #[inline]
+    /// Adds units to the newest slot, as more numbers.
     fn add_to_newest(&mut self, words: &mut [u32], units: u64) -> Result<(), usize> {
         let newest = self.get(words, self.len() - 1);
         let count = u64::from(newest).saturating_add(units);
-        // Most counts fit into the number.
-        if let Ok(number) = u32::try_from(count)
-            && number < self.kind.most()
-        {
-            self.set(words, self.len() - 1, number);
-            self.live += units;
-            return Ok(());
-        }
         let needed = self.len().saturating_add(self.kind.numbers(count) - 1);
         if needed > self.capacity() {
             return Err(needed);
@@ -428,7 +340,6 @@ impl Ring {
     }
 
     /// Returns how long units must wait until they fit under a limit. Call `advance` first.
-    #[inline]
     pub(super) fn wait(&self, words: &[u32], now: u64, units: u64, length: u64, limit: u64) -> u64 {
         match self.live.saturating_add(units).saturating_sub(limit) {
             0 => 0,

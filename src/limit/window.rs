@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::ring::{Kind, Ring};
+use super::kind::Kind;
+use super::ring::Ring;
 
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -86,6 +87,20 @@ impl Recorders {
     #[inline]
     pub(crate) fn wait(
         &mut self,
+        windows: impl IntoIterator<Item = (u64, u64)> + Clone,
+        now: u64,
+        units: u64,
+    ) -> u64 {
+        // Usually nothing is to be dropped, and the units fit: the words need not be read.
+        let mut each = self.rings.iter().zip(windows.clone());
+        if each.all(|(ring, (_, limit))| ring.fits(now, units, limit)) {
+            return 0;
+        }
+        self.drop_and_wait(windows, now, units)
+    }
+
+    fn drop_and_wait(
+        &mut self,
         windows: impl IntoIterator<Item = (u64, u64)>,
         now: u64,
         units: u64,
@@ -100,16 +115,30 @@ impl Recorders {
         wait
     }
 
-    /// Records units at `now` in all windows, of these lengths. Call `wait` first.
-    #[inline]
+    /// Records units at `now` in all windows, of these lengths and limits. Call `wait` first.
     pub(crate) fn remember(
         &mut self,
-        lengths: &(impl IntoIterator<Item = u64> + Clone),
+        windows: &(impl IntoIterator<Item = (u64, u64)> + Clone),
         now: u64,
         units: u64,
     ) {
+        self.count(windows, now, units, |_, _, _| ());
+    }
+
+    /// The same. Calls a function for each window with its limit, the number of recorded units, and
+    /// when the first of them are dropped.
+    #[inline]
+    pub(super) fn count(
+        &mut self,
+        windows: &(impl IntoIterator<Item = (u64, u64)> + Clone),
+        now: u64,
+        units: u64,
+        mut then: impl FnMut(u64, u64, u64),
+    ) {
         let mut begin = 0;
-        while let Err((window, needed, length)) = self.add(lengths.clone(), begin, now, units) {
+        while let Err((window, needed, length)) =
+            self.add(windows.clone(), begin, now, units, &mut then)
+        {
             self.make_room(window, needed, length);
             begin = window;
         }
@@ -120,19 +149,21 @@ impl Recorders {
     #[inline]
     fn add(
         &mut self,
-        lengths: impl IntoIterator<Item = u64>,
+        windows: impl IntoIterator<Item = (u64, u64)>,
         begin: usize,
         now: u64,
         units: u64,
+        then: &mut impl FnMut(u64, u64, u64),
     ) -> Result<(), (usize, usize, u64)> {
         let mut rest = &mut *self.words;
-        for (window, (ring, length)) in self.rings.iter_mut().zip(lengths).enumerate() {
+        for (window, (ring, (length, limit))) in self.rings.iter_mut().zip(windows).enumerate() {
             let (own, more) = rest.split_at_mut(ring.words());
             rest = more;
-            if window >= begin
-                && let Err(needed) = ring.add(own, now, units, length)
-            {
-                return Err((window, needed, length));
+            if window >= begin {
+                match ring.add(own, now, units, length) {
+                    Ok(()) => then(limit, ring.live, ring.gone_at),
+                    Err(needed) => return Err((window, needed, length)),
+                }
             }
         }
         Ok(())
@@ -187,7 +218,7 @@ impl Recorders {
     ) -> Self {
         let mut own = Self::of([(length, limit)]);
         for &(time, units) in history {
-            own.remember(&[length], time.min(now), units);
+            own.remember(&[(length, limit)], time.min(now), units);
             // What is past is not mixed with what is not.
             own.wait([(length, limit)], now, 0);
         }

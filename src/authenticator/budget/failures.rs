@@ -177,7 +177,7 @@ impl Failures {
             if let Some(count) = self.prefixes.get_mut(&prefix) {
                 let new = || Box::new(Recorders::of([(SECOND, most)]));
                 let past = count.past.get_or_insert_with(new);
-                past.remember(&[SECOND], now, 1);
+                past.remember(&[(SECOND, 0)], now, 1);
             }
             self.touch(prefix);
         }
@@ -198,9 +198,9 @@ impl Failures {
                 touch: u64::MAX,
             });
             count.failed_at = now;
-            count.failures.wait(windows.iter().copied(), now, 0);
-            let lengths = windows.iter().map(|(length, _)| *length);
-            count.failures.remember(&lengths, now, 1);
+            let windows = windows.iter().copied();
+            count.failures.wait(windows.clone(), now, 0);
+            count.failures.remember(&windows, now, 1);
             self.touch(prefix);
         }
     }
