@@ -71,10 +71,64 @@ impl ChainHead {
         Self { lines, hash }
     }
 
-    const EMPTY: Self = Self {
+    /// The head of a chain without lines.
+    pub const EMPTY: Self = Self {
         lines: 0,
         hash: [0; 32],
     };
+
+    /// Verifies the next line, which `lines` starts with, and returns the head after it; `None` at the
+    /// end. Verifies a long chain in steps: [`verify`] does so with all lines.
+    ///
+    /// # Errors
+    /// As for [`verify`].
+    pub fn follow(
+        &self,
+        lines: impl BufRead,
+        key: Option<&ChainKey>,
+        known: Option<&Self>,
+    ) -> Result<Option<Self>, VerifyError> {
+        let altered = |line, why| Err(VerifyError::Altered(Altered { line, why }));
+        let number = self.lines + 1;
+        let mut line = Vec::new();
+        lines.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return match known {
+                Some(known) if known.lines >= number => {
+                    altered(number, "this line and all after it are missing")
+                }
+                _ => Ok(None),
+            };
+        }
+        let Some(content) = line.strip_suffix(b"\n") else {
+            return altered(number, "the line is truncated");
+        };
+        let (read, hash) = match read_line(content, key) {
+            Ok(read) => read,
+            Err(why) => return altered(number, why),
+        };
+        let _ = &read.event;
+        if from_hex(&read.prev) != Some(self.hash) {
+            return match read.seq {
+                seq if seq == number && self.lines > 0 => altered(
+                    self.lines,
+                    "this line or the next one was rewritten: they do not match",
+                ),
+                _ => altered(
+                    number,
+                    "lines before it are missing, or it does not belong here",
+                ),
+            };
+        }
+        if read.seq != number {
+            return altered(number, "its sequence number does not match its position");
+        }
+        let differs = known.is_some_and(|known| known.lines == number && known.hash != hash);
+        match differs {
+            true => altered(number, "it differs from the known chain head"),
+            false => Ok(Some(Self::new(number, hash))),
+        }
+    }
 }
 
 impl fmt::Display for ChainHead {
@@ -199,59 +253,12 @@ pub fn verify(
     key: Option<&ChainKey>,
     known: Option<&ChainHead>,
 ) -> Result<ChainHead, VerifyError> {
-    let mut reader = BufReader::new(lines);
+    let mut lines = BufReader::new(lines);
     let mut head = ChainHead::EMPTY;
-    let altered = |line, why| Err(VerifyError::Altered(Altered { line, why }));
-    loop {
-        let mut line = Vec::new();
-        reader
-            .by_ref()
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            break;
-        }
-        let number = head.lines + 1;
-        let Some(content) = line.strip_suffix(b"\n") else {
-            return altered(number, "the line is truncated");
-        };
-        let (read, hash) = match read_line(content, key) {
-            Ok(read) => read,
-            Err(why) => return altered(number, why),
-        };
-        let _ = &read.event;
-        if from_hex(&read.prev) != Some(head.hash) {
-            return match read.seq {
-                seq if seq == number && head.lines > 0 => altered(
-                    number - 1,
-                    "this line or the next one was rewritten: they do not match",
-                ),
-                _ => altered(
-                    number,
-                    "lines before it are missing, or it does not belong here",
-                ),
-            };
-        }
-        if read.seq != number {
-            return altered(number, "its sequence number does not match its position");
-        }
-        head = ChainHead {
-            lines: number,
-            hash,
-        };
-        if let Some(known) = known
-            && known.lines == number
-            && known.hash != hash
-        {
-            return altered(number, "it differs from the known chain head");
-        }
+    while let Some(next) = head.follow(&mut lines, key, known)? {
+        head = next;
     }
-    match known {
-        Some(known) if known.lines > head.lines => {
-            altered(head.lines + 1, "this line and all after it are missing")
-        }
-        _ => Ok(head),
-    }
+    Ok(head)
 }
 
 /// An audit sink that appends events to a file as a chain. Only one process at a time can open the

@@ -226,13 +226,18 @@ impl Spending {
         &self.accounts
     }
 
-    /// Returns the purse of the account that pays for a key.
-    pub(crate) fn purse(&self, record: &KeyRecord) -> Arc<Purse> {
-        let account = match self.settings.payer {
+    /// Returns the account that pays for a key.
+    pub(crate) fn account(&self, record: &KeyRecord) -> CreditAccount {
+        match self.settings.payer {
             Payer::Key => CreditAccount::Key(record.family.clone()),
             Payer::User => CreditAccount::of_user(record),
             Payer::Tenant => CreditAccount::Tenant(record.owner.tenant_id.clone()),
-        };
+        }
+    }
+
+    /// Returns the purse of the account that pays for a key.
+    pub(crate) fn purse(&self, record: &KeyRecord) -> Arc<Purse> {
+        let account = self.account(record);
         let mut purses = self.purses.lock();
         let purse = purses.entry(account).or_insert_with_key(|account| {
             Arc::new(Purse {

@@ -146,6 +146,33 @@ impl KeyManager {
         Ok(accounts.balance(account).await?)
     }
 
+    /// Returns the account that pays for the requests of a key, and its balance. `None` if the service
+    /// has no credits, or if the operator may not read this account; that is not recorded.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get), and [`ManageError::Credits`] if the accounts do not answer.
+    pub async fn credits_of_key(
+        &self,
+        id: &KeyId,
+    ) -> Result<Option<(CreditAccount, Balance)>, ManageError> {
+        let record = self.find(id).await?;
+        self.may(Action::KeyRead, &record)?;
+        let Some(spending) = self.inner.authenticator.spending() else {
+            return Ok(None);
+        };
+        let account = self.canonical(&spending.account(&record));
+        match self.credits_for(Action::CreditRead, &account).await {
+            Ok((_, accounts)) => {
+                let balance = accounts.balance(&account).await?;
+                Ok(Some((account, balance)))
+            }
+            Err(ManageError::Forbidden(_) | ManageError::Credits(CreditError::NotFound(_))) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns a page of an account's ledger; see [`CreditAccounts::ledger`].
     ///
     /// # Errors

@@ -582,3 +582,38 @@ proptest! {
         prop_assert_eq!(serde_json::from_value::<AuditEvent>(line["event"].clone()).unwrap(), written);
     }
 }
+
+#[tokio::test]
+async fn a_chain_that_is_followed_line_by_line_ends_and_breaks_where_it_does_as_a_whole() {
+    let (place, head) = chain(6, None).await;
+    let whole = place.bytes();
+    let lines = place.lines();
+    let without_third = joined(&[&lines[..2], &lines[3..]].concat());
+    let forged = {
+        let mut lines = lines.clone();
+        lines[3] = forged(&lines[3], |line| line.replace("/documents", "/nothing"));
+        joined(&lines)
+    };
+    let missing = joined(&lines[..4]);
+    for bytes in [
+        &whole,
+        &without_third,
+        &forged,
+        &missing,
+        &whole[..90].to_vec(),
+    ] {
+        for known in [None, Some(head), Some(ChainHead::new(2, [1; 32]))] {
+            let mut rest = bytes.as_slice();
+            let mut reached = ChainHead::EMPTY;
+            let followed = loop {
+                match reached.follow(&mut rest, None, known.as_ref()) {
+                    Ok(Some(next)) => reached = next,
+                    Ok(None) => break Ok(reached),
+                    Err(error) => break Err(error.to_string()),
+                }
+            };
+            let verified = verify(bytes.as_slice(), None, known.as_ref());
+            assert_eq!(followed, verified.map_err(|error| error.to_string()));
+        }
+    }
+}

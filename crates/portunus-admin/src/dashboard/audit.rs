@@ -12,7 +12,7 @@ use super::fields::{Entered, summary};
 use super::issue::text_field;
 use super::page::Page;
 use super::problems::Problem;
-use super::{list, show};
+use super::{chain, list, show};
 use crate::events::EventParameters;
 use crate::{Fault, terms};
 
@@ -56,6 +56,9 @@ pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
     };
     let body = html! {
         h1 { (cx.t("events.title")) }
+        @if chain::of(cx).is_some() {
+            p { a class="button" href=(Page::Chain.link()) { (cx.t("chain.title")) } }
+        }
         (search(cx, &asked))
         (summary(cx, &asked))
         @if page.items.is_empty() { p class="empty" { (cx.t(empty)) } }

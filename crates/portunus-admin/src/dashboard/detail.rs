@@ -8,7 +8,7 @@ use portunus::manage::ManagedKey;
 
 use super::context::{Context, View};
 use super::page::Page;
-use super::{audit, list, show, usage};
+use super::{audit, gauges, list, show, usage};
 use crate::Fault;
 
 /// The number of recent events.
@@ -17,6 +17,7 @@ const EVENTS: usize = 10;
 pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
     let key = cx.key(Action::KeyRead).await?;
     let record = &key.record;
+    let uses = usage::recent(cx, &key).await?;
     let body = html! {
         (done(cx, &key))
         div class="title-row" {
@@ -34,7 +35,8 @@ pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
             (facts(cx, &key))
             (permissions(cx, &key))
         }
-        (usage::section(cx, &key).await?)
+        (gauges::section(cx, &key, &uses).await?)
+        (usage::section(cx, &key, &uses))
         (events(cx, &key).await?)
     };
     Ok(View::new(show::plain(&record.name), body))
@@ -193,7 +195,6 @@ pub(super) fn permissions(cx: &Context, key: &ManagedKey) -> Markup {
                 @if let Some(plan) = &key.plan {
                     (fact(cx, "field.plan", &html! { (plan.as_str()) }))
                 }
-                (fact(cx, "field.limits", &limits(cx, key)))
             }
         }
     }
@@ -203,25 +204,6 @@ const fn access_text(access: portunus::key::Access) -> &'static str {
     match access {
         portunus::key::Access::ReadOnly => "access.read",
         _ => "access.full",
-    }
-}
-
-fn limits(cx: &Context, key: &ManagedKey) -> Markup {
-    html! {
-        @if key.policies.is_empty() { (cx.t("limits.none")) }
-        @else {
-            ul class="plain" {
-                @for quota in &key.policies {
-                    li {
-                        (cx.fill("limits.one", &[
-                            ("limit", html! { (quota.limit()) }),
-                            ("name", html! { (quota.name()) }),
-                            ("seconds", html! { (quota.window().as_secs()) }),
-                        ]))
-                    }
-                }
-            }
-        }
     }
 }
 

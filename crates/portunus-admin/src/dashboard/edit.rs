@@ -10,7 +10,7 @@ use super::fields::{Entered, buttons, form};
 use super::issue::text_field;
 use super::page::Page;
 use super::problems::Problem;
-use super::{change, controls, detail, show, values};
+use super::{change, controls, detail, gauges, show, values};
 use crate::Fault;
 
 pub(super) async fn show(cx: &Context, sent: Option<&Form>) -> Result<View, Fault> {
@@ -46,6 +46,7 @@ fn now(cx: &Context, key: &ManagedKey) -> Markup {
     html! {
         (show::notice("info", &texts))
         (detail::permissions(cx, key))
+        (gauges::limits(cx, key))
     }
 }
 

@@ -285,6 +285,7 @@ fn label_of(name: &str) -> Option<&'static str> {
         ("filter", "bulk.selected"),
         ("format", "import.format"),
         ("lines", "import.lines"),
+        ("head", "chain.head"),
     ];
     let found = labels.iter().find(|(known, _)| *known == name);
     found.map(|(_, text)| *text)

@@ -18,6 +18,7 @@
 mod assets;
 mod audit;
 mod bulk;
+mod chain;
 mod change;
 mod context;
 mod controls;
@@ -28,6 +29,7 @@ mod entry;
 mod explain;
 mod fields;
 mod fragment;
+mod gauges;
 mod import;
 mod issue;
 mod layout;
@@ -49,6 +51,7 @@ mod wording;
 mod wording_many;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -58,6 +61,7 @@ use axum::http::{Extensions, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use portunus::ErrorCode;
+use portunus::audit::ChainKey;
 use portunus::key::KeyId;
 
 use crate::call::{Call, observed};
@@ -93,6 +97,7 @@ struct Look {
     nonce: Option<Box<NonceOf>>,
     /// The host's page around each page.
     document: Option<Box<DocumentOf>>,
+    chain: Option<chain::Chain>,
 }
 
 impl Admin {
@@ -213,6 +218,16 @@ impl Dashboard {
         of: impl Fn(&Extensions) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.look.nonce = Some(Box::new(of));
+        self
+    }
+
+    /// Adds a page that verifies the chain of events that
+    /// [`JsonLines`](portunus::audit::JsonLines) writes to this file, with its key if it has one. Each
+    /// request verifies at most 10 000 lines. The page exists for operators without a tenant only
+    /// ([`Operator::host`](portunus::manage::Operator::host)), because the file has the events of all
+    /// tenants.
+    pub fn audit_chain(mut self, file: impl Into<PathBuf>, key: Option<ChainKey>) -> Self {
+        self.look.chain = Some(chain::Chain::new(file.into(), key));
         self
     }
 
@@ -341,6 +356,7 @@ async fn show_form(cx: &Context, page: Page, sent: Option<&Form>) -> Result<View
         Page::Revoke | Page::Delete => end::show(cx, page, sent).await,
         Page::Bulk => bulk::show(cx, sent).await,
         Page::Import => Ok(import::show(cx, sent)),
+        Page::Chain => chain::show(cx, sent).await,
         Page::Keys | Page::Key | Page::Events | Page::Operation => Err(Fault::not_found()),
     }
 }
@@ -369,6 +385,7 @@ async fn submit(cx: &Context, page: Page, request: Request) -> Result<Outcome, F
         Page::Revoke | Page::Delete => end::submit(cx, page, &mut form).await,
         Page::Bulk => bulk::submit(cx, &form).await,
         Page::Import => import::submit(cx, &form).await,
+        Page::Chain => chain::submit(cx, &form).await,
         Page::Keys | Page::Key | Page::Events | Page::Operation => {
             return Err(Fault::not_found());
         }

@@ -27,10 +27,12 @@ pub(super) enum Page {
     Bulk,
     Operation,
     Import,
+    /// Verification of the chain of events.
+    Chain,
 }
 
 /// Each page with its name, its route in audit events, and the action of its form.
-const PAGES: [(Page, &str, &str, Action); 15] = [
+const PAGES: [(Page, &str, &str, Action); 16] = [
     (Page::Keys, "keys", "/?page=keys", Action::Manage),
     (Page::Issue, "issue", "/?page=issue", Action::KeyIssue),
     (Page::Key, "key", "/?page=key", Action::Manage),
@@ -66,6 +68,7 @@ const PAGES: [(Page, &str, &str, Action); 15] = [
         Action::Manage,
     ),
     (Page::Import, "import", "/?page=import", Action::KeyImport),
+    (Page::Chain, "chain", "/?page=chain", Action::Manage),
 ];
 
 impl Page {

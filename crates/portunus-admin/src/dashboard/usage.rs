@@ -50,19 +50,21 @@ fn bars(usage: &UsageByHour, now: SystemTime, length: Duration, count: u32) -> V
     bars
 }
 
+/// Returns the uses of a key in the last 30 days.
+pub(super) async fn recent(cx: &Context, key: &ManagedKey) -> Result<UsageByHour, Fault> {
+    let from = cx.manager().now().checked_sub(DAY * DAYS);
+    read(cx, key, from.unwrap_or(SystemTime::UNIX_EPOCH)).await
+}
+
 async fn read(cx: &Context, key: &ManagedKey, from: SystemTime) -> Result<UsageByHour, Fault> {
     let to = cx.manager().now() + Duration::from_secs(1);
     Ok(cx.manager().usage_by_hour(&key.record.id, from, to).await?)
 }
 
-pub(super) async fn section(cx: &Context, key: &ManagedKey) -> Result<Markup, Fault> {
+pub(super) fn section(cx: &Context, key: &ManagedKey, usage: &UsageByHour) -> Markup {
     let now = cx.manager().now();
-    let from = now
-        .checked_sub(DAY * DAYS)
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let usage = read(cx, key, from).await?;
-    let (by_hour, by_day) = (bars(&usage, now, HOUR, HOURS), bars(&usage, now, DAY, DAYS));
-    Ok(html! {
+    let (by_hour, by_day) = (bars(usage, now, HOUR, HOURS), bars(usage, now, DAY, DAYS));
+    html! {
         section class="card" aria-labelledby="usage" {
             h2 id="usage" { (cx.t("detail.usage")) }
             p {
@@ -81,7 +83,7 @@ pub(super) async fn section(cx: &Context, key: &ManagedKey) -> Result<Markup, Fa
                 (chart(cx, "usage.by_day", &by_day, 10))
             }
         }
-    })
+    }
 }
 
 /// Bars, and the same numbers as a table. `digits` is how much of a time names a period.

@@ -242,7 +242,7 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     // The page of a key.
     ("subject.label", "The key"),
     ("detail.facts", "About the key"),
-    ("detail.permissions", "Permissions and limits"),
+    ("detail.permissions", "Permissions"),
     ("detail.usage", "Usage"),
     ("detail.events", "Recent events"),
     ("action.label", "Actions"),
@@ -269,6 +269,30 @@ pub(super) const WORDING: &[(&str, &str)] = &[
         "done.before",
         "This key was already created when the page was reloaded. Its secret was shown once and \
          cannot be shown again. If you do not have it, rotate the key.",
+    ),
+    // The limits and the credits of a key.
+    ("gauge.title", "Limits and credits"),
+    (
+        "gauge.estimate",
+        "about {used} of {limit} requests in the last {seconds} seconds ({name})",
+    ),
+    (
+        "gauge.hint",
+        "The gauges are estimates from the requests with this key in each hour: reading the limits \
+         themselves would count as a request. A limit that is shared with other keys, or of less than \
+         an hour, has none.",
+    ),
+    ("gauge.credits", "{left} of {total} credits are left"),
+    ("gauge.credits_of_key", "of the key"),
+    ("gauge.credits_of_user", "of the user, for all keys"),
+    (
+        "gauge.credits_of_tenant",
+        "of the organization, for all keys",
+    ),
+    ("gauge.refilled", "Refilled {time}"),
+    (
+        "gauge.no_credits",
+        "The credits cannot be read at the moment.",
     ),
     ("usage.total", "{count} requests in total."),
     ("usage.last", "Last used {time}"),
@@ -341,6 +365,30 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     ("outcome.ok", "Done"),
     ("outcome.refused", "Refused"),
     ("outcome.abandoned", "Abandoned"),
+    ("chain.title", "Verify the audit log"),
+    (
+        "chain.lead",
+        "Each line of the log commits to all lines before it, so that a line that was altered, removed \
+         or inserted is found.",
+    ),
+    ("chain.none", "Nothing is verified yet."),
+    ("chain.start", "Verify from the first line"),
+    ("chain.continue", "Verify the next lines"),
+    ("chain.new", "Verify new lines"),
+    ("chain.head", "Known end"),
+    (
+        "chain.head_hint",
+        "The last verified line, as this page showed it earlier and it was kept elsewhere: it proves \
+         that the lines up to it were not rewritten or removed. Optional.",
+    ),
+    (
+        "chain.part",
+        "The first {lines} lines are intact. There are more.",
+    ),
+    ("chain.intact", "All {lines} lines are intact."),
+    ("chain.broken", "The log is broken at line {line}: {why}."),
+    ("chain.verified", "What was verified"),
+    ("chain.last", "Last verified line"),
     // Rotation.
     ("rotate.title", "Rotate {name}"),
     (

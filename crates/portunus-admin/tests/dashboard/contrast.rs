@@ -27,12 +27,14 @@ const TEXTS: [(&str, &str); 18] = [
 ];
 
 /// The borders of controls, the bars of charts and the focus: 3 to 1.
-const SHAPES: [(&str, &str); 5] = [
+const SHAPES: [(&str, &str); 7] = [
     ("control-line", "surface"),
     ("control-line", "bg"),
     ("accent", "sunken"),
     ("accent", "bg"),
     ("danger", "surface"),
+    ("danger", "sunken"),
+    ("warn", "sunken"),
 ];
 
 /// Returns the colors of a rule, by the name of their variable.
