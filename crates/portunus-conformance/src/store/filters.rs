@@ -55,13 +55,19 @@ async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQue
         .collect();
     expected.sort_by_key(|record| (std::cmp::Reverse(record.created_at), record.id.clone()));
     let expected: Vec<_> = expected.iter().map(|record| record.id.clone()).collect();
-    for limit in [1, 3, 50] {
+    for (limit, scanned) in [
+        (1, None),
+        (3, None),
+        (50, None),
+        (2, Some(1)),
+        (50, Some(4)),
+    ] {
         let mut query = query.clone();
-        query.limit = limit;
+        (query.limit, query.scanned) = (limit, scanned);
         ensure_eq!(
             pages(store, query).await?.concat(),
             expected,
-            "{what}, {limit} per page"
+            "{what}, {limit} per page, of {scanned:?} examined"
         );
     }
     Ok(())

@@ -4,7 +4,8 @@
 //! [`ListQuery::selects`] makes the final decision, except about usage. If one of the filters matches
 //! few keys, only these are read. Otherwise one page examines at most [`ListQuery::MOST_SCANNED`]
 //! rows, however much is rejected: if a filter could reject many, the index is first asked where that
-//! many rows end, and the filtering statement stays before that position.
+//! many rows end, and the filtering statement stays before that position. A query can ask for less
+//! ([`ListQuery::scanned`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ impl Operation for List<'_> {
                 let (at, id) = page.place.clone();
                 // Rows that are rejected because they are corrupt count, too.
                 if is_open
-                    && scanned >= ListQuery::MOST_SCANNED
+                    && scanned >= self.0.most_scanned()
                     && let Some(end) = cursor(at, &id)
                 {
                     page.page.next = Some(end);
@@ -234,7 +235,9 @@ impl List<'_> {
         lane: &Lane,
     ) -> Result<(Vec<Strip>, Option<Cursor>), Fault> {
         let (start, before) = self.start();
-        let (mut strips, mut left) = (Vec::new(), ListQuery::MOST_SCANNED);
+        // Room for a few keys of one instant, and for some older ones.
+        let left = self.0.most_scanned().max(3 * MOST_AT_ONCE);
+        let (mut strips, mut left) = (Vec::new(), left);
         if let Some((at, mut after)) = start {
             loop {
                 let values = self.place_values(MOST_AT_ONCE, at, Some(after.as_str().into()));
