@@ -5,8 +5,13 @@
 //! or changed since, and a different one with the same digest is a conflict.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
+
+use futures_util::future::join;
 
 use super::{Checked, NewImport};
 use crate::audit::{Action, AuditError};
@@ -22,6 +27,9 @@ const MOST: usize = 500;
 
 /// How long the audit's sinks have to store the events of the keys imported before.
 const AUDIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many imports are checked without a pause: they take less than a millisecond.
+const CHECKS_AT_ONCE: usize = 16;
 
 /// The result of one import: `None` if it was completed before.
 type Outcome = Result<Option<Arc<KeyRecord>>, ManageError>;
@@ -64,13 +72,17 @@ impl KeyManager {
         if !self.precondition_holds(None) {
             return Err(ManageError::PreconditionFailed);
         }
-        self.events_stored().await?;
         let now = self.now();
         let mut outcomes: Vec<Option<Outcome>> = imports.iter().map(|_| None).collect();
-        let mut open = Vec::with_capacity(imports.len());
-        for (place, import) in imports.into_iter().enumerate() {
-            let mut watch = self.watch(Action::KeyImport).of_many();
-            match self.checked_repeatable(import, now, &mut watch).await {
+        // The sinks store while these are checked; nothing is written before both are done.
+        let (stored, all) = join(self.events_stored(), self.checked_all(imports, now)).await;
+        if let Err(error) = stored {
+            all.into_iter().for_each(|(watch, _)| watch.forget());
+            return Err(error);
+        }
+        let mut open = Vec::with_capacity(all.len());
+        for (place, (watch, checked)) in all.into_iter().enumerate() {
+            match checked {
                 Ok(checked) => open.push(Open {
                     place,
                     checked,
@@ -95,6 +107,23 @@ impl KeyManager {
         stored
             .unwrap_or_else(|| Err(late()))
             .map_err(ManageError::Log)
+    }
+
+    async fn checked_all(
+        &self,
+        imports: Vec<NewImport>,
+        now: SystemTime,
+    ) -> Vec<(Watch<'_>, Result<Checked, ManageError>)> {
+        let mut all = Vec::with_capacity(imports.len());
+        for import in imports {
+            if all.len() % CHECKS_AT_ONCE == 0 {
+                pause().await;
+            }
+            let mut watch = self.watch(Action::KeyImport).of_many();
+            let checked = self.checked_repeatable(import, now, &mut watch).await;
+            all.push((watch, checked));
+        }
+        all
     }
 
     async fn checked_repeatable(
@@ -209,6 +238,19 @@ impl KeyManager {
         }
         left
     }
+}
+
+/// Lets the other futures of the task run.
+async fn pause() {
+    let mut is_over = false;
+    let pause = |context: &mut Context<'_>| match mem::replace(&mut is_over, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    };
+    poll_fn(pause).await;
 }
 
 /// Whether a record was created by the import that would create the other one.
