@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -11,7 +12,7 @@ use crate::address::{Address, Place};
 use crate::node::{self, Link, Node};
 use crate::routes::{Finder, Router, Routes};
 use crate::script::Call;
-use crate::server::{explained, is_not_permitted};
+use crate::server::{explained, is_not_permitted, says_read_only};
 use crate::slot::{SLOTS, slot};
 use crate::{RedisBus, RedisError, RedisLimiter};
 
@@ -256,7 +257,7 @@ impl Client {
             let link = node.link().await.inspect_err(|_| self.router.is_stale())?;
             let (_, link) = on.insert((Arc::clone(&node), link));
             let latest = node.clock_after(call.until.saturating_duration_since(Instant::now()));
-            let error = match evaluate(link, call, latest, asking).await {
+            let error = match evaluate(&mut link.connection, call, latest, asking).await {
                 Ok(answer) => {
                     node.count(link, true);
                     return Ok((answer, node));
@@ -288,13 +289,11 @@ impl Client {
     fn failed(&self, error: &redis::RedisError, node: &Node, link: &Link) -> RedisError {
         let is_lost = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
         node.count(link, !is_lost);
-        let is_replica = matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-        );
+        let is_replica =
+            says_read_only(error) || error.kind() == ErrorKind::Server(ServerErrorKind::MasterDown);
         // A demoted primary stays connected. Another connection finds out what it is.
         let explained = explained(error, &node.place);
-        if is_lost || is_replica || says_read_only(error) {
+        if is_lost || is_replica {
             node.rebuild(explained.clone());
             self.router.is_stale();
         }
@@ -341,33 +340,27 @@ impl Client {
 
 /// Runs a script by its digest, or in full where the server does not know it.
 async fn evaluate(
-    link: &Link,
+    connection: &mut MultiplexedConnection,
     call: Call<'_>,
     latest: i64,
     asking: bool,
 ) -> redis::RedisResult<Value> {
-    let mut connection = link.connection.clone();
     if asking {
         // The slot is being moved here, where only the next command may use it.
         let mut both = redis::pipe();
         both.cmd("ASKING").ignore();
         both.add_command(call.script.command(true, &call, latest));
-        let (answer,) = both.query_async::<(Value,)>(&mut connection).await?;
+        let (answer,) = both.query_async::<(Value,)>(connection).await?;
         return Ok(answer);
     }
     let command = call.script.command(false, &call, latest);
-    match command.query_async(&mut connection).await {
+    match command.query_async(connection).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             let command = call.script.command(true, &call, latest);
-            command.query_async(&mut connection).await
+            command.query_async(connection).await
         }
         answer => answer,
     }
-}
-
-/// Whether a script failed because the server is a replica.
-fn says_read_only(error: &redis::RedisError) -> bool {
-    error.to_string().contains("READONLY")
 }
 
 /// Reads the place in a redirection. Without a host, it is where the redirection came from.

@@ -112,7 +112,7 @@ impl Clocked {
         let call = Call {
             script: &self.script,
             keys: &prepared.keys,
-            first: &prepared.asked_by(requests),
+            first: [&requests.to_le_bytes(), &prepared.asks],
             args: &[time.as_bytes()],
             until,
         };

@@ -133,6 +133,10 @@ impl Node {
     /// Returns the state once the first attempt to connect has ended.
     async fn settled(&self) -> State {
         let is_known = |state: &State| !matches!(state, State::Starting);
+        let state = self.state.borrow().clone();
+        if is_known(&state) {
+            return state;
+        }
         let mut state = self.state.clone();
         let known = state.wait_for(is_known).await;
         known.map_or(State::Starting, |state| state.clone())

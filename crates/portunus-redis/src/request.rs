@@ -5,9 +5,9 @@
 //! `:` and braces are written as in a URL, so that no two buckets have one key and no id ends the
 //! tag.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
+use portunus::key::TenantId;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError};
 use portunus::quota::Quota;
 
@@ -23,7 +23,7 @@ const MOST_UNITS: u64 = u32::MAX as u64;
 pub(crate) struct Request {
     pub(crate) keys: Vec<Vec<u8>>,
     /// The cost, whether the units count although they do not fit, and the windows.
-    asks: Vec<u8>,
+    pub(crate) asks: Vec<u8>,
 }
 
 impl Request {
@@ -48,35 +48,31 @@ impl Request {
         if cost == 0 || (cost > least && !request.overdraw) {
             return Err(LimiterError::Cost { cost, limit: least });
         }
-        let (mut keys, mut tags) = (Vec::with_capacity(request.buckets.len()), Vec::new());
+        let mut keys: Vec<Vec<u8>> = Vec::with_capacity(request.buckets.len());
+        let mut tag: Option<Vec<u8>> = None;
         for bucket in request.buckets {
-            let tag = tag(request, bucket)
+            let (key, tag_ends) = key(prefix, request, bucket)
                 .ok_or_else(|| LimiterError::unavailable("a bucket of an unknown kind"))?;
-            let key = key(prefix, &tag, bucket);
             if keys.contains(&key) {
                 return Err(LimiterError::unavailable("a bucket is there twice"));
             }
-            keys.push(key);
-            if !tags.contains(&tag) {
-                tags.push(tag);
+            if in_one_slot {
+                let of_key = &key[..tag_ends];
+                if *tag.get_or_insert_with(|| of_key.to_vec()) != of_key {
+                    let why = "a cluster cannot count this request: its buckets belong to \
+                               several of a tenant, an address and all requests";
+                    return Err(LimiterError::unavailable(why));
+                }
             }
+            keys.push(key);
         }
-        if in_one_slot && tags.len() > 1 {
-            let why = "a cluster cannot count this request: its buckets belong to several of a \
-                       tenant, an address and all requests";
-            return Err(LimiterError::unavailable(why));
-        }
-        let mut asks = double(cost.min(MOST_UNITS)).to_vec();
+        let mut asks = Vec::with_capacity(128);
+        asks.extend(double(cost.min(MOST_UNITS)));
         asks.push(request.overdraw.into());
         for bucket in request.buckets {
             pack(&mut asks, bucket);
         }
         Ok(Some(Self { keys, asks }))
-    }
-
-    /// Returns what a number of such requests ask the script.
-    pub(crate) fn asked_by(&self, requests: u16) -> Vec<u8> {
-        [&requests.to_le_bytes()[..], &self.asks].concat()
     }
 
     /// Logs a decision with the server's time.
@@ -87,56 +83,78 @@ impl Request {
     }
 }
 
-/// The hash tag of a bucket; `None` for a kind of bucket that a newer version has.
-fn tag(request: &LimitRequest<'_>, bucket: &LimitBucket<'_>) -> Option<String> {
-    Some(match bucket.id {
-        BucketId::Family(family) => match request.tenant {
-            Some(tenant) => escaped(tenant.as_str()),
-            None => escaped(family.as_str()),
-        },
-        BucketId::User(tenant, _) | BucketId::Tenant(tenant) => escaped(tenant.as_str()),
-        BucketId::Address(ip) | BucketId::Anonymous(ip) => address(ip),
-        BucketId::Shared | BucketId::AnonymousShared => "shared".to_owned(),
-        // An empty tag would be none.
-        BucketId::Custom(name) => format!("+{}", escaped(name)),
-        _ => return None,
-    })
-}
-
-fn key(prefix: &str, tag: &str, bucket: &LimitBucket<'_>) -> Vec<u8> {
+/// Returns the key of a bucket, and where its hash tag ends; `None` for a kind of bucket that a newer
+/// version has.
+fn key(
+    prefix: &str,
+    request: &LimitRequest<'_>,
+    bucket: &LimitBucket<'_>,
+) -> Option<(Vec<u8>, usize)> {
+    let mut key = Vec::with_capacity(prefix.len() + 96);
+    key.extend(prefix.as_bytes());
+    key.extend(b":{");
     let (kind, id) = match bucket.id {
-        BucketId::Family(family) => ("k", escaped(family.as_str())),
-        BucketId::User(_, user) => ("u", escaped(user.as_str())),
-        BucketId::Tenant(_) => ("t", String::new()),
-        BucketId::Address(_) => ("a", String::new()),
-        BucketId::Anonymous(_) => ("n", String::new()),
-        BucketId::Shared => ("s", String::new()),
-        BucketId::AnonymousShared => ("m", String::new()),
-        _ => ("c", String::new()),
+        BucketId::Family(family) => {
+            let tag = request.tenant.map_or(family.as_str(), TenantId::as_str);
+            escape(&mut key, tag);
+            (b'k', family.as_str())
+        }
+        BucketId::User(tenant, user) => {
+            escape(&mut key, tenant.as_str());
+            (b'u', user.as_str())
+        }
+        BucketId::Tenant(tenant) => {
+            escape(&mut key, tenant.as_str());
+            (b't', "")
+        }
+        BucketId::Address(ip) => {
+            address(&mut key, ip);
+            (b'a', "")
+        }
+        BucketId::Anonymous(ip) => {
+            address(&mut key, ip);
+            (b'n', "")
+        }
+        BucketId::Shared => {
+            key.extend(b"shared");
+            (b's', "")
+        }
+        BucketId::AnonymousShared => {
+            key.extend(b"shared");
+            (b'm', "")
+        }
+        BucketId::Custom(name) => {
+            // An empty tag would be none.
+            key.push(b'+');
+            escape(&mut key, name);
+            (b'c', "")
+        }
+        _ => return None,
     };
-    let mut key = format!("{prefix}:{{{tag}}}:{kind}:{id}");
+    let tag_ends = key.len();
+    key.extend([b'}', b':', kind, b':']);
+    escape(&mut key, id);
     if let Some(class) = bucket.class {
-        key.push(':');
-        key.push_str(&escaped(class));
+        key.push(b':');
+        escape(&mut key, class);
     }
-    key.into_bytes()
+    Some((key, tag_ends))
 }
 
-fn address(ip: Option<IpAddr>) -> String {
-    ip.map_or_else(|| "unknown".to_owned(), |ip| escaped(&ip.to_string()))
+fn address(key: &mut Vec<u8>, ip: Option<IpAddr>) {
+    match ip {
+        Some(ip) => escape(key, &ip.to_string()),
+        None => key.extend(b"unknown"),
+    }
 }
 
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '%' | ':' | '{' | '}' => {
-                let _ = write!(escaped, "%{:02X}", u32::from(character));
-            }
-            other => escaped.push(other),
+fn escape(key: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'%' | b':' | b'{' | b'}' => key.extend(format!("%{byte:02X}").as_bytes()),
+            other => key.push(other),
         }
     }
-    escaped
 }
 
 /// A window of a bucket, in microseconds, with the smallest and the largest limit of its quotas.

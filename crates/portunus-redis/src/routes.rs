@@ -114,6 +114,10 @@ impl Router {
 
     /// Returns the routes. Waits only until they are known for the first time.
     pub(crate) async fn routes(&self) -> Routes {
+        let routes = self.now();
+        if !matches!(routes, Routes::Unknown) {
+            return routes;
+        }
         let is_known = |routes: &Routes| !matches!(routes, Routes::Unknown);
         let mut routes = self.routes.clone();
         let known = routes.wait_for(is_known).await;

@@ -33,9 +33,15 @@ impl Script {
         } else {
             ("EVALSHA", &self.sha1)
         };
-        let first = [&(latest as f64).to_le_bytes()[..], call.first].concat();
-        let mut command = redis::cmd(name);
-        command.arg(script).arg(call.keys.len()).arg(call.keys);
+        let first = [
+            &(latest as f64).to_le_bytes()[..],
+            call.first[0],
+            call.first[1],
+        ]
+        .concat();
+        let mut command = Cmd::with_capacity(8, 256);
+        command.arg(name).arg(script);
+        command.arg(call.keys.len()).arg(call.keys);
         command.arg(first).arg(call.args);
         command
     }
@@ -46,8 +52,8 @@ impl Script {
 pub(crate) struct Call<'a> {
     pub(crate) script: &'a Script,
     pub(crate) keys: &'a [Vec<u8>],
-    /// What follows the time in the first argument.
-    pub(crate) first: &'a [u8],
+    /// What follows the time in the first argument, in two parts.
+    pub(crate) first: [&'a [u8]; 2],
     /// The other arguments.
     pub(crate) args: &'a [&'a [u8]],
     /// Until when the answer is of use.

@@ -97,7 +97,7 @@ impl Sender {
             let call = Call {
                 script: &self.script,
                 keys: &request.keys,
-                first: &request.asked_by(requests),
+                first: [&requests.to_le_bytes(), &request.asks],
                 args: &[],
                 // What a sender has given up must not count.
                 until: first,

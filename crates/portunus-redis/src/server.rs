@@ -152,9 +152,7 @@ pub(crate) fn explained(error: &redis::RedisError, place: &Place) -> RedisError 
         _ if error.code() == Some("NOAUTH") => {
             RedisError::Permission(format!("{place} wants a user and a password"))
         }
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-            RedisError::Server(format!("{place} is {REPLICA}"))
-        }
+        _ if says_read_only(error) => RedisError::Server(format!("{place} is {REPLICA}")),
         ErrorKind::Parse => {
             RedisError::Server(format!("{place} does not speak the protocol of Redis"))
         }
@@ -171,6 +169,12 @@ pub(crate) fn is_not_permitted(error: &redis::RedisError) -> bool {
     let in_script = ["ACL failure", "The user executing the script can't"];
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
         || in_script.iter().any(|said| text.contains(said))
+}
+
+/// Whether the server is a replica. Redis 6 says it in the middle of what a script failed of.
+pub(crate) fn says_read_only(error: &redis::RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || error.to_string().contains("READONLY")
 }
 
 /// Abbreviates a text to one line.

@@ -1,6 +1,9 @@
 //! Redis for one test: a server, a primary with Sentinels, a cluster. Servers are stopped when the
 //! test ends, even if the test process is killed.
 //!
+//! `REDIS_SERVER` names the server to use, for example Valkey's; by default `redis-server` in `PATH`.
+//! `redis-cli` is always the one in `PATH`.
+//!
 //! Every call blocks until it is done. Use [`Redis::cli`] for anything that has no method.
 
 use std::path::PathBuf;
@@ -260,9 +263,12 @@ impl Cluster {
     pub fn with_replicas(replicas: usize) -> Self {
         let node = |_| {
             let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+            let more = ["--repl-diskless-sync-delay", "0"];
             let bus = free_port().to_string();
-            let more = ["--cluster-port", &bus, "--repl-diskless-sync-delay", "0"];
-            Redis::with(&[&options[..], &more].concat())
+            let bus = ["--cluster-port", &bus];
+            // The bus of an older server is 10 000 above its port.
+            let bus = if is_older_than_7() { &[][..] } else { &bus };
+            Redis::with(&[&options[..], &more, bus].concat())
         };
         let cluster = Self {
             nodes: (0..3 * (1 + replicas)).map(node).collect(),
@@ -306,8 +312,19 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("redis").tempdir().unwrap()
 }
 
-/// Returns the path of the program.
+fn is_older_than_7() -> bool {
+    let version = Command::new(program()).arg("--version").output().unwrap();
+    String::from_utf8_lossy(&version.stdout).contains("v=6.")
+}
+
+/// Returns the path of the program: that of `REDIS_SERVER`, or of `redis-server` in `PATH`.
 fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("REDIS_SERVER") {
+        let program = PathBuf::from(program);
+        let is_there = program.is_file();
+        assert!(is_there, "REDIS_SERVER: {} is not there", program.display());
+        return program;
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&path);
     let found = folders.find(|folder| folder.join("redis-server").is_file());

@@ -193,7 +193,7 @@ impl Shared {
         let call = Call {
             script: &self.publish,
             keys: &self.key,
-            first: &[],
+            first: [&[], &[]],
             args: &[self.channel.as_bytes(), text.as_bytes()],
             until,
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use portunus::RateLimiter;
-use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError};
+use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, WindowState};
 use portunus::quota::Quotas;
 use portunus_redis::RedisLimiter;
 use portunus_test_support::redis::Redis as Server;
@@ -85,7 +85,7 @@ async fn requests_are_decided_in_the_order_in_which_they_were_made() {
         let left: Vec<_> = decision
             .windows()
             .iter()
-            .map(|one| one.remaining())
+            .map(WindowState::remaining)
             .collect();
         let before = u64::try_from(place.min(4)).unwrap() + 1;
         assert_eq!(left, [70 - before, 5 - before]);
@@ -117,7 +117,7 @@ async fn only_equal_requests_share_a_call() {
         .all(|one| one.as_ref().unwrap().is_admitted());
     assert!(all, "{decided:?}");
     let state = limiter.acquire(&requests[3]).await.unwrap();
-    let left: Vec<_> = state.windows().iter().map(|one| one.remaining()).collect();
+    let left: Vec<_> = state.windows().iter().map(WindowState::remaining).collect();
     assert_eq!(left, [9 - 1 - 2 - 1 - 1 - 2 - 1 - 1, 9 - 1 - 1 - 1]);
 }
 
