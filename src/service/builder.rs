@@ -18,6 +18,10 @@ use crate::manage::{KeyManager, Management};
 use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
 use crate::telemetry;
 
+/// See [`PortunusBuilder::count_uses_every`].
+const LEAST_BETWEEN_COUNTS: Duration = Duration::from_millis(500);
+const MOST_BETWEEN_COUNTS: Duration = Duration::from_secs(600);
+
 /// Builder for [`Portunus`].
 ///
 /// Only credentials and a store are required. Each method sets a whole group; a second call
@@ -35,6 +39,7 @@ pub struct PortunusBuilder {
     management: Management,
     responses: Responses,
     audit: Option<AuditTrail>,
+    counts_every: Duration,
     retention: Retention,
     notices: Days,
     clock: Arc<dyn Clock>,
@@ -53,6 +58,7 @@ impl PortunusBuilder {
             management: Management::new(),
             responses: Responses::new(),
             audit: None,
+            counts_every: LEAST_BETWEEN_COUNTS,
             retention: Retention::default(),
             notices: Days::default(),
             clock: Arc::new(SystemClock::default()),
@@ -120,6 +126,15 @@ impl PortunusBuilder {
     /// [clock](Self::clock). By default nothing is recorded.
     pub fn audit(mut self, trail: AuditTrail) -> Self {
         self.audit = Some(trail);
+        self
+    }
+
+    /// Sets how often each node writes the uses of keys to the store: every half second by default, which
+    /// is also the least, and at most every ten minutes. A key that is used often is then written less
+    /// often. A node that is killed loses the uses that it has not written, and `last_used_at` and the
+    /// counts of an hour may be late by this time.
+    pub fn count_uses_every(mut self, every: Duration) -> Self {
+        self.counts_every = every.clamp(LEAST_BETWEEN_COUNTS, MOST_BETWEEN_COUNTS);
         self
     }
 
@@ -232,6 +247,7 @@ impl PortunusBuilder {
         )?;
         let jobs = Jobs::new(jobs::Parts {
             counts,
+            counts_every: self.counts_every,
             cache: cache.clone(),
             authenticator: authenticator.clone(),
             retention: self.retention,

@@ -68,6 +68,8 @@ impl Default for Retention {
 pub(crate) struct Parts {
     /// The store to which usage is written.
     pub(crate) counts: Option<Arc<dyn UsageStore>>,
+    /// How often it is written.
+    pub(crate) counts_every: Duration,
     pub(crate) cache: Option<CachedStore>,
     /// Source of the usage, events and new digests to write, and owner of the limiter and directory
     /// to sweep.
@@ -328,7 +330,10 @@ impl Jobs {
             }
         };
         let now = self.parts.now();
-        let (every, again) = work.every();
+        let (every, again) = match work {
+            Work::Usage => (self.parts.counts_every, work.every().1),
+            work => work.every(),
+        };
         let mut slot = slot.lock();
         slot.due = now.saturating_add(if done.is_ok() { every } else { again });
         let is_new = |at: Duration| now.saturating_sub(at) >= LOG_EVERY;

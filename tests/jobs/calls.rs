@@ -56,6 +56,24 @@ async fn a_call_does_only_what_is_due() {
 }
 
 #[tokio::test]
+async fn uses_are_written_as_seldom_as_the_host_sets() {
+    for (asked, every) in [(60, 60_000), (0, 500), (86_400, 600_000)] {
+        let asked = Duration::from_secs(asked);
+        let seldom = |keys: PortunusBuilder| keys.count_uses_every(asked);
+        let desk = Desk::with(&[], |trail| trail, seldom).await;
+        desk.keys.maintain().await;
+        desk.count(1).await;
+        desk.clock.advance(Duration::from_millis(every - 1));
+        assert_eq!(desk.keys.maintain().await.uses_written, 0, "{asked:?}");
+        desk.clock.advance(Duration::from_millis(1));
+        assert_eq!(desk.keys.maintain().await.uses_written, 1, "{asked:?}");
+        desk.count(1).await;
+        desk.keys.run(async {}).await;
+        assert_eq!(desk.used().await, 2, "a clean stop writes the rest");
+    }
+}
+
+#[tokio::test]
 async fn a_requested_flush_is_done_by_the_next_call() {
     let sink = Remote::default();
     let desk = Desk::new(&[&sink]).await;
