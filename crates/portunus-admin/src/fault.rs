@@ -1,5 +1,6 @@
 //! Error responses of the management API: problem documents.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -14,8 +15,10 @@ use portunus::manage::{Denied, ManageError};
 use portunus::respond::Responder;
 use portunus::{AuthError, ErrorCode};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use crate::import::{ImportStopped, ImportedKeys};
 use crate::{AuthenticatedOperator, Shared, terms};
 
 /// A problem document (RFC 9457).
@@ -43,6 +46,10 @@ pub(crate) struct Problem<'p> {
     #[schema(value_type = Vec<String>, required = false)]
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     violated_policies: Option<&'p [String]>,
+    /// Only for an import that stopped: what was done before.
+    #[schema(required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<ImportedKeys<'p>>,
 }
 
 /// An error response of the management API.
@@ -165,6 +172,9 @@ impl IntoResponse for Fault {
                 .fields
                 .retain(|(name, _)| *name != "www-authenticate");
         }
+        if let Some(stopped) = self.error.source().and_then(|it| it.downcast_ref()) {
+            answer.body = with_report(&answer.body, stopped);
+        }
         let mut response = into_response(answer, &self.error);
         for (name, value) in self.fields {
             response
@@ -173,6 +183,14 @@ impl IntoResponse for Fault {
         }
         response
     }
+}
+
+/// Adds what was done to the problem document of an import that stopped.
+fn with_report(problem: &[u8], stopped: &ImportStopped) -> Cow<'static, [u8]> {
+    let report = ImportedKeys::of(&stopped.report, Some(stopped.line));
+    let mut members: Map<String, Value> = serde_json::from_slice(problem).unwrap_or_default();
+    members.insert("import".to_owned(), json!(report));
+    Value::Object(members).to_string().into_bytes().into()
 }
 
 /// Responds to an unknown path.
@@ -202,6 +220,7 @@ pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Re
         code: None,
         field: None,
         violated_policies: None,
+        import: None,
     };
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, Json(problem)).into_response();
     let fields = response.headers_mut();

@@ -317,7 +317,7 @@ async fn import_lines(
         import.push(&bytes).await?;
     }
     let report = import.finish().await?;
-    Ok(private(StatusCode::OK, &ImportedKeys::of(&report)))
+    Ok(private(StatusCode::OK, &ImportedKeys::of(&report, None)))
 }
 
 /// The result of an import of many keys.
@@ -333,6 +333,10 @@ pub(crate) struct ImportedKeys<'r> {
     /// The first of them.
     #[schema(max_items = 500)]
     refusals: Vec<RefusedLineView<'r>>,
+    /// Only if the import stopped: the line from which it must be repeated.
+    #[schema(value_type = u64, required = false, minimum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_at: Option<u64>,
 }
 
 /// A line that was refused.
@@ -348,7 +352,7 @@ pub(crate) struct RefusedLineView<'r> {
 }
 
 impl<'r> ImportedKeys<'r> {
-    fn of(report: &'r ImportReport) -> Self {
+    pub(crate) fn of(report: &'r ImportReport, stopped_at: Option<u64>) -> Self {
         let refusals = report.refusals.iter().map(|refusal| RefusedLineView {
             line: refusal.line,
             code: refusal.code.as_str(),
@@ -359,6 +363,7 @@ impl<'r> ImportedKeys<'r> {
             already_there: report.already_there,
             refused: report.refused,
             refusals: refusals.collect(),
+            stopped_at,
         }
     }
 }

@@ -269,7 +269,7 @@ fn keys() -> [Call; 4] {
             "A digest that was ever stored, even for a deleted key, results in a conflict. \
              Many keys are sent as lines of JSON or as CSV, without a maximum length: each is \
              checked alone, and a refused one does not stop the others. If such an import is \
-             interrupted (503 names the line), send the same content again: keys that are there \
+             interrupted (503 with `import.stopped_at`), send the same content again: keys that are there \
              already are recognized.",
         )
         .imports()

@@ -359,6 +359,10 @@ async fn a_store_that_does_not_answer_stops_the_import_at_a_line() {
         detail.starts_with("The import stopped at line 1 (0 created"),
         "{detail}"
     );
+    let done = json!({
+        "created": 0, "already_there": 0, "refused": 0, "refusals": [], "stopped_at": 1,
+    });
+    assert_eq!(answer["import"], done);
     // The same content again.
     fixture.feel(Health::Well);
     let report = fixture.expect(200, self::import(LINES, body)).await.json();
