@@ -96,6 +96,33 @@ impl Redis {
         }))
     }
 
+    /// Describes servers by one text, as a setting of a service has it: the address of a
+    /// [single](Self::single) server; `cluster:` and the addresses of [nodes](Self::cluster), or
+    /// `sentinel:`, the primary's and those of [Sentinels](Self::sentinel), with commas between them.
+    ///
+    /// ```
+    /// use portunus_redis::Redis;
+    ///
+    /// let _ = Redis::at("redis://limits.internal")?;
+    /// let _ = Redis::at("cluster:redis://node1,redis://node2")?;
+    /// let _ = Redis::at("sentinel:redis://main,redis://sentinel1,redis://sentinel2")?;
+    /// # Ok::<(), portunus_redis::RedisError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error, without any part of the text, if an address is invalid or missing.
+    pub fn at(text: &str) -> Result<Self, RedisError> {
+        match text.split_once(':') {
+            Some(("cluster", nodes)) => Self::cluster(nodes.split(',')),
+            Some(("sentinel", addresses)) => {
+                let mut addresses = addresses.split(',');
+                let primary = addresses.next().unwrap_or_default();
+                Self::sentinel(primary, addresses)
+            }
+            _ => Self::single(text),
+        }
+    }
+
     fn new(finder: Finder) -> Self {
         Self {
             finder,

@@ -54,17 +54,8 @@ impl RedisServer {
 impl FromStr for RedisServer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let redis = match text.split_once(':') {
-            Some(("cluster", nodes)) => Redis::cluster(nodes.split(',')),
-            Some(("sentinel", addresses)) => {
-                let mut addresses = addresses.split(',');
-                let primary = addresses.next().unwrap_or_default();
-                Redis::sentinel(primary, addresses)
-            }
-            _ => Redis::single(text),
-        };
         // The error shows no part of the addresses.
-        let redis = redis.map_err(|error| error.to_string())?;
+        let redis = Redis::at(text).map_err(|error| error.to_string())?;
         Ok(Self(Box::new(redis)))
     }
 }

@@ -7,7 +7,7 @@ use portunus::key::KeyId;
 use portunus_sqlx::SqliteStore;
 use portunus_test_support::pgbouncer::PgBouncer;
 use portunus_test_support::postgres::Postgres;
-use portunus_test_support::redis::Redis;
+use portunus_test_support::redis::{Cluster, Redis, Sentinels};
 use serde_json::Value;
 
 use crate::common::{Place, Server, TOKEN, text};
@@ -114,6 +114,35 @@ fn a_limiter_that_may_forget_is_reported() {
         check(&place, &["--limiter", &good.address()], "limiter").0,
         "failed"
     );
+}
+
+#[test]
+fn limiters_of_sentinels_and_of_a_cluster_are_checked() {
+    let place = Place::sqlite();
+    let sentinels = Sentinels::start();
+    let named = format!("sentinel:redis://{}", Sentinels::NAME);
+    let addresses = [vec![named], sentinels.addresses()].concat().join(",");
+    let cluster = Cluster::start();
+    let nodes = format!("cluster:{}", cluster.addresses().join(","));
+    for servers in [&addresses, &nodes] {
+        for part in ["limiter", "bus"] {
+            let flag = format!("--{part}");
+            let (status, detail) = check(&place, &[&flag, servers], part);
+            assert_eq!(status, "ok", "{servers}: {detail}");
+        }
+    }
+    // A single server is not what was described, and no flag takes a password.
+    let alone = Redis::start();
+    let wrong = format!("cluster:{}", alone.address());
+    assert_eq!(check(&place, &["--limiter", &wrong], "limiter").0, "failed");
+    for secret in [
+        "cluster:redis://u:hunter2@h,redis://i",
+        "sentinel:redis://main,redis://:hunter2@h",
+    ] {
+        let run = place.run(&["doctor", "--limiter", secret]);
+        run.failed(2, "");
+        assert!(!run.err.contains("hunter2"), "{run:?}");
+    }
 }
 
 #[test]
