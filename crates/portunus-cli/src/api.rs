@@ -22,7 +22,18 @@ pub(crate) struct Call<'c> {
     /// The path below that of the API, with its parameters.
     pub(crate) path: String,
     pub(crate) body: Option<&'c Value>,
+    /// The body of an import, instead of JSON.
+    pub(crate) lines: Option<&'c Lines>,
     pub(crate) idempotency_key: Option<&'c str>,
+}
+
+/// Many keys to import.
+#[derive(Default)]
+pub(crate) struct Lines {
+    pub(crate) media: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    /// The tenant that all of them are of.
+    pub(crate) tenant: Option<String>,
 }
 
 impl<'c> Call<'c> {
@@ -31,6 +42,7 @@ impl<'c> Call<'c> {
             method: "GET",
             path: path.into(),
             body: None,
+            lines: None,
             idempotency_key: None,
         }
     }
@@ -43,9 +55,12 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Returns the body as JSON.
-    pub(crate) fn json(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.body.map_or_else(String::new, Value::to_string))
+    /// Returns the media type and the bytes of the body, if there is one.
+    pub(crate) fn content(&self) -> Option<(&'static str, Zeroizing<Vec<u8>>)> {
+        let lines = self.lines.map(|lines| (lines.media, lines.bytes.clone()));
+        let json = || Some(("application/json", self.body?.to_string().into_bytes()));
+        let (media, bytes) = lines.or_else(json)?;
+        Some((media, Zeroizing::new(bytes)))
     }
 }
 

@@ -104,15 +104,21 @@ pub(crate) enum Keys {
     /// Make a key the primary one of its owner. Events are then signed with it: receivers that
     /// verify `event_hash` must use this key from now on
     Primary { id: String },
-    /// Import keys by their digests, from JSON Lines
+    /// Import keys by their digests, with their history, from JSON Lines or CSV
     ///
     /// Each line has the members of the management API's `POST /import`, or is a line of `keys
-    /// export --with-digests`. Of exported keys, revoked, expired and disabled ones are left out,
-    /// and id, usage, dates of the past and delegation are not kept. A line that fails is reported,
-    /// and the others are imported: it is safe to run the same file again.
+    /// export --with-digests`, of which id, version, predecessor, successor, delegation and the start
+    /// of the masked key are not kept, and families get new names. A line that is refused is reported,
+    /// and the others are imported. Keys that are there already are recognized: run the same file
+    /// again if it stopped.
     Import {
         /// The file; `-` for standard input
         file: PathBuf,
+        /// The format; by default CSV for a file whose name ends in .csv, and otherwise JSON Lines.
+        /// CSV has a header of members by their paths, such as `digest.hex`. On a store, it needs
+        /// --tenant
+        #[arg(long)]
+        format: Option<Format>,
     },
     /// Export keys, without secrets
     Export(Export),
@@ -299,11 +305,13 @@ pub(crate) struct Verify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// The server's own address for the bus, if the store is behind a pooler, or the Redis server
-    /// of the bus; without a password [env: PORTUNUS_BUS]
+    /// The server's own address for the bus, if the store is behind a pooler, or the Redis servers of
+    /// the bus, as for the limiter; without a password [env: PORTUNUS_BUS]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) bus: Option<String>,
-    /// The Redis server of the limiter; without a password [env: PORTUNUS_LIMITER]
+    /// The Redis server of the limiter, `cluster:` with the addresses of some nodes, or `sentinel:`
+    /// with `redis://NAME` of the primary and the addresses of Sentinels, with commas between them;
+    /// without a password [env: PORTUNUS_LIMITER]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) limiter: Option<String>,
     /// What the service's keys in Redis begin with

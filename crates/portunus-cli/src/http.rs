@@ -78,15 +78,15 @@ impl Http {
             .uri(format!("{}{}", self.base, call.path))
             .header("authorization", self.authorization.as_str())
             .header("accept", "application/json");
-        if call.body.is_some() {
-            request = request.header("content-type", "application/json");
+        let content = call.content();
+        if let Some((media, _)) = &content {
+            request = request.header("content-type", *media);
         }
         if let Some(key) = call.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let json = call.json();
-        let sent = match call.body {
-            Some(_) => request.body(json.as_bytes()).map(|it| self.agent.run(it)),
+        let sent = match &content {
+            Some((_, bytes)) => request.body(&bytes[..]).map(|it| self.agent.run(it)),
             None => request.body(()).map(|it| self.agent.run(it)),
         };
         let sent = sent.map_err(|error| Failure::usage(format!("cannot send this: {error}")))?;

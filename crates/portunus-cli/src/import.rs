@@ -1,7 +1,8 @@
-//! `keys import`: keys by their digests, one a line.
+//! `keys import`: keys by their digests, a few hundred in a call.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, stdin};
+use std::io::{BufRead, BufReader, stdin};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,46 +10,88 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portunus::json::parse;
 use serde_json::{Map, Value, json};
 
-use crate::api::{Api, Call};
-use crate::args::Global;
+use crate::api::{Api, Call, Lines};
+use crate::args::{Format, Global};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::records::{MARK, Record, Records};
 
-/// The longest line in bytes; a key has at most 16 KiB of metadata.
-const LONGEST_LINE: u64 = 1 << 20;
+/// The most keys and bytes of a call, which the service imports in one write.
+const MOST_KEYS: usize = 500;
+const MOST_BYTES: usize = 1 << 20;
+/// The most bytes that are collected. On a store, calls are for one tenant each, and a file has those
+/// of all tenants in any order.
+const MOST_COLLECTED: usize = 16 << 20;
 
-/// The members of an import.
-const MEMBERS: [&str; 16] = [
-    "digest",
-    "last_four",
-    "name",
-    "description",
-    "kind",
-    "environment",
-    "owner",
-    "scopes",
-    "access",
-    "workspaces",
-    "allowed_ips",
-    "rate_limit_config",
-    "not_before",
-    "expires_at",
-    "plan",
-    "metadata",
+/// What a record of the management API has that an import does not take.
+const SHOWN_ONLY: [&str; 9] = [
+    "id",
+    "version",
+    "masked",
+    "policies",
+    "primary",
+    "enabled",
+    "predecessor",
+    "successor",
+    "rotation_due_at",
 ];
 
-/// What was done so far.
-#[derive(Default)]
-struct Counts {
-    imported: u64,
-    skipped: u64,
-    failures: Vec<(u64, Failure)>,
+/// A line that was refused: its number in the file, the class of the failure, and the reason.
+type Refusal = (u64, Exit, String);
+
+/// An import, and what was done so far.
+struct Import<'a> {
+    api: &'a Api,
+    media: &'static str,
+    /// The header of CSV, with its lines.
+    header: Part,
+    /// The next call for each tenant. Over HTTP there is one, since the operator's token decides.
+    parts: BTreeMap<Option<String>, Part>,
+    collected: usize,
+    created: u64,
+    already_there: u64,
+    refusals: Vec<Refusal>,
 }
 
-pub(crate) fn run(api: &Api, global: &Global, path: &Path) -> Result<(), Failure> {
+/// Records for a call.
+#[derive(Default, Clone)]
+struct Part {
+    bytes: Vec<u8>,
+    keys: usize,
+    /// For each line, its number in the file.
+    lines: Vec<u64>,
+}
+
+impl Part {
+    fn push(&mut self, record: &Record, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if !bytes.ends_with(b"\n") {
+            self.bytes.push(b'\n');
+        }
+        self.keys += 1;
+        self.lines.extend(record.lines.clone());
+    }
+}
+
+pub(crate) fn run(
+    api: &Api,
+    global: &Global,
+    path: &Path,
+    format: Option<Format>,
+) -> Result<(), Failure> {
+    let is_csv = path
+        .extension()
+        .is_some_and(|it| it.eq_ignore_ascii_case("csv"));
+    let is_csv = format.map_or(is_csv, |format| format == Format::Csv);
+    if is_csv && matches!(api, Api::Local(_)) != global.tenant.is_some() {
+        return Err(Failure::usage(match api {
+            Api::Local(_) => "CSV on a store is imported for one tenant: name it by --tenant",
+            Api::Http(_) => "over HTTP, CSV names the tenant in its column owner.tenant_id",
+        }));
+    }
     let cannot =
         |error: &std::io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
-    let (mut lines, size): (Box<dyn BufRead>, _) = if path.as_os_str() == "-" {
+    let (file, size): (Box<dyn BufRead>, _) = if path.as_os_str() == "-" {
         (Box::new(stdin().lock()), None)
     } else {
         let file = File::open(path).map_err(|error| cannot(&error))?;
@@ -56,129 +99,223 @@ pub(crate) fn run(api: &Api, global: &Global, path: &Path) -> Result<(), Failure
         (Box::new(BufReader::new(file)), size)
     };
     let bar = progress(size);
-    let (mut counts, mut number) = (Counts::default(), 0);
-    let ended = loop {
-        let mut line = Vec::new();
-        let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
-        match read {
-            Ok(0) => break Ok(()),
-            Ok(bytes) => bar.inc(bytes as u64),
-            Err(error) => break Err(cannot(&error)),
-        }
-        number += 1;
-        if line.len() as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
-            break Err(Failure::usage(format!(
-                "line {number} is longer than {LONGEST_LINE} bytes"
-            )));
-        }
-        if let Err(failure) = import(api, global, &line, number, &mut counts) {
-            break Err(failure.and(&format!("stopped at line {number}; run the file again")));
-        }
-        bar.set_message(format!("{} imported", counts.imported));
-    };
-    bar.finish_and_clear();
-    report(global, &counts)?;
-    ended?;
-    match counts.failures.len() {
-        0 => Ok(()),
-        1 => Err(Failure::new(
-            counts.failures[0].1.exit,
-            "a line was not imported",
-        )),
-        more => Err(Failure::other(format!("{more} lines were not imported"))),
-    }
-}
-
-/// Imports a line. An error ends the import: the lines after it would fail in the same way.
-fn import(
-    api: &Api,
-    global: &Global,
-    line: &[u8],
-    number: u64,
-    counts: &mut Counts,
-) -> Result<(), Failure> {
-    if line.trim_ascii().is_empty() {
-        return Ok(());
-    }
-    let asked = match request(line, global.tenant.as_deref()) {
-        Ok(Some(asked)) => asked,
-        Ok(None) => {
-            counts.skipped += 1;
-            return Ok(());
-        }
-        Err(failure) => {
-            counts.failures.push((number, failure));
-            return Ok(());
-        }
-    };
-    if matches!(api, Api::Local(_)) && asked.pointer("/owner/tenant_id").is_none() {
-        let failure = Failure::usage("owner.tenant_id is missing: name it there, or by --tenant");
-        counts.failures.push((number, failure));
-        return Ok(());
-    }
-    match api.call_patiently(&Call::post("/import", &asked)) {
-        Ok(_) => counts.imported += 1,
-        Err(failure) => match failure.exit {
-            Exit::Usage | Exit::Conflict | Exit::Other => counts.failures.push((number, failure)),
-            _ => return Err(failure),
+    let mut import = Import {
+        api,
+        media: if is_csv {
+            "text/csv"
+        } else {
+            "application/x-ndjson"
         },
+        header: Part::default(),
+        parts: BTreeMap::new(),
+        collected: 0,
+        created: 0,
+        already_there: 0,
+        refusals: Vec::new(),
+    };
+    let mut records = Records::of(file, is_csv);
+    let mut all = || {
+        while let Some(record) = records.next().map_err(|error| error.of_file(&cannot))? {
+            bar.inc(record.bytes.len() as u64);
+            import.take(&record, is_csv, global.tenant.as_deref())?;
+            bar.set_message(format!("{} imported", import.created));
+        }
+        import.send_all()
+    };
+    let ended = all();
+    bar.finish_and_clear();
+    import.refusals.sort_by_key(|(line, ..)| *line);
+    import.report(global)?;
+    ended?;
+    match &import.refusals[..] {
+        [] => Ok(()),
+        [(_, exit, _)] => Err(Failure::new(*exit, "a line was refused")),
+        more => Err(Failure::other(format!("{} lines were refused", more.len()))),
     }
-    Ok(())
 }
 
-/// Returns the import that a line asks for, or `None` for an exported key that does not work: it must
-/// not become active again.
-fn request(line: &[u8], tenant: Option<&str>) -> Result<Option<Value>, Failure> {
-    let parsed = parse(line).map_err(|error| Failure::usage(format!("no JSON: {error}")))?;
-    let Value::Object(members) = parsed else {
-        return Err(Failure::usage("no JSON object"));
-    };
-    let mut members = match exported(&members) {
-        Some(false) => return Ok(None),
-        Some(true) => wanted(members),
-        None => members,
-    };
-    if let Some(tenant) = tenant {
-        let owner = members.entry("owner").or_insert(Value::Null);
-        if owner.is_null() {
-            *owner = json!({});
+impl Import<'_> {
+    fn take(&mut self, record: &Record, is_csv: bool, tenant: Option<&str>) -> Result<(), Failure> {
+        let bytes = &record.bytes;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(());
         }
-        // Another type is refused by the service.
-        if let Some(owner) = owner.as_object_mut() {
-            let stated = owner.entry("tenant_id").or_insert(Value::Null);
-            if stated.is_null() {
-                *stated = tenant.into();
-            } else if stated != tenant {
-                return Err(Failure::usage(
-                    "owner.tenant_id is not the tenant of --tenant",
-                ));
+        if is_csv {
+            if self.header.keys == 0 {
+                self.header.push(record, bytes);
+                return Ok(());
+            }
+            return self.collect(tenant.map(str::to_owned), record, bytes);
+        }
+        let is_first = *record.lines.start() == 1;
+        let json = bytes.strip_prefix(MARK).filter(|_| is_first);
+        match self.request(json.unwrap_or(bytes), tenant) {
+            Ok(asked) => {
+                let stated = asked.pointer("/owner/tenant_id").and_then(Value::as_str);
+                let of = stated.filter(|_| matches!(self.api, Api::Local(_)));
+                self.collect(of.map(str::to_owned), record, asked.to_string().as_bytes())
+            }
+            Err(failure) => {
+                let number = *record.lines.start();
+                self.refusals
+                    .push((number, failure.exit, failure.to_string()));
+                Ok(())
             }
         }
     }
-    Ok(Some(Value::Object(members)))
-}
 
-/// Whether a line is an exported record, and if so, whether the key works.
-fn exported(members: &Map<String, Value>) -> Option<bool> {
-    members.get("id")?;
-    let status = members.get("status")?.as_str()?;
-    Some(matches!(status, "active" | "not_yet_valid"))
-}
-
-/// The members of an exported record that an import takes.
-fn wanted(members: Map<String, Value>) -> Map<String, Value> {
-    let is_wanted = |(name, value): &(String, Value)| {
-        let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-        MEMBERS.contains(&name.as_str()) && !is_empty
-    };
-    let mut wanted: Map<_, _> = members.into_iter().filter(is_wanted).collect();
-    if let Some(Value::Object(limits)) = wanted.get_mut("rate_limit_config") {
-        limits.retain(|_, limit| !limit.is_null());
-        if limits.is_empty() {
-            wanted.remove("rate_limit_config");
+    fn collect(
+        &mut self,
+        tenant: Option<String>,
+        record: &Record,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        let (header, collected) = (&self.header, &mut self.collected);
+        let part = self.parts.entry(tenant.clone()).or_insert_with(|| Part {
+            keys: 0,
+            ..header.clone()
+        });
+        part.push(record, bytes);
+        *collected += bytes.len();
+        let is_full = part.keys == MOST_KEYS || part.bytes.len() >= MOST_BYTES;
+        if *collected >= MOST_COLLECTED {
+            return self.send_all();
         }
+        if is_full && let Some((tenant, part)) = self.parts.remove_entry(&tenant) {
+            return self.send(tenant, part);
+        }
+        Ok(())
     }
-    wanted
+
+    fn send_all(&mut self) -> Result<(), Failure> {
+        while let Some((tenant, part)) = self.parts.pop_first() {
+            self.send(tenant, part)?;
+        }
+        Ok(())
+    }
+
+    /// Imports the keys of a part. An error ends the import: the next call would fail in the same way.
+    fn send(&mut self, tenant: Option<String>, part: Part) -> Result<(), Failure> {
+        self.collected = self.collected.saturating_sub(part.bytes.len());
+        let lines = Lines {
+            media: self.media,
+            bytes: part.bytes,
+            tenant,
+        };
+        let call = Call {
+            method: "POST",
+            lines: Some(&lines),
+            ..Call::get("/import")
+        };
+        let first = part
+            .lines
+            .get(self.header.lines.len())
+            .or(part.lines.first());
+        let report = self.api.call_patiently(&call).map_err(|failure| {
+            let first = first.copied().unwrap_or(1);
+            failure.and(&format!("stopped at line {first}; run the file again"))
+        })?;
+        let count = |name: &str| report[name].as_u64().unwrap_or(0);
+        self.created += count("created");
+        self.already_there += count("already_there");
+        for refusal in report["refusals"].as_array().into_iter().flatten() {
+            let text = |name: &str| refusal[name].as_str().unwrap_or_default();
+            let at = refusal["line"]
+                .as_u64()
+                .and_then(|line| line.checked_sub(1));
+            let at = at.and_then(|at| part.lines.get(usize::try_from(at).ok()?));
+            let reason = format!("{} ({})", text("detail"), text("code"));
+            let exit = match text("code") {
+                "CONFLICT" => Exit::Conflict,
+                "FORBIDDEN" => Exit::Refused,
+                _ => Exit::Usage,
+            };
+            self.refusals.push((at.copied().unwrap_or(0), exit, reason));
+        }
+        Ok(())
+    }
+
+    /// Returns the import that a line of JSON asks for.
+    fn request(&self, line: &[u8], tenant: Option<&str>) -> Result<Value, Failure> {
+        let parsed = parse(line).map_err(|error| Failure::usage(format!("no JSON: {error}")))?;
+        let Value::Object(members) = parsed else {
+            return Err(Failure::usage("no JSON object"));
+        };
+        let is_exported = members.contains_key("id") && members.contains_key("masked");
+        let mut members = if is_exported {
+            imported(members)
+        } else {
+            members
+        };
+        if let Some(tenant) = tenant {
+            let owner = members.entry("owner").or_insert(Value::Null);
+            if owner.is_null() {
+                *owner = json!({});
+            }
+            // Another type is refused by the service.
+            if let Some(owner) = owner.as_object_mut() {
+                let stated = owner.entry("tenant_id").or_insert(Value::Null);
+                if stated.is_null() {
+                    *stated = tenant.into();
+                } else if stated != tenant {
+                    return Err(Failure::usage(
+                        "owner.tenant_id is not the tenant of --tenant",
+                    ));
+                }
+            }
+        }
+        let asked = Value::Object(members);
+        let has_tenant = asked
+            .pointer("/owner/tenant_id")
+            .is_some_and(|it| !it.is_null());
+        if matches!(self.api, Api::Local(_)) && !has_tenant {
+            let why = "owner.tenant_id is missing: name it there, or by --tenant";
+            return Err(Failure::usage(why));
+        }
+        Ok(asked)
+    }
+
+    fn report(&self, global: &Global) -> Result<(), Failure> {
+        let (created, already_there) = (self.created, self.already_there);
+        if global.json {
+            let refusals = self.refusals.iter();
+            let refusals: Vec<Value> = refusals
+                .map(|(line, _, why)| json!({ "line": line, "detail": why }))
+                .collect();
+            return output::json(&json!({
+                "created": created,
+                "already_there": already_there,
+                "refused": refusals.len(),
+                "refusals": refusals,
+            }));
+        }
+        for (line, _, why) in &self.refusals {
+            output::note(&format!("line {line}: {why}"));
+        }
+        output::line(&format!(
+            "{created} imported, {already_there} already there, {} refused",
+            self.refusals.len()
+        ))
+    }
+}
+
+/// Returns what an import takes of an exported record.
+fn imported(mut record: Map<String, Value>) -> Map<String, Value> {
+    let is_absent = |name: &str| record.get(name).is_none_or(Value::is_null);
+    let is_disabled = is_absent("revoked_at") && record.get("enabled") == Some(&Value::Bool(false));
+    let is_unused = is_absent("last_used_at");
+    // The times tell the rest.
+    let status = is_disabled.then(|| "disabled".into());
+    record.insert("status".to_owned(), status.unwrap_or_default());
+    if is_unused {
+        record.remove("request_count");
+    }
+    if let Some(Value::Object(limits)) = record.get_mut("rate_limit_config") {
+        limits.retain(|_, limit| !limit.is_null());
+    }
+    let is_empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+    record.retain(|name, value| !SHOWN_ONLY.contains(&name.as_str()) && !is_empty(value));
+    record
 }
 
 /// A bar on standard error, hidden where that is no terminal.
@@ -193,27 +330,4 @@ fn progress(size: Option<u64>) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
-}
-
-fn report(global: &Global, counts: &Counts) -> Result<(), Failure> {
-    let failures = &counts.failures;
-    if global.json {
-        let failures: Vec<Value> = failures
-            .iter()
-            .map(|(line, failure)| json!({ "line": line, "detail": failure.to_string() }))
-            .collect();
-        return output::json(&json!({
-            "imported": counts.imported,
-            "skipped": counts.skipped,
-            "failures": failures,
-        }));
-    }
-    for (line, failure) in failures {
-        output::note(&format!("line {line}: {failure}"));
-    }
-    let (imported, skipped) = (counts.imported, counts.skipped);
-    output::line(&format!(
-        "{imported} imported, {skipped} left out (revoked, expired or disabled), {} failed",
-        failures.len()
-    ))
 }

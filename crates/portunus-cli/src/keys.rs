@@ -50,7 +50,7 @@ pub(crate) fn run(api: &Api, global: &Global, command: &Keys) -> Result<(), Fail
             };
             shown(global, &api.call(&call)?)
         }
-        Keys::Import { file } => import::run(api, global, file),
+        Keys::Import { file, format } => import::run(api, global, file, *format),
         Keys::Export(asked) => export::run(api, asked),
     }
 }

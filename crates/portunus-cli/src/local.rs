@@ -201,19 +201,20 @@ impl Local {
 
     async fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         let operator = self.operator(call).await?;
-        let json = call.json();
+        let content = call.content();
         let mut request = Request::builder()
             .method(call.method)
             .uri(&call.path)
             .extension(operator);
-        if call.body.is_some() {
-            request = request.header("content-type", "application/json");
+        if let Some((media, _)) = &content {
+            request = request.header("content-type", *media);
         }
         if let Some(key) = call.idempotency_key {
             request = request.header("idempotency-key", key);
         }
+        let bytes = content.map_or_else(Vec::new, |(_, bytes)| bytes.to_vec());
         let request = request
-            .body(Body::from(json.as_bytes().to_vec()))
+            .body(Body::from(bytes))
             .map_err(|error| Failure::usage(format!("cannot send this: {error}")))?;
         let Ok(response) = self.router.clone().oneshot(request).await;
         let status = response.status().as_u16();
@@ -245,8 +246,9 @@ impl Local {
     }
 
     async fn tenant_of(&self, call: &Call<'_>) -> Result<Option<TenantId>, Failure> {
-        let stated = call.body.and_then(|body| body.pointer("/owner/tenant_id"));
-        if let Some(stated) = stated.and_then(|it| it.as_str()) {
+        let of_json = || call.body?.pointer("/owner/tenant_id")?.as_str();
+        let of_lines = call.lines.and_then(|lines| lines.tenant.as_deref());
+        if let Some(stated) = of_lines.or_else(of_json) {
             return Ok(TenantId::new(stated).ok());
         }
         let id = call.path.strip_prefix("/keys/");

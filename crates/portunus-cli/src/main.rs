@@ -14,6 +14,7 @@ mod import;
 mod keys;
 mod local;
 mod output;
+mod records;
 mod secret;
 mod service;
 mod target;

@@ -139,7 +139,7 @@ fn an_import_shows_its_progress_in_a_terminal() {
     std::fs::write(place.path("keys.jsonl"), lines.join("\n")).unwrap();
     let import = "keys import keys.jsonl --service service.toml --tenant acme";
     let mut terminal = Terminal::run(&place, import);
-    let shown = terminal.asks("200 imported, 0 left out");
+    let shown = terminal.asks("200 imported, 0 already there, 0 refused");
     assert!(shown.contains('%'), "{shown}");
     let ended = eventually(|| terminal.running.0.try_wait().unwrap());
     assert_eq!(ended.unwrap().code(), Some(0));
