@@ -36,6 +36,7 @@ pub enum BulkAction {
 /// The keys that a bulk operation concerns.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "one for each operation")]
 pub enum BulkSelection {
     /// Every key that the operator can list.
     All,

@@ -175,6 +175,12 @@ async fn a_selection_that_could_mean_too_much_is_refused() {
             .await;
         assert!(refused.expect(422).error("action").is_some());
     }
+    // A reason that is hidden in the second step is corrected in the first one.
+    let fields = [("action", "revoke"), ("reason", "a\u{202e}b")];
+    let second = counted(&browser, "/keys?page=bulk&query=key", &fields).await;
+    let form = second.expect(200).form().enter("confirm", "1");
+    let refused = browser.post(&page, &form).await.expect(422);
+    assert!(refused.error("reason").is_some(), "{}", refused.body);
     let mut many = page.form().enter("query", "").enter("action", "revoke");
     many.fields
         .extend((0..1001).map(|number| ("key".to_owned(), format!("key_{number}"))));
