@@ -8,7 +8,7 @@ use super::book::Book;
 use super::low::{Low, LowAccounts};
 use super::{
     Balance, CreditAccount, CreditError, CreditId, CreditStore, CreditWrite, LedgerEntry, NewGrant,
-    Reservation, millis,
+    Reservation, StoredCredits, millis,
 };
 use crate::clock::{Clock, SystemClock, within};
 use crate::lock::Mutex;
@@ -53,7 +53,7 @@ pub struct CreditAccounts {
     /// The reservations that were dropped, with how many of their units were used.
     dropped: Arc<Mutex<Vec<Dropped>>>,
     /// Where accounts are recorded of which the host must be told.
-    low: Option<Arc<LowAccounts>>,
+    pub(super) low: Option<Arc<LowAccounts>>,
     /// Whether a change is checked and not saved.
     rehearses: bool,
 }
@@ -185,6 +185,24 @@ impl CreditAccounts {
     ) -> Result<Vec<LedgerEntry>, CreditError> {
         let most = most.min(MOST_ENTRIES);
         self.timed(self.store.ledger(account, after, most)).await
+    }
+
+    /// Returns some of all accounts, from the one after this one on.
+    pub(super) async fn page(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        self.timed(self.store.accounts(after, most)).await
+    }
+
+    /// Deletes some of the entries up to a number.
+    pub(super) async fn delete_entries(
+        &self,
+        account: &CreditAccount,
+        last: u64,
+    ) -> Result<u64, CreditError> {
+        self.timed(self.store.forget_entries(account, last)).await
     }
 
     /// Reserves units for a request whose cost is known only afterwards. The reservation has an id, by

@@ -218,6 +218,7 @@ impl Book {
             left: new.terms.units,
             period,
             terms: new.terms.clone(),
+            carried: 0,
         });
         self.enter(id, LedgerKind::Granted, new.terms.units, None);
         Ok(true)
@@ -438,6 +439,14 @@ impl Book {
         }
     }
 
+    /// Records that these entries, the oldest ones, may be deleted. Returns the number of the last one.
+    pub(super) fn forget(&mut self, entries: &[LedgerEntry]) -> u64 {
+        let before = self.state.forgotten;
+        self.state.forget(entries);
+        self.changed |= self.state.forgotten != before;
+        self.state.forgotten
+    }
+
     pub(super) fn balance(&self) -> Balance {
         let mut grants: Vec<_> = self.state.grants.iter().collect();
         grants.sort_by_key(|grant| (grant.terms.priority, grant.lapses_at()));
@@ -451,6 +460,7 @@ impl Book {
             period: grant.terms.period.clone(),
             refills_at: grant.period.and_then(|(_, end)| from_millis(end)),
             rolls_over: grant.terms.rollover,
+            carried_forward: grant.carried,
         };
         let held = |one: &Holding| TakenUnits {
             id: one.id.clone(),
@@ -464,6 +474,7 @@ impl Book {
             available: self.standing().available,
             grants: grants.into_iter().map(shown).collect(),
             taken: self.state.holdings.iter().map(held).collect(),
+            forgotten: self.state.forgotten,
         }
     }
 }

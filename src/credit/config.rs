@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::CreditStore;
 use crate::request::RequestHead;
@@ -48,6 +49,7 @@ pub struct Credits {
     pub(crate) payment_required: bool,
     /// In percent.
     pub(crate) notices: Vec<u8>,
+    pub(super) entries_kept: Option<Duration>,
 }
 
 impl Credits {
@@ -60,6 +62,7 @@ impl Credits {
             cost: None,
             payment_required: false,
             notices: vec![80],
+            entries_kept: None,
         }
     }
 
@@ -101,6 +104,18 @@ impl Credits {
     pub fn notices(mut self, percentages: impl IntoIterator<Item = u8>) -> Self {
         let possible = |one: &u8| (1..=100).contains(one);
         self.notices = percentages.into_iter().filter(possible).collect();
+        self
+    }
+
+    /// Sets how long the entries of ledgers are kept; forever by default. A periodic job deletes older
+    /// ones within about an hour, after it has added them to the sums of their grants: the balance
+    /// stays explained ([`Balance::forgotten`](super::Balance::forgotten)). What an account has is not
+    /// changed.
+    ///
+    /// Set it once all nodes have a version that knows it: an account of which entries were deleted
+    /// cannot be read by earlier ones. The store must support it, as those of this project do.
+    pub const fn keep_entries(mut self, age: Duration) -> Self {
+        self.entries_kept = Some(age);
         self
     }
 

@@ -18,6 +18,7 @@ mod reservation;
 mod state;
 mod store;
 mod view;
+mod walk;
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};

@@ -16,6 +16,7 @@ use futures_util::stream;
 
 use super::book::{Book, LEASE, Standing};
 use super::config::{Credits, Payer};
+use super::walk::Walk;
 use super::{CreditAccount, CreditAccounts, CreditError, CreditId, millis};
 use crate::clock::Clock;
 use crate::key::KeyRecord;
@@ -39,6 +40,7 @@ pub(crate) struct Spending {
     pub(crate) settings: Credits,
     accounts: CreditAccounts,
     purses: Mutex<HashMap<CreditAccount, Arc<Purse>>>,
+    pub(super) walk: Mutex<Walk>,
 }
 
 /// The units of one account on this node.
@@ -219,6 +221,7 @@ impl Spending {
             },
             settings,
             purses: Mutex::default(),
+            walk: Mutex::default(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::CreditId;
 use super::grant::Terms;
+use super::{CreditId, LedgerEntry, LedgerKind};
 
 /// How long after its last report a node's block may be given back by an operator: twice the lease,
 /// because clocks differ.
@@ -30,6 +30,9 @@ pub(super) struct State {
     /// What the host was told of: the percentage that is used, and `raised` at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) told: Option<(u64, u8)>,
+    /// Entries up to this number may have been deleted. Each grant has the sum of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) forgotten: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +43,13 @@ pub(super) struct Grant {
     pub(super) left: u64,
     /// The number of the current period, and its end.
     pub(super) period: Option<(i64, u64)>,
+    /// The sum of its changes in entries that may have been deleted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) carried: i64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +71,26 @@ pub(super) struct Part {
     pub(super) grant: CreditId,
     pub(super) period: Option<i64>,
     pub(super) units: u64,
+}
+
+impl State {
+    /// Adds the oldest entries of the ledger to the sums, so that they can be deleted. Those that were
+    /// added before, by another node, are skipped.
+    pub(super) fn forget(&mut self, entries: &[LedgerEntry]) {
+        for entry in entries {
+            if entry.number <= self.forgotten {
+                continue;
+            }
+            self.forgotten = entry.number;
+            let grant = self.grants.iter_mut().find(|one| one.id == entry.grant);
+            if let Some(grant) = grant {
+                // An earlier grant may have had the same id.
+                let is_first = entry.kind == LedgerKind::Granted;
+                let carried = if is_first { 0 } else { grant.carried };
+                grant.carried = carried.saturating_add(entry.change);
+            }
+        }
+    }
 }
 
 impl Grant {

@@ -9,6 +9,9 @@ use super::{CreditAccount, CreditError, LedgerEntry};
 use crate::lock::Mutex;
 use crate::pointer::to_the_pointee;
 
+/// The maximum number of entries that a call deletes.
+const MOST_FORGOTTEN: usize = 500;
+
 /// Persistent storage for credits.
 ///
 /// A store keeps two things for each account, under its [text form](CreditAccount): a row with a
@@ -22,7 +25,7 @@ use crate::pointer::to_the_pointee;
 ///   answered with an error may have been applied.
 /// - [`load`](Self::load) returns what the last successful `save` wrote. It reads from the primary
 ///   server, because an old row costs the caller another attempt.
-/// - Entries are never changed. They may be deleted from the oldest on.
+/// - Entries are never changed. Only [`forget_entries`](Self::forget_entries) deletes them.
 ///
 /// It is also implemented for `Arc` and `Box` of a store.
 #[async_trait]
@@ -53,6 +56,36 @@ pub trait CreditStore: fmt::Debug + Send + Sync + 'static {
         after: u64,
         most: usize,
     ) -> Result<Vec<LedgerEntry>, CreditError>;
+
+    /// Returns accounts with their rows, in an order that never changes, from the one after `after`
+    /// on, at most `most`. Fewer are returned only at the end. A periodic job reads all accounts in
+    /// this way, once an hour.
+    ///
+    /// Without this method, [`keep_entries`](super::Credits::keep_entries) cannot be set, and an event
+    /// that a crashed node owes is recorded with the account's next request.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not answer. The default returns [`CreditError::Conflict`].
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        let _ = (after, most);
+        let why = "the credit store does not list its accounts";
+        Err(CreditError::Conflict(why))
+    }
+
+    /// Deletes the entries of an account whose number is at most `last`, from the oldest on and at most
+    /// 500 of them. Returns how many were deleted.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not answer. The default returns [`CreditError::Conflict`].
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        let _ = (account, last);
+        let why = "the credit store keeps all entries";
+        Err(CreditError::Conflict(why))
+    }
 }
 
 /// The stored row of an account.
@@ -157,6 +190,36 @@ impl CreditStore for MemoryCreditStore {
         let later = entries.filter(|entry| entry.number > after);
         Ok(later.take(most).cloned().collect())
     }
+
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        let after = after.map(ToString::to_string);
+        let accounts = self.accounts.lock();
+        let named = accounts
+            .iter()
+            .map(|(account, stored)| (account.to_string(), account, stored));
+        let mut later: Vec<_> = named
+            .filter(|(name, ..)| Some(name) > after.as_ref())
+            .collect();
+        later.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        let page = later.into_iter().take(most);
+        Ok(page
+            .map(|(_, account, stored)| (account.clone(), stored.row.clone()))
+            .collect())
+    }
+
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        let mut accounts = self.accounts.lock();
+        let Some(stored) = accounts.get_mut(account) else {
+            return Ok(0);
+        };
+        let old = stored.ledger.partition_point(|entry| entry.number <= last);
+        let old = stored.ledger.drain(..old.min(MOST_FORGOTTEN)).len();
+        Ok(u64::try_from(old).unwrap_or(u64::MAX))
+    }
 }
 
 to_the_pointee! {
@@ -173,5 +236,15 @@ to_the_pointee! {
             after: u64,
             most: usize,
         ) -> Result<Vec<LedgerEntry>, CreditError>;
+        async fn accounts(
+            &self,
+            after: Option<&CreditAccount>,
+            most: usize,
+        ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError>;
+        async fn forget_entries(
+            &self,
+            account: &CreditAccount,
+            last: u64,
+        ) -> Result<u64, CreditError>;
     }
 }

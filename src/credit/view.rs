@@ -16,6 +16,10 @@ pub struct Balance {
     pub grants: Vec<GrantBalance>,
     /// The units that nodes have taken and that are reserved, oldest first. They are in no grant.
     pub taken: Vec<TakenUnits>,
+    /// The number of the last ledger entry that was deleted because of its age, or is about to be; 0
+    /// for none. Each grant has the sum of its deleted changes
+    /// ([`carried_forward`](GrantBalance::carried_forward)); grants that have ended had none left.
+    pub forgotten: u64,
 }
 
 /// A grant with what is left of it.
@@ -38,6 +42,9 @@ pub struct GrantBalance {
     pub refills_at: Option<SystemTime>,
     /// Whether what is left is kept at the start of a period.
     pub rolls_over: bool,
+    /// The sum of its changes in entries up to [`forgotten`](Balance::forgotten). With those of the later
+    /// entries it is what is left.
+    pub carried_forward: i64,
 }
 
 /// Units taken by a node, or reserved.
@@ -59,12 +66,13 @@ pub struct TakenUnits {
 }
 
 /// An entry of a ledger: a change of a grant's balance. The sum of the changes of a grant is what is
-/// left of it.
+/// left of it, together with what was [carried forward](GrantBalance::carried_forward) from entries that
+/// were deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LedgerEntry {
-    /// The place in the account's ledger, from 1, without gaps.
+    /// The place in the account's ledger, from 1, without gaps. The oldest may have been deleted.
     pub number: u64,
     /// In milliseconds since the Unix epoch; never before that of an earlier entry.
     pub at_ms: u64,

@@ -77,8 +77,13 @@
 //! # Where accounts are kept
 //! `SqliteStore` and `PostgresStore` of `portunus-sqlx` are also a
 //! [`CreditStore`](crate::credit::CreditStore): `.credits(Credits::per_tenant(store.clone()))` keeps the
-//! accounts in the database of the keys. For another database, implement the trait, which has three
-//! methods, and run the suite of `portunus-conformance`.
+//! accounts in the database of the keys. For another database, implement the trait, of which three
+//! methods are required, and run the suite of `portunus-conformance`.
+//!
+//! Ledgers are kept forever unless [`keep_entries`](crate::credit::Credits::keep_entries) sets an age. A
+//! periodic job then deletes older entries and adds them to the sums of their grants
+//! ([`carried_forward`](crate::credit::GrantBalance::carried_forward)), so that the later entries still
+//! explain what is left. Export what your bookkeeping must keep before it is as old.
 //!
 //! # What is promised
 //! - **Spending never exceeds what was granted,** under any interleaving of nodes and requests. A node

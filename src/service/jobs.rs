@@ -179,7 +179,9 @@ impl Jobs {
             Work::SweepLimiter,
             Work::SweepCaches,
         ]);
-        work.extend(parts.authenticator.spending().map(|_| Work::Credits));
+        if parts.authenticator.spending().is_some() {
+            work.extend([Work::Credits, Work::Accounts]);
+        }
         if parts.counts.is_some() && parts.retention.usage.is_some() {
             work.push(Work::DeleteUsage);
         }
@@ -373,6 +375,11 @@ impl Jobs {
             Work::Credits => {
                 if let Some(credits) = parts.authenticator.spending() {
                     credits.report(self.stops.load(Ordering::Relaxed)).await?;
+                }
+            }
+            Work::Accounts => {
+                if let Some(credits) = parts.authenticator.spending() {
+                    credits.walk().await?;
                 }
             }
             Work::SweepLimiter => parts.authenticator.sweep_limiter(),

@@ -18,6 +18,8 @@ pub(super) enum Work {
     Bulk,
     /// Reports the use of credits, and gives back those that are not used.
     Credits,
+    /// Looks through the accounts of credits.
+    Accounts,
     SweepLimiter,
     SweepCaches,
     /// Records what a host must act on as audit events.
@@ -35,7 +37,7 @@ impl Work {
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
             Self::Usage | Self::Bulk | Self::Credits => (500, 500),
             Self::SweepLimiter => (30_000, 30_000),
-            Self::Notices => (10_000, 10_000),
+            Self::Accounts | Self::Notices => (10_000, 10_000),
             Self::SweepCaches => (60_000, 60_000),
             Self::DeleteUsage | Self::DeleteEvents(_) => (3_600_000, 10_000),
         };
@@ -61,6 +63,7 @@ impl fmt::Display for Work {
             Self::Rehash => f.write_str("write new digests"),
             Self::Bulk => f.write_str("continue bulk operations"),
             Self::Credits => f.write_str("report credits"),
+            Self::Accounts => f.write_str("look through the accounts of credits"),
             Self::SweepLimiter => f.write_str("sweep the limiter"),
             Self::SweepCaches => f.write_str("sweep the caches"),
             Self::Notices => f.write_str("report what is due"),

@@ -8,3 +8,4 @@ mod ledger;
 mod nodes;
 mod operators;
 mod periods;
+mod retention;

@@ -312,6 +312,60 @@ async fn what_a_crashed_node_did_not_announce_is_announced_by_the_next_one() {
     assert_eq!(nodes.seen(), [80]);
 }
 
+/// Two nodes; the second one crashes when it has reported its use and its event is with no sink. Nobody
+/// uses the account afterwards.
+async fn crashed() -> Nodes {
+    let nodes = Nodes::new(1).await;
+    let remote = Remote::default();
+    remote.fail(true);
+    let trail = AuditTrail::new([remote.clone()]);
+    let crashes = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
+    nodes.later().await;
+    nodes.grant(NewGrant::new(100)).await;
+    let request = crashes.authenticator();
+    for _ in 0..90 {
+        let head = Head::bearer(&nodes.secret);
+        request.authenticate(&head).await.unwrap();
+    }
+    nodes.clock.advance(Duration::from_secs(1));
+    crashes.maintain().await;
+    nodes.later().await;
+    assert_eq!(nodes.seen(), [0; 0]);
+    nodes
+}
+
+#[tokio::test]
+async fn what_a_crashed_node_did_not_announce_is_announced_by_another_within_an_hour() {
+    let nodes = crashed().await;
+    nodes.clock.advance(Duration::from_secs(3600));
+    nodes.later().await;
+    assert_eq!(nodes.seen(), [80]);
+    nodes.clock.advance(Duration::from_secs(3600));
+    nodes.later().await;
+    assert_eq!(nodes.seen(), [80]);
+}
+
+#[tokio::test]
+async fn what_a_crashed_node_did_not_announce_is_announced_by_the_one_that_starts_next() {
+    let nodes = crashed().await;
+    let trail = AuditTrail::new([nodes.log.clone()]);
+    let next = nodes.node(Credits::per_tenant(nodes.bank.clone()), trail);
+    let nodes = Nodes {
+        nodes: vec![next],
+        ..nodes
+    };
+    nodes.later().await;
+    assert_eq!(nodes.seen(), [80]);
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_has_changed_for_a_week_is_not_announced() {
+    let nodes = crashed().await;
+    nodes.clock.advance(8 * DAY);
+    nodes.later().await;
+    assert_eq!(nodes.seen(), [0; 0]);
+}
+
 #[tokio::test]
 async fn the_event_names_the_user_or_the_key_that_pays() {
     let nodes = Nodes::with(1, Credits::per_user, |credits| credits).await;

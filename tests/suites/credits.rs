@@ -22,6 +22,11 @@ enum How {
     PageIsInclusive,
     LosesTheHolding,
     ChecksBeforeItWrites,
+    ListsTheLastAgain,
+    LeavesAccountsOut,
+    DeletesOneMore,
+    DeletesTheNewest,
+    DeletesTheRow,
 }
 
 use How::*;
@@ -115,6 +120,49 @@ impl CreditStore for Store {
         let later = later.filter(|entry| entry.number > after);
         Ok(later.take(most).cloned().collect())
     }
+
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        let accounts = self.accounts.lock().unwrap();
+        let mut names: Vec<_> = accounts.keys().cloned().collect();
+        names.sort();
+        let after = after.map(|after| self.key(after));
+        names.retain(|name| match (&after, self.how) {
+            (None, _) => true,
+            (Some(after), ListsTheLastAgain) => name >= after,
+            (Some(after), _) => name > after,
+        });
+        if self.how == LeavesAccountsOut {
+            names.retain(|name| name.starts_with("tenant:"));
+        }
+        let row = |name: String| (name.parse().unwrap(), accounts[&name].0.clone());
+        Ok(names.into_iter().take(most).map(row).collect())
+    }
+
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        let mut accounts = self.accounts.lock().unwrap();
+        let key = self.key(account);
+        let Some((_, ledger)) = accounts.get_mut(&key) else {
+            return Ok(0);
+        };
+        let last = last + u64::from(self.how == DeletesOneMore);
+        let old = ledger
+            .iter()
+            .filter(|entry| entry.number <= last)
+            .count()
+            .min(500);
+        match self.how {
+            DeletesTheNewest => drop(ledger.drain(ledger.len() - old..)),
+            _ => drop(ledger.drain(..old)),
+        }
+        if self.how == DeletesTheRow {
+            accounts.remove(&key);
+        }
+        Ok(old as u64)
+    }
 }
 
 fn store(how: How) -> Store {
@@ -141,6 +189,9 @@ async fn each_incorrect_store_fails_the_check_that_names_its_fault() {
         "a row is replaced only from its own version, and a refused save changes nothing";
     const SEPARATE: &str = "accounts are separate, however similar their ids are";
     const PAGES: &str = "entries are kept as they are, and read in pages in ascending order";
+    const LISTED: &str = "a store that lists its accounts lists each once, in pages of any size";
+    const FORGOTTEN: &str = "a store that deletes entries deletes the oldest ones up to a number, \
+         some at a time, and no others";
     let cases = [
         (
             UnknownIsEmpty,
@@ -157,6 +208,11 @@ async fn each_incorrect_store_fails_the_check_that_names_its_fault() {
             ChecksBeforeItWrites,
             "of concurrent saves from one version, exactly one is done, with its entries",
         ),
+        (ListsTheLastAgain, LISTED),
+        (LeavesAccountsOut, LISTED),
+        (DeletesOneMore, FORGOTTEN),
+        (DeletesTheNewest, FORGOTTEN),
+        (DeletesTheRow, FORGOTTEN),
     ];
     let mut wrong = Vec::new();
     for (how, expected) in cases {

@@ -6,7 +6,7 @@ use portunus::credit::{
 };
 
 use crate::fault::Fault;
-use crate::operation::{Ledger, LoadCredits, SaveCredits};
+use crate::operation::{Accounts, ForgetEntries, Ledger, LoadCredits, SaveCredits};
 use crate::store::{Database, Store};
 
 #[async_trait]
@@ -35,6 +35,18 @@ impl<D: Database> CreditStore for Store<D> {
             most,
         };
         Ok(self.0.read(page).await?)
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        Ok(self.0.read(Accounts { after, most }).await?)
+    }
+
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        Ok(self.0.write(ForgetEntries { account, last }).await?)
     }
 }
 

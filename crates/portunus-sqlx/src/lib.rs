@@ -78,10 +78,9 @@
 //! A change of an account is one transaction, which replaces the account's row only from the version
 //! that was read, and appends to the ledger. Of nodes that change an account at the same time, one
 //! succeeds, and the others begin again. Do not write rows of accounts by SQL: the rules are in
-//! [`CreditAccounts`](portunus::credit::CreditAccounts). Nothing deletes entries of a ledger, and each
-//! block of units that a node takes adds one or more. If they become too many, delete the oldest of an
-//! account:
-//! `DELETE FROM portunus_credit_entries WHERE account = 'tenant:acme' AND number <= 100000`.
+//! [`CreditAccounts`](portunus::credit::CreditAccounts). Each block of units that a node takes adds an
+//! entry or more to the ledger, where they stay unless
+//! [`Credits::keep_entries`](portunus::credit::Credits::keep_entries) sets an age.
 //!
 //! # Events
 //! `store.audit()` is an [`AuditSink`](portunus::audit::AuditSink) and an

@@ -20,6 +20,8 @@ struct Shared {
     /// The next write succeeds, but its answer is lost.
     forgets: AtomicBool,
     loads: AtomicU64,
+    /// How many more calls succeed; 0 for all.
+    calls_left: AtomicU64,
 }
 
 impl FaultyCredits {
@@ -32,7 +34,13 @@ impl FaultyCredits {
     }
 
     pub fn fails(&self, fails: bool) {
+        self.0.calls_left.store(0, Ordering::SeqCst);
         self.0.is_down.store(fails, Ordering::SeqCst);
+    }
+
+    /// The store is down after this many more calls.
+    pub fn fail_after(&self, calls: u64) {
+        self.0.calls_left.store(calls + 1, Ordering::SeqCst);
     }
 
     /// Loses the answer of the next write.
@@ -48,6 +56,11 @@ impl FaultyCredits {
     /// Others run while a real store is asked.
     async fn answers(&self) -> Result<&MemoryCreditStore, CreditError> {
         tokio::task::yield_now().await;
+        let one_less = |left: u64| left.checked_sub(1);
+        let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self.0.calls_left.fetch_update(set, fetch, one_less) == Ok(1) {
+            self.fails(true);
+        }
         match self.0.is_down.load(Ordering::SeqCst) {
             true => Err(CreditError::unavailable("connection reset")),
             false => Ok(&self.0.store),
@@ -81,5 +94,17 @@ impl CreditStore for FaultyCredits {
         most: usize,
     ) -> Result<Vec<LedgerEntry>, CreditError> {
         self.answers().await?.ledger(account, after, most).await
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        self.answers().await?.accounts(after, most).await
+    }
+
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        self.answers().await?.forget_entries(account, last).await
     }
 }

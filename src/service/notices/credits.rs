@@ -3,7 +3,7 @@
 //! Each change of an account on this node shows whether an event is due. Its id follows from the
 //! account, the percentage and the last grant or refill. Once the sinks have the event, the account
 //! itself says so, and no node reports it again. If a node stops in between, the next change of the
-//! account on any node finds it due again.
+//! account on any node finds it due again, or the next walk through all accounts.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,7 +1,7 @@
 //! The checks of a credit store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 
@@ -35,6 +35,12 @@ checks!(CHECKS: Tried {
         => spending depends on [one_wins],
     "of concurrent settlements of a reservation, the first wins and the others change nothing"
         => settlements depends on [one_wins],
+    "a store that lists its accounts lists each once, in pages of any size"
+        => listed depends on [separate],
+    "a store that deletes entries deletes the oldest ones up to a number, some at a time, and no others"
+        => forgotten depends on [pages],
+    "an account whose old entries are deleted shows the same balance, and goes on"
+        => carried depends on [forgotten, one_wins],
 });
 
 fn tenant(name: &str) -> CreditAccount {
@@ -320,6 +326,157 @@ async fn settlements(tried: Tried) -> Checked {
         100 - settled[0],
         "the units left after {} were used",
         settled[0]
+    );
+    Ok(())
+}
+
+async fn listed(tried: Tried) -> Checked {
+    let user = |of: &str| CreditAccount::User(valid(TenantId::new(of)), valid(UserId::new("u")));
+    let mut accounts = vec![
+        tenant("b"),
+        tenant("B"),
+        tenant("a_"),
+        tenant("a-"),
+        user("a"),
+        user("B"),
+        CreditAccount::Key(valid(KeyFamily::new("a"))),
+    ];
+    accounts.extend((0..20).map(|number| tenant(&format!("t{}", number * 7 % 20))));
+    for account in &accounts {
+        let saved = tried.save(account, 0, &account.to_string(), vec![]).await?;
+        ensure!(saved, "{account} had been saved already");
+    }
+    accounts.sort_by_key(ToString::to_string);
+    for most in [1, 4, accounts.len(), 100] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = match tried.store.accounts(after.as_ref(), most).await {
+                // It need not.
+                Err(CreditError::Conflict(_)) => return Ok(()),
+                page => page?,
+            };
+            let length = page.len();
+            ensure!(length <= most, "{length} accounts in a page of {most}");
+            for (account, stored) in page {
+                let expected = (1, account.to_string());
+                ensure_eq!(
+                    (stored.version, stored.state),
+                    expected,
+                    "the row of {account}"
+                );
+                ensure!(seen.len() < accounts.len(), "more accounts than were saved");
+                seen.push(account);
+            }
+            if length < most {
+                break;
+            }
+            after = seen.last().cloned();
+        }
+        seen.sort_by_key(ToString::to_string);
+        ensure_eq!(seen, accounts, "the accounts in pages of {most}");
+    }
+    Ok(())
+}
+
+async fn forgotten(tried: Tried) -> Checked {
+    let (account, other) = (tenant("acme"), tenant("acme2"));
+    ensure!(
+        tried.save(&account, 0, "{}", entries(1..=700)).await?,
+        "the first save"
+    );
+    ensure!(
+        tried.save(&account, 1, "{}", entries(701..=1300)).await?,
+        "the second save"
+    );
+    ensure!(
+        tried.save(&other, 0, "{}", entries(1..=3)).await?,
+        "a save of another account"
+    );
+    let mut deleted = 0;
+    loop {
+        let some = match tried.store.forget_entries(&account, 1250).await {
+            Err(CreditError::Conflict(_)) => return Ok(()),
+            some => some?,
+        };
+        ensure!(some <= 500, "{some} entries were deleted by one call");
+        let left = tried.store.ledger(&account, 0, 1).await?;
+        deleted += some;
+        ensure_eq!(
+            left.first().map(|entry| entry.number),
+            Some(deleted + 1),
+            "the oldest entry"
+        );
+        if some == 0 {
+            break;
+        }
+    }
+    ensure_eq!(deleted, 1250, "the number of deleted entries");
+    ensure_eq!(
+        tried.store.ledger(&account, 0, 100).await?,
+        entries(1251..=1300),
+        "the entries that are left"
+    );
+    ensure_eq!(
+        tried.numbers(&other).await?,
+        vec![1, 2, 3],
+        "another account's entries"
+    );
+    ensure_eq!(
+        tried.row(&account).await?,
+        Some((2, "{}".to_owned())),
+        "the row"
+    );
+    let nobody = tried.store.forget_entries(&tenant("nobody"), 9).await?;
+    ensure_eq!(nobody, 0, "the deleted entries of an account without any");
+    ensure!(
+        tried.save(&account, 2, "{}", entries(1301..=1301)).await?,
+        "a later save"
+    );
+    Ok(())
+}
+
+async fn carried(tried: Tried) -> Checked {
+    let account = tenant("acme");
+    let accounts = CreditAccounts::new(Arc::clone(&tried.store));
+    accounts.grant(&account, NewGrant::new(10_000)).await?;
+    let spend = async |times: u32| {
+        for _ in 0..times {
+            let reserved = accounts
+                .reserve(&account, 5, Duration::from_secs(60))
+                .await?;
+            reserved.settle(2).await?;
+        }
+        Ok::<_, CreditError>(())
+    };
+    spend(260).await?;
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    match accounts.forget_entries_before(&account, later).await {
+        Err(CreditError::Conflict(_)) => return Ok(()),
+        deleted => ensure_eq!(deleted?, 521, "the deleted entries"),
+    }
+    ensure_eq!(
+        tried.numbers(&account).await?,
+        Vec::<u64>::new(),
+        "the entries"
+    );
+    spend(5).await?;
+    let balance = accounts.balance(&account).await?;
+    ensure_eq!(
+        (balance.available, balance.forgotten),
+        (9470, 521),
+        "the balance"
+    );
+    let sum: i64 = accounts
+        .ledger(&account, 0, 100)
+        .await?
+        .iter()
+        .map(|one| one.change)
+        .sum();
+    let carried = balance.grants.first().map(|grant| grant.carried_forward);
+    ensure_eq!(
+        (carried, sum),
+        (Some(9480), -10),
+        "what explains the balance"
     );
     Ok(())
 }

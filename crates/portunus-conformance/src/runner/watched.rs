@@ -159,6 +159,20 @@ impl<T: CreditStore> CreditStore for Watched<T> {
         let call = self.subject.ledger(account, after, most);
         self.calls.call("ledger", call).await
     }
+
+    async fn accounts(
+        &self,
+        after: Option<&CreditAccount>,
+        most: usize,
+    ) -> Result<Vec<(CreditAccount, StoredCredits)>, CreditError> {
+        let call = self.subject.accounts(after, most);
+        self.calls.call("accounts", call).await
+    }
+
+    async fn forget_entries(&self, account: &CreditAccount, last: u64) -> Result<u64, CreditError> {
+        let call = self.subject.forget_entries(account, last);
+        self.calls.call("forget_entries", call).await
+    }
 }
 
 #[async_trait]

@@ -29,12 +29,16 @@ impl Operation for LoadCredits<'_> {
         let Some(row) = row.await? else {
             return Ok(None);
         };
-        let mut row = row.of(ACCOUNTS, &account);
-        let version = row.int("version")?;
-        let version = u64::try_from(version).map_err(|_| row.corrupt("version"))?;
-        let state = row.text("state")?;
-        Ok(Some(StoredCredits { version, state }))
+        stored(&mut row.of(ACCOUNTS, &account)).map(Some)
     }
+}
+
+/// The next two columns of a row of an account.
+fn stored(row: &mut Row) -> Result<StoredCredits, Fault> {
+    Ok(StoredCredits {
+        version: natural(row, "version")?,
+        state: row.text("state")?,
+    })
 }
 
 /// Replaces the text of an account if it has the expected version, and appends to its ledger. The
@@ -116,6 +120,56 @@ impl Operation for Ledger<'_> {
         rows.into_iter()
             .map(|row| entry(&mut row.of(ENTRIES, &account)))
             .collect()
+    }
+}
+
+/// Reads accounts, in the order of their text forms.
+pub(crate) struct Accounts<'a> {
+    pub(crate) after: Option<&'a CreditAccount>,
+    pub(crate) most: usize,
+}
+
+#[async_trait]
+impl Operation for Accounts<'_> {
+    type Answer = Vec<(CreditAccount, StoredCredits)>;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
+        let after = self.after.map(ToString::to_string).unwrap_or_default();
+        let most = i64::try_from(self.most).unwrap_or(i64::MAX);
+        let rows = session
+            .rows(sql::credit::ACCOUNTS, vec![after.into(), most.into()])
+            .await?;
+        let account = |row: Row| {
+            let mut row = row.of(ACCOUNTS, "?");
+            let name = row.text("account")?;
+            row.rename(ACCOUNTS, &name);
+            let account = name.parse().map_err(|_| row.corrupt("account"))?;
+            Ok((account, stored(&mut row)?))
+        };
+        rows.into_iter().map(account).collect()
+    }
+}
+
+/// The maximum number of entries that one transaction deletes.
+const MOST_FORGOTTEN: i64 = 500;
+
+/// Deletes the oldest entries of a ledger, up to a number.
+pub(crate) struct ForgetEntries<'a> {
+    pub(crate) account: &'a CreditAccount,
+    pub(crate) last: u64,
+}
+
+#[async_trait]
+impl Operation for ForgetEntries<'_> {
+    type Answer = u64;
+
+    async fn run(&self, session: &mut dyn Session) -> Result<u64, Fault> {
+        let values = vec![
+            self.account.to_string().into(),
+            i64::try_from(self.last).unwrap_or(i64::MAX).into(),
+            MOST_FORGOTTEN.into(),
+        ];
+        session.change(sql::credit::FORGET, values).await
     }
 }
 

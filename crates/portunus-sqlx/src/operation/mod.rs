@@ -24,7 +24,7 @@ pub(crate) use apply::Apply;
 #[cfg(feature = "sqlite")]
 pub(crate) use apply::Publish;
 pub(crate) use bulk::{BulkOf, OpenBulk};
-pub(crate) use credit::{Ledger, LoadCredits, SaveCredits};
+pub(crate) use credit::{Accounts, ForgetEntries, Ledger, LoadCredits, SaveCredits};
 pub(crate) use events::{Events, FORGET_PAUSE, ForgetEvents, RecordEvents};
 pub(crate) use find::{DIGESTS, DigestOf, Find, FindEach, Get, SigningOf};
 pub(crate) use fold::{FoldOwner, Owners, is_folded};

@@ -12,6 +12,14 @@ pub(crate) const REPLACE: &str = "UPDATE portunus_credits SET version = version 
 pub(crate) const ENTRIES: &str = "SELECT number, at, grant_id, kind, change, taken_id \
      FROM portunus_credit_entries WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3";
 
+/// The next `$2` accounts after the account `$1`.
+pub(crate) const ACCOUNTS: &str = "SELECT account, version, state FROM portunus_credits \
+     WHERE account > $1 ORDER BY account LIMIT $2";
+/// Deletes at most `$3` entries up to number `$2`, oldest first.
+pub(crate) const FORGET: &str = "DELETE FROM portunus_credit_entries \
+     WHERE account = $1 AND number IN (SELECT number FROM portunus_credit_entries \
+     WHERE account = $1 AND number <= $2 ORDER BY number LIMIT $3)";
+
 /// Append the entries of a JSON array `$2` to the ledger of the account `$1`. An entry with the number
 /// of a stored one is an error.
 macro_rules! append {

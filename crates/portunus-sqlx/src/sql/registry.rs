@@ -44,6 +44,8 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         credit::ADD,
         credit::REPLACE,
         credit::ENTRIES,
+        credit::ACCOUNTS,
+        credit::FORGET,
         outbox::RECORD,
         outbox::OLDEST,
         dialect.forget_recorded,
