@@ -12,6 +12,9 @@ use crate::pages::{Demo, PAGES};
 const WIDTHS: [u32; 3] = [360, 768, 1440];
 const THEMES: [&str; 2] = ["light", "dark"];
 
+/// Returns the width of the window, and whether its theme is dark.
+const WINDOW: &str = "return [innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]";
+
 /// Returns how much the page is wider than the window, also in a language that is written from right
 /// to left.
 const EXCESS: &str = "
@@ -89,6 +92,8 @@ fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
             for width in WIDTHS {
                 browser.width(width);
                 let context = format!("{name} at {width}, {theme}");
+                let is_so = json!([width, theme == "dark"]);
+                assert_eq!(browser.run(WINDOW, &json!([])), is_so, "{context}");
                 let excess = browser.run(EXCESS, &json!([]));
                 assert!(
                     excess.as_i64().unwrap() <= 0,
