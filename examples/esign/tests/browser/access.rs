@@ -13,7 +13,7 @@ const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
 
 /// The roles that are of no use without a name.
-const NAMED: [&str; 19] = [
+const NAMED: [&str; 20] = [
     "RootWebArea",
     "link",
     "button",
@@ -24,6 +24,7 @@ const NAMED: [&str; 19] = [
     "spinbutton",
     "DisclosureTriangle",
     "progressbar",
+    "meter",
     "img",
     "image",
     "heading",

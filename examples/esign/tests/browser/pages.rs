@@ -191,7 +191,7 @@ impl Demo {
 
     /// Opens a page.
     pub(crate) fn open(&self, page: &PageOf) {
-        let (_, address, entered, button) = page;
+        let (name, address, entered, button) = page;
         self.browser.open(&self.at(&self.filled(address)));
         for (label, text) in *entered {
             self.browser.enter(label, &self.filled(text));
@@ -199,6 +199,9 @@ impl Demo {
         if !button.is_empty() {
             self.browser.press(button);
         }
+        // An address with a mistake has a page, too.
+        let is_missing = self.browser.title().starts_with("Not found");
+        assert_eq!(is_missing, *name == "not-found", "{name}");
     }
 
     /// Opens each page, and looks at it.
