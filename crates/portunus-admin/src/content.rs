@@ -129,8 +129,8 @@ async fn read(request: Request, types: Accepted, most: usize) -> Result<Wiped, F
 /// As for [`Content::bytes`].
 #[cfg(feature = "dashboard")]
 pub(crate) async fn read_form(request: Request) -> Result<Wiped, Fault> {
-    /// Maximum size of a form in bytes: a thousand networks, 256 scopes and two texts fit.
-    const MAX_FORM: usize = 256 << 10;
+    /// Maximum size of a form in bytes: all that a key can have fits, with each character encoded.
+    const MAX_FORM: usize = 1 << 20;
     const FORM: &str = "application/x-www-form-urlencoded";
     read(request, ("accept", FORM, &[FORM]), MAX_FORM).await
 }

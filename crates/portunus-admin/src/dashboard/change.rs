@@ -1,7 +1,8 @@
 //! Reads the form that changes a key: only what differs from the record becomes part of the change, so
 //! that an operator who may not set a value can change the others.
 
-use portunus::key::{KeyRecord, PlanName};
+use portunus::Scope;
+use portunus::key::{KeyRecord, PlanName, WorkspaceId};
 use portunus::manage::{KeyChange, NewKey};
 use portunus::network::AllowList;
 
@@ -107,12 +108,7 @@ fn permissions(
         stored == names
     };
     let names = fields.entries("scopes");
-    if sent("scopes")
-        && !same(
-            &names,
-            &mut before.scopes.iter().map(|scope| scope.as_str()),
-        )
-    {
+    if sent("scopes") && !same(&names, &mut before.scopes.iter().map(Scope::as_str)) {
         change.scopes = values::scopes(cx, fields, wrong);
     }
     if let Some(access) = fields.get("access").map(str::parse) {
@@ -121,7 +117,7 @@ fn permissions(
     }
     let stored = before.workspaces.as_deref().unwrap_or_default();
     let names = fields.entries("workspaces");
-    if sent("workspaces") && !same(&names, &mut stored.iter().map(|id| id.as_str())) {
+    if sent("workspaces") && !same(&names, &mut stored.iter().map(WorkspaceId::as_str)) {
         change.workspaces = values::workspaces(fields, wrong);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use portunus::Scope;
 use portunus::key::{KeyRecord, Metadata, PlanName, TenantId, WorkspaceId};
 use portunus::manage::{Accepted, ManageError, NewKey};
+use portunus::network::AllowList;
 use portunus::quota::{Quota, Quotas};
 
 use super::context::Context;
@@ -55,15 +56,18 @@ pub(super) fn lines<'e>(entries: impl Iterator<Item = &'e str>) -> String {
 
 /// Returns the addresses of a key as their field shows them.
 pub(super) fn addresses_text(record: &KeyRecord) -> String {
-    let entries = record.allowed_ips.iter().flat_map(|list| list.entries());
+    let entries = record.allowed_ips.iter().flat_map(AllowList::entries);
     let entries: Vec<_> = entries.map(ToString::to_string).collect();
     entries.join("\n")
 }
 
-/// Returns metadata as its field shows it.
+/// Returns metadata as its field shows it: with line breaks, unless the indentation is too long for the
+/// form to be sent.
 pub(super) fn metadata_text(metadata: &Metadata) -> String {
     let members = serde_json::Map::from(metadata.clone());
-    serde_json::to_string_pretty(&members).unwrap_or_default()
+    let pretty = serde_json::to_string_pretty(&members).ok();
+    let pretty = pretty.filter(|text| text.len() <= Metadata::MAX_LENGTH);
+    pretty.unwrap_or_else(|| metadata.as_json().to_owned())
 }
 
 /// Returns the scopes; `None` if one of them is wrong.

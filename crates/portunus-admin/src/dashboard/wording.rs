@@ -274,7 +274,7 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     ("gauge.title", "Limits and credits"),
     (
         "gauge.estimate",
-        "about {used} of {limit} requests in the last {seconds} seconds ({name})",
+        "About {used} of {limit} requests in the last {seconds} seconds ({name})",
     ),
     (
         "gauge.hint",

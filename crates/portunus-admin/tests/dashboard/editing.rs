@@ -484,3 +484,37 @@ async fn a_new_key_has_a_start_and_metadata() {
         assert_eq!(refused.form().value(name), value);
     }
 }
+
+#[tokio::test]
+async fn a_key_with_as_much_as_a_key_can_have_is_renamed() {
+    let fixture = limited();
+    let (id, _) = fixture.issue("key").await;
+    let nested = (0..100).fold("1".to_owned(), |inner, _| format!("[{inner}]"));
+    let members = (0..70).map(|number| format!("\"{number}\":{nested}"));
+    let metadata = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+    let fill = |record: &mut KeyRecord| {
+        let number = |number: u32| format!("{number:_>128}");
+        let ids = (0..1000).map(|at| WorkspaceId::new(&number(at)).unwrap());
+        record.workspaces = Some(ids.collect());
+        let names = (0..256).map(|at| Scope::new(&format!("long-gone-{at:0>100}:read")).unwrap());
+        record.scopes = names.collect();
+        let networks = (0..1000).map(|at| format!("2001:db8:aaaa:bbbb:cccc:dddd:eeee:{at:x}/128"));
+        record.allowed_ips = Some(AllowList::parse(networks).unwrap());
+        record.description = Some("\u{5d0}".repeat(1000));
+        record.metadata = Metadata::from_json(&metadata).unwrap();
+    };
+    fixture.change(&id, fill).await;
+    let before = fixture.record(&id).await;
+    let browser = fixture.browser();
+    let page = browser.action("edit", &id).await.expect(200);
+    browser
+        .submit(&page, &page.form().enter("name", "renamed"))
+        .await
+        .expect(200);
+    let after = fixture.record(&id).await;
+    assert_eq!(
+        (&*after.name, after.version),
+        ("renamed", before.version + 1)
+    );
+    assert_eq!(changed(&fixture).await, "name");
+}

@@ -58,7 +58,7 @@ async fn a_gauge_shows_about_how_much_of_a_limit_is_used_and_counts_nothing() {
     let page = browser.key(&id).await.expect(200);
     let text = page.text();
     assert!(
-        text.contains("about 299 of 1000 requests in the last 3600 seconds (hour)"),
+        text.contains("About 299 of 1000 requests in the last 3600 seconds (hour)"),
         "{text}"
     );
     assert_eq!(
@@ -90,7 +90,7 @@ async fn a_gauge_shows_about_how_much_of_a_limit_is_used_and_counts_nothing() {
         meters(&page)
     );
     assert!(
-        page.text().contains("about 9000000300 of 1000"),
+        page.text().contains("About 9000000300 of 1000"),
         "{}",
         page.text()
     );

@@ -161,7 +161,7 @@ async fn only_forms_of_a_bounded_size_are_read() {
     let form_type = |head: axum::http::request::Builder| {
         head.header("content-type", "application/x-www-form-urlencoded")
     };
-    let long = form.clone().enter("description", &"x".repeat(300_000));
+    let long = form.clone().enter("description", &"x".repeat(1_100_000));
     browser
         .request(form_type(head()), "/keys", long.encoded())
         .await
