@@ -219,6 +219,9 @@ struct Grant<'c> {
     #[schema(required, value_type = Option<terms::Timestamp>)]
     refills_at: Option<String>,
     rolls_over: bool,
+    /// The sum of its changes in ledger entries that were deleted because of their age. With the
+    /// changes in later entries it is what is left.
+    carried_forward: i64,
 }
 
 /// Units that a node has taken to spend them, or that are reserved for a request. They are in no
@@ -254,6 +257,9 @@ pub(crate) struct Credits<'c> {
     /// Oldest first.
     #[schema(max_items = 1000)]
     taken: Vec<Taken<'c>>,
+    /// The number of the last ledger entry that was deleted because of its age, or is about to be; 0
+    /// for none.
+    forgotten: u64,
 }
 
 impl<'c> Credits<'c> {
@@ -272,6 +278,7 @@ impl<'c> Credits<'c> {
             }),
             refills_at: grant.refills_at.map(time_text),
             rolls_over: grant.rolls_over,
+            carried_forward: grant.carried_forward,
         });
         let taken = balance.taken.iter().map(|taken: &TakenUnits| Taken {
             id: &taken.id,
@@ -286,6 +293,7 @@ impl<'c> Credits<'c> {
             available: balance.available,
             grants: grants.collect(),
             taken: taken.collect(),
+            forgotten: balance.forgotten,
         }
     }
 }
@@ -306,7 +314,7 @@ pub(crate) struct LedgerParameters {
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Entry<'c> {
-    /// The place in the ledger, from 1, without gaps.
+    /// The place in the ledger, from 1, without gaps. The oldest may have been deleted.
     #[schema(minimum = 1)]
     number: u64,
     #[schema(value_type = terms::Timestamp)]
@@ -322,7 +330,8 @@ struct Entry<'c> {
     taken: Option<&'c CreditId>,
 }
 
-/// A page of a ledger. The changes of a grant add up to what is left of it.
+/// A page of a ledger. The changes of a grant add up to what is left of it, together with its
+/// `carried_forward`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LedgerPage<'c> {

@@ -116,7 +116,7 @@ impl KeyManager {
     ) -> Vec<(Watch<'_>, Result<Checked, ManageError>)> {
         let mut all = Vec::with_capacity(imports.len());
         for import in imports {
-            if all.len() % CHECKS_AT_ONCE == 0 {
+            if all.len().is_multiple_of(CHECKS_AT_ONCE) {
                 pause().await;
             }
             let mut watch = self.watch(Action::KeyImport).of_many();
