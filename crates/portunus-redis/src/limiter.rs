@@ -20,7 +20,7 @@ use crate::sender::Sender;
 /// number of nodes send requests. A request is one script for all its policies and windows, which
 /// counts in all of them or in none. A node sends equal requests that come while one of them is on
 /// its way together, and the script decides them one after the other: a key that is much used costs
-/// the server little.
+/// the server little. None waits for the others for longer than a sixteenth of the deadline.
 ///
 /// A request that is not answered within the [deadline](crate::Redis::deadline) is an outage for
 /// this request: [`Limits::on_outage`](portunus::Limits::on_outage) decides. If the server does not

@@ -177,7 +177,7 @@ async fn a_group_is_decided_as_its_requests_are_one_after_the_other() {
     let (server, clock) = (Server::start(), ManualClock::new());
     let together = Clocked::on(&server, "together", clock.clone());
     let (mut refused_in_all, mut split) = (0, 0);
-    for seed in 1..=60 {
+    for seed in 1..=40 {
         server.cli(&["flushall"]);
         let mut random = Random(seed);
         let apart = if random.one_in(2) { GENERAL } else { ("", "") };

@@ -13,14 +13,17 @@ use std::sync::Mutex;
 use crate::postgres::free_port;
 use crate::wait::{PATIENCE, eventually_within};
 
-/// Runs a server and exits with it, in the same way as in [`postgres`](crate::postgres).
+/// Runs a server and exits with it, in the same way as in [`postgres`](crate::postgres). What would
+/// kill the server ends with it, because its number may soon be another process's.
 const KEEPER: &str = r#"exec 3<&0
 folder=$1; shift
 "$0" "$@" </dev/null >>"$folder/log" 2>&1 3<&- &
 server=$!
 echo $server >"$folder/pid"
 { read -r _ <&3; kill -KILL $server; } 2>/dev/null &
-wait $server"#;
+killer=$!
+wait $server
+kill -KILL $killer"#;
 
 const MISSING: &str =
     "redis-server is missing: this test runs its own; on Debian, apt-get install redis-server";
