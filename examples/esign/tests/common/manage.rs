@@ -33,8 +33,13 @@ pub(crate) fn assert_problem(
         answer.text().chars().take(500).collect::<String>()
     );
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    // Which member of the request is wrong, if it is about one.
+    let field = match &answer.json()["field"] {
+        Value::Null => String::new(),
+        field => format!(r#","field":{field}"#),
+    };
     let body = format!(
-        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":{},"code":"{code}"}}"#,
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":{},"code":"{code}"{field}}}"#,
         Value::from(detail.as_str())
     );
     assert_refused(answer, status, PROBLEM, &body, challenges);
