@@ -19,7 +19,8 @@ use crate::{output, text};
 
 /// How far two clocks may be apart: lifetimes and limits would be wrong by as much.
 const MOST_APART: Duration = Duration::from_secs(2);
-/// How long a server of Redis may take for an answer.
+/// How long a server of Redis may take to connect or to answer: a person waits for it, and a busy
+/// machine must not look like a server that is down.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
 /// How old a use may be before it must have been written; services write every few seconds.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
@@ -110,7 +111,8 @@ pub(crate) fn run(global: &Global, asked: &Doctor) -> Result<(), Failure> {
     let service = Service::read(global.service.as_deref())?;
     let mut report = Report::default();
     let redis = |address: &str| {
-        let redis = Redis::at(address).and_then(|it| it.prefix(&asked.redis_prefix));
+        let redis: Result<Redis, _> = address.parse();
+        let redis = redis.and_then(|it| it.prefix(&asked.redis_prefix));
         // No request waits for it.
         let redis = redis.map(|it| it.deadline(REDIS_LIMIT));
         redis.map_err(|error| Failure::usage(chain(&error)))

@@ -47,8 +47,21 @@ pub(crate) fn address(
 /// password are not encoded, or as a parameter.
 fn has_password(text: &str) -> bool {
     let (scheme, rest) = text.split_once(':').unwrap_or_default();
-    if scheme == "sqlite" {
-        return false;
+    match scheme {
+        "sqlite" => return false,
+        // A comma of a password that is not encoded ends no address.
+        "cluster" | "sentinel" => {
+            let parts: Vec<&str> = rest.split(',').collect();
+            let mut addresses = parts.chunk_by(|_, next| !next.contains("://"));
+            return addresses.any(|parts| {
+                let address = parts.join(",");
+                let rest = address
+                    .split_once("://")
+                    .map_or(&*address, |(_, rest)| rest);
+                has_password(&format!("redis:{rest}"))
+            });
+        }
+        _ => {}
     }
     let in_authority = rest
         .rsplit_once('@')
@@ -122,12 +135,19 @@ mod tests {
             "redis://:p@host",
             "https://u:p@host/admin",
             "postgres:u:p@host",
+            "cluster:redis://a:1,redis://:p@b:2",
+            "cluster:redis://u:p,p@a",
+            "cluster:u:p@a",
+            "sentinel:redis://u:p@main,redis://a",
+            "sentinel:redis://main,rediss://u:p@a:1",
         ] {
             assert!(has_password(address), "{address}");
         }
         for address in [
             "postgres://u@host:5432/db?sslmode=disable&host=%2Ftmp",
             "sqlite:/a:b@c.db",
+            "cluster:redis://a:7000,redis://u@b:7001",
+            "sentinel:redis://u@main/2,redis://[::1]:26379",
             "http://[::1]:8080/admin",
         ] {
             assert!(!has_password(address), "{address}");

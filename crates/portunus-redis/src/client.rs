@@ -1,6 +1,7 @@
 //! `Redis`: the servers, how requests are sent to them, and the check at start.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const DEADLINE: Duration = Duration::from_millis(50);
 /// The shortest one of a bus, for which no request waits.
 const BUS_DEADLINE: Duration = Duration::from_millis(500);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the check waits for connections.
+/// How long the check waits for connections, unless the deadline is longer.
 const CHECK_LIMIT: Duration = Duration::from_secs(3);
 /// How often a request is sent on when a cluster says that its slot is elsewhere.
 const MOST_REDIRECTIONS: usize = 3;
@@ -96,33 +97,6 @@ impl Redis {
         }))
     }
 
-    /// Describes servers by one text, as a setting of a service has it: the address of a
-    /// [single](Self::single) server; `cluster:` and the addresses of [nodes](Self::cluster), or
-    /// `sentinel:`, the primary's and those of [Sentinels](Self::sentinel), with commas between them.
-    ///
-    /// ```
-    /// use portunus_redis::Redis;
-    ///
-    /// let _ = Redis::at("redis://limits.internal")?;
-    /// let _ = Redis::at("cluster:redis://node1,redis://node2")?;
-    /// let _ = Redis::at("sentinel:redis://main,redis://sentinel1,redis://sentinel2")?;
-    /// # Ok::<(), portunus_redis::RedisError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Returns an error, without any part of the text, if an address is invalid or missing.
-    pub fn at(text: &str) -> Result<Self, RedisError> {
-        match text.split_once(':') {
-            Some(("cluster", nodes)) => Self::cluster(nodes.split(',')),
-            Some(("sentinel", addresses)) => {
-                let mut addresses = addresses.split(',');
-                let primary = addresses.next().unwrap_or_default();
-                Self::sentinel(primary, addresses)
-            }
-            _ => Self::single(text),
-        }
-    }
-
     fn new(finder: Finder) -> Self {
         Self {
             finder,
@@ -149,7 +123,8 @@ impl Redis {
 
     /// Sets the time within which a request must be answered; 50 milliseconds by default, at least
     /// one and at most ten seconds. A request of a limiter that is not answered by then is an
-    /// [outage](portunus::Limits::on_outage) for this request.
+    /// [outage](portunus::Limits::on_outage) for this request. A connection may take a second, or
+    /// the deadline if that is longer.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.clamp(Duration::from_millis(1), LONGEST_DEADLINE);
         self
@@ -186,6 +161,26 @@ impl Redis {
             ),
             prefix: self.prefix.clone(),
             deadline: self.deadline,
+        }
+    }
+}
+
+/// Reads what [`single`](Redis::single), [`cluster`](Redis::cluster) and
+/// [`sentinel`](Redis::sentinel) take as one text: `redis://…`, `cluster:redis://…,redis://…` with
+/// some of the nodes, or `sentinel:redis://NAME,redis://…` with the primary's name and its Sentinels.
+/// A comma in a password is written `%2C`. An error contains no part of the text.
+impl FromStr for Redis {
+    type Err = RedisError;
+
+    fn from_str(text: &str) -> Result<Self, RedisError> {
+        match text.split_once(':') {
+            Some(("cluster", nodes)) => Self::cluster(nodes.split(',')),
+            Some(("sentinel", addresses)) => {
+                let (primary, sentinels) = addresses.split_once(',').unwrap_or((addresses, ""));
+                let sentinels = sentinels.split(',').filter(|_| !sentinels.is_empty());
+                Self::sentinel(primary, sentinels)
+            }
+            _ => Self::single(text),
         }
     }
 }
@@ -331,7 +326,8 @@ impl Client {
     /// what is not permitted. Returns warnings.
     pub(crate) async fn check(&self, commands: &[Cmd]) -> Result<Vec<String>, RedisError> {
         let late = |what: &str| RedisError::Unavailable(format!("{what} in time"));
-        let routes = timeout(CHECK_LIMIT, self.router.routes()).await;
+        let limit = CHECK_LIMIT.max(self.deadline);
+        let routes = timeout(limit, self.router.routes()).await;
         let nodes = match routes.map_err(|_| late("no server answers"))? {
             Routes::Known(nodes) => nodes,
             Routes::Lost(error) => return Err(error),
@@ -339,12 +335,12 @@ impl Client {
         };
         let mut warnings = Vec::new();
         for (_, node) in nodes.iter() {
-            let link = timeout(CHECK_LIMIT, node.link()).await;
+            let link = timeout(limit, node.link()).await;
             let link = link.map_err(|_| late(&format!("{} does not answer", node.place)))??;
             for command in commands {
                 let mut connection = link.connection.clone();
                 let tried = command.query_async::<Value>(&mut connection);
-                match timeout(CHECK_LIMIT, tried).await {
+                match timeout(limit, tried).await {
                     Ok(Err(error)) if is_not_permitted(&error) => {
                         return Err(explained(&error, &node.place));
                     }

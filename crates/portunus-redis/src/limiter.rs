@@ -43,8 +43,8 @@ impl RedisLimiter {
     }
 
     /// Waits until the servers are connected, and makes requests as the limiter does, on a bucket
-    /// for this purpose. Takes at most six seconds. Call it at start, if the service must not start
-    /// without its limiter.
+    /// for this purpose. Takes at most six seconds with a deadline of up to one. Call it at start, if
+    /// the service must not start without its limiter.
     ///
     /// Returns warnings, each a line, which are also logged: that a server may evict live limits.
     ///

@@ -24,7 +24,7 @@ use crate::breaker::Breaker;
 use crate::server::{self, Role, explained};
 use crate::task::Task;
 
-/// The time limit for connecting, with TLS and authentication.
+/// The time limit for connecting, with TLS and authentication, unless the deadline is longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// The pauses before connecting again: the first one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -267,7 +267,11 @@ impl Connector {
             Ok(connection)
         };
         let late = |_| RedisError::Unavailable(format!("{place} does not answer in time"));
-        timeout(CONNECT_LIMIT, connect).await.map_err(late)?
+        timeout(self.connect_limit(), connect).await.map_err(late)?
+    }
+
+    fn connect_limit(&self) -> Duration {
+        CONNECT_LIMIT.max(self.deadline)
     }
 
     /// Makes a connection on which the server answers within the deadline of requests. Returns the
@@ -278,7 +282,7 @@ impl Connector {
     ) -> Result<(MultiplexedConnection, Option<String>), RedisError> {
         let mut connection = self.connect().await?;
         let evicting = server::evicting_policy(&mut connection);
-        let evicting = timeout(CONNECT_LIMIT, evicting).await.ok().flatten();
+        let evicting = timeout(self.connect_limit(), evicting).await.ok().flatten();
         self.ask(&mut connection, shared).await?;
         Ok((connection, evicting))
     }

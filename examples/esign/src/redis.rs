@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use portunus_profiles::Profile;
-use portunus_redis::{Redis, RedisBus, RedisLimiter};
+use portunus_redis::{Redis, RedisBus, RedisError, RedisLimiter};
 use tracing::warn;
 
 /// One server, a primary that Sentinels name, or a cluster. It is not connected yet.
@@ -55,7 +55,9 @@ impl FromStr for RedisServer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         // The error shows no part of the addresses.
-        let redis = Redis::at(text).map_err(|error| error.to_string())?;
+        let redis: Redis = text
+            .parse()
+            .map_err(|error: RedisError| error.to_string())?;
         Ok(Self(Box::new(redis)))
     }
 }

@@ -103,22 +103,27 @@ impl RedisBus {
         }
     }
 
-    /// Waits until the bus receives one of its heartbeats, ten seconds at most. Call it at start;
-    /// later, the caches notice when nothing is received.
+    /// Waits until the bus receives one of its heartbeats: ten seconds at most, with a deadline of up
+    /// to three. Call it at start; later, the caches notice when nothing is received.
     ///
     /// # Errors
     /// Returns why nothing is received: no server answers, a server is of another kind, too old or
     /// a replica, a cluster is down, or a permission is missing.
     pub async fn check(&self) -> Result<(), RedisError> {
-        let Shared { key, channel, .. } = &*self.shared;
+        let Shared {
+            key,
+            channel,
+            client,
+            ..
+        } = &*self.shared;
         let mut set = redis::cmd("SET");
         set.arg(key).arg("1").arg("PX").arg(60_000);
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(message::beat(0));
-        self.shared.client.check(&[set, publish]).await?;
+        client.check(&[set, publish]).await?;
         let mut hears = self.hears.clone();
         let is_known = |hears: &Hears| *hears != Hears::NotYet;
-        let known = timeout(CHECK_LIMIT, hears.wait_for(is_known)).await;
+        let known = timeout(CHECK_LIMIT.max(client.deadline), hears.wait_for(is_known)).await;
         match known.ok().and_then(|known| Some(known.ok()?.clone())) {
             Some(Hears::Yes) => Ok(()),
             Some(Hears::No(error)) => Err(error),
