@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{BufRead, BufReader, IsTerminal, stdin, stdout};
 use std::path::Path;
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ pub(crate) fn run(
     };
     let mut records = Records::of(file, is_csv);
     let mut all = || {
-        while let Some(record) = records.next().map_err(|error| error.of_file(&cannot))? {
+        while let Some(record) = records.next().map_err(|error| error.of_file(cannot))? {
             bar.inc(record.bytes.len() as u64);
             import.take(&record, is_csv, global.tenant.as_deref())?;
             bar.set_message(format!("{} imported", import.created));
@@ -145,7 +145,7 @@ impl Import<'_> {
                 self.header.push(record, bytes);
                 return Ok(());
             }
-            return self.collect(tenant.map(str::to_owned), record, bytes);
+            return self.collect(tenant, record, bytes);
         }
         let is_first = *record.lines.start() == 1;
         let json = bytes.strip_prefix(MARK).filter(|_| is_first);
@@ -153,7 +153,7 @@ impl Import<'_> {
             Ok(asked) => {
                 let stated = asked.pointer("/owner/tenant_id").and_then(Value::as_str);
                 let of = stated.filter(|_| matches!(self.api, Api::Local(_)));
-                self.collect(of.map(str::to_owned), record, asked.to_string().as_bytes())
+                self.collect(of, record, asked.to_string().as_bytes())
             }
             Err(failure) => {
                 let number = *record.lines.start();
@@ -166,10 +166,11 @@ impl Import<'_> {
 
     fn collect(
         &mut self,
-        tenant: Option<String>,
+        tenant: Option<&str>,
         record: &Record,
         bytes: &[u8],
     ) -> Result<(), Failure> {
+        let tenant = tenant.map(str::to_owned);
         let (header, collected) = (&self.header, &mut self.collected);
         let part = self.parts.entry(tenant.clone()).or_insert_with(|| Part {
             keys: 0,
@@ -318,9 +319,13 @@ fn imported(mut record: Map<String, Value>) -> Map<String, Value> {
     record
 }
 
-/// A bar on standard error, hidden where that is no terminal.
+/// A bar on standard error, hidden where that or standard output is no terminal.
 fn progress(size: Option<u64>) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
+    let target = match stdout().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(size, target);
     let style = match size {
         Some(_) => "{bar:40} {percent:>3}%  {msg}  {eta}",
         None => "{spinner} {msg}",

@@ -144,3 +144,33 @@ fn an_import_shows_its_progress_in_a_terminal() {
     let ended = eventually(|| terminal.running.0.try_wait().unwrap());
     assert_eq!(ended.unwrap().code(), Some(0));
 }
+
+#[test]
+fn an_import_shows_its_progress_only_where_standard_output_is_a_terminal_too() {
+    let place = Place::sqlite();
+    let line = |number: u8| {
+        let digest = format!("{number:02x}").repeat(32);
+        format!("{{\"name\":\"k\",\"digest\":{{\"scheme\":\"sha256\",\"hex\":\"{digest}\"}}}}\n")
+    };
+    let lines: String = (0..20).map(line).collect();
+    std::fs::write(place.path("keys.jsonl"), lines).unwrap();
+    let import = "keys import keys.jsonl --tenant acme --service service.toml";
+    let shown = |arguments: &str| {
+        let mut all = String::new();
+        let mut terminal = Terminal::run(&place, arguments);
+        let out = terminal.running.0.stdout.as_mut().unwrap();
+        out.read_to_string(&mut all).unwrap();
+        all
+    };
+    let all = shown(import);
+    assert!(all.contains('%') && all.contains("20 imported"), "{all:?}");
+    // Standard error is still the terminal.
+    std::fs::write(place.path("keys.jsonl"), "{}").unwrap();
+    let all = shown(&format!("{import} > report.txt"));
+    assert!(
+        !all.contains('%') && all.contains("a line was refused"),
+        "{all:?}"
+    );
+    let report = std::fs::read_to_string(place.path("report.txt")).unwrap();
+    assert!(report.contains("1 refused"), "{report}");
+}
