@@ -89,6 +89,7 @@ fn report(cx: &Context, report: &ImportReport) -> Markup {
             section class="card" aria-labelledby="refusals" {
                 h2 id="refusals" { (cx.t("import.refusals")) }
                 table {
+                    caption class="visually-hidden" { (cx.t("import.refusals")) }
                     thead {
                         tr {
                             th scope="col" { (cx.t("import.line")) }

@@ -70,6 +70,7 @@ fn failures(cx: &Context, operation: &BulkOperation) -> Markup {
             section class="card" aria-labelledby="failures" {
                 h2 id="failures" { (cx.t("operation.failures")) }
                 table {
+                    caption class="visually-hidden" { (cx.t("operation.failures")) }
                     thead {
                         tr {
                             th scope="col" { (cx.t("column.key")) }

@@ -47,6 +47,12 @@ pub(crate) const PAGES: &[PageOf] = &[
     ("key-rotated", "/dashboard?page=key&id={rotated}", &[], ""),
     ("key-revoked", "/dashboard?page=key&id={revoked}", &[], ""),
     ("edit", "/dashboard?page=edit&id={used}", &[], ""),
+    (
+        "edit-wrong",
+        "/dashboard?page=edit&id={used}",
+        &[("Name", " "), ("Addresses", "nowhere")],
+        "Save",
+    ),
     ("rotate", "/dashboard?page=rotate&id={used}", &[], ""),
     (
         "rotate-secret",
@@ -93,6 +99,27 @@ pub(crate) const PAGES: &[PageOf] = &[
         "/dashboard?page=events&key_id=key_unknown",
         &[],
         "",
+    ),
+    ("bulk", "/dashboard?page=bulk&query=Production", &[], ""),
+    (
+        "bulk-counted",
+        "/dashboard?page=bulk&key={spare}&key={used}",
+        &[],
+        "Count the keys",
+    ),
+    ("bulk-nothing", "/dashboard?page=bulk", &[], ""),
+    (
+        "operation",
+        "/dashboard?page=operation&id={operation}",
+        &[],
+        "",
+    ),
+    ("import", "/dashboard?page=import", &[], ""),
+    (
+        "import-report",
+        "/dashboard?page=import",
+        &[("Lines", "name,digest.scheme,digest.hex\nnightly job,md5,00")],
+        "Import",
     ),
     ("not-found", "/dashboard?page=nothing", &[], ""),
     ("portal", "/me/keys", &[], ""),
@@ -156,7 +183,12 @@ impl Demo {
                 assert_eq!(server.get("/v2/documents", &issued.key).status, 200);
             }
         }
+        let end = json!({ "action": "disable", "filter": { "query": "former colleague" } });
+        let started = server.admin("owner", Call::post("/keys/bulk").json(&end));
+        assert_eq!(started.status, 202, "{}", started.text());
+        let operation = started.json()["id"].as_str().unwrap().to_owned();
         let named = vec![
+            ("{operation}", operation),
             ("{used}", used.id().to_owned()),
             ("{rotated}", rotated.id().to_owned()),
             ("{revoked}", revoked.id().to_owned()),
