@@ -95,7 +95,7 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     ("import.example_json", "JSON: an object on each line."),
     (
         "import.large",
-        "For more than about 200 KB, use the management API (POST /import) or the command line \
+        "For more than about 500 KB, use the management API (POST /import) or the command line \
          (portunus keys import).",
     ),
     ("import.created", "Keys that were created: {count}"),

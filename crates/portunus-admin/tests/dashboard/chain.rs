@@ -175,7 +175,8 @@ async fn what_breaks_the_chain_is_found_and_shown() {
         "{}",
         page.text()
     );
-    let changes: [(usize, &dyn Fn(&str) -> String, &str); 4] = [
+    type Change<'c> = &'c dyn Fn(&str) -> String;
+    let changes: [(usize, Change<'_>, &str); 4] = [
         (2, &|line| line.replace("theirs", "others") + "\n", "line 3"),
         (1, &|_| String::new(), "line 2"),
         (3, &|line| format!("{line}\n{line}\n"), "line 5"),

@@ -55,7 +55,7 @@ async fn changed(fixture: &Fixture) -> String {
         .iter()
         .rev()
         .find(|event| event.action.as_str() == "key.update");
-    last.unwrap().detail.as_ref().unwrap().to_string()
+    last.unwrap().detail.as_ref().unwrap().clone()
 }
 
 async fn refused(browser: &Browser, page: &Page, form: &PageForm, field: &str) -> Page {

@@ -104,7 +104,7 @@ async fn what_cannot_be_imported_at_all_is_shown_again() {
     assert_eq!(page.form().value("lines"), good);
     let page = browser.post(&page, &page.form()).await.expect(200);
     assert!(page.text().contains("were created: 1"));
-    let page = send(&browser, "csv", &good.repeat(4_000)).await;
+    let page = send(&browser, "csv", &good.repeat(16_000)).await;
     page.expect(413);
     let form = browser.get(IMPORT).await.form().enter("lines", &good);
     let page = browser.get(IMPORT).await;
