@@ -378,7 +378,8 @@ for _, window in ipairs(admitted < requests and windows or {}) do
     each(r, function(gone, units)
       excess = excess - units
       if excess <= 0 then
-        wait = max(wait, gone - now)
+        -- A value that somebody else wrote may say that they are gone.
+        wait = max(wait, gone - now, 1)
         return true
       end
     end)

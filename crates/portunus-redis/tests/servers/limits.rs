@@ -68,12 +68,18 @@ async fn a_value_that_nobody_can_read_blocks_nobody() {
     let server = Server::start();
     let limiter = limiter(&server);
     let (quotas, key) = (quotas([(3, 60), (300, 60)]), "portunus:{+b}:c:");
-    assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
-    let length: u64 = server.cli(&["strlen", key]).parse().unwrap();
-    server.cli(&["copy", key, "whole"]);
-    // Every prefix of a value, other first bytes, other bytes at every place, other types.
-    for cut in 0..length {
-        server.cli(&["copy", "whole", key, "replace"]);
+    // Every prefix of a value with and without room, other bytes at every place, other types.
+    let mut values = Vec::new();
+    for used in [2, 3] {
+        server.cli(&["del", key]);
+        assert_eq!(passed(&limiter, "b", &quotas, used).await, used);
+        let length: u64 = server.cli(&["strlen", key]).parse().unwrap();
+        let whole = format!("whole{used}");
+        server.cli(&["copy", key, &whole]);
+        values.extend((0..length).map(|cut| (whole.clone(), cut)));
+    }
+    for (whole, cut) in values {
+        server.cli(&["copy", &whole, key, "replace"]);
         let start = "local v = redis.call('get', KEYS[1]) ";
         let cut = cut.to_string();
         for change in [
@@ -81,6 +87,7 @@ async fn a_value_that_nobody_can_read_blocks_nobody() {
             "v:sub(1, ARGV[1]) .. '\\255' .. v:sub(ARGV[1] + 2)",
             "v:sub(1, ARGV[1]) .. '\\127' .. v:sub(ARGV[1] + 2)",
             "v:sub(1, ARGV[1]) .. '\\1' .. v:sub(ARGV[1] + 2)",
+            "v:sub(1, ARGV[1]) .. '\\0' .. v:sub(ARGV[1] + 2)",
         ] {
             let script = format!("{start} redis.call('set', KEYS[1], {change})");
             server.cli(&["eval", &script, "1", key, &cut]);
