@@ -220,7 +220,7 @@ impl<'c> Caller<'c> {
 }
 
 /// Returns the bucket of a policy that applies to a request.
-#[inline(always)]
+#[inline]
 fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
     let address = || caller.client_ip.map(counted_address);
     let id = match (policy.counter, caller.entry) {

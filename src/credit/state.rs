@@ -30,7 +30,7 @@ pub(super) struct State {
     /// What the host was told of: the percentage that is used, and `raised` at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) told: Option<(u64, u8)>,
-    /// Entries up to this number may have been deleted. Each grant has the sum of its own.
+    /// Entries up to this number may have been deleted. Each grant has the sum of its entries.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) forgotten: u64,
 }

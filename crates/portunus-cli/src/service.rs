@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use crate::failure::Failure;
 
 /// The members of the file, for `--help`.
-pub(crate) const HELP: &str = r#"The description of the service (--service FILE, TOML, no secrets) states what must agree
-with it:
+pub(crate) const HELP: &str = r#"The description of the service (--service FILE, TOML, no secrets) states what must
+agree with it:
 
   own_bus = false               # the nodes listen to the database, not to Redis or the like
   user_ids = "uuid"             # if the service declares them so

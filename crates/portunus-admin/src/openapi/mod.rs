@@ -57,8 +57,8 @@ const ABOUT: &str = "Issue, list, change, rotate and revoke API keys.\n\n\
     (`#/components/responses/MethodNotAllowed`), unknown paths `404`.\n\n\
     A write with content needs `Content-Type: application/json` (`PATCH` also accepts \
     `application/merge-patch+json`, and `/import` lines and CSV), in UTF-8 and without a content \
-    coding. A write without content needs no `Content-Type`. Writes from pages of other sites are refused, based on `Origin` and \
-    `Sec-Fetch-Site`, unless the service trusts the site. Preconditions (RFC 9110 §13) are \
+    coding. A write without content needs no `Content-Type`. Writes from pages of other sites are \
+    refused, based on `Origin` and `Sec-Fetch-Site`, unless the service trusts the site. Preconditions (RFC 9110 §13) are \
     evaluated last: a request that would be refused without them is refused for the same reason \
     with them, and a request repeated with the same `Idempotency-Key` is recognized first.";
 

@@ -86,7 +86,7 @@ async fn only_operators_without_a_tenant_verify_a_chain() {
         other.get(CHAIN).await.expect(404);
         let events = other.get("/keys?page=events").await;
         assert!(!events.has("href=\"?page=chain\""), "{session}");
-        // With a token of its own.
+        // The token of a form that this session was given.
         let issue = other.get("/keys?page=issue").await;
         let token = issue.form().value("token").to_owned();
         let mut form = form.clone().enter("token", &token);
