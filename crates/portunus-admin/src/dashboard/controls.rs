@@ -20,13 +20,45 @@ const MOST_BOXES: usize = 200;
 /// The option of a choice that changes nothing.
 pub(super) const KEEP: &str = "keep";
 
+/// All controls, in sections.
+pub(super) fn sections(
+    cx: &Context,
+    offered: &Accepted,
+    entered: Entered<'_>,
+    default: Option<&Quotas>,
+    key: Option<&KeyRecord>,
+) -> Markup {
+    let ends = |key: &KeyRecord| key.kind == KeyKind::AccessToken || key.expires_at.is_some();
+    let may_expire = !offered.never_expire || key.is_some_and(ends);
+    html! {
+        section class="card" aria-labelledby="permissions" {
+            h2 id="permissions" { (cx.t("issue.permissions")) }
+            (scopes(cx, offered, entered, key))
+            (access(cx, entered, key))
+            (workspaces(cx, entered, key))
+        }
+        section class="card" aria-labelledby="restrictions" {
+            h2 id="restrictions" { (cx.t("issue.restrictions")) }
+            (start(cx, entered, key))
+            @if may_expire { (expiry(cx, entered, key)) }
+            (addresses(cx, entered, key))
+            (limits(cx, offered, entered, default, key))
+            (plan(cx, offered, entered, key))
+        }
+        section class="card" aria-labelledby="more" {
+            h2 id="more" { (cx.t("issue.more")) }
+            (metadata(cx, entered, key))
+        }
+    }
+}
+
 /// Says that a form has a group of boxes: a group without a tick is not sent.
 fn shown(name: &str) -> Markup {
     html! { input type="hidden" name="shown" value=(name) autocomplete="off"; }
 }
 
 /// The scopes: boxes if the service declares what there is, lines otherwise.
-pub(super) fn scopes(
+fn scopes(
     cx: &Context,
     offered: &Accepted,
     entered: Entered<'_>,
@@ -65,7 +97,7 @@ pub(super) fn scopes(
 }
 
 /// The access, unless the operator can only give the lower one.
-pub(super) fn access(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn access(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.map_or(Access::FullAccess, |record| record.access);
     let is_limited = cx.operator.operator().access == Access::ReadOnly;
     if is_limited && (key.is_none() || own == Access::ReadOnly) {
@@ -79,7 +111,7 @@ pub(super) fn access(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>
 }
 
 /// The workspaces: boxes of those that the operator belongs to, or lines if that is all of them.
-pub(super) fn workspaces(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn workspaces(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.and_then(|record| record.workspaces.as_deref());
     let own = own.unwrap_or_default();
     let name = "workspaces";
@@ -102,13 +134,13 @@ pub(super) fn workspaces(cx: &Context, entered: Entered<'_>, key: Option<&KeyRec
     }
 }
 
-pub(super) fn addresses(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn addresses(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.map(values::addresses_text).unwrap_or_default();
     text_field(cx, "allowed_ips", "field.allowed_ips", "hint.allowed_ips").area(entered, &own, true)
 }
 
 /// When the key starts to work.
-pub(super) fn start(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn start(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.and_then(|record| record.not_before);
     let own = own.map(values::minute_text).unwrap_or_default();
     text_field(cx, "not_before", "field.not_before", "hint.not_before").line(
@@ -119,7 +151,7 @@ pub(super) fn start(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>)
 }
 
 /// The expiry: a number of days, or a day.
-pub(super) fn expiry(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn expiry(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let option = |value: &str, text: &'static str| (value.to_owned(), cx.t(text).to_owned());
     let mut options = Vec::new();
     if let Some(record) = key {
@@ -149,7 +181,7 @@ pub(super) fn expiry(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>
 }
 
 /// A limit for each window that the plans or the key have, with the default as the hint.
-pub(super) fn limits(
+fn limits(
     cx: &Context,
     offered: &Accepted,
     entered: Entered<'_>,
@@ -193,12 +225,7 @@ pub(super) fn limits(
 }
 
 /// The plan, if there is a choice: an operator who may set none may return a key to its tenant's.
-pub(super) fn plan(
-    cx: &Context,
-    offered: &Accepted,
-    entered: Entered<'_>,
-    key: Option<&KeyRecord>,
-) -> Markup {
+fn plan(cx: &Context, offered: &Accepted, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.and_then(|record| record.plan.as_ref());
     let offered = offered.plans.as_deref().unwrap_or_default();
     let mut plans: Vec<_> = offered.iter().collect();
@@ -215,7 +242,7 @@ pub(super) fn plan(
     text_field(cx, "plan", "field.plan", "").choice(entered, &options, &own)
 }
 
-pub(super) fn metadata(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
+fn metadata(cx: &Context, entered: Entered<'_>, key: Option<&KeyRecord>) -> Markup {
     let own = key.map(|record| &record.metadata);
     let own = own.filter(|own| **own != Metadata::default());
     let own = own.map(values::metadata_text).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use portunus::audit::Action;
-use portunus::key::{KeyKind, KeyRecord};
+use portunus::key::KeyRecord;
 use portunus::manage::{KeyChange, ManagedKey};
 
 use super::context::{Context, Form, Outcome, View};
@@ -59,9 +59,6 @@ async fn content(cx: &Context, record: &KeyRecord, entered: Entered<'_>) -> Mark
         .ok()
         .flatten();
     let description = record.description.as_deref().unwrap_or_default();
-    let may_expire =
-        !offered.never_expire || record.kind == KeyKind::AccessToken || record.expires_at.is_some();
-    let key = Some(record);
     html! {
         section class="card" aria-labelledby="about" {
             h2 id="about" { (cx.t("issue.about")) }
@@ -70,24 +67,7 @@ async fn content(cx: &Context, record: &KeyRecord, entered: Entered<'_>) -> Mark
             (text_field(cx, "description", "field.description", "")
                 .area(entered, description, false))
         }
-        section class="card" aria-labelledby="permissions" {
-            h2 id="permissions" { (cx.t("issue.permissions")) }
-            (controls::scopes(cx, &offered, entered, key))
-            (controls::access(cx, entered, key))
-            (controls::workspaces(cx, entered, key))
-        }
-        section class="card" aria-labelledby="restrictions" {
-            h2 id="restrictions" { (cx.t("issue.restrictions")) }
-            (controls::start(cx, entered, key))
-            @if may_expire { (controls::expiry(cx, entered, key)) }
-            (controls::addresses(cx, entered, key))
-            (controls::limits(cx, &offered, entered, default.as_ref(), key))
-            (controls::plan(cx, &offered, entered, key))
-        }
-        section class="card" aria-labelledby="more" {
-            h2 id="more" { (cx.t("issue.more")) }
-            (controls::metadata(cx, entered, key))
-        }
+        (controls::sections(cx, &offered, entered, default.as_ref(), Some(record)))
         (buttons(cx.t("edit.submit"), "primary", (&Page::Key.of_key(&record.id), cx.t("form.cancel"))))
     }
 }

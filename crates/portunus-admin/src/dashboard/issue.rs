@@ -27,24 +27,7 @@ pub(super) async fn show(cx: &Context, sent: Option<&Form>) -> Result<View, Faul
             (choices(cx, &offered, entered))
             (owner(cx, entered))
         }
-        section class="card" aria-labelledby="permissions" {
-            h2 id="permissions" { (cx.t("issue.permissions")) }
-            (controls::scopes(cx, &offered, entered, None))
-            (controls::access(cx, entered, None))
-            (controls::workspaces(cx, entered, None))
-        }
-        section class="card" aria-labelledby="restrictions" {
-            h2 id="restrictions" { (cx.t("issue.restrictions")) }
-            (controls::start(cx, entered, None))
-            @if !offered.never_expire { (controls::expiry(cx, entered, None)) }
-            (controls::addresses(cx, entered, None))
-            (controls::limits(cx, &offered, entered, default.as_ref(), None))
-            (controls::plan(cx, &offered, entered, None))
-        }
-        section class="card" aria-labelledby="more" {
-            h2 id="more" { (cx.t("issue.more")) }
-            (controls::metadata(cx, entered, None))
-        }
+        (controls::sections(cx, &offered, entered, default.as_ref(), None))
         (buttons(cx.t("issue.submit"), "primary", (&Page::Keys.link(), cx.t("form.cancel"))))
     };
     let body = html! {
