@@ -187,7 +187,9 @@ pub use actix::ActixMount;
 pub use dashboard::{Dashboard, Fragment, Texts, UnknownText};
 pub use fault::Fault;
 pub use host::{EventView, OperatorProof};
-pub use import::{ImportFormat, ImportReport, ImportStopped, KeyImport, RefusedLine};
+pub use import::{
+    ImportFormat, ImportRecord, ImportRecords, ImportReport, ImportStopped, KeyImport, RefusedLine,
+};
 pub use origin::{InvalidOrigin, Origin, check as check_origin};
 pub use portunus::manage::HostRules;
 pub use security::{ApiSecurity, Undescribed};

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, stdin, stdout};
+use std::io::{ErrorKind, IsTerminal, Read, stdin, stdout};
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portunus::json::parse;
+use portunus_admin::{ImportFormat, ImportRecord, ImportRecords};
 use serde_json::{Map, Value, json};
 
 use crate::api::{Api, Call, Lines};
 use crate::args::{Format, Global};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::records::{MARK, Record, Records};
 
 /// The most keys and bytes of a call, which the service imports in one write.
 const MOST_KEYS: usize = 500;
@@ -22,6 +22,9 @@ const MOST_BYTES: usize = 1 << 20;
 /// The most bytes that are collected. On a store, calls are for one tenant each, and a file has those
 /// of all tenants in any order.
 const MOST_COLLECTED: usize = 16 << 20;
+
+/// How many bytes are read at a time.
+const PART: usize = 64 << 10;
 
 /// What a record of the management API has that an import does not take.
 const SHOWN_ONLY: [&str; 9] = [
@@ -42,7 +45,8 @@ type Refusal = (u64, Exit, String);
 /// An import, and what was done so far.
 struct Import<'a> {
     api: &'a Api,
-    media: &'static str,
+    format: ImportFormat,
+    tenant: Option<&'a str>,
     /// The header of CSV, with its lines.
     header: Part,
     /// The next call for each tenant. Over HTTP there is one, since the operator's token decides.
@@ -63,13 +67,11 @@ struct Part {
 }
 
 impl Part {
-    fn push(&mut self, record: &Record, bytes: &[u8]) {
+    fn push(&mut self, record: &ImportRecord, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        if !bytes.ends_with(b"\n") {
-            self.bytes.push(b'\n');
-        }
+        self.bytes.push(b'\n');
         self.keys += 1;
-        self.lines.extend(record.lines.clone());
+        self.lines.extend(record.line..=record.end);
     }
 }
 
@@ -91,21 +93,21 @@ pub(crate) fn run(
     }
     let cannot =
         |error: &std::io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
-    let (file, size): (Box<dyn BufRead>, _) = if path.as_os_str() == "-" {
+    let (mut file, size): (Box<dyn Read>, _) = if path.as_os_str() == "-" {
         (Box::new(stdin().lock()), None)
     } else {
         let file = File::open(path).map_err(|error| cannot(&error))?;
         let size = file.metadata().ok().map(|it| it.len());
-        (Box::new(BufReader::new(file)), size)
+        (Box::new(file), size)
     };
     let bar = progress(size);
     let mut import = Import {
         api,
-        media: if is_csv {
-            "text/csv"
-        } else {
-            "application/x-ndjson"
+        format: match is_csv {
+            true => ImportFormat::Csv,
+            false => ImportFormat::JsonLines,
         },
+        tenant: global.tenant.as_deref(),
         header: Part::default(),
         parts: BTreeMap::new(),
         collected: 0,
@@ -113,12 +115,26 @@ pub(crate) fn run(
         already_there: 0,
         refusals: Vec::new(),
     };
-    let mut records = Records::of(file, is_csv);
+    let mut records = ImportRecords::new(import.format);
     let mut all = || {
-        while let Some(record) = records.next().map_err(|error| error.of_file(cannot))? {
-            bar.inc(record.bytes.len() as u64);
-            import.take(&record, is_csv, global.tenant.as_deref())?;
+        let mut buffer = vec![0; PART];
+        loop {
+            let read = match file.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(|error| cannot(&error))?,
+            };
+            let mut part = &buffer[..read];
+            while let Some(record) = records.next(&mut part) {
+                import.take(&record)?;
+            }
+            bar.inc(read as u64);
             bar.set_message(format!("{} imported", import.created));
+            if read == 0 {
+                break;
+            }
+        }
+        if let Some(record) = records.last() {
+            import.take(&record)?;
         }
         import.send_all()
     };
@@ -135,30 +151,31 @@ pub(crate) fn run(
 }
 
 impl Import<'_> {
-    fn take(&mut self, record: &Record, is_csv: bool, tenant: Option<&str>) -> Result<(), Failure> {
-        let bytes = &record.bytes;
+    fn take(&mut self, record: &ImportRecord) -> Result<(), Failure> {
+        let Some(bytes) = &record.bytes else {
+            let why = "longer than 256 KiB".to_owned();
+            self.refusals.push((record.line, Exit::Usage, why));
+            return Ok(());
+        };
         if bytes.trim_ascii().is_empty() {
             return Ok(());
         }
-        if is_csv {
+        if self.format == ImportFormat::Csv {
             if self.header.keys == 0 {
                 self.header.push(record, bytes);
                 return Ok(());
             }
-            return self.collect(tenant, record, bytes);
+            return self.collect(self.tenant, record, bytes);
         }
-        let is_first = *record.lines.start() == 1;
-        let json = bytes.strip_prefix(MARK).filter(|_| is_first);
-        match self.request(json.unwrap_or(bytes), tenant) {
+        match self.request(bytes) {
             Ok(asked) => {
                 let stated = asked.pointer("/owner/tenant_id").and_then(Value::as_str);
                 let of = stated.filter(|_| matches!(self.api, Api::Local(_)));
                 self.collect(of, record, asked.to_string().as_bytes())
             }
             Err(failure) => {
-                let number = *record.lines.start();
-                self.refusals
-                    .push((number, failure.exit, failure.to_string()));
+                let refusal = (record.line, failure.exit, failure.to_string());
+                self.refusals.push(refusal);
                 Ok(())
             }
         }
@@ -167,7 +184,7 @@ impl Import<'_> {
     fn collect(
         &mut self,
         tenant: Option<&str>,
-        record: &Record,
+        record: &ImportRecord,
         bytes: &[u8],
     ) -> Result<(), Failure> {
         let tenant = tenant.map(str::to_owned);
@@ -199,7 +216,10 @@ impl Import<'_> {
     fn send(&mut self, tenant: Option<String>, part: Part) -> Result<(), Failure> {
         self.collected = self.collected.saturating_sub(part.bytes.len());
         let lines = Lines {
-            media: self.media,
+            media: match self.format {
+                ImportFormat::Csv => "text/csv",
+                _ => "application/x-ndjson",
+            },
             bytes: part.bytes,
             tenant,
         };
@@ -237,7 +257,7 @@ impl Import<'_> {
     }
 
     /// Returns the import that a line of JSON asks for.
-    fn request(&self, line: &[u8], tenant: Option<&str>) -> Result<Value, Failure> {
+    fn request(&self, line: &[u8]) -> Result<Value, Failure> {
         let parsed = parse(line).map_err(|error| Failure::usage(format!("no JSON: {error}")))?;
         let Value::Object(members) = parsed else {
             return Err(Failure::usage("no JSON object"));
@@ -248,7 +268,7 @@ impl Import<'_> {
         } else {
             members
         };
-        if let Some(tenant) = tenant {
+        if let Some(tenant) = self.tenant {
             let owner = members.entry("owner").or_insert(Value::Null);
             if owner.is_null() {
                 *owner = json!({});

@@ -14,7 +14,6 @@ mod import;
 mod keys;
 mod local;
 mod output;
-mod records;
 mod secret;
 mod service;
 mod target;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::ImportRequest;
 use super::csv::Header;
-use super::records::{MOST_BYTES, Record, Records};
+use super::records::{ImportRecord, ImportRecords, MOST_BYTES};
 use crate::Fault;
 use crate::body::{Object, parse, short};
 
@@ -63,7 +63,7 @@ pub enum ImportFormat {
 pub struct KeyImport {
     manager: KeyManager,
     format: ImportFormat,
-    records: Records,
+    records: ImportRecords,
     header: Option<Header>,
     /// The lines of the keys that are not imported yet, and the size of their records.
     lines: Vec<u64>,
@@ -117,7 +117,7 @@ impl KeyImport {
     pub fn new(manager: &KeyManager, format: ImportFormat) -> Self {
         Self {
             manager: manager.clone(),
-            records: Records::new(format == ImportFormat::Csv),
+            records: ImportRecords::new(format),
             format,
             header: None,
             lines: Vec::new(),
@@ -161,7 +161,7 @@ impl KeyImport {
         Ok(self.report)
     }
 
-    async fn take(&mut self, record: Record) -> Result<(), ImportStopped> {
+    async fn take(&mut self, record: ImportRecord) -> Result<(), ImportStopped> {
         let line = record.line;
         if self.is_stopped {
             let why = "the import has stopped before";
@@ -278,12 +278,6 @@ fn of_row(header: &Header, bytes: &[u8]) -> Result<ImportRequest, Fault> {
     let read = Object::<ImportRequest>::deserialize(row);
     read.map(|Object(import)| import)
         .map_err(|error| Fault::malformed("line", short(&error)))
-}
-
-impl fmt::Debug for Records {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Records")
-    }
 }
 
 impl fmt::Debug for Header {

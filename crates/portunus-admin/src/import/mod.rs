@@ -23,6 +23,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 pub use keys::{ImportFormat, ImportReport, ImportStopped, KeyImport, RefusedLine};
+pub use records::{ImportRecord, ImportRecords};
 
 use crate::body::{Object, Whole, private, read};
 use crate::content::{ACCEPTED_BY_IMPORT as ACCEPTED, Content, Lines};

@@ -1,19 +1,25 @@
 //! Divides a stream into records: lines of JSON, or CSV (RFC 4180), whose quoted fields may contain
 //! line breaks.
 
+use std::fmt;
+
+use super::ImportFormat;
+
 /// The maximum length of a record in bytes: enough for every field at its own maximum.
 pub(super) const MOST_BYTES: usize = 256 << 10;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record of the stream, without its line break.
-pub(super) struct Record {
+/// A record of a stream of keys to import ([`ImportRecords`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportRecord {
     /// The line on which it begins, from 1.
-    pub(super) line: u64,
+    pub line: u64,
     /// The line on which it ends.
-    pub(super) end: u64,
-    /// `None` if it is longer than [`MOST_BYTES`].
-    pub(super) bytes: Option<Vec<u8>>,
+    pub end: u64,
+    /// Its bytes, without the line break at its end; `None` if it is longer than 256 KiB.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// Where in a record of CSV the next byte is.
@@ -26,8 +32,9 @@ enum Place {
     Quote,
 }
 
-/// Divides a stream whose bytes arrive in parts, with memory for one record.
-pub(super) struct Records {
+/// Divides a stream into records as an import does, with memory for one of them: for programs that send
+/// a large file in several requests. A byte order mark at the start is dropped.
+pub struct ImportRecords {
     /// Whether line breaks in quotes belong to the record.
     quotes: bool,
     place: Place,
@@ -40,10 +47,12 @@ pub(super) struct Records {
     is_too_long: bool,
 }
 
-impl Records {
-    pub(super) fn new(quotes: bool) -> Self {
+impl ImportRecords {
+    /// Starts a stream of this format.
+    #[must_use]
+    pub fn new(format: ImportFormat) -> Self {
         Self {
-            quotes,
+            quotes: format == ImportFormat::Csv,
             place: Place::FieldStart,
             mark: Some(0),
             line: 1,
@@ -53,8 +62,9 @@ impl Records {
         }
     }
 
-    /// Takes bytes up to the end of a record, if there is one.
-    pub(super) fn next(&mut self, from: &mut &[u8]) -> Option<Record> {
+    /// Takes bytes from the next part of the stream up to the end of a record; all of them, and returns
+    /// `None`, if no record ends in it.
+    pub fn next(&mut self, from: &mut &[u8]) -> Option<ImportRecord> {
         while let Some((&byte, rest)) = from.split_first() {
             *from = rest;
             if self.is_mark(byte) {
@@ -72,7 +82,7 @@ impl Records {
     }
 
     /// Returns the rest of the stream, if it does not end with a line break.
-    pub(super) fn last(&mut self) -> Option<Record> {
+    pub fn last(&mut self) -> Option<ImportRecord> {
         let read = self.mark.take().unwrap_or(0);
         self.bytes.extend(&MARK[..read % MARK.len()]);
         let is_rest = self.is_too_long || !self.bytes.is_empty();
@@ -115,10 +125,10 @@ impl Records {
         }
     }
 
-    fn ended(&mut self) -> Record {
+    fn ended(&mut self) -> ImportRecord {
         let bytes = std::mem::take(&mut self.bytes);
         let bytes = (!std::mem::take(&mut self.is_too_long)).then_some(bytes);
-        let record = Record {
+        let record = ImportRecord {
             line: self.first,
             end: self.line - 1,
             bytes,
@@ -129,6 +139,12 @@ impl Records {
     }
 }
 
+impl fmt::Debug for ImportRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImportRecords(at line {})", self.line)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -136,7 +152,11 @@ mod tests {
 
     /// The records of a stream that arrives in parts of this size: lines and content.
     fn records(quotes: bool, stream: &[u8], size: usize) -> Vec<(u64, u64, Option<String>)> {
-        let (mut records, mut all) = (Records::new(quotes), Vec::new());
+        let format = match quotes {
+            true => ImportFormat::Csv,
+            false => ImportFormat::JsonLines,
+        };
+        let (mut records, mut all) = (ImportRecords::new(format), Vec::new());
         for mut part in stream.chunks(size) {
             while let Some(record) = records.next(&mut part) {
                 all.push(record);
@@ -144,7 +164,7 @@ mod tests {
         }
         all.extend(records.last());
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let shown = |record: Record| (record.line, record.end, record.bytes.map(text));
+        let shown = |record: ImportRecord| (record.line, record.end, record.bytes.map(text));
         all.into_iter().map(shown).collect()
     }
 

@@ -307,13 +307,25 @@ fn keys_are_imported_over_http_and_from_standard_input() {
 }
 
 #[test]
-fn a_line_without_an_end_is_not_read_to_it() {
+fn a_line_that_is_too_long_is_refused_and_the_others_are_imported() {
     let place = Place::sqlite();
-    let endless = "x".repeat(3 << 20);
-    let import = ["keys", "import", "-", "--service", "service.toml"];
-    place
-        .run_with(&import, &endless)
-        .failed(2, "line 1 is longer");
+    let digest = json!({ "scheme": "sha256", "hex": "ab".repeat(32) });
+    let line = json!({ "name": "k", "digest": digest });
+    let lines = format!("\u{feff}{line}\n{}\n\n{{", "x".repeat(3 << 20));
+    let import = [
+        "keys",
+        "import",
+        "-",
+        "--service",
+        "service.toml",
+        "--tenant",
+        "acme",
+    ];
+    let run = place.run_with(&import, &lines);
+    run.failed(1, "2 lines were refused");
+    assert!(run.out.starts_with("1 imported"), "{run:?}");
+    assert!(run.err.contains("line 2: longer than 256 KiB"), "{run:?}");
+    assert!(run.err.contains("line 4: no JSON"), "{run:?}");
 }
 
 #[test]
