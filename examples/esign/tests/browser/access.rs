@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::common::until;
 use crate::pages::{Demo, PAGES};
+use crate::site::{Framework, Site};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -169,6 +170,19 @@ fn every_page_is_usable_with_a_keyboard_and_a_screen_reader() {
         }
         assert_reachable(&demo.browser, page.0);
     }
+}
+
+#[test]
+fn so_are_the_pages_that_the_demo_lacks() {
+    let (site, browser) = (Site::start(Framework::Actix, "/keys"), Browser::start());
+    site.issue("first");
+    site.walk(&browser, |name| {
+        for width in [360, 1440] {
+            browser.width(width);
+            assert_readable(&browser, name);
+        }
+        assert_reachable(&browser, name);
+    });
 }
 
 #[test]

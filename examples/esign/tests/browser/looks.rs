@@ -2,12 +2,13 @@
 //! has enough contrast (WCAG 2.2, 1.4.3). Their pictures are in `screenshots` under the target folder.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portunus_test_support::browser::Browser;
 use serde_json::{Value, json};
 
 use crate::pages::{Demo, PAGES};
+use crate::site::{Framework, Site};
 
 const WIDTHS: [u32; 3] = [360, 768, 1440];
 const THEMES: [&str; 2] = ["light", "dark"];
@@ -78,15 +79,25 @@ fn axe(browser: &Browser, source: &str) -> Value {
     result["found"].clone()
 }
 
-#[test]
-fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
-    fs::create_dir_all(&folder).unwrap();
-    // `scripts/measure axe` sets it.
-    let checker = std::env::var("AXE_SCRIPT").ok();
-    let checker = checker.map(|path| fs::read_to_string(path).unwrap());
-    let demo = Demo::new("axum");
-    demo.walk(|browser, name| {
+/// Looks at pages, and takes pictures of them.
+struct Looks {
+    folder: PathBuf,
+    /// The source of axe-core; `scripts/measure axe` names it.
+    checker: Option<String>,
+}
+
+impl Looks {
+    fn new() -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+        fs::create_dir_all(&folder).unwrap();
+        let checker = std::env::var("AXE_SCRIPT").ok();
+        Self {
+            folder,
+            checker: checker.map(|path| fs::read_to_string(path).unwrap()),
+        }
+    }
+
+    fn assert_good(&self, browser: &Browser, name: &str) {
         for theme in THEMES {
             browser.theme(theme);
             for width in WIDTHS {
@@ -102,19 +113,34 @@ fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
                 let texts = browser.run(CONTRAST, &json!([]));
                 assert!(texts["count"].as_u64().unwrap() > 3, "{context}: {texts}");
                 assert_eq!(texts["low"], json!([]), "{context}");
-                browser.screenshot(&folder.join(format!("{name}-{width}-{theme}.png")), true);
-                if let Some(source) = &checker {
+                let picture = format!("{name}-{width}-{theme}.png");
+                browser.screenshot(&self.folder.join(picture), true);
+                if let Some(source) = &self.checker {
                     assert_eq!(axe(browser, source), json!([]), "{context}");
                 }
             }
         }
-    });
+    }
+}
+
+#[test]
+fn the_pages_that_the_demo_lacks_fit_and_are_readable_too() {
+    let (site, browser) = (Site::start(Framework::Axum, "/keys"), Browser::start());
+    site.issue("first");
+    let looks = Looks::new();
+    site.walk(&browser, |name| looks.assert_good(&browser, name));
+}
+
+#[test]
+fn every_page_fits_and_is_readable_at_three_widths_in_both_themes() {
+    let (demo, looks) = (Demo::new("axum"), Looks::new());
+    demo.walk(|browser, name| looks.assert_good(browser, name));
     // The pictures in the README: what a window shows.
     for (name, theme) in [("keys", "light"), ("key", "dark")] {
         demo.open(PAGES.iter().find(|page| page.0 == name).unwrap());
         demo.browser.theme(theme);
         demo.browser.width(1200);
-        let file = folder.join(format!("dashboard-{name}.png"));
+        let file = looks.folder.join(format!("dashboard-{name}.png"));
         demo.browser.screenshot(&file, false);
     }
 }

@@ -1,4 +1,6 @@
-//! A small site on either framework, whose dashboard can be anywhere, and whose clock the tests set.
+//! A small site on either framework, whose dashboard can be anywhere, and whose clock the tests set. It has
+//! the pages that the demo lacks, too: of the chain of events, for its host, and of a portal within a
+//! page of the site.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,19 +14,20 @@ use axum::http::request::Parts;
 use axum::response::Html;
 use axum::{Json, Router, routing};
 use portunus::adapter::axum::{ProtectedRouter, get, post};
-use portunus::audit::{AuditTrail, MemoryAudit};
+use portunus::audit::{AuditTrail, JsonLines, MemoryAudit};
 use portunus::key::{
     Alphabet, DigestScheme, Environment, KeyDigest, KeyFormat, KeyId, KeyRecord, Owner, TenantId,
 };
-use portunus::manage::{IssueRules, NewKey, Operator, Role};
+use portunus::manage::{IssueRules, NewKey, Operator, Role, own_keys};
 use portunus::scope::Vocabulary;
 use portunus::store::{Change, KeyStore, MemoryStore, WriteBatch};
 use portunus::testing::ManualClock;
 use portunus::{AuthError, ErrorCode, KeyPrincipal, Portunus, Principal, Requirement, Scope};
-use portunus_admin::{ActixMount, Admin, OperatorProof};
+use portunus_admin::{ActixMount, Admin, Fragment, OperatorProof};
 use portunus_test_support::Setup;
 use portunus_test_support::browser::Browser;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::common::{Answer, Call, exchange, read_answer};
@@ -37,7 +40,7 @@ pub(crate) enum Framework {
 
 pub(crate) const FRAMEWORKS: [Framework; 2] = [Framework::Axum, Framework::Actix];
 
-/// The value of the cookie is the name of an owner of the tenant.
+/// The value of the cookie is `host`, or the name of an owner of the tenant.
 #[derive(Debug)]
 struct Sessions;
 
@@ -46,6 +49,9 @@ impl OperatorProof for Sessions {
     async fn prove(&self, request: &Parts) -> Result<Operator, AuthError> {
         let cookie = request.headers.get(COOKIE);
         let cookie = cookie.and_then(|cookie| cookie.to_str().ok()?.strip_prefix("session="));
+        if cookie == Some("host") {
+            return Ok(Operator::host());
+        }
         let user = cookie.and_then(|name| name.parse().ok());
         let user = user.ok_or(AuthError::new(ErrorCode::MissingKey))?;
         let scopes = [Scope::new("*").unwrap()];
@@ -65,6 +71,7 @@ pub(crate) struct Site {
     store: MemoryStore,
     keys: Portunus,
     runtime: Runtime,
+    _folder: TempDir,
 }
 
 impl Site {
@@ -76,7 +83,10 @@ impl Site {
             MemoryAudit::new(10_000),
         );
         let runtime = Runtime::new().unwrap();
-        let trail = AuditTrail::builder().sink(log.clone()).build();
+        let folder = tempfile::tempdir().unwrap();
+        let chain = folder.path().join("audit.jsonl");
+        let lines = JsonLines::open(&chain, None).unwrap();
+        let trail = AuditTrail::builder().sink(log.clone()).sink(lines).build();
         let flushed = trail.clone();
         runtime.spawn(async move {
             loop {
@@ -97,9 +107,13 @@ impl Site {
             .audit(trail)
             .keys();
         let admin = Admin::new(&keys, Sessions).events(log).cookie("session");
-        let dashboard = admin.dashboard().into_router::<()>();
+        let dashboard = admin.dashboard().audit_chain(chain, None);
+        let dashboard = dashboard.into_router::<()>();
+        let portal = Admin::new(&keys, Sessions).operators(own_keys());
+        let portal = portal.cookie("session").dashboard().within(account);
         let site = Router::new()
             .route("/sign-in/{name}", routing::get(sign_in))
+            .nest_service("/account/keys", portal.into_router::<()>())
             .merge(api(&keys));
         let site = match mount {
             "/" => site.fallback_service(dashboard),
@@ -118,6 +132,7 @@ impl Site {
             store,
             keys,
             runtime,
+            _folder: folder,
         }
     }
 
@@ -174,6 +189,46 @@ impl Site {
         let answer = self.call(Call::post("/event"), secret);
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
+    }
+}
+
+/// A page of the site around a page of the portal.
+fn account(page: &Fragment<'_>) -> String {
+    let (title, html, nonce) = (page.title, page.html, page.nonce);
+    format!(
+        "<!doctype html><html lang=\"en\"><head><title>{title} – Acme</title>\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <style nonce=\"{nonce}\">:root {{ color-scheme: light dark }}\
+         body {{ margin: 0; background: light-dark(#fff, #000); color: light-dark(#000, #fff) }}\
+         .back {{ color: inherit; outline-offset: 0 }} .back:focus {{ outline: 2px solid }}</style></head>\
+         <body><header><a class=\"back\" href=\"/account\">Account</a></header><main>{html}</main></body></html>"
+    )
+}
+
+/// The pages that the demo lacks: who is signed in, the path, and the button that is pressed.
+pub(crate) const MORE_PAGES: [(&str, &str, &str, &str); 4] = [
+    ("chain", "host", "/keys?page=chain", ""),
+    (
+        "chain-intact",
+        "host",
+        "/keys?page=chain",
+        "Verify from the first line",
+    ),
+    ("account-keys", "olga", "/account/keys", ""),
+    ("account-issue", "olga", "/account/keys?page=issue", ""),
+];
+
+impl Site {
+    /// Opens each of the pages that the demo lacks, and looks at it.
+    pub(crate) fn walk(&self, browser: &Browser, look: impl Fn(&str)) {
+        for (name, operator, path, button) in MORE_PAGES {
+            browser.open(&self.sign_in(operator));
+            browser.open(&self.at(path));
+            if !button.is_empty() {
+                browser.press(button);
+            }
+            look(name);
+        }
     }
 }
 
