@@ -71,8 +71,10 @@
 //! | `metrics` | counters and histograms ([`telemetry`]) | 1.88 |
 //! | `tokio` | running the periodic jobs as a tokio task | 1.88 |
 //! | `testing` | test helpers: manual clock, ready-made keys and principals, recorded audit events | 1.88 |
+//! | `memory-store` | [`MemoryStore`](store::MemoryStore); enabled by default | 1.88 |
+//! | `bundled-time-zones` | the time zones of [credit periods](credit::Period), for machines without a time zone database; enabled by default | 1.88 |
 //!
-//! No feature changes the shape of a trait, and none is enabled by default. The last column is the
+//! No feature changes the shape of a trait. The last column is the
 //! minimum supported Rust version: 1.88, or that of `actix-web` with that feature.
 
 pub mod actor;
@@ -99,6 +101,7 @@ mod principal;
 pub mod quota;
 pub mod request;
 pub mod respond;
+mod rfc3339;
 pub mod scope;
 mod service;
 pub mod store;

@@ -40,7 +40,7 @@ pub struct UsageRecorder {
 struct Shared {
     cells: Mutex<Cells>,
     /// Held by the running flush.
-    flushing: async_lock::Mutex<()>,
+    flushing: futures_util::lock::Mutex<()>,
     /// The number of uses written.
     written: AtomicU64,
     watch: Arc<Watch>,

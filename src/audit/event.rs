@@ -423,22 +423,22 @@ pub(super) fn to_the_millisecond(at: SystemTime) -> SystemTime {
 
 /// RFC 3339 with milliseconds.
 mod rfc3339 {
+    use serde::de::Error;
+
     use super::{Deserialize, Deserializer, Serializer, SystemTime};
+    use crate::rfc3339::{parse, utc};
 
     pub(super) fn serialize<S: Serializer>(
         at: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        // Times outside these bounds cannot be written.
-        let last = SystemTime::UNIX_EPOCH + crate::key::MAX_TIME;
-        let shown = (*at).clamp(SystemTime::UNIX_EPOCH, last);
-        serializer.collect_str(&humantime::format_rfc3339_millis(shown))
+        serializer.collect_str(&format_args!("{:.3}Z", utc(*at)))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<SystemTime, D::Error> {
-        humantime::parse_rfc3339(&String::deserialize(deserializer)?)
-            .map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        parse(&text).ok_or_else(|| D::Error::custom("expected an RFC 3339 time in UTC since 1970"))
     }
 }

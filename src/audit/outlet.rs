@@ -70,7 +70,7 @@ impl Kept {
 pub(super) struct Outlet {
     sink: Arc<dyn AuditSink>,
     /// Held while writing, so that events stay in order.
-    turn: async_lock::Mutex<()>,
+    turn: futures_util::lock::Mutex<()>,
     backlog: Mutex<Backlog>,
     written: AtomicU64,
 }
@@ -160,7 +160,7 @@ impl Outlet {
     pub(super) fn new(sink: Arc<dyn AuditSink>) -> Self {
         Self {
             sink,
-            turn: async_lock::Mutex::new(()),
+            turn: futures_util::lock::Mutex::new(()),
             backlog: Mutex::default(),
             written: AtomicU64::new(0),
         }
@@ -181,7 +181,7 @@ impl Outlet {
     }
 
     /// Waits until no other task writes to the sink.
-    pub(super) async fn turn(&self) -> async_lock::MutexGuard<'_, ()> {
+    pub(super) async fn turn(&self) -> futures_util::lock::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 

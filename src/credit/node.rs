@@ -49,7 +49,7 @@ pub(crate) struct Purse {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Held by who talks to the store about this account.
-    turn: async_lock::Mutex<()>,
+    turn: futures_util::lock::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -247,7 +247,7 @@ impl Spending {
                 account: account.clone(),
                 clock: Arc::clone(self.accounts.clock()),
                 state: Mutex::default(),
-                turn: async_lock::Mutex::new(()),
+                turn: futures_util::lock::Mutex::new(()),
             })
         });
         Arc::clone(purse)

@@ -95,7 +95,8 @@ impl Period {
     /// Sets the time zone by its IANA name, such as `Europe/Paris`.
     ///
     /// # Errors
-    /// Returns an error if neither the system nor the library knows the name.
+    /// Returns an error if the system does not know the name, nor the library, which knows all with
+    /// the feature `bundled-time-zones`.
     pub fn in_zone(mut self, name: &str) -> Result<Self, ParseError> {
         if name.len() > 64 || TimeZone::get(name).is_err() {
             let why = format!(

@@ -19,8 +19,9 @@ use crate::actor::{DirectoryError, OwnerStanding, Standing};
 use crate::audit::{Action, AuditError, AuditEvent, AuditOutcome, AuditTrail, EventId, Party};
 use crate::clock::Clock;
 use crate::credit::{CreditAccounts, CreditError};
-use crate::key::{KeyId, KeyRecord, KeyStatus, MAX_TIME, Owner};
+use crate::key::{KeyId, KeyRecord, KeyStatus, Owner};
 use crate::lock::Mutex;
+use crate::rfc3339::utc;
 use crate::store::{Cursor, KeyStore, ListQuery, StoreError, UsageStore};
 
 pub(super) use credits::CreditNotices;
@@ -355,9 +356,8 @@ fn is_due(at: SystemTime, now: SystemTime) -> bool {
     now.duration_since(at).is_ok_and(|since| since < LATEST)
 }
 
-fn shown(at: SystemTime) -> impl fmt::Display {
-    let last = SystemTime::UNIX_EPOCH + MAX_TIME;
-    humantime::format_rfc3339_seconds(at.clamp(SystemTime::UNIX_EPOCH, last))
+fn shown(at: SystemTime) -> String {
+    format!("{:.0}Z", utc(at))
 }
 
 impl fmt::Debug for Notices {

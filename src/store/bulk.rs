@@ -1,15 +1,12 @@
 //! Bulk operations, as stores keep them.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::key::KeyId;
-
-/// How long an operation is kept after its end.
-const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Returns the error of a store that keeps no bulk operations.
 pub(super) fn not_kept() -> StoreError {
@@ -62,12 +59,6 @@ impl BulkOperation {
             failures: Vec::new(),
             plan: String::new(),
         }
-    }
-
-    /// Returns whether the operation ended more than 90 days before this instant.
-    pub(crate) fn is_outdated_at(&self, at: SystemTime) -> bool {
-        let age = self.ended_at.and_then(|end| at.duration_since(end).ok());
-        age.is_some_and(|age| age > KEPT)
     }
 
     /// Writes the operation as JSON.

@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -19,6 +19,9 @@ use super::{
 };
 use crate::key::{KeyDigest, KeyId, KeyRecord, SigningState};
 use crate::lock::{Mutex, MutexGuard};
+
+/// How long a bulk operation is kept after its end.
+const BULK_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A [`KeyStore`] in memory. Clones share the keys.
 #[derive(Clone, Default)]
@@ -275,7 +278,9 @@ impl KeyRows for Edit<'_> {
     fn put_bulk_operation(&mut self, operation: BulkOperation) -> Result<(), StoreError> {
         let (all, id) = (&mut self.state.bulk_operations, operation.id.clone());
         if operation.step == 0 {
-            all.retain(|_, one| !one.is_outdated_at(operation.started_at));
+            let age = |end| operation.started_at.duration_since(end).ok();
+            let is_outdated = |end| age(end).is_some_and(|age| age > BULK_KEPT);
+            all.retain(|_, one| !one.ended_at.is_some_and(is_outdated));
         }
         let before = all.insert(id.clone(), operation);
         self.undo.bulk_operations.push((id, before));

@@ -11,6 +11,7 @@ mod bus;
 mod cached;
 mod error;
 mod list;
+#[cfg(feature = "memory-store")]
 mod memory;
 mod rows;
 mod secret;
@@ -31,6 +32,7 @@ pub use bus::{BusError, Invalidation, InvalidationBus, InvalidationListener, Loc
 pub use cached::{Cache, CachedStore};
 pub use error::StoreError;
 pub use list::{Cursor, ListQuery, Page};
+#[cfg(feature = "memory-store")]
 pub use memory::MemoryStore;
 pub use rows::{KeyRow, KeyRows};
 pub use secret::Match;

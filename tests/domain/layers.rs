@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "credit",
     "error",
     "limit",
+    "rfc3339",
     "key",
     "quota",
     "network",
