@@ -1,27 +1,35 @@
 //! Step 7: the policies that apply to a request, and the evaluation of a limiter's answer.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::facts::Facts;
 use super::outage::Outage;
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::config::{BuildError, CostOf, Limits};
 use crate::error::{AuthError, ErrorCode};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::key::PlanName;
-use crate::key::TenantId;
+use crate::key::{KeyRecord, TenantId};
 use crate::limit::{
     BucketId, ClassRules, Counter, Decision, LimitBucket, LimitReport, LimitRequest, LimitTable,
-    LimiterError, LocalLimiter, Place, PlanLimits, Policy, RateLimiter, Variant, counted_address,
+    LimiterError, LocalLimiter, Place, PlanLimits, Policy, RateLimiter, Variant, WindowState,
+    counted_address,
 };
 use crate::principal::{Charge, Charger, KeyEntry};
+use crate::quota::Quota;
 use crate::request::RequestHead;
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::telemetry::PlanLabel;
 use crate::telemetry::{self, Step};
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+/// How long operators wait for a limiter to be read.
+const READING_BOUND: Duration = Duration::from_secs(2);
 
 /// The limits of a service. It refers to no entry of a key, so that entries may refer to it.
 pub(crate) struct Limiting {
@@ -148,6 +156,53 @@ impl Limiting {
         telemetry::awaited(Step::Limiter, limiter.acquire(&request)).await
     }
 
+    /// Reads the limits of a key of this record, without counting; see
+    /// [`KeyManager::limit_states`](crate::KeyManager::limit_states).
+    ///
+    /// # Errors
+    /// Returns an error if the limiter does not answer within [`READING_BOUND`].
+    pub(super) async fn read(
+        &self,
+        limits: &PlanLimits,
+        record: &KeyRecord,
+    ) -> Result<Vec<(Quota, Option<WindowState>)>, LimiterError> {
+        // The page of a key is shown, and the key revoked, whatever the limiter does.
+        let reading = AssertUnwindSafe(self.read_each(limits, record)).catch_unwind();
+        match within(READING_BOUND, reading).await {
+            Some(Ok(read)) => read,
+            Some(Err(_)) => Err(LimiterError::unavailable("the limiter panicked")),
+            None => {
+                let why = format!("the limiter did not answer within {READING_BOUND:?}");
+                Err(LimiterError::unavailable(why))
+            }
+        }
+    }
+
+    async fn read_each(
+        &self,
+        limits: &PlanLimits,
+        record: &KeyRecord,
+    ) -> Result<Vec<(Quota, Option<WindowState>)>, LimiterError> {
+        let mut all = Vec::new();
+        for (counter, class, quotas) in limits.of_owner(&record.owner) {
+            // A bucket alone, because the policies of all classes are more than one request has.
+            let mut bucket = LimitBucket::new(counted(counter, Some(record), None), quotas);
+            bucket.class = class;
+            let buckets = [bucket];
+            let tenant = Some(&record.owner.tenant_id);
+            let request = LimitRequest::new(&buckets, 1).of_tenant(tenant);
+            let states = match &self.limiter {
+                // What an address or all requests used is not of the key.
+                Some(limiter) if counter <= Counter::Tenant => limiter.peek(&request).await?,
+                _ => None,
+            };
+            let mut states = states.into_iter().flatten();
+            let quotas = quotas.as_slice().iter().cloned();
+            all.extend(quotas.map(|quota| (quota, states.next())));
+        }
+        Ok(all)
+    }
+
     /// Evaluates the limiter's answer, or applies the outage mode.
     ///
     /// # Errors
@@ -219,15 +274,19 @@ impl<'c> Caller<'c> {
     }
 }
 
-/// Returns the bucket of a policy that applies to a request.
+/// Returns who is counted by a policy that applies to a request.
 #[inline]
-fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
-    let address = || caller.client_ip.map(counted_address);
-    let id = match (policy.counter, caller.entry) {
-        (Counter::Key, Some(entry)) => BucketId::Family(&entry.record.family),
-        (Counter::Tenant, Some(entry)) => BucketId::Tenant(&entry.record.owner.tenant_id),
-        (Counter::User, Some(entry)) => {
-            let owner = &entry.record.owner;
+fn counted(
+    counter: Counter,
+    record: Option<&KeyRecord>,
+    client_ip: Option<IpAddr>,
+) -> BucketId<'_> {
+    let address = || client_ip.map(counted_address);
+    match (counter, record) {
+        (Counter::Key, Some(record)) => BucketId::Family(&record.family),
+        (Counter::Tenant, Some(record)) => BucketId::Tenant(&record.owner.tenant_id),
+        (Counter::User, Some(record)) => {
+            let owner = &record.owner;
             match &owner.user_id {
                 Some(user) => BucketId::User(&owner.tenant_id, user),
                 // Such a key has no such policy (`Variant::without_user`).
@@ -239,7 +298,14 @@ fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
         (Counter::AnonymousShared, _) => BucketId::AnonymousShared,
         // A request without a key has no policies that count keys or their owners.
         (Counter::Shared | Counter::Key | Counter::User | Counter::Tenant, _) => BucketId::Shared,
-    };
+    }
+}
+
+/// Returns the bucket of a policy that applies to a request.
+#[inline]
+fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
+    let record = caller.entry.map(|entry| &*entry.record);
+    let id = counted(policy.counter, record, caller.client_ip);
     let mut bucket = LimitBucket::new(id, &policy.quotas);
     bucket.class = policy.class.as_deref();
     bucket.slot = match (&policy.place, caller.entry) {

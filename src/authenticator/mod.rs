@@ -43,10 +43,11 @@ use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::credit::Spending;
-use crate::error::AuthError;
+use crate::error::{AuthError, ErrorCode};
 use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, PlanName, TenantId};
-use crate::limit::{LimitTable, PlanLimits};
+use crate::limit::{LimitTable, PlanLimits, WindowState};
 use crate::network::{ClientIp, Transport};
+use crate::quota::Quota;
 use crate::request::RequestHead;
 use crate::respond::Responder;
 use crate::scope::{ScopeModel, ScopeSet};
@@ -316,6 +317,19 @@ impl Authenticator {
         tenant: &TenantId,
     ) -> Result<Arc<PlanLimits>, AuthError> {
         self.inner.limits_of_plan(plan, tenant).await
+    }
+
+    /// Reads the limits of a key; see [`KeyManager::limit_states`](crate::KeyManager::limit_states).
+    ///
+    /// # Errors
+    /// Returns `LIMITER_UNAVAILABLE` if the limiter does not answer.
+    pub(crate) async fn limit_states(
+        &self,
+        limits: &PlanLimits,
+        record: &KeyRecord,
+    ) -> Result<Vec<(Quota, Option<WindowState>)>, AuthError> {
+        let read = self.inner.limits.read(limits, record).await;
+        read.map_err(|error| AuthError::unavailable(ErrorCode::LimiterUnavailable, error))
     }
 
     /// Returns the limits by plan.

@@ -94,11 +94,29 @@ impl State {
         }
     }
 
+    /// Returns what these quotas would find at a time that is not before that of the state.
+    pub(super) fn read(mut self, quotas: &Quotas, now: u64) -> Vec<WindowState> {
+        if self.quotas.as_ref() != Some(quotas) {
+            self.take(quotas, now);
+        }
+        self.wait(now, 0);
+        self.states(now).map(|(_, state)| state).collect()
+    }
+
+    /// Returns each quota with the state of its window. Call `wait` first.
+    fn states(&self, now: u64) -> impl Iterator<Item = (&Quota, WindowState)> {
+        let quotas = list(&self.quotas).iter();
+        quotas
+            .zip(self.windows.states(now))
+            .map(|(quota, (live, reset))| {
+                let left = quota.limit().saturating_sub(live);
+                (quota, WindowState::of_nanos(left, reset))
+            })
+    }
+
     /// Adds the state of the windows to a decision that refuses the units.
     fn report(&self, decision: &mut Decision, now: u64, units: u64) {
-        let quotas = list(&self.quotas).iter();
-        for (at, (quota, (live, reset))) in quotas.zip(self.windows.states(now)).enumerate() {
-            let state = WindowState::of_nanos(quota.limit().saturating_sub(live), reset);
+        for (at, (quota, state)) in self.states(now).enumerate() {
             let violated = self.windows.wait_for(at, window(quota), now, units) > 0;
             decision.push(if violated { state.violated() } else { state });
         }

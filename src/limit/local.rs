@@ -37,7 +37,9 @@ use super::cell::State;
 use super::entry::{Cell, is_of_address};
 use super::overflow::Overflow;
 use super::window::nanos;
-use super::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
+use super::{
+    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter, WindowState,
+};
 use crate::clock::{Clock, SystemClock};
 
 const SHARDS: usize = 64;
@@ -144,6 +146,18 @@ impl LocalLimiter {
         inner.settle(&mut states, request, now)
     }
 
+    /// Returns the state of each window. Cells are copied: what the reading does with a copy changes
+    /// none, and only one is locked at a time.
+    fn read(&self, request: &LimitRequest<'_>) -> Vec<WindowState> {
+        let buckets = request.buckets.iter();
+        let copies: Vec<State> = buckets.map(|bucket| self.inner.copied(bucket)).collect();
+        let now = nanos(self.inner.clock.monotonic());
+        let now = copies.iter().fold(now, |now, state| now.max(state.now));
+        let copies = copies.into_iter().zip(request.buckets);
+        let windows = copies.flat_map(|(state, bucket)| state.read(bucket.quotas, now));
+        windows.collect()
+    }
+
     /// Returns how long one unit would have to wait, without taking it; zero if it would pass.
     /// `None` if the bucket is unknown or was last used with other quotas.
     #[must_use]
@@ -226,11 +240,24 @@ impl Inner {
         Ok(decision)
     }
 
-    fn known(&self, bucket: &LimitBucket<'_>) -> Option<Arc<Cell>> {
+    /// Returns the bucket's cell, if it has one.
+    fn known<'a>(&self, bucket: &LimitBucket<'a>) -> Option<Found<'a>> {
+        if let Some(cell) = self.in_slot(bucket) {
+            return Some(Found::Slot(cell));
+        }
         let hash = self.hash(bucket.id, bucket.class);
         let shard = self.shard(hash).lock();
         let found = shard.cells.find(hash, |cell| cell.is_of(bucket));
-        found.map(Arc::clone)
+        found.map(|cell| Found::Map(Arc::clone(cell)))
+    }
+
+    /// Returns a copy of what a request would find; empty for a bucket without a cell.
+    fn copied(&self, bucket: &LimitBucket<'_>) -> State {
+        match self.known(bucket) {
+            Some(cell) => cell.state.lock().clone(),
+            None if is_of_address(bucket.id) => self.overflow.read(bucket),
+            None => State::default(),
+        }
     }
 
     fn hash(&self, id: BucketId<'_>, class: Option<&str>) -> u64 {
@@ -387,6 +414,13 @@ impl Inner {
 impl RateLimiter for LocalLimiter {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         self.decide(request)
+    }
+
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        Ok(Some(self.read(request)))
     }
 
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {

@@ -86,6 +86,25 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     /// [`overdraw`](LimitRequest::overdraw); no count changes then.
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
 
+    /// Reads the state of every window of every bucket as it is now, in the order of the request,
+    /// and changes nothing: no count, no cell, no expiry, no quotas. A bucket that is not known has
+    /// all units left, and no window is [violated](WindowState::is_violated). Cost and overdraft of
+    /// the request have no effect.
+    ///
+    /// `None`, the default, means that this limiter cannot be read: operators then see a key's
+    /// limits without their state ([`KeyManager::limit_states`](crate::KeyManager::limit_states)).
+    /// Requests that are counted meanwhile may be in some of the windows and not in others.
+    ///
+    /// # Errors
+    /// Returns an error if the limiter does not answer.
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        let _ = request;
+        Ok(None)
+    }
+
     /// Admits or refuses a request without waiting. `None`, the default, means that
     /// [`acquire`](Self::acquire) must be awaited. Both methods count in the same buckets, and
     /// return the same errors.
@@ -193,6 +212,10 @@ impl FromStr for OnOutage {
 to_the_pointee! {
     RateLimiter {
         async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError>;
+        async fn peek(
+            &self,
+            request: &LimitRequest<'_>,
+        ) -> Result<Option<Vec<WindowState>>, LimiterError>;
         fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>>;
         fn counts_together(&self) -> bool;
         fn sweep(&self);

@@ -90,6 +90,13 @@ impl Overflow {
         cell
     }
 
+    /// Returns a copy of the shared cell that an address without a cell would use, or begin with.
+    pub(super) fn read(&self, bucket: &LimitBucket<'_>) -> State {
+        let cells = self.cells.lock();
+        let shared = cells.iter().find(|shared| shared.is_for(bucket));
+        shared.map_or_else(State::default, |shared| shared.cell.state.lock().clone())
+    }
+
     fn empty(&self, now: u64) -> State {
         State::not_before(now.max(self.dropped.load(Ordering::Acquire)))
     }

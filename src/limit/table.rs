@@ -353,27 +353,37 @@ impl PlanLimits {
         }
     }
 
-    /// Returns every quota that applies to requests with a key of this owner, of any class.
+    /// Returns every quota that applies to requests with a key of this owner, of any class, each name
+    /// once.
     pub(crate) fn all_quotas(&self, owner: &Owner) -> Vec<Quota> {
-        let mut all: Vec<Quota> = self
-            .own
-            .iter()
-            .flat_map(Quotas::as_slice)
-            .cloned()
-            .collect();
+        let mut all: Vec<Quota> = Vec::new();
+        let policies = self.of_owner(owner).into_iter();
+        for quota in policies.flat_map(|(_, _, quotas)| quotas.as_slice()) {
+            if all.iter().all(|known| known.name() != quota.name()) {
+                all.push(quota.clone());
+            }
+        }
+        all
+    }
+
+    /// Returns what applies to requests with a key of this owner, of any class: who is counted, the
+    /// class, and the quotas. The key's own quotas are those of its policy for all requests.
+    pub(crate) fn of_owner(&self, owner: &Owner) -> Vec<(Counter, Option<&str>, &Quotas)> {
+        let own = self.own.iter().map(|own| (Counter::Key, None, own));
+        let mut all: Vec<(Counter, Option<&str>, &Quotas)> = own.collect();
         for class in 0..self.sets.len() / VARIANTS {
             let variant = Variant {
                 class: u8::try_from(class).unwrap_or(0),
                 without_user: owner.user_id.is_none(),
                 ..Variant::default()
             };
-            let quotas = self
-                .policies(variant)
-                .iter()
-                .flat_map(|policy| policy.quotas.as_slice());
-            for quota in quotas {
-                if all.iter().all(|known| known.name() != quota.name()) {
-                    all.push(quota.clone());
+            for policy in self.policies(variant) {
+                let (counter, class) = (policy.counter, policy.class.as_deref());
+                if all
+                    .iter()
+                    .all(|known| (known.0, known.1) != (counter, class))
+                {
+                    all.push((counter, class, &policy.quotas));
                 }
             }
         }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::check::later;
 use super::{KeyManager, ManageError, ManagedKey};
+use crate::audit::Action;
 use crate::error::ErrorCode;
-use crate::key::{KeyRecord, PlanName, TenantId};
-use crate::limit::PlanLimits;
-use crate::quota::Quotas;
+use crate::key::{KeyId, KeyRecord, PlanName, TenantId};
+use crate::limit::{PlanLimits, WindowState};
+use crate::quota::{Quota, Quotas};
 use crate::store::Usage;
 
 impl KeyManager {
@@ -96,6 +97,28 @@ impl KeyManager {
                 .unwrap_or_default(),
             record,
         }
+    }
+
+    /// Returns every limit that applies to requests with a key, of any class, and how much of it is
+    /// left now. Nothing is counted.
+    ///
+    /// Only the key's limits and those of its user and its tenant have a state: it is `None` for a
+    /// quota per address or of all requests together, and if the service's limiter cannot be read
+    /// ([`RateLimiter::peek`](crate::RateLimiter::peek)).
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get), and [`ManageError::Refused`] with `LIMITER_UNAVAILABLE` if the limiter
+    /// does not answer within two seconds, or with `DIRECTORY_UNAVAILABLE` if the tenant's plan is not
+    /// known.
+    pub async fn limit_states(
+        &self,
+        id: &KeyId,
+    ) -> Result<Vec<(Quota, Option<WindowState>)>, ManageError> {
+        let record = self.find(id).await?;
+        self.may(Action::KeyRead, &record)?;
+        let limits = self.limits_shown(&record).await?;
+        let states = self.inner.authenticator.limit_states(&limits, &record);
+        Ok(states.await?)
     }
 
     /// Returns the quotas of keys with this plan that have none of their own; of keys without a plan

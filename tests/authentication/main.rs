@@ -15,5 +15,6 @@ mod lookups;
 mod own_store_and_scopes;
 mod plans;
 mod policies;
+mod readings;
 mod testing;
 mod verifier;

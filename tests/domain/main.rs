@@ -17,5 +17,6 @@ mod network;
 mod newer_records;
 mod profiles;
 mod proxy_addr;
+mod readings;
 mod readme;
 mod scopes;

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use portunus::actor::{Directory, DirectoryError, User, UserRef};
 use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, SigningState, TenantId};
-use portunus::limit::{Decision, LimitRequest, LimiterError, LocalLimiter, RateLimiter};
+use portunus::limit::{
+    Decision, LimitRequest, LimiterError, LocalLimiter, RateLimiter, WindowState,
+};
 use portunus::store::{
     BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup, KeyStore, ListQuery,
     LocalBus, MemoryStore, OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta,
@@ -152,6 +154,14 @@ impl RateLimiter for Faulty<LocalLimiter> {
         self.before("acquire").await;
         self.right.acquire(request).await
     }
+
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        self.before("peek").await;
+        self.right.peek(request).await
+    }
 }
 
 #[async_trait]
@@ -282,6 +292,12 @@ async fn hanging_limiters_directories_and_buses_are_reported_within_5_minutes() 
     let limiter = conformance::rate_limiter(|_| ready(odd(None))).await;
     let real = conformance::rate_limiter_in_real_time(|| ready(odd(None))).await;
     assert!(began.elapsed() < FIVE_MINUTES);
+    let unreadable = conformance::rate_limiter(|clock| {
+        let right = LocalLimiter::builder().clock(clock).build();
+        let call = Some("peek");
+        ready(Faulty { right, ..odd(call) })
+    });
+    let unreadable = unreadable.await;
     let [tenant, other] = ["acme", "other"].map(|name| name.parse().unwrap());
     let [user, another] = ["ann", "olaf"].map(|name| name.parse().unwrap());
     let directory = Faulty {
@@ -304,6 +320,7 @@ async fn hanging_limiters_directories_and_buses_are_reported_within_5_minutes() 
     for (found, expected) in [
         (limiter, "`acquire` did not answer within 15 seconds"),
         (real, "`acquire` did not answer within 15 seconds"),
+        (unreadable, "`peek` did not answer within 15 seconds"),
         (directory, "`resolve` did not answer within 15 seconds"),
         (bus, "`publish` did not answer within 30 seconds"),
     ] {

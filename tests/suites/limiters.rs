@@ -49,6 +49,12 @@ enum How {
     NoReset,
     OrderLost,
     NothingViolated,
+    ReadingCounts,
+    ReadsOneTooFew,
+    ReadsWithoutClasses,
+    ReadsWithCosts,
+    ReadsTheLatest,
+    ReadingRefreshes,
 }
 
 use How::*;
@@ -161,6 +167,41 @@ impl Log {
         }
     }
 
+    fn state(&self, log: &[(Duration, u64)], quota: &Quota, now: Duration) -> WindowState {
+        let units = self.units(log, quota, now);
+        let oldest = log
+            .iter()
+            .map(|(time, _)| *time + quota.window() + self.tick())
+            .find(|end| *end > now);
+        let reset = oldest
+            .filter(|_| units > 0 && self.how != NoReset)
+            .map(|end| end - now);
+        let remaining = quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
+        WindowState::new(remaining, reset)
+    }
+
+    fn read(&self, buckets: &mut Buckets, request: &LimitRequest<'_>) -> Vec<WindowState> {
+        let mut states = Vec::new();
+        for bucket in request.buckets {
+            let class = bucket.class.filter(|_| self.how != ReadsWithoutClasses);
+            let key = format!("{:?} {class:?}", bucket.id);
+            let mut log = buckets.get(&key).cloned().unwrap_or_default();
+            let mut now = self.now();
+            match (self.how, log.last().copied()) {
+                (ReadsTheLatest, Some((latest, _))) => now = latest,
+                (ReadsOneTooFew, _) => log.push((now, 1)),
+                (ReadingCounts, _) => buckets.entry(key).or_default().push((now, 1)),
+                (ReadingRefreshes, Some((_, units))) => {
+                    *buckets.get_mut(&key).unwrap().last_mut().unwrap() = (now, units);
+                }
+                _ => {}
+            }
+            let quotas = bucket.quotas.as_slice().iter();
+            states.extend(quotas.map(|quota| self.state(&log, quota, now)));
+        }
+        states
+    }
+
     fn decide(
         &self,
         buckets: &mut Buckets,
@@ -259,18 +300,7 @@ impl Log {
                     .iter()
                     .find(|(key, other)| std::ptr::eq(*other, quota) && !key.is_empty())
                     .unwrap();
-                let log = log(buckets, key);
-                let units = self.units(&log, quota, now);
-                let oldest = log
-                    .iter()
-                    .map(|(time, _)| *time + quota.window() + self.tick())
-                    .find(|end| *end > now);
-                let reset = oldest
-                    .filter(|_| units > 0 && self.how != NoReset)
-                    .map(|end| end - now);
-                let remaining =
-                    quota.limit().saturating_sub(units) + u64::from(self.how == WrongRemaining);
-                let state = WindowState::new(remaining, reset);
+                let state = self.state(&log(buckets, key), quota, now);
                 let waits = !waits.next().unwrap().is_zero();
                 let refused = waits && !wait.is_zero() && self.how != NothingViolated;
                 windows.push(if refused { state.violated() } else { state });
@@ -306,6 +336,21 @@ impl RateLimiter for Log {
             return Ok(decided);
         }
         self.decide(&mut self.buckets.lock().unwrap(), request)
+    }
+
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        match self.how {
+            ReadsWithCosts if request.cost == 0 => Err(LimiterError::Cost { cost: 0, limit: 1 }),
+            Right | RightInMilliseconds | ReadingCounts | ReadsOneTooFew | ReadsWithoutClasses
+            | ReadsWithCosts | ReadsTheLatest | ReadingRefreshes => {
+                Ok(Some(self.read(&mut self.buckets.lock().unwrap(), request)))
+            }
+            // These are wrong by their decisions alone.
+            _ => Ok(None),
+        }
     }
 
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
@@ -344,6 +389,9 @@ async fn each_incorrect_limiter_fails_exactly_one_check() {
     const INTERVAL: &str =
         "no interval of a window's length admits more than its limit, wherever it begins";
     const ALL_OR_NONE: &str = "a request is counted in all of its buckets or in none";
+    const READING: &str = "reading the windows changes no count and agrees with the next decision";
+    const READING_LATER: &str =
+        "a reading is of the time at which it is made, and keeps nothing for longer";
     let cases = [
         (FixedWindow, INTERVAL),
         (SlidingCounter, INTERVAL),
@@ -433,6 +481,12 @@ async fn each_incorrect_limiter_fails_exactly_one_check() {
             "a decision reports every bucket and window in the order of the request",
         ),
         (NothingViolated, "a bucket admits exactly its limit"),
+        (ReadingCounts, READING),
+        (ReadsOneTooFew, READING),
+        (ReadsWithoutClasses, READING),
+        (ReadsWithCosts, READING),
+        (ReadsTheLatest, READING_LATER),
+        (ReadingRefreshes, READING_LATER),
     ];
     let mut tasks = tokio::task::JoinSet::new();
     for (how, expected) in cases {

@@ -4,6 +4,7 @@
 mod over_time;
 mod policies;
 mod promises;
+mod readings;
 mod real_time;
 mod tools;
 mod walks;

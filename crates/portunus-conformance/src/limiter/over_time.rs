@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::readings::over_time as readings;
 use super::tools::{TICK, Tried, late, quotas, seconds, wait, windows};
 use crate::report::{Checked, Failure, valid};
 use portunus::Clock;
@@ -33,6 +34,8 @@ checks!(CHECKS: Tried {
         => quotas_over_time depends on [other_quotas, long_memory],
     "a plan that changes midway keeps the history of every policy"
         => plan_changes depends on [quotas_over_time, policies],
+    "a reading is of the time at which it is made, and keeps nothing for longer"
+        => readings depends on [reading, reported],
 });
 
 async fn every_interval(tried: Tried) -> Checked {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::{JoinSet, yield_now};
 
 use super::policies::{overdraft, policies, two_plans};
+use super::readings::reading;
 use super::tools::{Tried, agrees_with_itself, quotas, seconds, windows};
 use crate::report::{Checked, Failure, valid};
 use portunus::key::{KeyFamily, TenantId, UserId};
@@ -44,6 +45,8 @@ checks!(CHECKS: Tried {
         => two_plans depends on [concurrent, other_quotas],
     "an overdraft counts all its units, and refuses later requests"
         => overdraft depends on [costs],
+    "reading the windows changes no count and agrees with the next decision"
+        => reading depends on [order, concurrent, slots, other_quotas, apart],
 });
 
 pub(super) fn per_minute(limit: u64) -> Quotas {

@@ -187,26 +187,57 @@ impl Past {
                 "a window that refused is not reported as violated: {}",
                 seen()
             );
-            let most = limit.saturating_sub(must + admitted);
-            let least = limit.saturating_sub(may + admitted);
-            ensure!(
-                (least..=most).contains(&window.remaining()),
-                "wrong remaining units: {}",
-                seen()
-            );
-            ensure_eq!(
-                window.reset().is_none(),
-                window.remaining() == limit,
-                "wrong presence of a reset time: {}",
-                seen()
-            );
-            let longest = length + late(length);
-            let right = window
-                .reset()
-                .is_none_or(|reset| !reset.is_zero() && reset <= longest);
-            ensure!(right, "wrong reset time: {}", seen());
+            self.check_state(quota, (admitted, now), window)?;
         }
         Ok(())
+    }
+
+    /// Checks the state of a window at `now`, when this many more units were admitted.
+    fn check_state(
+        &self,
+        quota: &Quota,
+        (admitted, now): (u64, Duration),
+        window: &WindowState,
+    ) -> Checked {
+        let (limit, length) = (quota.limit(), quota.window());
+        let must = self.units_within(length, now) + admitted;
+        let may = self.units_within(length + late(length), now) + admitted;
+        let seen =
+            || format!("{limit} per {length:?} at {now:?}: {must} to {may} count; {window:?}");
+        let possible = limit.saturating_sub(may)..=limit.saturating_sub(must);
+        ensure!(
+            possible.contains(&window.remaining()),
+            "wrong remaining units: {}",
+            seen()
+        );
+        ensure_eq!(
+            window.reset().is_none(),
+            window.remaining() == limit,
+            "wrong presence of a reset time: {}",
+            seen()
+        );
+        let longest = length + late(length);
+        let right = window
+            .reset()
+            .is_none_or(|reset| !reset.is_zero() && reset <= longest);
+        ensure!(right, "wrong reset time: {}", seen());
+        Ok(())
+    }
+
+    /// Checks a reading of this bucket, made at `now`.
+    pub(super) fn check_states(
+        &self,
+        quotas: &Quotas,
+        now: Duration,
+        windows: &[WindowState],
+    ) -> Checked {
+        ensure_eq!(
+            windows.len(),
+            quotas.as_slice().len(),
+            "the number of windows"
+        );
+        let mut each = quotas.as_slice().iter().zip(windows);
+        each.try_for_each(|(quota, window)| self.check_state(quota, (0, now), window))
     }
 }
 

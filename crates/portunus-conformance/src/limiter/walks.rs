@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::readings::agrees;
 use super::tools::{Past, TICK, Tried, agrees_with_itself, by_bucket, late, quota, seconds, wait};
 use crate::random::Random;
 use crate::report::{Checked, Failure, valid};
@@ -82,6 +83,15 @@ async fn ask(
     buckets: &[LimitBucket<'_>],
     cost: u64,
 ) -> Result<Decision, Failure> {
+    let read = match random.one_in(4) {
+        true => {
+            tried
+                .limiter
+                .peek(&LimitRequest::new(buckets, cost))
+                .await?
+        }
+        false => None,
+    };
     let now = random
         .one_in(2)
         .then(|| tried.limiter.try_acquire(&LimitRequest::new(buckets, cost)))
@@ -91,6 +101,9 @@ async fn ask(
         None => tried.ask(buckets, cost).await?,
     };
     agrees_with_itself(&decision)?;
+    if let Some(read) = read {
+        agrees(&read, &decision, cost)?;
+    }
     Ok(decision)
 }
 

@@ -12,7 +12,7 @@ use portunus::credit::{
 };
 use portunus::events::SigningStore;
 use portunus::key::{KeyDigest, KeyId, KeyRecord, PlanName, SigningState, TenantId};
-use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
+use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter, WindowState};
 use portunus::store::{
     BulkOperation, BusError, Invalidation, InvalidationBus, InvalidationListener, KeyLookup,
     KeyStore, ListQuery, OwnerRef, Page, StoreError, StoredKey, Usage, UsageByHour, UsageDelta,
@@ -222,6 +222,13 @@ impl<T: RateLimiter> RateLimiter for Watched<T> {
         self.calls
             .call("acquire", self.subject.acquire(request))
             .await
+    }
+
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        self.calls.call("peek", self.subject.peek(request)).await
     }
 
     fn try_acquire(&self, request: &LimitRequest<'_>) -> Option<Result<Decision, LimiterError>> {
