@@ -79,6 +79,8 @@ mod breaker;
 mod bursts;
 mod bus;
 mod client;
+#[cfg(test)]
+mod clocked;
 mod error;
 mod groups;
 mod limiter;

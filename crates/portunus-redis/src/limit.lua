@@ -5,7 +5,8 @@
 -- ARGV   1, packed: the latest time of the server at which the requests may count, in microseconds;
 --           0 if it is not known. Requests that waited in a buffer for longer were answered by their
 --           sender.
---           The number of requests; the cost of each; 1 if the units count although they do not fit.
+--           The number of requests, 0 to read the windows and write nothing; the cost of each; 1 if
+--           the units count although they do not fit.
 --           Then for each bucket the number of its windows, and each packed as WINDOW: the length,
 --           the smallest limit, the length of a slot, and 1 if slots are W/256 or 0 if they are exact.
 -- Reply  doubles: the time; how many requests are admitted, which are the first ones, or -1 if they
@@ -55,6 +56,8 @@ end
 local is_usual, admitted, reply, n = true, requests, { clock, requests, 0, 0, 0, 0, 0 }, 3
 local values, lives, added, is_partial, is_empty = { '' }, { 0 }
 repeat
+  -- A reading needs no speed.
+  if requests == 0 then is_usual = false break end
   -- The least units left in a window, and how long it takes until one more is left in all of those.
   local left, wait, from = MOST_UNITS, 0, asked_at
   added, n = admitted * cost, 3
@@ -389,7 +392,7 @@ end
 
 for b, bucket in ipairs(buckets) do
   -- A key that lost its expiry gets it again.
-  if admitted > 0 or bucket.changed or redis.call('PTTL', KEYS[b]) == -1 then
+  if requests > 0 and (admitted > 0 or bucket.changed or redis.call('PTTL', KEYS[b]) == -1) then
     write(KEYS[b], bucket)
   end
 end

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portunus::limit::{BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter};
+use portunus::limit::{
+    BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter, WindowState,
+};
 use portunus::quota::{Quota, Quotas};
 
 use crate::RedisError;
@@ -118,12 +120,31 @@ impl RedisLimiter {
         prepared.trace(time, decision.is_admitted());
         Ok(decision)
     }
+
+    async fn read(&self, request: &LimitRequest<'_>) -> Result<Vec<WindowState>, NoDecision> {
+        let client = &self.sender.client;
+        let prepared = Request::reading(request, &client.prefix, client.is_cluster);
+        let Some(prepared) = prepared.map_err(NoDecision::Limiter)? else {
+            return Ok(Vec::new());
+        };
+        let answer = self.sender.alone(&prepared).await;
+        let states = answer.and_then(|(reply, _)| reply.states(request));
+        states.map_err(NoDecision::Redis)
+    }
 }
 
 #[async_trait]
 impl RateLimiter for RedisLimiter {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
         Ok(self.decide(request).await?)
+    }
+
+    /// Reads by the same script, which writes nothing then.
+    async fn peek(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        Ok(Some(self.read(request).await?))
     }
 
     /// Returns an error if it is known that no server would answer, and otherwise `None`.

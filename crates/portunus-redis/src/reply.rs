@@ -55,7 +55,7 @@ impl Reply {
         let admitted = u64::try_from(self.number(1)?).ok()?;
         let wait = u64::try_from(self.number(2)?).ok()?;
         let is_admitted = place < admitted;
-        let mut decision = match (is_admitted, wait) {
+        let decision = match (is_admitted, wait) {
             (true, _) => Decision::admitted(),
             // A refusal says how long to wait.
             (false, 0) => return None,
@@ -63,26 +63,42 @@ impl Reply {
         };
         // The units of those that were admitted after this one.
         let later = admitted.saturating_sub(place + 1) * request.cost;
-        let mut at = HEAD;
+        let states = self.windows(request, if is_admitted { later } else { 0 })?;
+        let judged = states.into_iter().map(|state| {
+            let refused = !is_admitted && state.remaining() < request.cost;
+            if refused { state.violated() } else { state }
+        });
+        Some((decision.with_windows(judged), time))
+    }
+
+    /// Returns the state of each window, as it was read.
+    ///
+    /// # Errors
+    /// Returns an error if the reply is not about such a reading.
+    pub(crate) fn states(
+        &self,
+        request: &LimitRequest<'_>,
+    ) -> Result<Vec<WindowState>, RedisError> {
+        let is_reading = self.number(1) == Some(0) && self.number(2) == Some(0);
+        let states = self.windows(request, 0).filter(|_| is_reading);
+        states.ok_or_else(unexpected)
+    }
+
+    /// Returns the state of each window, without units that were counted later than it is for.
+    fn windows(&self, request: &LimitRequest<'_>, later: u64) -> Option<Vec<WindowState>> {
+        let (mut states, mut at) = (Vec::new(), HEAD);
         for bucket in request.buckets {
             for quota in bucket.quotas.as_slice() {
                 let length = length_of(quota);
                 let window = windows(bucket).position(|window| window.length == length)?;
                 let live = u64::try_from(self.number(at + 2 * window)?).ok()?;
                 let reset = u64::try_from(self.number(at + 2 * window + 1)?).ok();
-                let live = if is_admitted {
-                    live.checked_sub(later)?
-                } else {
-                    live
-                };
-                let left = quota.limit().saturating_sub(live);
-                let state = WindowState::new(left, reset.map(Duration::from_micros));
-                let refused = !is_admitted && left < request.cost;
-                decision = decision.with_windows([if refused { state.violated() } else { state }]);
+                let left = quota.limit().saturating_sub(live.checked_sub(later)?);
+                states.push(WindowState::new(left, reset.map(Duration::from_micros)));
             }
             at += 2 * windows(bucket).count();
         }
-        (self.0.len() == 8 * at).then_some((decision, time))
+        (self.0.len() == 8 * at).then_some(states)
     }
 
     #[expect(
@@ -161,9 +177,20 @@ mod tests {
         let cut = Reply::of(Value::BulkString(cut)).unwrap();
         assert!(cut.decision(&request, 0).is_err());
 
+        // Nor is a decision a reading, and the other way round.
+        assert!(reply(&whole).states(&request).is_err());
+        let read = reply(&[1.0, 0.0, 0.0, 7.0, 9.0, 0.0, -1.0]);
+        assert!(read.decision(&request, 0).is_err());
+        let states = read.states(&request).unwrap();
+        let states = states
+            .iter()
+            .map(|state| (state.remaining(), state.reset()));
+        let expected = [(53, Some(Duration::from_micros(9))), (1000, None)];
+        assert!(states.eq(expected));
+
         let late = reply(&[7.0, -1.0, 0.0]);
         assert_eq!(late.too_late(), Some(7));
-        assert!(late.decision(&request, 0).is_err());
+        assert!(late.decision(&request, 0).is_err() && late.states(&request).is_err());
         assert_eq!(reply(&whole).too_late(), None);
         assert_eq!(reply(&[]).too_late(), None);
     }

@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) keys: Vec<Vec<u8>>,
     /// The cost, whether the units count although they do not fit, and the windows.
     pub(crate) asks: Vec<u8>,
+    /// Whether the windows are only read.
+    pub(crate) reads: bool,
 }
 
 impl Request {
@@ -72,7 +74,28 @@ impl Request {
         for bucket in request.buckets {
             pack(&mut asks, bucket);
         }
-        Ok(Some(Self { keys, asks }))
+        Ok(Some(Self {
+            keys,
+            asks,
+            reads: false,
+        }))
+    }
+
+    /// Prepares a request that reads the windows; `None` if it has no buckets. Its cost is not used.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), except for the cost.
+    pub(crate) fn reading(
+        request: &LimitRequest<'_>,
+        prefix: &str,
+        in_one_slot: bool,
+    ) -> Result<Option<Self>, LimiterError> {
+        let request = LimitRequest::new(request.buckets, 1).of_tenant(request.tenant);
+        let prepared = Self::new(&request, prefix, in_one_slot)?;
+        Ok(prepared.map(|prepared| Self {
+            reads: true,
+            ..prepared
+        }))
     }
 
     /// Logs a decision with the server's time.
@@ -277,6 +300,13 @@ mod tests {
         ] {
             assert_ne!(one, other);
         }
+        // A reading is never sent with requests that are counted.
+        let quotas = Quotas::new([quota(9, 60)]).unwrap();
+        let bucket = [LimitBucket::new(BucketId::Custom("a"), &quotas)];
+        let reading = Request::reading(&LimitRequest::new(&bucket, 7), "p", false);
+        let reading = reading.unwrap().unwrap();
+        assert_eq!((&reading.keys, &reading.asks), (&one.keys, &one.asks));
+        assert_ne!(reading, one);
     }
 
     #[test]

@@ -93,7 +93,10 @@ impl Sender {
             let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) else {
                 return;
             };
-            let requests = u16::try_from(group.len()).unwrap_or(u16::MAX);
+            let requests = match request.reads {
+                true => 0,
+                false => u16::try_from(group.len()).unwrap_or(u16::MAX),
+            };
             let call = Call {
                 script: &self.script,
                 keys: &request.keys,

@@ -14,6 +14,7 @@ mod conformance;
 mod limits;
 mod network;
 mod outages;
+mod readings;
 mod sentinel;
 mod start;
 #[cfg(feature = "tls")]

@@ -1,0 +1,159 @@
+//! The limiter is read: what the server is asked, and what is not written.
+
+use std::time::{Duration, Instant};
+
+use portunus::RateLimiter;
+use portunus::key::{KeyFamily, TenantId, UserId};
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, WindowState};
+use portunus::quota::Quotas;
+use portunus_redis::RedisLimiter;
+use portunus_test_support::redis::{Cluster, Redis as Server};
+
+use crate::cluster;
+use crate::common::{PATIENT, limiter, passed, quotas, redis};
+
+/// The units left in each window of the bucket of this name.
+async fn left(limiter: &RedisLimiter, name: &str, quotas: &Quotas) -> Vec<u64> {
+    let bucket = [LimitBucket::new(BucketId::Custom(name), quotas)];
+    let read = limiter.peek(&LimitRequest::new(&bucket, 1)).await;
+    remaining(&read.unwrap().unwrap())
+}
+
+fn remaining(read: &[WindowState]) -> Vec<u64> {
+    read.iter().map(WindowState::remaining).collect()
+}
+
+/// How many writes the server has done.
+fn writes(server: &Server) -> u64 {
+    let info = server.cli(&["info", "persistence"]);
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_reading_writes_nothing_whatever_is_stored() {
+    let server = Server::start();
+    let (limiter, key) = (limiter(&server), "portunus:{+b}:c:");
+    let (minute, other) = (
+        quotas([(3, 60), (100, 3600)]),
+        quotas([(2, 30), (70, 7200)]),
+    );
+    let before = writes(&server);
+    let read = async |limiter: &RedisLimiter, expected: [u64; 2]| {
+        for _ in 0..50 {
+            assert_eq!(left(limiter, "b", &minute).await, expected);
+        }
+    };
+    read(&limiter, [3, 100]).await;
+    assert_eq!((server.keys(), writes(&server)), (vec![], before));
+    for (requests, expected) in [(2, [1, 98]), (5, [0, 97])] {
+        passed(&limiter, "b", &minute, requests).await;
+        let (before, expires) = (writes(&server), server.cli(&["pttl", key]));
+        read(&limiter, expected).await;
+        // Quotas of another plan, for which there are no recorders yet.
+        for _ in 0..50 {
+            let used = 3 - expected[0];
+            let now = left(&limiter, "b", &other).await;
+            assert_eq!(now, [2_u64.saturating_sub(used), 70 - used]);
+        }
+        assert_eq!(writes(&server), before);
+        let expired: u64 = server.cli(&["pttl", key]).parse().unwrap();
+        assert!(expired <= expires.parse().unwrap());
+    }
+    // Not even what a decision repairs.
+    server.cli(&["persist", key]);
+    let before = writes(&server);
+    read(&limiter, [0, 97]).await;
+    assert_eq!(
+        (server.cli(&["pttl", key]), writes(&server)),
+        ("-1".to_owned(), before)
+    );
+    for value in [&["set", key, "nonsense"][..], &["sadd", key, "x"]] {
+        server.cli(&["del", key]);
+        server.cli(value);
+        let before = writes(&server);
+        read(&limiter, [3, 100]).await;
+        assert_eq!(writes(&server), before, "{value:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_memory_is_read() {
+    let (server, quotas) = (Server::start(), quotas([(9, 60)]));
+    let limiter = limiter(&server);
+    assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    let bucket = [LimitBucket::new(BucketId::Custom("b"), &quotas)];
+    assert!(
+        limiter
+            .acquire(&LimitRequest::new(&bucket, 1))
+            .await
+            .is_err()
+    );
+    assert_eq!(left(&limiter, "b", &quotas).await, [7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_costs_a_reading_one_deadline_and_later_ones_nothing() {
+    let (server, quotas) = (Server::start(), quotas([(9, 60)]));
+    let limiter = redis(&server).limiter();
+    limiter.check().await.unwrap();
+    server.pause();
+    let bucket = [LimitBucket::new(BucketId::Custom("b"), &quotas)];
+    let request = LimitRequest::new(&bucket, 1);
+    let mut slow = 0;
+    for _ in 0..50 {
+        let began = Instant::now();
+        let read = limiter.peek(&request).await;
+        assert!(
+            matches!(read, Err(LimiterError::Unavailable(_))),
+            "{read:?}"
+        );
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(250), "{took:?}");
+        slow += u32::from(took >= Duration::from_millis(40));
+    }
+    assert!(slow <= 4, "{slow} of 50 waited");
+    server.resume();
+    let answers = async || limiter.peek(&request).await.ok().flatten();
+    let read = portunus_test_support::wait::eventually_async(answers).await;
+    assert_eq!(remaining(&read.unwrap()), [9]);
+}
+
+#[tokio::test]
+async fn a_cluster_is_read_where_the_tenant_is_counted() {
+    let cluster = Cluster::start();
+    let limiter = cluster::redis(&cluster).deadline(PATIENT).limiter();
+    let (family, user) = (KeyFamily::new("f").unwrap(), UserId::new("u").unwrap());
+    let quotas = quotas([(9, 60)]);
+    for tenant in ["a", "b", "c", "d", "e"] {
+        let tenant = TenantId::new(tenant).unwrap();
+        let ids = [
+            BucketId::Family(&family),
+            BucketId::User(&tenant, &user),
+            BucketId::Tenant(&tenant),
+        ];
+        let buckets = ids.map(|id| LimitBucket::new(id, &quotas));
+        let request = LimitRequest::new(&buckets, 2).of_tenant(Some(&tenant));
+        assert!(limiter.acquire(&request).await.unwrap().is_admitted());
+        let read = limiter.peek(&request).await.unwrap().unwrap();
+        assert_eq!(remaining(&read), [7, 7, 7]);
+        // Each alone, as the service asks.
+        for bucket in buckets {
+            let alone = [bucket];
+            let request = LimitRequest::new(&alone, 1).of_tenant(Some(&tenant));
+            let read = limiter.peek(&request).await.unwrap().unwrap();
+            assert_eq!(remaining(&read), [7]);
+        }
+        let apart = [buckets[0], LimitBucket::new(BucketId::Shared, &quotas)];
+        let read = limiter.peek(&LimitRequest::new(&apart, 1)).await;
+        assert!(
+            matches!(read, Err(LimiterError::Unavailable(_))),
+            "{read:?}"
+        );
+    }
+    let none = limiter.peek(&LimitRequest::new(&[], 1)).await;
+    assert_eq!(none.unwrap(), Some(Vec::new()));
+}
