@@ -35,7 +35,7 @@ pub(super) async fn show(cx: &Context) -> Result<View, Fault> {
             (facts(cx, &key))
             (permissions(cx, &key))
         }
-        (gauges::section(cx, &key, &uses).await?)
+        (gauges::section(cx, &key).await?)
         (usage::section(cx, &key, &uses))
         (events(cx, &key).await?)
     };

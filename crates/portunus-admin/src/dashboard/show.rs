@@ -95,6 +95,13 @@ pub(super) fn time(at: SystemTime) -> Markup {
     html! { time datetime=(text) { (day) " " (minute) " UTC" } }
 }
 
+/// A time to the second, rounded up, in UTC.
+pub(super) fn second(at: SystemTime) -> Markup {
+    let text = time_text(at + Duration::from_millis(999));
+    let (day, second) = (&text[..10], &text[11..19]);
+    html! { time datetime={ (day) "T" (second) "Z" } { (day) " " (second) " UTC" } }
+}
+
 /// The day of a time, in UTC.
 pub(super) fn day(at: SystemTime) -> Markup {
     let text = time_text(at);

@@ -273,14 +273,13 @@ pub(super) const WORDING: &[(&str, &str)] = &[
     // The limits and the credits of a key.
     ("gauge.title", "Limits and credits"),
     (
-        "gauge.estimate",
-        "About {used} of {limit} requests in the last {seconds} seconds ({name})",
+        "gauge.limit",
+        "{used} of {limit} requests used in the last {seconds} seconds ({name}), {left} left",
     ),
+    ("gauge.reset", "More are available from {time}"),
     (
-        "gauge.hint",
-        "The gauges are estimates from the requests with this key in each hour: reading the limits \
-         themselves would count as a request. A limit that is shared with other keys, or of less than \
-         an hour, has none.",
+        "gauge.no_limits",
+        "What is used of the limits cannot be read at the moment.",
     ),
     ("gauge.credits", "{left} of {total} credits are left"),
     ("gauge.credits_of_key", "of the key"),

@@ -199,6 +199,43 @@ fn the_dashboard_is_mounted_under_any_path() {
     }
 }
 
+#[cfg(feature = "dashboard")]
+#[test]
+fn the_page_of_a_key_shows_its_limits_as_gauges() {
+    let admin = admin();
+    let address = serve(
+        admin
+            .dashboard()
+            .into_actix("/keys")
+            .extensions(|_, extensions| {
+                extensions.insert(FromConnection("certificate"));
+            }),
+    );
+    let head = "GET /keys?page=issue HTTP/1.1\r\nCookie: session=1";
+    let page = exchange(address, head, "");
+    let (_, token) = page.split_once("name=\"token\" value=\"").unwrap();
+    let form = format!(
+        "token={}&once=1&name=key&owner.tenant_id=acme",
+        &token[..64]
+    );
+    let head = format!(
+        "POST /keys?page=issue HTTP/1.1\r\nCookie: session=1\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded",
+        form.len()
+    );
+    let issued = exchange(address, &head, &form);
+    let (_, id) = issued.split_once("page=key&amp;id=").unwrap();
+    let id = id.split(['"', '&']).next().unwrap();
+    let (status, page) = get_of(address, &format!("/keys?page=key&id={id}"));
+    assert_eq!(status, 200, "{page}");
+    for (gauge, limit) in [("gauge-0", 60), ("gauge-1", 1000)] {
+        let label = format!("<p id=\"{gauge}\"><strong>0</strong> of {limit} requests used");
+        assert!(page.contains(&label), "{page}");
+        let meter = format!("value=\"0\" aria-labelledby=\"{gauge}\"></meter>");
+        assert!(page.contains(&meter), "{page}");
+    }
+}
+
 #[test]
 fn an_operator_who_is_not_proven_is_refused() {
     let address = serve(admin().into_actix("/admin"));

@@ -121,6 +121,37 @@ fn a_user_manages_its_own_keys_on_the_portal() {
     }
 }
 
+/// On axum and on actix-web: the pages read the limiter that the API's requests are counted by.
+#[test]
+fn a_key_that_was_used_five_times_has_used_five_of_its_minute() {
+    let server = Server::of("allsign");
+    for (area, mount, operator) in [
+        ("/dashboard", "/dashboard", "owner"),
+        ("/me", "/me/keys", "member"),
+    ] {
+        let cookie = sign_in(&server, area, operator);
+        let secret = issue(&server, mount, &cookie, "name=used&scopes=document:read");
+        for _ in 0..5 {
+            let answer = server.send(&Call::get("/whoami").bearer(&secret));
+            assert_eq!(answer.status, 200);
+        }
+        let list = get(&server, mount, &cookie).text();
+        let (_, id) = list.split_once("?page=key&amp;id=").unwrap();
+        let id = id.split('"').next().unwrap();
+        // Reading the page is no use of the key.
+        for _ in 0..3 {
+            let page = get(&server, &format!("{mount}?page=key&id={id}"), &cookie);
+            assert_eq!(page.status, 200);
+            let text = page.text();
+            let label = "<strong>5</strong> of 60 requests used in the last 60 seconds (minute), \
+                         55 left";
+            assert!(text.contains(label), "{text}");
+            let meter = "max=\"60\" high=\"48\" optimum=\"0\" value=\"5\"";
+            assert!(text.contains(meter), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_wrong_token_shows_the_form_again_and_too_many_are_refused() {
     let server = Server::of("allsign");
