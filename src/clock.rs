@@ -123,6 +123,14 @@ to_the_pointee! {
     }
 }
 
+/// Returns the milliseconds since the Unix epoch; 0 for earlier times.
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,7 @@ pub mod clock;
 pub mod config;
 mod credential;
 pub mod credit;
+mod entry;
 pub mod error;
 pub mod events;
 #[cfg(any(doc, doctest))]

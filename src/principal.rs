@@ -2,110 +2,32 @@
 //!
 //! A principal holds identity and facts, never a decision. Do not keep it longer than the request.
 
-mod limits;
+mod anonymous;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::actor::{self, Actor, ActorMode, User};
-use crate::credit::{Purse, Spent};
+use crate::credit::Spent;
+use crate::entry::{Charge, Counted, Entry};
 use crate::error::AuthError;
 use crate::key::{Access, Environment, KeyId, KeyRecord, Owner, PlanName, WorkspaceId};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::limit::LimitState;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
-use crate::network::AllowList;
 use crate::policy::Principal;
 use crate::respond::Responder;
 use crate::scope::ScopeSet;
-use crate::usage::{UsageCell, millis};
 
-pub(crate) use limits::{AnonymousCount, Charge, Charger, Counted, KeyLimits, PlanOf};
-
-/// The facts that an authenticator compiles from a key record, shared by all requests until the
-/// record changes.
-pub(crate) struct KeyEntry {
-    pub(crate) facts: KeyFacts,
-    pub(crate) record: Arc<KeyRecord>,
-    pub(crate) scopes: Arc<dyn ScopeSet>,
-    /// The maximum authority when the key acts for a user, if it is limited.
-    pub(crate) delegated: Option<Arc<dyn ScopeSet>>,
-    pub(crate) limits: KeyLimits,
-    /// Pays for the requests, if they cost credits.
-    pub(crate) purse: Option<Arc<Purse>>,
-    pub(crate) usage: Arc<UsageCell>,
-    pub(crate) responder: Arc<Responder>,
-}
-
-/// What each request needs of a record. It is read here, where the rest of the entry is: a record is
-/// large, and what it refers to is elsewhere in memory.
-pub(crate) struct KeyFacts {
-    /// When nothing about the key itself refuses it, in milliseconds since the Unix epoch; empty if
-    /// something does at all times.
-    pub(crate) valid: Range<u64>,
-    /// Whether the key is of the environment that is served.
-    pub(crate) is_of_environment: bool,
-    /// Whether the owner is a user.
-    pub(crate) is_of_user: bool,
-    /// The mode in which the key acts for its owner.
-    pub(crate) mode: ActorMode,
-    pub(crate) access: Access,
-    pub(crate) networks: Option<AllowList>,
-}
-
-impl KeyFacts {
-    pub(crate) fn new(record: &KeyRecord, served: Option<&Environment>) -> Self {
-        let usable = record.revoked.is_none() && record.enabled && record.needs().is_none();
-        // Rounded inwards. The last milliseconds are decided by the exact clock anyway.
-        let from = record.not_before.map_or(0, |from| millis(from) + 1);
-        let until = record.expires_at.map_or(u64::MAX, millis);
-        Self {
-            valid: if usable { from..until } else { 0..0 },
-            is_of_environment: served.is_none_or(|served| *served == record.environment),
-            is_of_user: record.owner.user_id.is_some(),
-            mode: actor::own_mode(record.kind),
-            access: record.access,
-            networks: record.allowed_ips.clone(),
-        }
-    }
-}
-
-impl KeyEntry {
-    /// Returns the limits in the entry; `None` if those of the tenant's plan apply.
-    pub(crate) fn own_limits(&self) -> Option<&Arc<PlanLimits>> {
-        match &self.limits.plan {
-            PlanOf::Key(limits) => Some(limits),
-            PlanOf::Tenant | PlanOf::Unknown(_) => None,
-        }
-    }
-}
-
-impl PolicySource for KeyEntry {
-    fn limits(&self) -> &PlanLimits {
-        match self.own_limits() {
-            Some(limits) => limits,
-            // Requests have the limits of the tenant's plan.
-            None => PlanLimits::none(),
-        }
-    }
-}
-
-impl fmt::Debug for KeyEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyEntry")
-            .field("record", &self.record)
-            .finish_non_exhaustive()
-    }
-}
+pub(crate) use anonymous::AnonymousCount;
 
 /// The principal that the library creates for an authenticated key.
 ///
 /// It is cheap to clone.
 #[derive(Clone)]
 pub struct KeyPrincipal {
-    entry: Arc<KeyEntry>,
+    entry: Entry,
     mode: ActorMode,
     acting: Option<Arc<Acting>>,
     client_ip: Option<IpAddr>,
@@ -144,7 +66,7 @@ impl Acting {
 impl KeyPrincipal {
     #[inline]
     pub(crate) fn new(
-        entry: Arc<KeyEntry>,
+        entry: Entry,
         mode: ActorMode,
         acting: Option<Arc<Acting>>,
         client_ip: Option<IpAddr>,
@@ -182,7 +104,7 @@ impl KeyPrincipal {
         }
     }
 
-    pub(crate) fn entry(&self) -> &Arc<KeyEntry> {
+    pub(crate) fn entry(&self) -> &Entry {
         &self.entry
     }
 
@@ -192,7 +114,7 @@ impl KeyPrincipal {
 
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn responder_arc(&self) -> Arc<Responder> {
-        Arc::clone(&self.entry.responder)
+        Arc::clone(&self.entry.common.responder)
     }
 
     #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -241,7 +163,7 @@ impl KeyPrincipal {
     fn report(&self, variant: Variant, decision: Decision) -> LimitReport {
         let source: Arc<dyn PolicySource> = match &self.tenants {
             Some(limits) => Arc::clone(limits) as _,
-            None => Arc::clone(&self.entry) as _,
+            None => self.entry.policies(),
         };
         let credits = self.entry.purse.as_ref().and_then(|purse| purse.shown());
         LimitReport::new(source, variant, decision).with_credits(credits)
@@ -315,7 +237,7 @@ impl KeyPrincipal {
             .counted
             .as_ref()
             .map_or_else(Variant::default, |(variant, _)| *variant);
-        let limits = self.tenants.as_ref().or(self.entry.own_limits());
+        let limits = self.tenants.as_ref().or(self.entry.limits.plan.as_ref());
         let state = self.counted.as_ref().map(|(_, decision)| decision);
         let (Some(limits), Some(state)) = (limits, state) else {
             return Ok(self.report(variant, Decision::admitted()));
@@ -331,7 +253,7 @@ impl KeyPrincipal {
             units,
             overdraw,
         };
-        let charged = self.entry.limits.charger.charge(charge).await;
+        let charged = self.entry.common.charger.charge(charge).await;
         let decision = match &charged {
             Ok(decision) | Err(Ok(decision)) => decision.clone(),
             Err(Err(error)) => return Err(error.clone()),
@@ -350,7 +272,7 @@ impl KeyPrincipal {
     /// refusals in the same format.
     #[must_use]
     pub fn responder(&self) -> &Responder {
-        &self.entry.responder
+        &self.entry.common.responder
     }
 }
 

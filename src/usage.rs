@@ -10,9 +10,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::entry::UsageCell;
 use crate::key::KeyId;
 use crate::lock::{Mutex, MutexGuard};
 use crate::store::{StoreError, UsageDelta, UsageStore};
@@ -43,7 +44,7 @@ struct Shared {
     flushing: futures_util::lock::Mutex<()>,
     /// The number of uses written.
     written: AtomicU64,
-    watch: Arc<Watch>,
+    watch: Watch,
 }
 
 /// Detects that the periodic jobs are not running.
@@ -103,74 +104,10 @@ impl Cells {
     }
 }
 
-/// The unwritten uses of one key.
-#[derive(Default)]
-pub(crate) struct UsageCell {
-    count: AtomicU64,
-    /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. A
-    /// flush leaves it unchanged.
-    last_used: AtomicU64,
-    /// The bits of `last_ip` as an IPv6 address, to compare without the lock.
-    last_bits: [AtomicU64; 2],
-    last_ip: Mutex<Option<IpAddr>>,
-    watch: Arc<Watch>,
-}
-
-impl UsageCell {
-    /// Counts one use at this time, in milliseconds since the Unix epoch.
-    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) {
-        // The time is stored first, so that a thread that sees the count sees a time that belongs
-        // to it. It is the time of the last counted use, not the latest time: a wrong time from a
-        // clock that was ahead lasts only until the next use.
-        if self.last_used.load(Ordering::Relaxed) != now {
-            self.last_used.store(now, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Release);
-        if let Some(ip) = ip {
-            self.used_from(ip);
-        }
-        if self.watch.awaits_jobs.load(Ordering::Relaxed) {
-            self.watch.authenticated();
-        }
-    }
-
-    /// Keeps the address of the last use.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
-    fn used_from(&self, ip: IpAddr) {
-        let ipv6 = match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let bits = ipv6.to_bits();
-        let bits = [(bits >> 64) as u64, bits as u64];
-        let known = [0, 1].map(|half: usize| self.last_bits[half].load(Ordering::Relaxed));
-        // The lock is held for a copy. A thread that finds it taken skips the address.
-        // Zeros are also known before the first use.
-        if (bits != known || bits == [0; 2])
-            && let Some(mut last) = self.last_ip.try_lock()
-        {
-            *last = Some(ip);
-            for (place, half) in self.last_bits.iter().zip(bits) {
-                place.store(half, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn unwritten(&self, id: &KeyId) -> Option<UsageDelta> {
-        let count = self.count.load(Ordering::Acquire);
-        let ip = *self.last_ip.lock();
-        let last =
-            SystemTime::UNIX_EPOCH + Duration::from_millis(self.last_used.load(Ordering::Relaxed));
-        (count > 0).then(|| UsageDelta::new(id.clone(), count, last, ip))
-    }
-}
-
-pub(crate) fn millis(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// Returns the unwritten uses of a key, if there are any.
+fn unwritten(id: &KeyId, cell: &UsageCell) -> Option<UsageDelta> {
+    let (count, last, ip) = cell.unwritten();
+    (count > 0).then(|| UsageDelta::new(id.clone(), count, last, ip))
 }
 
 impl UsageRecorder {
@@ -184,13 +121,19 @@ impl UsageRecorder {
         if cells.by_id.len() >= cells.most_keys || cells.bytes + bytes > MOST_BYTES {
             return Arc::clone(&cells.lost);
         }
-        let cell = Arc::new(UsageCell {
-            watch: Arc::clone(&self.shared.watch),
-            ..UsageCell::default()
-        });
+        let cell = Arc::new(UsageCell::default());
         cells.bytes += bytes;
         cells.by_id.insert(id.clone(), Arc::clone(&cell));
         cell
+    }
+
+    /// Counts one use of a key at this time, in milliseconds since the Unix epoch.
+    #[inline]
+    pub(crate) fn count(&self, cell: &UsageCell, now: u64, ip: Option<IpAddr>) {
+        cell.count(now, ip);
+        if self.shared.watch.awaits_jobs.load(Ordering::Relaxed) {
+            self.shared.watch.authenticated();
+        }
     }
 
     /// Expects the periodic jobs to run from now on.
@@ -230,7 +173,7 @@ impl UsageRecorder {
     fn counted(&self) -> Vec<UsageDelta> {
         let mut counted: Vec<_> = {
             let cells = self.cells();
-            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| cell.unwritten(id);
+            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| unwritten(id, cell);
             cells.by_id.iter().filter_map(unwritten).collect()
         };
         counted.sort_unstable_by(|one, other| one.id.cmp(&other.id));
@@ -242,7 +185,7 @@ impl UsageRecorder {
     #[must_use]
     pub fn pending(&self) -> u64 {
         let cells = self.cells();
-        let count = |cell: &Arc<UsageCell>| cell.count.load(Ordering::Relaxed);
+        let count = |cell: &Arc<UsageCell>| cell.pending();
         cells.by_id.values().map(count).sum()
     }
 
@@ -253,7 +196,7 @@ impl UsageRecorder {
 
     /// Returns how many uses have been lost so far because too many keys were in use.
     pub(crate) fn lost(&self) -> u64 {
-        self.cells().lost.count.load(Ordering::Relaxed)
+        self.cells().lost.pending()
     }
 
     /// Subtracts what the store has accepted.
@@ -261,7 +204,7 @@ impl UsageRecorder {
         let mut cells = self.cells();
         for delta in deltas {
             if let Some(cell) = cells.by_id.get(&delta.id) {
-                cell.count.fetch_sub(delta.count, Ordering::Relaxed);
+                cell.written(delta.count);
             }
             let written = &self.shared.written;
             written.fetch_add(delta.count, Ordering::Relaxed);
@@ -275,7 +218,7 @@ impl UsageRecorder {
         let Cells { by_id, bytes, .. } = &mut *cells;
         // The reference count is checked first: a new reference is only made under this lock.
         by_id.retain(|id, cell| {
-            let stays = Arc::strong_count(cell) > 1 || cell.count.load(Ordering::Relaxed) > 0;
+            let stays = Arc::strong_count(cell) > 1 || cell.pending() > 0;
             if !stays {
                 *bytes -= Cells::bytes_of(id);
             }
@@ -323,16 +266,8 @@ impl Reading<'_> {
             self.flushes = cells.flushes;
             return None;
         }
-        let unwritten = |id: &KeyId| cells.by_id.get(id).and_then(|cell| cell.unwritten(id));
+        let unwritten = |id: &KeyId| unwritten(id, cells.by_id.get(id)?);
         Some(ids.into_iter().map(unwritten).collect())
-    }
-}
-
-impl fmt::Debug for UsageCell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UsageCell")
-            .field("count", &self.count)
-            .finish_non_exhaustive()
     }
 }
 
@@ -345,7 +280,10 @@ impl fmt::Debug for UsageRecorder {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::clock::millis;
 
     #[test]
     fn a_flush_in_the_middle_of_a_count_knows_when_the_key_was_used() {

@@ -14,10 +14,11 @@ use smallvec::SmallVec;
 use super::event::to_the_millisecond;
 use super::{Action, AuditEvent, AuditOutcome, AuditTrail, EventId, Party, RequestId};
 use crate::actor::{ActorMode, as_owner, own_mode};
+use crate::entry::Entry;
 use crate::error::{AuthError, NamedUser, Presented};
 use crate::key::KeyRecord;
 use crate::policy::Principal;
-use crate::principal::{Acting, KeyEntry, KeyPrincipal};
+use crate::principal::{Acting, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::text::floor_char_boundary;
 
@@ -63,7 +64,7 @@ const _: () = assert!(size_of::<PendingEvent>() <= 240);
 enum Who {
     Unknown,
     /// What the principal is made of, without the state of its limits.
-    Admitted(Arc<KeyEntry>, ActorMode, Option<Arc<Acting>>),
+    Admitted(Entry, ActorMode, Option<Arc<Acting>>),
     /// A real key that was refused, and the user it named.
     Refused(Box<Presented>),
 }
@@ -112,7 +113,7 @@ impl RequestAudit {
     pub fn admitted(&mut self, principal: &KeyPrincipal) {
         if let Some(pending) = &mut self.pending {
             let (entry, acting) = (principal.entry(), principal.acting());
-            pending.who = Who::Admitted(Arc::clone(entry), principal.mode(), acting.cloned());
+            pending.who = Who::Admitted(entry.clone(), principal.mode(), acting.cloned());
         }
     }
 
@@ -206,7 +207,7 @@ impl PendingEvent {
         match &self.who {
             Who::Unknown => {}
             Who::Admitted(entry, mode, acting) => {
-                let (entry, acting) = (Arc::clone(entry), acting.clone());
+                let (entry, acting) = (entry.clone(), acting.clone());
                 let principal = KeyPrincipal::new(entry, *mode, acting, None, None, None);
                 let actor = principal.actor();
                 event.mode = Some(principal.mode());

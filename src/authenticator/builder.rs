@@ -1,7 +1,6 @@
 //! Construction of an authenticator from the configuration groups of a service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::Limiting;
 use super::rehash::Rehashes;
@@ -12,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::credential::{Accepted, Scheme};
 use crate::credit::{Credits, Spending};
+use crate::entry::Common;
 use crate::respond::{Challenges, Responder};
 use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
@@ -37,7 +37,6 @@ impl Authenticator {
     /// # Errors
     /// Returns an error if no key can be presented, or if limits have no effect.
     pub(crate) fn new(parts: AuthenticatorParts) -> Result<Self, BuildError> {
-        static TAGS: AtomicU64 = AtomicU64::new(0);
         let AuthenticatorParts {
             credentials,
             store,
@@ -53,6 +52,13 @@ impl Authenticator {
         let accepted = accepted(&credentials)?;
         let challenges = Challenges::new(&responses.realm, &accepted);
         let responder = Responder::new(responses.renderer, challenges, responses.limit_fields);
+        let responder = Arc::new(responder);
+        let budget = Budget::new(&limits.lookups, Arc::clone(&clock));
+        let limits = Arc::new(Limiting::new(limits, &clock)?);
+        let common = Common {
+            responder: Arc::clone(&responder),
+            charger: Arc::clone(&limits) as _,
+        };
         let anonymous = match credentials.optional {
             true => Anonymous::WithoutKey,
             false => Anonymous::Never,
@@ -68,8 +74,8 @@ impl Authenticator {
                 scope_model: policy.scope_model,
                 environment: policy.serve_only,
                 unscoped: policy.unscoped,
-                budget: Budget::new(&limits.lookups, Arc::clone(&clock)),
-                limits: Arc::new(Limiting::new(limits, &clock)?),
+                budget,
+                limits,
                 credits: credits.map(|credits| Arc::new(Spending::new(credits, &clock))),
                 plans: Arc::new(TenantPlans::new(
                     actors.directory.clone(),
@@ -85,8 +91,8 @@ impl Authenticator {
                 user_ids: actors.user_ids,
                 tokens: credentials.verifier.map(Tokens::new),
                 audit,
-                responder: Arc::new(responder),
-                tag: TAGS.fetch_add(1, Ordering::Relaxed),
+                responder,
+                common: Arc::new(common),
                 rehashes: Rehashes::default(),
             }),
         })

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::actor::{Intersection, User};
+use crate::entry::{Entry, KeyEntry, KeyFacts, KeyLimits};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyRecord};
 use crate::limit::PlanLimits;
-use crate::principal::{KeyEntry, KeyFacts, KeyLimits, PlanOf};
 use crate::scope;
 use crate::scope::{Scope, ScopeSet};
 use crate::store::StoredKey;
 
 impl Inner {
     /// Returns the entry of a stored key, which is compiled once.
-    pub(super) fn entry_of(&self, stored: &StoredKey) -> Result<Arc<KeyEntry>, AuthError> {
-        stored
-            .compiled()
-            .get_or_try_make(self.tag, || self.compile(stored.record()))
+    pub(super) fn entry_of(&self, stored: &Arc<StoredKey>) -> Result<Entry, AuthError> {
+        stored.compiled(&self.common, || self.compile(stored.record()))
     }
 
     /// Returns whether a string outside the credentials looks like a key and must not be logged.
@@ -38,23 +36,24 @@ impl Inner {
         scopes.map_err(|error| AuthError::unavailable(ErrorCode::StoreUnavailable, error))
     }
 
-    pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<Arc<KeyEntry>, AuthError> {
+    pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<KeyEntry, AuthError> {
         let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
-        Ok(Arc::new(KeyEntry {
+        Ok(KeyEntry {
             facts: KeyFacts::new(record, self.environment.as_ref()),
             record: Arc::clone(record),
             scopes: self.scopes_of(record)?,
             delegated: match &record.delegation {
                 Delegation::Only(scopes) => {
-                    Some(self.scope_model.compile(scopes).map_err(unreadable)?)
+                    let scopes = self.scope_model.compile(scopes).map_err(unreadable)?;
+                    Some(Box::new(scopes))
                 }
                 Delegation::Off | Delegation::On => None,
             },
             limits: self.limits_of(record),
             purse: self.credits.as_ref().map(|credits| credits.purse(record)),
             usage: self.usage.cell(&record.id),
-            responder: Arc::clone(&self.responder),
-        }))
+            common: Arc::clone(&self.common),
+        })
     }
 
     /// Returns the limits of a key: those of its own plan, or the tenant's plan decides if there is
@@ -67,15 +66,11 @@ impl Inner {
             None => Arc::clone(limits),
         };
         let plan = match &record.plan {
-            Some(name) if table.has_plans() => match table.plan(name) {
-                Some(limits) => PlanOf::Key(with_own(limits)),
-                None => PlanOf::Unknown(name.clone()),
-            },
-            None if table.has_plans() && self.directory.is_some() => PlanOf::Tenant,
-            _ => PlanOf::Key(with_own(&table.base)),
+            Some(name) if table.has_plans() => table.plan(name).map(with_own),
+            None if table.has_plans() && self.directory.is_some() => None,
+            _ => Some(with_own(&table.base)),
         };
-        let charger = Arc::clone(&self.limits) as _;
-        KeyLimits::new(plan, own.cloned(), table.slots, charger)
+        KeyLimits::new(plan, table.slots)
     }
 
     /// Returns the authority of a key that acts for a user: the intersection of the key's scopes,
@@ -93,7 +88,7 @@ impl Inner {
         let of_user = of_user
             .map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
         let mut sets = vec![Arc::clone(&entry.scopes)];
-        sets.extend(entry.delegated.clone());
+        sets.extend(entry.delegated.as_deref().cloned());
         sets.extend(of_user);
         Ok(if sets.len() == 1 {
             sets.remove(0)

@@ -43,6 +43,7 @@ use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::credit::Spending;
+use crate::entry::Common;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits, WindowState};
@@ -135,8 +136,8 @@ struct Inner {
     tokens: Option<Tokens>,
     audit: Option<AuditTrail>,
     responder: Arc<Responder>,
-    /// Distinguishes this authenticator's compiled entries from those of others.
-    tag: u64,
+    /// In all entries that are compiled here.
+    common: Arc<Common>,
     rehashes: Rehashes,
 }
 

@@ -19,16 +19,17 @@ use super::rules::{
 use super::wait::{Answer, Wait, answered};
 use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
 use crate::actor::{ActorMode, Directory, DirectoryError, User, UserRef};
+use crate::clock::millis;
 use crate::credential::{self, Credential};
 use crate::credit::{Spending, Spent, Unpaid};
+use crate::entry::{Entry, KeyEntry};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::UserId;
 use crate::limit::{Decision, LimitReport, PlanLimits, PolicySource, Variant};
-use crate::principal::{Acting, AnonymousCount, KeyEntry, KeyPrincipal};
+use crate::principal::{Acting, AnonymousCount, KeyPrincipal};
 use crate::request::RequestHead;
 use crate::store::StoredKey;
 use crate::telemetry;
-use crate::usage::millis;
 
 /// The steps after the head was read that may have to wait, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +49,7 @@ pub(super) struct Progress {
     /// The permit for a lookup in flight, until the key is found.
     pub(super) permit: Option<super::budget::Permit>,
     stored: Option<Arc<StoredKey>>,
-    pub(super) entry: Option<Arc<KeyEntry>>,
+    pub(super) entry: Option<Entry>,
     /// The limits of the tenant's plan, if it decides.
     pub(super) tenants: Option<Arc<PlanLimits>>,
     counted: Option<(Variant, Decision)>,
@@ -289,7 +290,7 @@ impl Inner {
         }
         // 10. principal
         if facts.purpose == Purpose::Request {
-            entry.usage.count(now, facts.client_ip);
+            self.usage.count(&entry.usage, now, facts.client_ip);
         }
         Ok(None)
     }
@@ -318,7 +319,7 @@ impl Inner {
         let counted = counted.map(|((variant, decision), entry)| {
             let source: Arc<dyn PolicySource> = match tenants {
                 Some(limits) => limits,
-                None => Arc::clone(entry) as _,
+                None => entry.policies(),
             };
             LimitReport::new(source, variant, decision)
         });
@@ -400,11 +401,10 @@ impl Inner {
     pub(super) fn counted_by<'a>(
         &'a self,
         facts: &Facts,
-        entry: Option<&'a Arc<KeyEntry>>,
+        entry: Option<&'a Entry>,
         tenants: Option<&'a Arc<PlanLimits>>,
     ) -> (&'a Arc<PlanLimits>, Caller<'a>) {
-        let entry = entry.map(|entry| &**entry);
-        let of_entry = entry.and_then(KeyEntry::own_limits);
+        let of_entry = entry.and_then(|entry| entry.limits.plan.as_ref());
         let limits = match (tenants, of_entry) {
             (Some(limits), _) | (None, Some(limits)) => limits,
             (None, None) if entry.is_some() => &self.limits.table.base,

@@ -14,10 +14,10 @@ use quick_cache::sync::Cache;
 use super::Inner;
 use crate::actor::{Directory, DirectoryError};
 use crate::clock::Clock;
+use crate::entry::KeyEntry;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits};
-use crate::principal::{KeyEntry, PlanOf};
 use crate::store::{Invalidation, InvalidationListener};
 use crate::telemetry;
 
@@ -162,10 +162,10 @@ impl Inner {
         &self,
         entry: &KeyEntry,
     ) -> Result<Option<&Arc<dyn Directory>>, AuthError> {
-        match &entry.limits.plan {
-            PlanOf::Key(_) => Ok(None),
-            PlanOf::Tenant => Ok(self.directory.as_ref()),
-            PlanOf::Unknown(plan) => Err(self.plans.undeclared(plan)),
+        match (&entry.limits.plan, &entry.record.plan) {
+            (Some(_), _) => Ok(None),
+            (None, None) => Ok(self.directory.as_ref()),
+            (None, Some(plan)) => Err(self.plans.undeclared(plan)),
         }
     }
 
@@ -182,7 +182,11 @@ impl Inner {
         plan: Asked,
         entry: &KeyEntry,
     ) -> Result<Arc<PlanLimits>, AuthError> {
-        Ok(entry.limits.of_tenant(&self.declared(plan)?))
+        let plan = self.declared(plan)?;
+        Ok(match &entry.record.quotas {
+            Some(own) => entry.limits.of_tenant(&plan, own),
+            None => plan,
+        })
     }
 
     fn declared(&self, plan: Asked) -> Result<Arc<PlanLimits>, AuthError> {

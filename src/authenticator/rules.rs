@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use super::facts::Facts;
 use crate::actor::{ActorMode, DirectoryError, Standing, User, UserIds, UserRef};
 use crate::clock::{Clock, RECENTLY};
+use crate::entry::{KeyEntry, KeyFacts};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyKind, KeyRecord, KeyStatus};
-use crate::principal::{KeyEntry, KeyFacts};
 
 /// Step 6: refuses a key of another environment than the one that is served.
 pub(super) fn environment(facts: &KeyFacts) -> Result<(), AuthError> {

@@ -18,9 +18,10 @@ use super::Inner;
 use super::facts::Facts;
 use super::path::Progress;
 use super::wait::Wait;
+use crate::entry::Entry;
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyDigest, KeyId};
-use crate::principal::KeyEntry;
+use crate::store::StoredKey;
 use crate::telemetry::{self, Step};
 use crate::verifier::TokenVerifier;
 
@@ -40,7 +41,7 @@ pub(super) struct Tokens {
 
 #[derive(Clone)]
 struct Known {
-    entry: Arc<KeyEntry>,
+    entry: Entry,
     asked_at: Duration,
 }
 
@@ -50,7 +51,7 @@ struct BySize;
 impl Weighter<KeyDigest, Known> for BySize {
     fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
         // No token weighs less than its share of the bytes, which bounds their number.
-        (known.entry.record.bytes() as u64 + size_of::<KeyEntry>() as u64)
+        (known.entry.record.bytes() as u64 + size_of::<StoredKey>() as u64)
             .max(MOST_BYTES / MOST_TOKENS as u64)
     }
 }
@@ -97,10 +98,7 @@ impl Inner {
     }
 
     /// Returns the entry of a token, if a recent result of the verifier is cached.
-    pub(super) fn verified(
-        &self,
-        facts: &Facts,
-    ) -> Option<Result<Option<Arc<KeyEntry>>, AuthError>> {
+    pub(super) fn verified(&self, facts: &Facts) -> Option<Result<Option<Entry>, AuthError>> {
         let known = self.known_token(facts)?;
         let age = self.clock.monotonic().saturating_sub(known.asked_at);
         (age < FRESH).then_some(Ok(Some(known.entry)))
@@ -116,10 +114,7 @@ impl Inner {
     }
 
     /// Calls the verifier, and caches valid tokens.
-    pub(super) async fn verify_token(
-        &self,
-        facts: &Facts,
-    ) -> Result<Option<Arc<KeyEntry>>, AuthError> {
+    pub(super) async fn verify_token(&self, facts: &Facts) -> Result<Option<Entry>, AuthError> {
         let (Some(tokens), Some(token)) = (&self.tokens, &facts.token) else {
             return Ok(None);
         };
@@ -134,9 +129,11 @@ impl Inner {
             return Ok(None);
         };
         verified.owner = self.user_ids.owner(verified.owner);
-        let entry = self.compile(&verified.into_record(self.clock.now()))?;
+        let record = verified.into_record(self.clock.now());
+        let compiled = self.compile(&record)?;
+        let entry = Entry::new(StoredKey::new(digest, record), compiled);
         let known = Known {
-            entry: Arc::clone(&entry),
+            entry: entry.clone(),
             asked_at,
         };
         tokens.known.insert(digest, known);

@@ -14,10 +14,11 @@ use super::path::Progress;
 use super::rules::{environment, network};
 use super::{Authenticated, Authenticator, Inner};
 use crate::actor;
+use crate::entry::{Entry, KeyFacts};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyDigest, KeyId, KeyRecord, WorkspaceId};
 use crate::policy::{Principal, Requirement, WorkspaceOf};
-use crate::principal::{KeyEntry, KeyFacts, KeyPrincipal};
+use crate::principal::KeyPrincipal;
 use crate::request::{FieldName, RequestHead};
 
 /// The description of a hypothetical request for [`Authenticator::verify`].
@@ -183,7 +184,7 @@ impl Authenticator {
             }
             (Err(error), Some(entry)) => verdict(entry, Err(error)),
             (Err(_), None) => Ok(None),
-            (Ok(principal), _) => verdict(Arc::clone(principal.entry()), Ok(principal)),
+            (Ok(principal), _) => verdict(principal.entry().clone(), Ok(principal)),
         }
     }
 }
@@ -213,7 +214,7 @@ impl Inner {
     /// Returns the verdict for a principal that passed the path, or for the error that refused it.
     fn judge(
         &self,
-        entry: Arc<KeyEntry>,
+        entry: Entry,
         admitted: Result<KeyPrincipal, AuthError>,
         asked: &Introspection,
     ) -> Verdict {

@@ -9,9 +9,9 @@ use super::path::{Progress, Step};
 use super::plans::Asked;
 use crate::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use crate::credit::{Purse, Spending, Spent, Unpaid};
+use crate::entry::Entry;
 use crate::error::{AuthError, ErrorCode};
 use crate::limit::{Decision, LimiterError, RateLimiter};
-use crate::principal::KeyEntry;
 use crate::store::{StoreError, StoredKey};
 use crate::telemetry;
 
@@ -25,17 +25,17 @@ pub(super) enum Wait {
     Token {
         known: bool,
     },
-    Owner(Arc<dyn OwnerStanding>, Arc<KeyEntry>),
-    Plan(Arc<dyn Directory>, Arc<KeyEntry>),
+    Owner(Arc<dyn OwnerStanding>, Entry),
+    Plan(Arc<dyn Directory>, Entry),
     Limiter(Arc<dyn RateLimiter>),
     Credits(Arc<Spending>, Arc<Purse>),
-    Directory(Arc<dyn Directory>, Arc<KeyEntry>, UserRef),
+    Directory(Arc<dyn Directory>, Entry, UserRef),
 }
 
 /// The result of an awaited call.
 pub(super) enum Answer {
     Key(Result<Option<Arc<StoredKey>>, StoreError>),
-    Token(Result<Option<Arc<KeyEntry>>, AuthError>),
+    Token(Result<Option<Entry>, AuthError>),
     Owner(Result<Standing, DirectoryError>),
     Plan(Asked),
     Limiter(Result<Decision, LimiterError>),
@@ -75,20 +75,16 @@ macro_rules! answered {
 pub(super) use answered;
 
 impl Wait {
-    pub(super) fn owner(owners: &Arc<dyn OwnerStanding>, entry: &Arc<KeyEntry>) -> Self {
-        Self::Owner(Arc::clone(owners), Arc::clone(entry))
+    pub(super) fn owner(owners: &Arc<dyn OwnerStanding>, entry: &Entry) -> Self {
+        Self::Owner(Arc::clone(owners), entry.clone())
     }
 
-    pub(super) fn plan(directory: &Arc<dyn Directory>, entry: &Arc<KeyEntry>) -> Self {
-        Self::Plan(Arc::clone(directory), Arc::clone(entry))
+    pub(super) fn plan(directory: &Arc<dyn Directory>, entry: &Entry) -> Self {
+        Self::Plan(Arc::clone(directory), entry.clone())
     }
 
-    pub(super) fn directory(
-        directory: &Arc<dyn Directory>,
-        entry: &Arc<KeyEntry>,
-        user: &UserRef,
-    ) -> Self {
-        Self::Directory(Arc::clone(directory), Arc::clone(entry), user.clone())
+    pub(super) fn directory(directory: &Arc<dyn Directory>, entry: &Entry, user: &UserRef) -> Self {
+        Self::Directory(Arc::clone(directory), entry.clone(), user.clone())
     }
 }
 

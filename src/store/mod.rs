@@ -16,7 +16,6 @@ mod memory;
 mod rows;
 mod secret;
 pub(crate) mod signing;
-mod stored;
 mod usage;
 mod write;
 
@@ -36,11 +35,11 @@ pub use list::{Cursor, ListQuery, Page};
 pub use memory::MemoryStore;
 pub use rows::{KeyRow, KeyRows};
 pub use secret::Match;
-pub use stored::StoredKey;
 pub use usage::{HourOfUse, Usage, UsageByHour, UsageDelta};
 pub use write::{Change, Condition, Rejected, WriteBatch};
 
 use self::signing::SigningStore;
+pub use crate::entry::StoredKey;
 use crate::key::{KeyDigest, KeyId, KeyRecord, Owner, TenantId, UserId};
 use crate::pointer::to_the_pointee;
 

@@ -9,14 +9,14 @@ use super::{ManualClock, valid};
 use crate::actor::{ActorMode, Intersection, User, own_mode};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
+use crate::entry::{Charge, Charger, Common, Entry, KeyEntry, KeyFacts, KeyLimits};
 use crate::error::AuthError;
-use crate::key::{Access, KeyId, KeyKind, KeyRecord, Owner};
+use crate::key::{Access, KeyHasher, KeyId, KeyKind, KeyRecord, Owner};
 use crate::limit::Decision;
-use crate::principal::{
-    Acting, Charge, Charger, KeyEntry, KeyFacts, KeyLimits, KeyPrincipal, PlanOf,
-};
+use crate::principal::{Acting, KeyPrincipal};
 use crate::respond::Responder;
 use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
+use crate::store::StoredKey;
 use crate::usage::UsageRecorder;
 
 /// Counts nothing: no request was made.
@@ -189,16 +189,22 @@ impl TestPrincipal {
                 )
             }
         };
+        let record = Arc::new(self.record);
         let entry = KeyEntry {
-            facts: KeyFacts::new(&self.record, None),
+            facts: KeyFacts::new(&record, None),
             scopes,
             delegated: None,
-            limits: KeyLimits::new(PlanOf::Tenant, None, 0, Arc::new(Uncounted)),
+            limits: KeyLimits::new(None, 0),
             purse: None,
-            usage: UsageRecorder::default().cell(&self.record.id),
-            responder: self.responder,
-            record: Arc::new(self.record),
+            usage: UsageRecorder::default().cell(&record.id),
+            common: Arc::new(Common {
+                responder: self.responder,
+                charger: Arc::new(Uncounted),
+            }),
+            record: Arc::clone(&record),
         };
-        KeyPrincipal::new(Arc::new(entry), mode, acting, self.client_ip, None, None)
+        let digest = KeyHasher::sha256().digest("no key was presented");
+        let entry = Entry::new(StoredKey::new(digest, record), entry);
+        KeyPrincipal::new(entry, mode, acting, self.client_ip, None, None)
     }
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::adapter::carrier::{Holds, Reply};
 use crate::audit::RequestAudit;
 use crate::authenticator::Authenticated;
+use crate::entry::Entry;
 use crate::error::AuthError;
 use crate::key::UserId;
 use crate::limit::FieldValue;
-use crate::principal::{AnonymousCount, KeyEntry, KeyPrincipal};
+use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::respond::Responder;
 use crate::telemetry::{self, PlanLabel};
 
@@ -58,7 +59,7 @@ pub(in crate::adapter) struct Report {
     /// The label of the response if this layer counts it.
     counted: Option<PlanLabel>,
     /// The key's entry, kept only if refusals are logged.
-    key: Option<Arc<KeyEntry>>,
+    key: Option<Entry>,
     audit: Option<RequestAudit>,
 }
 
@@ -92,7 +93,7 @@ impl Report {
         Some(Self {
             fields: ResponseFields { limits, user },
             counted,
-            key: logged.map(|principal| Arc::clone(principal.entry())),
+            key: logged.map(|principal| principal.entry().clone()),
             audit,
         })
     }
