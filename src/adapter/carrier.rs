@@ -88,7 +88,7 @@ pub trait Reply: Holds<AuthError> + Holds<RequestId> {
 /// The inner service.
 pub trait Inward<Q> {
     /// The inner service's response.
-    type Answer: Reply;
+    type Answer;
     /// The adapter's response.
     type Response: Reply;
     /// The inner service's error.

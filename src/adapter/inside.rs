@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, carries};
-use super::exchange::ExchangeFuture;
+use super::exchange::DecidedFuture;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
@@ -94,13 +94,13 @@ pub(super) fn decided<Q: Incoming, S: Inward<Q>>(
     request: Q,
     service: &mut S,
     checked: Result<(), AuthError>,
-) -> ExchangeFuture<S, Q> {
+) -> DecidedFuture<S, Q> {
     match checked {
-        Ok(()) => ExchangeFuture::passing(service.forward(request), None),
+        Ok(()) => DecidedFuture::passing(service.forward(request)),
         Err(error) => {
             let (error, answer) = answer(error, request.carrier(), &request.head_inside());
             telemetry::set_up_incorrectly(&error);
-            ExchangeFuture::refusing(S::refused(request, answer, &error))
+            DecidedFuture::refusing(S::refused(request, answer, &error))
         }
     }
 }

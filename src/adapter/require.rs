@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::carrier::{Incoming, Inward};
-use super::exchange::ExchangeFuture;
+use super::exchange::DecidedFuture;
 use super::inside::{check, decided, is_anonymous};
 use crate::policy::Requirement;
 
@@ -44,7 +44,7 @@ impl Require {
         &self,
         request: Q,
         service: &mut S,
-    ) -> ExchangeFuture<S, Q> {
+    ) -> DecidedFuture<S, Q> {
         let carrier = request.carrier();
         let checked = if self.key_optional && is_anonymous(carrier) {
             Ok(())

@@ -11,7 +11,7 @@ use actix_web::{Error, HttpRequest};
 use super::Auth;
 use super::response::{into_response, with_fields};
 use crate::adapter::carrier::Inward;
-use crate::adapter::exchange::{Authenticating, ExchangeFuture, ResponseFields};
+use crate::adapter::exchange::{Authenticating, DecidedFuture, ExchangeFuture, ResponseFields};
 use crate::adapter::require::{Require, Requiring};
 use crate::error::AuthError;
 use crate::respond::Answer;
@@ -96,7 +96,7 @@ where
 {
     type Response = ServiceResponse<EitherBody<B>>;
     type Error = Error;
-    type Future = ExchangeFuture<Rc<S>, ServiceRequest>;
+    type Future = DecidedFuture<Rc<S>, ServiceRequest>;
 
     forward_ready!(service);
 

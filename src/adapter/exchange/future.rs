@@ -1,4 +1,4 @@
-//! The future of all services of this crate: an inner service's future, a refusal, or a waiting
+//! The futures of the services of this crate: an inner service's future, a refusal, or a waiting
 //! request on the heap.
 
 use std::fmt;
@@ -32,24 +32,57 @@ pin_project! {
         S: Inward<Q>,
         Q: Incoming,
     {
-        Inner { #[pin] future: S::Future, report: Option<Report> },
-        Refused { response: Option<S::Response> },
+        Decided { #[pin] decided: DecidedFuture<S, Q>, report: Option<Report> },
         Parked { parked: Box<Parked<S, Q>> },
     }
 }
 
-impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
-    /// A request that was forwarded.
+pin_project! {
+    /// The future of a request that was forwarded or refused, and whose response nothing reports.
+    #[project = DecidedProjection]
+    #[must_use = "futures do nothing unless polled"]
+    pub enum DecidedFuture<S, Q>
+    where
+        S: Inward<Q>,
+    {
+        /// Forwarded.
+        Passing { #[pin] future: S::Future },
+        /// Refused; `None` once polled.
+        Refused { response: Option<S::Response> },
+    }
+}
+
+impl<S: Inward<Q>, Q> DecidedFuture<S, Q> {
     #[inline]
-    pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
-        let state = State::Inner { future, report };
-        Self { state }
+    pub(in crate::adapter) fn passing(future: S::Future) -> Self {
+        Self::Passing { future }
     }
 
-    /// A request that was refused.
     pub(in crate::adapter) fn refusing(response: S::Response) -> Self {
         let response = Some(response);
-        let state = State::Refused { response };
+        Self::Refused { response }
+    }
+}
+
+impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            DecidedProjection::Passing { future } => future.poll(cx).map_ok(S::passed),
+            DecidedProjection::Refused { response } => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+        }
+    }
+}
+
+impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
+    /// A request that was decided, and the report of one that passed.
+    #[inline]
+    pub(super) fn decided(decided: DecidedFuture<S, Q>, report: Option<Report>) -> Self {
+        let state = State::Decided { decided, report };
         Self { state }
     }
 
@@ -68,20 +101,12 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Inner { future, report } => {
-                    let answer = ready!(future.poll(cx));
-                    return Poll::Ready(
-                        match report {
-                            None => answer,
-                            Some(_) => reported::<S, Q>(answer, report),
-                        }
-                        .map(S::passed),
-                    );
-                }
-                StateProjection::Refused { response } => {
-                    return response
-                        .take()
-                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                StateProjection::Decided { decided, report } => {
+                    let answer = ready!(decided.poll(cx));
+                    return Poll::Ready(match report {
+                        None => answer,
+                        Some(_) => reported::<S, Q>(answer, report),
+                    });
                 }
                 StateProjection::Parked { parked } => ready!(parked.poll(cx)),
             };
@@ -93,9 +118,9 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
 /// Reports the result of the inner service. The report is dropped then, so this happens once; a
 /// future that is dropped earlier drops the report, and with it ends the audit.
 fn reported<S: Inward<Q>, Q>(
-    answer: Result<S::Answer, S::Error>,
+    answer: Result<S::Response, S::Error>,
     report: &mut Option<Report>,
-) -> Result<S::Answer, S::Error> {
+) -> Result<S::Response, S::Error> {
     let answer = match (answer, &mut *report) {
         (Ok(mut answer), Some(report)) => {
             report.answered(&mut answer);
@@ -111,5 +136,11 @@ fn reported<S: Inward<Q>, Q>(
 impl<S: Inward<Q>, Q: Incoming> fmt::Debug for ExchangeFuture<S, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ExchangeFuture")
+    }
+}
+
+impl<S: Inward<Q>, Q> fmt::Debug for DecidedFuture<S, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecidedFuture")
     }
 }

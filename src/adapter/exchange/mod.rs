@@ -31,7 +31,7 @@ mod report;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub(super) use future::ExchangeFuture;
+pub(super) use future::{DecidedFuture, ExchangeFuture};
 pub(super) use mapping::{Mapped, Mapping};
 pub(super) use report::ResponseFields;
 
@@ -107,7 +107,8 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         if self.is_counted(&request) {
-            return ExchangeFuture::passing(service.forward(request), None);
+            let decided = DecidedFuture::passing(service.forward(request));
+            return ExchangeFuture::decided(decided, None);
         }
         request.hide(&self.secret_fields);
         let mut begun = self.authenticator.begin(&self.head(&request));
@@ -181,7 +182,7 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q>,
     {
         let report = self.admit(admission, mapped, audit, request.carrier_mut());
-        ExchangeFuture::passing(service.forward(request), report)
+        ExchangeFuture::decided(DecidedFuture::passing(service.forward(request)), report)
     }
 
     /// Sets the carrier's values and returns the report for the response.
@@ -278,7 +279,7 @@ impl<C: Carrier> Exchange<C> {
             .answer(error, &self.head(&request));
         let mut response = S::refused(request, answer, error);
         end(audit, &mut response);
-        ExchangeFuture::refusing(response)
+        ExchangeFuture::decided(DecidedFuture::refusing(response), None)
     }
 
     fn head<'r, Q: Incoming<Carrier = C>>(

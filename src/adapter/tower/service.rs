@@ -8,7 +8,7 @@ use tower::{Layer, Service};
 
 use super::{AuthLayer, RejectionBody, into_response};
 use crate::adapter::carrier::Inward;
-use crate::adapter::exchange::{Authenticating, ExchangeFuture, ResponseFields};
+use crate::adapter::exchange::{Authenticating, DecidedFuture, ExchangeFuture, ResponseFields};
 use crate::adapter::require::{Require, Requiring};
 use crate::error::AuthError;
 use crate::respond::Answer;
@@ -83,7 +83,7 @@ where
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = ExchangeFuture<S, Request<B>>;
+    type Future = DecidedFuture<S, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)

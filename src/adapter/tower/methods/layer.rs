@@ -8,7 +8,7 @@ use tower::{Layer, Service};
 
 use super::table::{Entry, Table};
 use crate::adapter::carrier::{Incoming, ServesGrpc};
-use crate::adapter::exchange::ExchangeFuture;
+use crate::adapter::exchange::DecidedFuture;
 use crate::adapter::inside::{check, decided, principal};
 use crate::adapter::tower::RejectionBody;
 use crate::error::{AuthError, ErrorCode};
@@ -44,7 +44,7 @@ where
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = ExchangeFuture<S, Request<B>>;
+    type Future = DecidedFuture<S, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
