@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::exchange::{Mapped, ResponseFields};
 use crate::audit::RequestId;
 use crate::error::AuthError;
+use crate::limit::Kept;
 use crate::principal::{AnonymousCount, KeyPrincipal};
 use crate::request::{RequestHead, TlsVersion};
 use crate::respond::{Answer, Responder};
@@ -82,7 +83,7 @@ pub trait Reply: Holds<AuthError> + Holds<RequestId> {
     /// Sets a header. The name must be lower case.
     fn set_field(&mut self, name: &'static str, value: &[u8]);
     /// Sets a header to a value of visible ASCII characters and spaces, which need not be copied.
-    fn set_kept_field(&mut self, name: &'static str, value: &'static str);
+    fn set_kept_field(&mut self, name: &'static str, value: &'static Kept);
 }
 
 /// The inner service.

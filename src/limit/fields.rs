@@ -1,6 +1,9 @@
 //! Response fields that report the state of quotas (draft-ietf-httpapi-ratelimit-headers-10).
 
-use std::collections::HashSet;
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::OnceLock;
 
 use super::{LimitState, WindowState};
 use crate::lock::Mutex;
@@ -88,17 +91,42 @@ pub(crate) struct CreditState {
 /// The value of a response field: visible ASCII characters and spaces.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value<'a> {
-    /// A text that is kept for the life of the process, so that a response need not copy it.
-    Kept(&'static str),
+    Kept(&'static Kept),
     Written(&'a [u8]),
 }
 
 impl Value<'_> {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Kept(text) => text.as_bytes(),
+            Self::Kept(kept) => kept.text.as_bytes(),
             Self::Written(bytes) => bytes,
         }
+    }
+}
+
+/// A value that is kept for the life of the process, so that a response need not copy it.
+pub struct Kept {
+    pub(super) text: &'static str,
+    /// As a value of the first framework that used it, which has checked each byte.
+    native: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Kept {
+    /// Returns the value as one of a framework.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn native<T: Clone + Send + Sync + 'static>(
+        &self,
+        make: impl Fn(&'static str) -> T,
+    ) -> T {
+        let native = self.native.get_or_init(|| Box::new(make(self.text)));
+        let known = native.downcast_ref::<T>();
+        known.map_or_else(|| make(self.text), T::clone)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
     }
 }
 
@@ -108,8 +136,8 @@ const LONGEST_KEPT: usize = 512;
 
 /// Keeps the value of a field for the life of the process, once. `None` if it is long or many
 /// others are kept already.
-pub(super) fn kept(text: &str) -> Option<&'static str> {
-    static KEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+pub(super) fn kept(text: &str) -> Option<&'static Kept> {
+    static KEPT: Mutex<Option<HashMap<&'static str, &'static Kept>>> = Mutex::new(None);
     let mut texts = KEPT.lock();
     let texts = texts.get_or_insert_default();
     if let Some(kept) = texts.get(text) {
@@ -119,9 +147,10 @@ pub(super) fn kept(text: &str) -> Option<&'static str> {
     if text.len() > LONGEST_KEPT || texts.len() >= MOST_KEPT || !is_value {
         return None;
     }
-    let kept: &'static str = Box::leak(text.into());
-    texts.insert(kept);
-    Some(kept)
+    let text: &'static str = Box::leak(text.into());
+    let native = OnceLock::new();
+    let kept = Box::leak(Box::new(Kept { text, native }));
+    Some(texts.entry(text).or_insert(kept))
 }
 
 /// A value while it is written. The usual one needs no allocation.

@@ -42,6 +42,8 @@ use async_trait::async_trait;
 pub use bucket::{BucketId, LimitBucket, LimitRequest, LimiterSlot};
 pub(crate) use class::{ClassRules, is_method};
 pub use decision::{Decision, WindowState};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+pub(crate) use fields::Kept;
 pub use fields::LimitFields;
 pub(crate) use fields::{CreditState, Value as FieldValue, whole_seconds};
 pub use local::{LocalLimiter, LocalLimiterBuilder};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::{CreditState, Field};
+use super::fields::{CreditState, Field, Kept};
 use super::table::{PlanLimits, Variant};
 use super::{Decision, WindowState};
 use crate::quota::{Quota, Quotas};
@@ -26,14 +26,14 @@ pub(crate) struct LimitState<'a> {
 
 impl<'a> LimitState<'a> {
     /// Returns the value of `RateLimit-Policy`, if it is kept.
-    pub(super) fn kept_policies(self) -> Option<&'static str> {
+    pub(super) fn kept_policies(self) -> Option<&'static Kept> {
         self.limits.kept_field(self.variant)
     }
 
     /// Writes the value of `RateLimit-Policy`.
     pub(super) fn write_policies(self, field: &mut Field) {
         if let Some(kept) = self.kept_policies() {
-            field.push(kept);
+            field.push(kept.text);
         } else {
             let policies = self.limits.field(self.variant);
             let parts = self.limits.own_field.as_deref().into_iter().chain(policies);

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::compile::{Compiler, Given, class_names, merged, placed, refused};
-use super::fields::kept;
+use super::fields::{Kept, kept};
 use super::plan::{Bound, Plan};
 use super::policy::{CountedBy, LimitPolicy};
 use super::{LimiterSlot, PolicySource};
@@ -56,7 +56,7 @@ pub(crate) struct PolicySet {
     /// The value of `RateLimit-Policy`.
     field: String,
     /// The same, if it is kept for the life of the process.
-    kept: Option<&'static str>,
+    kept: Option<&'static Kept>,
     /// Where the second policy's part of it begins.
     second: usize,
 }
@@ -424,7 +424,7 @@ impl PlanLimits {
     }
 
     /// Returns the value of `RateLimit-Policy`, if the key has no own quotas and it is kept.
-    pub(super) fn kept_field(&self, variant: Variant) -> Option<&'static str> {
+    pub(super) fn kept_field(&self, variant: Variant) -> Option<&'static Kept> {
         match self.own {
             None => self.set(variant).kept,
             Some(_) => None,

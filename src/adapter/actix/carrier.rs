@@ -13,6 +13,7 @@ use actix_web::{HttpMessage, HttpRequest};
 use super::ActixHead;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
 use crate::adapter::exchange::Mapped;
+use crate::limit::Kept;
 use crate::request::{RequestHead, TlsVersion};
 
 impl<T: Clone + 'static> Holds<T> for HttpRequest {
@@ -97,7 +98,9 @@ impl<B> Reply for ServiceResponse<B> {
         }
     }
 
-    fn set_kept_field(&mut self, name: &'static str, value: &'static str) {
-        self.set_field(name, value.as_bytes());
+    fn set_kept_field(&mut self, name: &'static str, value: &'static Kept) {
+        let value = value.native(HeaderValue::from_static);
+        self.headers_mut()
+            .insert(HeaderName::from_static(name), value);
     }
 }

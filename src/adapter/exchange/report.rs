@@ -108,7 +108,7 @@ impl Report {
             principal.give_credits_back();
         }
         self.fields.each(&mut |name, value| match value {
-            FieldValue::Kept(text) => answer.set_kept_field(name, text),
+            FieldValue::Kept(kept) => answer.set_kept_field(name, kept),
             FieldValue::Written(bytes) => answer.set_field(name, bytes),
         });
         if let Some(plan) = &self.counted {

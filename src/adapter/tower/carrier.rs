@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 
 use super::HttpHead;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
 use crate::adapter::exchange::Mapped;
+use crate::limit::Kept;
 use crate::request::{RequestHead, TlsVersion};
 
 impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
@@ -93,11 +93,9 @@ impl<R> Reply for Response<R> {
         }
     }
 
-    fn set_kept_field(&mut self, name: &'static str, value: &'static str) {
-        // `from_static` takes longer: it checks one byte after the other.
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from_static(value.as_bytes())) {
-            self.headers_mut().insert(name_of(name), value);
-        }
+    fn set_kept_field(&mut self, name: &'static str, value: &'static Kept) {
+        let value = value.native(HeaderValue::from_static);
+        self.headers_mut().insert(name_of(name), value);
     }
 }
 
