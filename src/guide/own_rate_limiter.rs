@@ -4,7 +4,9 @@
 //! nodes, or in storage that you already have, implement one method:
 //! [`acquire`](crate::RateLimiter::acquire). It gets a request with its *buckets*, one for each
 //! limit that applies (of the key's family, its user, its tenant, an address, or all), each with its
-//! quotas. It admits the request in all of them or in none.
+//! quotas. It admits the request in all of them or in none. A second method,
+//! [`peek`](crate::RateLimiter::peek), reads the same buckets, so that operators see how much of a
+//! key's limits is used.
 //!
 //! # A first program
 //! This limiter implements the definition directly: it stores the time of every admitted unit. It
@@ -47,6 +49,13 @@
 //!             // Until the oldest `excess` units have left the window, by one nanosecond.
 //!             excess => within[excess as usize - 1] + quota.window() + Duration::from_nanos(1) - now,
 //!         }
+//!     }
+//!
+//!     /// How much of a quota is left, and when the first used unit is available again.
+//!     fn state(&self, quota: &Quota, now: Duration) -> WindowState {
+//!         let within = self.within(quota.window(), now);
+//!         let reset = within.first().map(|at| *at + quota.window() + Duration::from_nanos(1) - now);
+//!         WindowState::new(quota.limit().saturating_sub(within.len() as u64), reset)
 //!     }
 //! }
 //!
@@ -102,9 +111,7 @@
 //!             }
 //!             // The state of each window afterwards, for the `RateLimit` header.
 //!             let windows = asked.quotas.as_slice().iter().map(|quota| {
-//!                 let within = bucket.within(quota.window(), now);
-//!                 let reset = within.first().map(|at| *at + quota.window() + Duration::from_nanos(1) - now);
-//!                 let state = WindowState::new(quota.limit().saturating_sub(within.len() as u64), reset);
+//!                 let state = bucket.state(quota, now);
 //!                 if !admitted && !bucket.wait(quota, cost, now).is_zero() {
 //!                     state.violated()
 //!                 } else {
@@ -114,6 +121,24 @@
 //!             decision = decision.with_windows(windows);
 //!         }
 //!         Ok(decision)
+//!     }
+//!
+//!     /// Adds no bucket, and forgets nothing.
+//!     async fn peek(
+//!         &self,
+//!         request: &LimitRequest<'_>,
+//!     ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+//!         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+//!         let (now, unused) = (self.clock.monotonic(), Bucket::default());
+//!         let mut states = Vec::new();
+//!         for asked in request.buckets {
+//!             let Some(name) = name(asked) else {
+//!                 return Ok(None);
+//!             };
+//!             let bucket = buckets.get(&name).unwrap_or(&unused);
+//!             states.extend(asked.quotas.as_slice().iter().map(|quota| bucket.state(quota, now)));
+//!         }
+//!         Ok(Some(states))
 //!     }
 //! }
 //!
@@ -160,5 +185,8 @@
 //!   keep a tenant's buckets together ([`LimitRequest::tenant`](crate::limit::LimitRequest)).
 //! - **Another clock.** To test a limiter that uses a server's clock, call
 //!   `portunus_conformance::rate_limiter_in_real_time`.
+//! - **A reading changes nothing.** [`peek`](crate::RateLimiter::peek) counts no unit, adds no bucket,
+//!   extends no expiry and keeps the quotas as they are. Without it, the dashboard shows limits without
+//!   their use.
 //! - **A limiter in memory** should implement [`try_acquire`](crate::RateLimiter::try_acquire), so
 //!   that a request needs no boxed future.

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use portunus::RateLimiter;
-use portunus::key::{KeyFamily, TenantId, UserId};
-use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterError, WindowState};
-use portunus::quota::Quotas;
+use portunus::key::{KeyFamily, Owner, TenantId, UserId};
+use portunus::limit::{
+    BucketId, LimitBucket, LimitPolicy, LimitRequest, LimiterError, WindowState,
+};
+use portunus::manage::NewKey;
+use portunus::quota::{Quota, Quotas};
+use portunus::{Limits, RateLimiter};
 use portunus_redis::RedisLimiter;
 use portunus_test_support::redis::{Cluster, Redis as Server};
+use portunus_test_support::{Fixture, Head, tenant, user};
 
 use crate::cluster;
 use crate::common::{PATIENT, limiter, passed, quotas, redis};
@@ -120,6 +124,31 @@ async fn a_server_that_does_not_answer_costs_a_reading_one_deadline_and_later_on
     let answers = async || limiter.peek(&request).await.ok().flatten();
     let read = portunus_test_support::wait::eventually_async(answers).await;
     assert_eq!(remaining(&read.unwrap()), [9]);
+}
+
+/// What operators see is what requests are told.
+#[tokio::test]
+async fn a_service_on_a_cluster_reads_what_its_requests_count() {
+    let cluster = Cluster::start();
+    let limiter = cluster::redis(&cluster).deadline(PATIENT).limiter();
+    let limits = Limits::per_key([Quota::per_minute(60)])
+        .policy(LimitPolicy::per_user([Quota::per_hour(500)]))
+        .policy(LimitPolicy::per_tenant([Quota::per_hour(5000)]));
+    let fixture = Fixture::new();
+    let keys = fixture.bearer().limits(limits.limiter(limiter)).keys();
+    for owner in ["ann", "bob", "eve"] {
+        let owner = Owner::user(tenant(&format!("of-{owner}")), user(owner));
+        let (key, record) = fixture.issue_new(NewKey::new("key", owner)).await;
+        for used in 1..=5 {
+            let passed = keys.authenticator().authenticate(&Head::bearer(&key)).await;
+            let told = passed.unwrap().limits().unwrap();
+            let told = told.quotas().map(|(_, state)| state.remaining());
+            let states = keys.manager().limit_states(&record.id).await.unwrap();
+            let read = states.iter().map(|(_, state)| state.unwrap().remaining());
+            assert!(read.clone().eq(told), "{states:?}");
+            assert!(read.eq([60 - used, 500 - used, 5000 - used]), "{states:?}");
+        }
+    }
 }
 
 #[tokio::test]
