@@ -157,7 +157,7 @@ impl Limiting {
     }
 
     /// Reads the limits of a key of this record, without counting; see
-    /// [`KeyManager::limit_states`](crate::KeyManager::limit_states).
+    /// [`KeyManager::limit_states`](crate::manage::KeyManager::limit_states).
     ///
     /// # Errors
     /// Returns an error if the limiter does not answer within [`READING_BOUND`].

@@ -320,7 +320,8 @@ impl Authenticator {
         self.inner.limits_of_plan(plan, tenant).await
     }
 
-    /// Reads the limits of a key; see [`KeyManager::limit_states`](crate::KeyManager::limit_states).
+    /// Reads the limits of a key; see
+    /// [`KeyManager::limit_states`](crate::manage::KeyManager::limit_states).
     ///
     /// # Errors
     /// Returns `LIMITER_UNAVAILABLE` if the limiter does not answer.

@@ -93,9 +93,10 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
     /// all units left, and no window is [violated](WindowState::is_violated). Cost and overdraft of
     /// the request have no effect.
     ///
-    /// `None`, the default, means that this limiter cannot be read: operators then see a key's
-    /// limits without their state ([`KeyManager::limit_states`](crate::KeyManager::limit_states)).
-    /// Requests that are counted meanwhile may be in some of the windows and not in others.
+    /// `None`, the default, means that this limiter cannot be read: operators then see the limits of a
+    /// key without their state
+    /// ([`KeyManager::limit_states`](crate::manage::KeyManager::limit_states)). Requests that are
+    /// counted meanwhile may be in some of the windows and not in others.
     ///
     /// # Errors
     /// Returns an error if the limiter does not answer.
