@@ -1,6 +1,7 @@
 //! Quotas: named limits of at most N units in every interval of length W.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const MOST_UNITS: u64 = u32::MAX as u64;
 const MOST_QUOTAS: usize = 16;
 
 /// At most `limit` units in every interval of length `window`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Plain", into = "Plain")]
 pub struct Quota {
     name: Arc<str>,
@@ -249,6 +250,12 @@ impl PartialEq for Quotas {
     }
 }
 impl Eq for Quotas {}
+
+impl Hash for Quotas {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl TryFrom<Vec<Quota>> for Quotas {
     type Error = ParseError;

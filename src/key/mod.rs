@@ -11,6 +11,7 @@ mod kind;
 mod newer;
 mod record;
 mod secret;
+mod settings;
 mod sha256;
 mod signing;
 
@@ -27,4 +28,5 @@ pub use id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 pub use kind::{Environment, KeyKind};
 pub use record::{Access, Delegation, KeyRecord, KeyStatus, MAX_TIME, Metadata, Owner, Revocation};
 pub use secret::PlaintextKey;
+pub use settings::KeySettings;
 pub use signing::SigningState;

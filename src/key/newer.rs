@@ -13,17 +13,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::id::KeyFamily;
 use super::record::KeyRecord;
 
 /// The member with the format number that a program must understand to use the record.
 const MEMBER: &str = "understands";
 
 /// Set for a record that a newer version wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Newer(Option<Arc<Read>>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Read {
     understands: u64,
     /// The whole record, as read.
@@ -109,12 +108,7 @@ impl KeyRecord {
             understands: Option<u64>,
         }
         let error = match serde_json::from_str::<Self>(json) {
-            Ok(mut record) => {
-                if record.family.as_str() == record.id.as_str() {
-                    record.family = KeyFamily::from(&record.id);
-                }
-                return Ok(record);
-            }
+            Ok(record) => return Ok(record),
             Err(error) => error,
         };
         let needs = serde_json::from_str::<Needs>(json).ok();

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::de::Error;
@@ -13,10 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
-use super::newer::Newer;
+use super::settings::{self, KeySettings, Stored};
 use crate::json;
-use crate::network::AllowList;
-use crate::quota::Quotas;
 use crate::scope::Scope;
 use crate::text::{ParseError, start};
 
@@ -136,7 +135,7 @@ pub enum Delegation {
 }
 
 /// When and why a key was revoked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Revocation {
     /// The time from which the key is refused.
@@ -217,7 +216,7 @@ impl fmt::Display for KeyStatus {
 /// A JSON object that the host stores with a key, at most 16 KiB.
 ///
 /// No object in it has duplicate members. Integers have at most 64 bits; fractions are doubles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "serde_json::Map<String, serde_json::Value>")]
 pub struct Metadata(Cow<'static, str>);
 
@@ -294,19 +293,16 @@ impl From<Metadata> for serde_json::Map<String, serde_json::Value> {
     }
 }
 
-/// Deserializes a restriction that may be `null` but must be present: a record that lost the member
-/// must not become an unrestricted one.
-fn nullable_but_present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    Option::deserialize(deserializer)
-}
-
 /// Everything about a key except its secret.
 ///
-/// Stores keep it as [`to_json`](Self::to_json) writes it, or create it with [`KeyRecord::new`] and
-/// set the other fields.
+/// The fields that keys often have in common, such as their scopes and networks, are those of
+/// [`KeySettings`]. They are read and set like the record's: `record.scopes`. Records that were read
+/// from a database share settings that are equal.
+///
+/// Stores keep a record as [`to_json`](Self::to_json) writes it, or create it with
+/// [`KeyRecord::new`] and set the other fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 #[non_exhaustive]
 pub struct KeyRecord {
     /// The key's id.
@@ -318,65 +314,17 @@ pub struct KeyRecord {
     pub version: u64,
     /// The display name.
     pub name: String,
-    /// The description.
-    pub description: Option<String>,
-    /// The kind of key.
-    pub kind: KeyKind,
-    /// The only environment in which the key works.
-    pub environment: Environment,
     /// The owner.
     pub owner: Owner,
     /// The displayable part of the secret: everything before the random part, and the last four
     /// characters.
     pub masked: String,
-    /// The granted scopes.
-    pub scopes: Vec<Scope>,
-    /// The access level.
-    pub access: Access,
-    /// The only workspaces that the key can access; all of the tenant's if `None`.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub workspaces: Option<Vec<WorkspaceId>>,
-    /// The plan of the key's owner.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub plan: Option<PlanName>,
-    /// Whether the key may act for users. User keys never do.
-    pub delegation: Delegation,
-    /// The networks that the key may be used from; any if `None`.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub allowed_ips: Option<AllowList>,
-    /// The rate limits; the authenticator's defaults if `None`.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub quotas: Option<Quotas>,
-    /// The host's own data.
-    pub metadata: Metadata,
     /// When the key was created.
     pub created_at: SystemTime,
-    /// The first instant at which the key works; at once if `None`.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub not_before: Option<SystemTime>,
     /// The first instant at which the key no longer works; never if `None`.
-    #[serde(deserialize_with = "nullable_but_present")]
     pub expires_at: Option<SystemTime>,
-    /// Whether the key is enabled.
-    pub enabled: bool,
-    /// The revocation, if the key has been revoked.
-    #[serde(deserialize_with = "nullable_but_present")]
-    pub revoked: Option<Revocation>,
-    /// The key that this one replaced by rotation.
-    #[serde(default)]
-    pub predecessor: Option<KeyId>,
-    /// The key that replaced this one by rotation.
-    #[serde(default)]
-    pub successor: Option<KeyId>,
-    /// A fingerprint of the request that created the key, if that request can be repeated.
-    #[serde(default)]
-    pub origin: Option<String>,
-    /// Whether the key may become its owner's primary key. False if events are signed and the key's
-    /// secret was never seen.
-    pub may_be_primary: bool,
-    /// Content of a newer version.
-    #[serde(rename = "understands", default, skip_serializing)]
-    pub(super) newer: Newer,
+    #[serde(flatten, serialize_with = "settings::serialize")]
+    pub(super) settings: Arc<KeySettings>,
 }
 
 impl KeyRecord {
@@ -386,7 +334,9 @@ impl KeyRecord {
         let texts = [
             Some(self.id.as_str()),
             Some(self.name.as_str()),
+            Some(self.masked.as_str()),
             self.description.as_deref(),
+            self.origin.as_deref(),
             Some(self.metadata.as_json()),
             Some(owner.tenant_id.as_str()),
             owner.user_id.as_ref().map(UserId::as_str),
@@ -409,7 +359,7 @@ impl KeyRecord {
         let networks = networks.map_or(0, |list| list.entries().len() * 64);
         let quotas = self.quotas.as_ref();
         let quotas = quotas.map_or(0, |quotas| quotas.as_slice().len() * 128);
-        size_of::<Self>() + texts + names + networks + quotas
+        size_of::<Self>() + size_of::<KeySettings>() + texts + names + networks + quotas
     }
 
     /// Creates a record with the data that every key has. The other fields are public and start as:
@@ -428,29 +378,11 @@ impl KeyRecord {
             id,
             version: 1,
             name: name.into(),
-            description: None,
-            kind,
-            environment,
             owner,
             masked: "…".into(),
-            scopes: Vec::new(),
-            access: Access::default(),
-            workspaces: None,
-            plan: None,
-            delegation: Delegation::default(),
-            allowed_ips: None,
-            quotas: None,
-            metadata: Metadata::default(),
             created_at,
-            not_before: None,
             expires_at: None,
-            enabled: true,
-            revoked: None,
-            predecessor: None,
-            successor: None,
-            origin: None,
-            may_be_primary: true,
-            newer: Newer::default(),
+            settings: Arc::new(KeySettings::new(kind, environment)),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -127,6 +128,12 @@ impl AllowList {
     #[must_use]
     pub fn entries(&self) -> &[Cidr] {
         &self.0.entries
+    }
+}
+
+impl Hash for AllowList {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.entries.hash(state);
     }
 }
 

@@ -124,7 +124,11 @@ fn values_that_are_not_known_are_shown_as_others_and_stay_as_they_are() {
     let known = that_says("2").replacen(r#""plan":null"#, r#""plan":"a""#, 1);
     let one = known.replacen(r#""quotas":null"#, r#""quotas":1"#, 1);
     let read = KeyRecord::from_json(&one).unwrap();
-    assert_eq!(read.plan.unwrap().as_str(), "a", "what is known is read");
+    assert_eq!(
+        read.plan.as_ref().unwrap().as_str(),
+        "a",
+        "what is known is read"
+    );
     // The owner and whether the key has ended must be readable, and the members of this version
     // must be unchanged.
     for (ours, theirs) in [

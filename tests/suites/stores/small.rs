@@ -442,7 +442,10 @@ fn as_returned(how: How, record: &KeyRecord) -> KeyRecord {
         NoExpiry => as_returned.expires_at = None,
         WholeSeconds => as_returned.created_at = whole(as_returned.created_at),
         EmptyIsAbsent => {
-            as_returned.workspaces = as_returned.workspaces.filter(|list| !list.is_empty());
+            as_returned.workspaces = as_returned
+                .workspaces
+                .take()
+                .filter(|list| !list.is_empty());
         }
         OnlyNoneIsOn if as_returned.delegation == Delegation::Only(Vec::new()) => {
             as_returned.delegation = Delegation::On;

@@ -114,7 +114,7 @@ async fn chosen_keys_are_revoked_with_a_reason_and_those_of_others_are_not() {
     let operation = browser.submit(&page, &form).await.expect(200);
     let operation = ended(&fixture, &browser, operation).await;
     assert!(operation.has(&foreign) && operation.has("no key has this id"));
-    let revoked = fixture.record(&one).await.revoked.unwrap();
+    let revoked = fixture.record(&one).await.revoked.clone().unwrap();
     assert_eq!(revoked.reason.as_deref(), Some("<script>leaked</script>"));
     assert!(!fixture.works(&secret).await);
     assert!(fixture.record(&foreign).await.revoked.is_none());

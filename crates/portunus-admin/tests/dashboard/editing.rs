@@ -127,9 +127,9 @@ async fn everything_that_the_api_changes_is_changed_at_once() {
     }
     browser.submit(&page, &form).await.expect(200);
     let record = fixture.record(&id).await;
-    assert_eq!((record.description, record.workspaces), (None, None));
+    assert_eq!((&record.description, &record.workspaces), (&None, &None));
     assert_eq!((record.not_before, record.expires_at), (None, None));
-    assert_eq!((record.allowed_ips, record.quotas), (None, None));
+    assert_eq!((&record.allowed_ips, &record.quotas), (&None, &None));
     assert!(record.scopes.is_empty() && record.metadata == Metadata::default());
 }
 
@@ -297,8 +297,8 @@ async fn an_operator_who_may_not_set_a_value_can_change_the_others() {
     browser.submit(&page, &form).await.expect(200);
     let after = fixture.record(&id).await;
     assert_eq!(
-        (after.scopes, after.plan),
-        (scopes(&["document:write"]), None)
+        (&after.scopes, &after.plan),
+        (&scopes(&["document:write"]), &None)
     );
     assert_eq!(after.quotas, Some(quotas(5, 5000)));
 }
@@ -351,8 +351,8 @@ async fn a_user_of_the_portal_changes_its_own_keys_only_and_within_its_own_permi
     portal.submit(&page, &form).await.expect(200);
     let after = fixture.record(&id).await;
     assert_eq!(
-        (&*after.name, after.quotas),
-        ("renamed", Some(quotas(5, 1000)))
+        (&*after.name, &after.quotas),
+        ("renamed", &Some(quotas(5, 1000)))
     );
     // Wider than the user by somebody else: renamed, but not extended.
     let widen = |record: &mut KeyRecord| record.scopes = scopes(&["document:write"]);

@@ -92,7 +92,8 @@ async fn no_lost_update(store: Store) -> Checked {
                     turns += 1;
                     ensure!(turns < 1_000, "an update was rejected {turns} times");
                     let mut mine = (*stored(&store, "a").await?).clone();
-                    mine.description = Some(format!("{}x", mine.description.unwrap_or_default()));
+                    mine.description =
+                        Some(format!("{}x", mine.description.take().unwrap_or_default()));
                     yield_now().await;
                     match store.apply(&WriteBatch::new().update(mine)).await {
                         Ok(()) => break,
