@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::alphabet::Alphabet;
 use super::format::GenerateError;
-use crate::text::ParseError;
+use crate::text::{ParseError, Short};
 
 const MAX: usize = 128;
 
@@ -26,13 +26,13 @@ trait Allowed {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident($text:ty)) => {
         $(#[$doc])*
         ///
-        /// 1 to 128 characters. Clones share the text.
+        /// 1 to 128 characters.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
             /// Creates an identifier.
@@ -58,12 +58,12 @@ macro_rules! text_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self.0)
+                write!(f, concat!(stringify!($name), "({})"), self.as_str())
             }
         }
         impl FromStr for $name {
@@ -86,17 +86,17 @@ macro_rules! text_id {
         }
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0.as_ref().into()
+                id.as_str().into()
             }
         }
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
     };
@@ -104,30 +104,30 @@ macro_rules! text_id {
 
 text_id! {
     /// The public identifier of a key. It may be logged and shown; it grants no access.
-    KeyId
+    KeyId(Arc<str>)
 }
 text_id! {
     /// The identifier shared by a key and all its successors by rotation. Rate limits are counted
     /// per family.
-    KeyFamily
+    KeyFamily(Arc<str>)
 }
 text_id! {
     /// The organization, account or customer that a key belongs to.
-    TenantId
+    TenantId(Short<38>)
 }
 text_id! {
     /// A user of a tenant.
-    UserId
+    UserId(Arc<str>)
 }
 
 text_id! {
     /// A workspace of a tenant: letters, digits, `-`, `_` and `.` only, so that it needs no
     /// encoding in a path.
-    WorkspaceId
+    WorkspaceId(Arc<str>)
 }
 text_id! {
     /// A plan that a tenant pays for: lower-case letters, digits, `-` and `_`.
-    PlanName
+    PlanName(Arc<str>)
 }
 
 impl Allowed for KeyId {}

@@ -82,6 +82,6 @@ fn a_cached_key_takes_little_memory() {
     let each = held.bytes_current / i64::from(KEYS);
     let allocations = held.count_current / i64::from(KEYS);
     println!("a cached key: {each} bytes in {allocations} allocations");
-    assert!(each <= 680, "{each}");
-    assert!(allocations <= 7, "{allocations}");
+    assert!(each <= 660, "{each}");
+    assert!(allocations <= 6, "{allocations}");
 }
