@@ -11,9 +11,12 @@ use crate::quota::{Quota, Quotas};
 /// first.
 const MOST_RECORDERS: usize = 32;
 
-/// The state of a bucket; empty while the bucket is idle.
+/// The state of a bucket; empty while the bucket is idle. What each request needs comes first.
 #[derive(Clone, Default)]
+#[repr(C)]
 pub(super) struct State {
+    /// The latest time seen.
+    pub(super) now: u64,
     pub(super) quotas: Option<Quotas>,
     /// One for each quota.
     windows: Recorders,
@@ -24,8 +27,6 @@ pub(super) struct State {
         reason = "a cell is small, and seldom has a list"
     )]
     former: Option<Box<Vec<Former>>>,
-    /// The latest time seen.
-    pub(super) now: u64,
 }
 
 /// A recorder that is not for a current quota.

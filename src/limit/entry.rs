@@ -8,10 +8,11 @@ use super::cell::State;
 use super::{BucketId, LimitBucket};
 use crate::key::{KeyFamily, TenantId, UserId};
 
-/// One bucket.
+/// One bucket. The usual request reads only the beginning.
+#[repr(C)]
 pub(super) struct Cell {
-    name: Name,
     pub(super) state: Mutex<State>,
+    name: Name,
 }
 
 /// The bucket that a cell is of.
@@ -28,8 +29,8 @@ impl Cell {
             (id, class) => Name::Other(Box::new((OwnedId::of(id), class.map(Into::into)))),
         };
         Self {
-            name,
             state: Mutex::new(state),
+            name,
         }
     }
 

@@ -23,30 +23,22 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Returns the kind for a window of this length and a quota of about this limit.
-    pub(super) fn of(length: u64, limit: u64) -> Self {
-        match limit {
-            0..=MOST_TIMES if length <= LONGEST_16 => Self::Times16,
-            0..=MOST_TIMES => Self::Times32,
-            _ => Self::of_counts(limit),
+    /// Returns the kind for a window of this length and a quota of about this limit. Counts are
+    /// narrow at first: most buckets use a small part of a large quota.
+    pub(super) const fn of(length: u64, limit: u64) -> Self {
+        match is_small(limit) {
+            true if length <= LONGEST_16 => Self::Times16,
+            true => Self::Times32,
+            false => Self::Counts4,
         }
     }
 
-    /// Returns the kind that counts this many units with few numbers that continue.
-    pub(super) fn of_counts(units: u64) -> Self {
-        match units {
-            0..=1_500 => Self::Counts4,
-            1_501..=25_000 => Self::Counts8,
-            25_001..=6_000_000 => Self::Counts16,
-            _ => Self::Counts32,
-        }
-    }
-
-    pub(super) fn wider(self) -> Self {
+    pub(super) const fn wider(self) -> Self {
         match self {
+            Self::Times16 | Self::Times32 => Self::Counts4,
             Self::Counts4 => Self::Counts8,
             Self::Counts8 => Self::Counts16,
-            _ => Self::Counts32,
+            Self::Counts16 | Self::Counts32 => Self::Counts32,
         }
     }
 
@@ -64,22 +56,26 @@ impl Kind {
         }
     }
 
-    /// Returns the largest number.
+    /// Returns the largest number. As a part of a count, it stands for `gap` units and continues in the
+    /// next number.
     pub(super) const fn most(self) -> u32 {
         u32::MAX >> (32 - (1 << self.log2_bits()))
     }
 
-    /// Returns whether a count of this number continues in the next.
-    pub(super) fn continues(self, number: u32) -> bool {
-        self != Self::Counts32 && number == self.most()
+    /// Returns the number that announces how many slots are empty. A count that does not continue is
+    /// less.
+    pub(super) const fn gap(self) -> u32 {
+        self.most() - 1
     }
 
     /// Returns how many numbers a count takes.
-    pub(super) fn numbers(self, count: u64) -> usize {
-        if self == Self::Counts32 {
-            return 1;
-        }
-        usize::try_from(count / u64::from(self.most()) + 1).unwrap_or(usize::MAX)
+    pub(super) fn numbers(self, count: u32) -> usize {
+        (count / self.gap()) as usize + 1
+    }
+
+    /// Returns how many numbers empty slots take: one, or two for up to `most` of them.
+    pub(super) fn numbers_of_empty(self, slots: u32) -> usize {
+        (slots / self.most() * 2 + (slots % self.most()).min(2)) as usize
     }
 }
 

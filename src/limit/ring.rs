@@ -5,29 +5,34 @@ use super::kind::{Kind, MOST_TIMES, in_ticks, step};
 /// A time that does not come.
 const NEVER: u64 = u64::MAX;
 
-/// The most numbers of a ring. More are needed if many counts do not fit, and then wider numbers.
+/// The most numbers of a ring of counts. If more are needed, they become wider.
 const MOST_NUMBERS: usize = 384;
 
-/// A ring grows by a multiple of this many words of 32 bits.
-const CHUNK: usize = 2;
-
-/// The most words of a ring, enough for the most numbers of 32 bits.
-const MOST_WORDS: usize = u8::MAX as usize * CHUNK;
-
-/// The units of one window. Its numbers are in words that `Recorders` keeps.
+/// The units of one window. Its numbers are in words that `Recorders` keeps: times, or the counts of
+/// all slots but the newest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ring {
     /// When the oldest unit is dropped.
     pub(super) gone_at: u64,
     pub(super) live: u64,
+    /// The count of the newest slot; 0 for times.
+    newest: u32,
+    /// The number of slots from the oldest that holds units to the newest; 0 for times.
+    slots: u32,
     /// The place of the oldest number.
     head: u16,
     len: u16,
-    /// The number of slots from the oldest that holds units to the newest; 0 for times.
-    slots: u16,
+    /// The capacity in words.
+    words: u16,
     pub(super) kind: Kind,
-    /// The capacity, in chunks of words.
-    chunks: u8,
+}
+
+/// What one number or several of a ring mean: a slot's units, or empty slots.
+#[derive(Clone, Copy)]
+struct Item {
+    units: u32,
+    slots: u32,
+    numbers: usize,
 }
 
 impl Ring {
@@ -35,16 +40,18 @@ impl Ring {
         Self {
             gone_at: NEVER,
             live: 0,
+            newest: 0,
+            slots: 0,
             head: 0,
             len: 0,
-            slots: 0,
+            words: 0,
             kind,
-            chunks: 0,
         }
     }
 
+    #[inline]
     pub(super) fn words(&self) -> usize {
-        usize::from(self.chunks) * CHUNK
+        self.words.into()
     }
 
     /// Returns how many numbers there is room for.
@@ -83,26 +90,84 @@ impl Ring {
         (words[word] >> shift) & self.kind.most()
     }
 
-    #[inline]
-    fn set(&self, words: &mut [u32], n: usize, number: u32) {
-        let (word, shift) = self.bits(n);
-        let word = &mut words[word];
-        *word = (*word & !(self.kind.most() << shift)) | number << shift;
-    }
-
     /// Appends a number, for which there must be room.
     #[inline]
     fn push(&mut self, words: &mut [u32], number: u32) {
+        let (word, shift) = self.bits(self.len());
+        let word = &mut words[word];
+        *word = (*word & !(self.kind.most() << shift)) | number << shift;
         self.len += 1;
-        self.set(words, self.len() - 1, number);
     }
 
+    /// Removes the oldest numbers.
     #[inline]
-    fn pop(&mut self, words: &[u32]) -> u32 {
-        let number = self.get(words, 0);
-        self.head = u16::try_from(self.place(1)).unwrap_or(0);
-        self.len -= 1;
-        number
+    fn pop(&mut self, numbers: usize) {
+        self.head = u16::try_from(self.place(numbers)).unwrap_or(0);
+        self.len -= u16::try_from(numbers).unwrap_or(0);
+    }
+
+    /// Appends a slot's count, for which there must be room.
+    fn push_count(&mut self, words: &mut [u32], mut count: u32) {
+        while count >= self.kind.gap() {
+            self.push(words, self.kind.most());
+            count -= self.kind.gap();
+        }
+        self.push(words, count);
+    }
+
+    /// Appends empty slots, for which there must be room.
+    fn push_empty(&mut self, words: &mut [u32], mut slots: u32) {
+        while slots > 0 {
+            let run = slots.min(self.kind.most());
+            if run == 1 {
+                self.push(words, 0);
+            } else {
+                self.push(words, self.kind.gap());
+                self.push(words, run);
+            }
+            slots -= run;
+        }
+    }
+
+    /// Reads the nth oldest number of counts and those that belong to it. After the last number is
+    /// the newest slot.
+    fn item(&self, words: &[u32], n: usize) -> Item {
+        let (mut units, mut numbers) = (0, 0);
+        while n + numbers < self.len() {
+            let number = self.get(words, n + numbers);
+            numbers += 1;
+            if number < self.kind.gap() {
+                units += number;
+                return Item {
+                    units,
+                    slots: 1,
+                    numbers,
+                };
+            }
+            if number == self.kind.gap() {
+                return Item {
+                    units: 0,
+                    slots: self.get(words, n + numbers),
+                    numbers: numbers + 1,
+                };
+            }
+            units += self.kind.gap();
+        }
+        Item {
+            units: self.newest,
+            slots: 1,
+            numbers,
+        }
+    }
+
+    /// Returns what is in the numbers of counts, oldest first.
+    fn items<'w>(&'w self, words: &'w [u32]) -> impl Iterator<Item = Item> + 'w {
+        let mut n = 0;
+        std::iter::from_fn(move || {
+            let item = (n < self.len()).then(|| self.item(words, n))?;
+            n += item.numbers;
+            Some(item)
+        })
     }
 
     /// Returns whether units fit under a limit, and none of the recorded ones is past.
@@ -122,33 +187,32 @@ impl Ring {
         if self.kind.is_times() {
             let (_, tick) = in_ticks(0, length);
             while self.live > 0 && now >= self.gone_at {
-                let number = self.pop(words);
+                let first = self.get(words, 0);
+                self.pop(1);
                 self.live -= 1;
                 self.gone_at = match self.live {
                     0 => NEVER,
-                    _ => self.later(number, self.get(words, 0), tick),
+                    _ => self.later(first, self.get(words, 0), tick),
                 };
             }
             return;
         }
         let step = step(length);
-        while self.live > 0 && (now >= self.gone_at || self.get(words, 0) == 0) {
-            loop {
-                let number = self.pop(words);
-                self.live -= u64::from(number);
-                if !self.kind.continues(number) {
-                    break;
-                }
+        while self.live > 0 {
+            let oldest = self.item(words, 0);
+            if now < self.gone_at && oldest.units > 0 {
+                return;
             }
-            self.slots -= 1;
-            self.gone_at = self.gone_at.saturating_add(step);
+            self.pop(oldest.numbers);
+            self.live -= u64::from(oldest.units);
+            self.slots -= oldest.slots;
+            let later = u64::from(oldest.slots) * step;
+            self.gone_at = self.gone_at.saturating_add(later);
         }
-        if self.live == 0 {
-            *self = Self {
-                chunks: self.chunks,
-                ..Self::new(self.kind)
-            };
-        }
+        *self = Self {
+            words: self.words,
+            ..Self::new(self.kind)
+        };
     }
 
     /// Returns when a time is dropped, if `first`, the oldest, is dropped at `gone_at`.
@@ -156,23 +220,6 @@ impl Ring {
     fn later(&self, first: u32, time: u32, tick: u64) -> u64 {
         let ticks = time.wrapping_sub(first) & self.kind.most();
         self.gone_at.saturating_add(u64::from(ticks) * tick)
-    }
-
-    /// Records units at `now`. Returns how many numbers there must be room for if there is not; then
-    /// nothing is recorded. Call `advance` first.
-    #[inline]
-    pub(super) fn add(
-        &mut self,
-        words: &mut [u32],
-        now: u64,
-        units: u64,
-        length: u64,
-    ) -> Result<(), usize> {
-        // Usually others are in the same slot.
-        if now < self.newest_end(length) && self.increase_newest(words, units) {
-            return Ok(());
-        }
-        self.add_numbers(words, now, units, length)
     }
 
     /// Returns the end of the newest slot; 0 if there is none.
@@ -184,22 +231,28 @@ impl Ring {
         }
     }
 
-    /// Adds units to the newest number, unless it is too small for them.
+    /// Records units at `now` if it is in the newest slot, which needs no words. Call `advance` first.
     #[inline]
-    fn increase_newest(&mut self, words: &mut [u32], units: u64) -> bool {
-        let (word, shift) = self.bits(self.len() - 1);
-        let (word, most) = (&mut words[word], self.kind.most());
-        let newest = (*word >> shift) & most;
-        let more = u32::try_from(units).unwrap_or(u32::MAX);
-        let fits = more < most - newest;
-        if fits {
-            *word += more << shift;
-            self.live += units;
+    pub(super) fn add_to_newest(&mut self, now: u64, units: u64, length: u64) -> bool {
+        let is_newest = now < self.newest_end(length);
+        if is_newest {
+            self.add_units(units);
         }
-        fits
+        is_newest
     }
 
-    fn add_numbers(
+    /// Adds only what can be stored: `advance` relies on `live` being the sum of the counts.
+    #[inline]
+    fn add_units(&mut self, units: u64) {
+        let most = u32::MAX - self.newest;
+        let units = u32::try_from(units).unwrap_or(most).min(most);
+        self.newest += units;
+        self.live += u64::from(units);
+    }
+
+    /// Records units at `now`. Returns how many numbers there must be room for if there is not; then
+    /// nothing is recorded. Call `advance` first.
+    pub(super) fn add(
         &mut self,
         words: &mut [u32],
         now: u64,
@@ -207,12 +260,13 @@ impl Ring {
         length: u64,
     ) -> Result<(), usize> {
         if self.kind.is_times() {
-            self.add_times(words, now, units, length)
-        } else if now < self.newest_end(length) {
-            self.add_to_newest(words, units)
-        } else {
-            self.add_slot(words, now, units, length)
+            return self.add_times(words, now, units, length);
         }
+        if !self.add_to_newest(now, units, length) {
+            self.add_slot(words, now, length)?;
+            self.add_units(units);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -245,65 +299,28 @@ impl Ring {
         Ok(())
     }
 
-    /// Adds a slot for units that are later than the newest one.
-    fn add_slot(
-        &mut self,
-        words: &mut [u32],
-        now: u64,
-        units: u64,
-        length: u64,
-    ) -> Result<(), usize> {
-        let (step, newest_end) = (step(length), self.newest_end(length));
-        let later = match self.live {
-            0 => 1,
-            _ if now - newest_end < step => 1,
-            _ => (now - newest_end) / step + 1,
-        };
-        // The slots in between are empty.
-        let empty = usize::try_from(later - 1).unwrap_or(usize::MAX);
-        let needed = self.len().saturating_add(empty);
-        let needed = needed.saturating_add(self.kind.numbers(units));
-        if needed > self.capacity() {
-            return Err(needed);
-        }
+    /// Adds a slot without units, which is later than the newest one.
+    fn add_slot(&mut self, words: &mut [u32], now: u64, length: u64) -> Result<(), usize> {
+        let step = step(length);
         if self.live == 0 {
             let end = (now / step).saturating_add(1).saturating_mul(step);
             self.gone_at = end.saturating_add(length);
+            self.slots = 1;
+            return Ok(());
         }
-        (0..empty).for_each(|_| self.push(words, 0));
-        self.slots += u16::try_from(later).unwrap_or(0);
-        self.push_count(words, units);
-        Ok(())
-    }
-
-    /// Adds units to the newest slot, as more numbers.
-    fn add_to_newest(&mut self, words: &mut [u32], units: u64) -> Result<(), usize> {
-        let newest = self.get(words, self.len() - 1);
-        let count = u64::from(newest).saturating_add(units);
-        let needed = self.len().saturating_add(self.kind.numbers(count) - 1);
+        // The slots in between are empty; there are not more than 256, because none is past.
+        let empty = (now - self.newest_end(length)) / step;
+        let empty = u16::try_from(empty).unwrap_or(u16::MAX).into();
+        let more = self.kind.numbers(self.newest) + self.kind.numbers_of_empty(empty);
+        let needed = self.len() + more;
         if needed > self.capacity() {
             return Err(needed);
         }
-        self.len -= 1;
-        self.live -= u64::from(newest);
-        self.push_count(words, count);
+        self.push_count(words, self.newest);
+        self.push_empty(words, empty);
+        self.slots += empty + 1;
+        self.newest = 0;
         Ok(())
-    }
-
-    /// Appends a count, for whose numbers there must be room. Adds only what can be stored:
-    /// `advance` relies on `live` being the sum of the counts.
-    fn push_count(&mut self, words: &mut [u32], count: u64) {
-        let most = self.kind.most();
-        let mut left = count;
-        loop {
-            let number = u32::try_from(left).unwrap_or(most).min(most);
-            self.push(words, number);
-            self.live += u64::from(number);
-            left -= u64::from(number);
-            if !self.kind.continues(number) {
-                return;
-            }
-        }
     }
 
     /// Returns each slot's count, or a 1 for each time, and when its units are dropped, oldest first.
@@ -313,30 +330,19 @@ impl Ring {
         length: u64,
     ) -> impl Iterator<Item = (u64, u64)> + 'w {
         let (_, tick) = in_ticks(0, length);
-        let mut n = 0;
-        let mut slot = self.gone_at;
-        std::iter::from_fn(move || {
-            if n >= self.len() {
-                return None;
-            }
-            if self.kind.is_times() {
-                n += 1;
-                let (first, time) = (self.get(words, 0), self.get(words, n - 1));
-                return Some((1, self.later(first, time, tick)));
-            }
-            let mut count = 0;
-            loop {
-                let number = self.get(words, n);
-                count += u64::from(number);
-                n += 1;
-                if !self.kind.continues(number) {
-                    break;
-                }
-            }
-            let gone_at = slot;
-            slot = slot.saturating_add(step(length));
-            Some((count, gone_at))
-        })
+        let mut gone_at = self.gone_at;
+        let counts = move |item: Item| {
+            let own = gone_at;
+            gone_at = gone_at.saturating_add(u64::from(item.slots) * step(length));
+            (item.units.into(), own)
+        };
+        let (times, newest) = match self.kind.is_times() {
+            true => (self.len(), None),
+            false => (0, Some(self.item(words, self.len()))),
+        };
+        let time = move |n| (1, self.later(self.get(words, 0), self.get(words, n), tick));
+        let counted = newest.map(|newest| self.items(words).chain([newest]).map(counts));
+        (0..times).map(time).chain(counted.into_iter().flatten())
     }
 
     /// Returns how long units must wait until they fit under a limit. Call `advance` first.
@@ -361,51 +367,59 @@ impl Ring {
 
     /// Returns a ring with room for this many numbers and the same units, with its words.
     pub(super) fn with_room(&self, words: &[u32], needed: usize, length: u64) -> (Self, Vec<u32>) {
-        let kind = match self.kind {
-            times if times.is_times() && needed as u64 <= MOST_TIMES => times,
-            times if times.is_times() => Kind::of_counts(needed as u64),
-            counts if needed <= MOST_NUMBERS => counts,
-            counts => counts.wider(),
+        let is_enough = match self.kind {
+            Kind::Counts32 => true,
+            times if times.is_times() => needed as u64 <= MOST_TIMES,
+            _ => needed <= MOST_NUMBERS,
         };
-        let mut ring = Self::new(kind);
-        let room = |ring: &mut Self, numbers: usize| {
-            let words = (numbers << kind.log2_bits()).div_ceil(32);
-            // A ring grows by more than it needs, so that it is seldom copied. Narrow numbers are for
-            // small quotas, of which most services have many buckets: a few words are many numbers.
-            let spare = match kind {
-                Kind::Counts8 | Kind::Counts16 | Kind::Counts32 => words / 2,
-                _ if words > 20 => 0,
-                _ => CHUNK,
-            };
-            let words = (words + spare).next_multiple_of(CHUNK).min(MOST_WORDS);
-            ring.chunks = u8::try_from(words / CHUNK).unwrap_or(u8::MAX);
-            vec![0; ring.words()]
-        };
-        if kind.is_times() || kind == self.kind {
-            let mut own = room(&mut ring, needed.min(MOST_NUMBERS));
-            ring = Self {
-                chunks: ring.chunks,
-                head: 0,
-                len: 0,
-                ..*self
-            };
+        if is_enough {
+            let (mut ring, mut own) = self.emptied(self.kind, needed);
             (0..self.len()).for_each(|n| ring.push(&mut own, self.get(words, n)));
             return (ring, own);
         }
-        let counts: Vec<_> = self.each(words, length).collect();
-        let numbers: usize = counts.iter().map(|(count, _)| kind.numbers(*count)).sum();
+        let kind = self.kind.wider();
         if self.kind.is_times() {
-            let mut own = room(&mut ring, MOST_NUMBERS);
-            for (count, gone_at) in counts {
-                let _ = ring.add(&mut own, gone_at - length - 1, count, length);
+            let (ring, mut own) = self.emptied(kind, MOST_NUMBERS);
+            let mut ring = Self {
+                words: ring.words,
+                ..Self::new(kind)
+            };
+            for (units, gone_at) in self.each(words, length) {
+                let _ = ring.add(&mut own, gone_at - length - 1, units, length);
             }
             return (ring, own);
         }
-        let mut own = room(&mut ring, numbers);
-        for (count, _) in counts {
-            ring.push_count(&mut own, count);
+        let numbers = |item: Item| match item.units {
+            0 => kind.numbers_of_empty(item.slots),
+            units => kind.numbers(units),
+        };
+        let (mut ring, mut own) = self.emptied(kind, self.items(words).map(numbers).sum());
+        for item in self.items(words) {
+            match item.units {
+                0 => ring.push_empty(&mut own, item.slots),
+                units => ring.push_count(&mut own, units),
+            }
         }
-        (ring.gone_at, ring.slots) = (self.gone_at, self.slots);
         (ring, own)
+    }
+
+    /// Returns the ring without its numbers, with words for some of another kind.
+    fn emptied(&self, kind: Kind, numbers: usize) -> (Self, Vec<u32>) {
+        let words = (numbers << kind.log2_bits()).div_ceil(32);
+        // A ring grows by more than it needs, so that it is seldom copied. Narrow numbers are for
+        // small quotas, of which most services have many buckets.
+        let spare = match kind {
+            Kind::Counts8 | Kind::Counts16 | Kind::Counts32 => words / 2,
+            _ => 1 + words / 8,
+        };
+        let words = words + spare;
+        let ring = Self {
+            head: 0,
+            len: 0,
+            words: u16::try_from(words).unwrap_or(u16::MAX),
+            kind,
+            ..*self
+        };
+        (ring, vec![0; words])
     }
 }

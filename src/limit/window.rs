@@ -10,8 +10,9 @@
 //! Times and counts are small numbers in a ring that grows as it is used. A time is the low 16 bits
 //! of a number of ticks, or 32 bits in a window of more than 65 seconds: all times in the ring are
 //! within the window, so the low bits tell them apart. Ticks are powers of ten, so that a clock in
-//! whole milliseconds loses nothing. A count takes 4 bits, or more for larger quotas; one that does
-//! not fit continues in the next number.
+//! whole milliseconds loses nothing. A count takes 4 bits, and continues in the next number if it does
+//! not fit; if that happens often, all numbers become wider. Two numbers are enough for several empty
+//! slots. The count of the newest slot is not in the ring: most requests write no number.
 //!
 //! # Why no unit is dropped too early
 //! - A time is rounded up to a tick and dropped once `time + W < now`, so every unit in
@@ -39,8 +40,11 @@ pub(crate) fn nanos(time: Duration) -> u64 {
 pub(crate) struct Recorders {
     rings: SmallVec<[Ring; 2]>,
     /// The words of all rings, in order.
-    words: Box<[u32]>,
+    words: Words,
 }
+
+/// As many as the usual quotas need for some requests a minute are beside the rings.
+type Words = SmallVec<[u32; 6]>;
 
 impl Recorders {
     /// Creates a recorder for each window, of this length and quotas of about this limit.
@@ -48,14 +52,14 @@ impl Recorders {
         let ring = |(length, limit)| Ring::new(Kind::of(length, limit));
         Self {
             rings: windows.into_iter().map(ring).collect(),
-            words: Box::default(),
+            words: Words::new(),
         }
     }
 
     /// Adds a recorder with the units of one of others.
     pub(super) fn push_copy(&mut self, other: &Self, window: usize) {
-        let words = self.words.iter().chain(&other.words[other.range(window)]);
-        self.words = words.copied().collect();
+        self.words
+            .extend_from_slice(&other.words[other.range(window)]);
         self.rings.push(other.rings[window]);
     }
 
@@ -136,46 +140,14 @@ impl Recorders {
         mut then: impl FnMut(u64, u64, u64),
     ) {
         let mut begin = 0;
-        while let Err((window, needed, length)) =
-            self.add(windows.clone(), begin, now, units, &mut then)
-        {
-            self.make_room(window, needed, length);
-            begin = window;
-        }
-    }
-
-    /// Records units in the windows from this one on. Returns a window without room for them, how
-    /// many numbers it needs, and its length.
-    #[inline]
-    fn add(
-        &mut self,
-        windows: impl IntoIterator<Item = (u64, u64)>,
-        begin: usize,
-        now: u64,
-        units: u64,
-        then: &mut impl FnMut(u64, u64, u64),
-    ) -> Result<(), (usize, usize, u64)> {
-        let mut rest = &mut *self.words;
-        for (window, (ring, (length, limit))) in self.rings.iter_mut().zip(windows).enumerate() {
-            let (own, more) = rest.split_at_mut(ring.words());
-            rest = more;
-            if window >= begin {
-                match ring.add(own, now, units, length) {
-                    Ok(()) => then(limit, ring.live, ring.gone_at),
-                    Err(needed) => return Err((window, needed, length)),
-                }
+        for (ring, (length, limit)) in self.rings.iter_mut().zip(windows.clone()) {
+            // Usually others are in the same slot.
+            if !ring.add_to_newest(now, units, length) {
+                add(ring, &mut self.words, begin, (now, units, length));
             }
+            begin += ring.words();
+            then(limit, ring.live, ring.gone_at);
         }
-        Ok(())
-    }
-
-    #[cold]
-    fn make_room(&mut self, window: usize, needed: usize, length: u64) {
-        let range = self.range(window);
-        let (before, after) = (&self.words[..range.start], &self.words[range.end..]);
-        let (ring, own) = self.rings[window].with_room(&self.words[range.clone()], needed, length);
-        self.words = [before, &own, after].concat().into();
-        self.rings[window] = ring;
     }
 
     /// Returns for each window the number of recorded units, and the time from `now` until the
@@ -223,5 +195,18 @@ impl Recorders {
             own.wait([(length, limit)], now, 0);
         }
         own
+    }
+}
+
+/// Records units in a ring whose words begin at this place.
+fn add(ring: &mut Ring, words: &mut Words, begin: usize, (now, units, length): (u64, u64, u64)) {
+    loop {
+        let end = begin + ring.words();
+        let Err(needed) = ring.add(&mut words[begin..end], now, units, length) else {
+            return;
+        };
+        let (wider, own) = ring.with_room(&words[begin..end], needed, length);
+        *words = [&words[..begin], &own, &words[end..]].concat().into();
+        *ring = wider;
     }
 }
