@@ -81,7 +81,7 @@ impl StoredKey {
         }
     }
 
-    fn alone<'a>(self: &'a Arc<Self>) -> &'a Arc<Self> {
+    fn alone(self: &Arc<Self>) -> &Arc<Self> {
         let beside = self.beside.as_ref();
         beside
             .and_then(|beside| beside.alone.as_ref())

@@ -67,8 +67,9 @@ impl LastAddress {
         let version = self.version.load(Ordering::Acquire);
         let [high, low] = self.halves();
         fence(Ordering::Acquire);
-        let is_whole =
-            version > 0 && version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let is_whole = version > 0
+            && version.is_multiple_of(2)
+            && self.version.load(Ordering::Relaxed) == version;
         let bits = u128::from(high) << 64 | u128::from(low);
         is_whole.then(|| IpAddr::from(Ipv6Addr::from_bits(bits)).to_canonical())
     }
