@@ -14,8 +14,14 @@ use crate::store::StoredKey;
 
 impl Inner {
     /// Returns the entry of a stored key, which is compiled once.
-    pub(super) fn entry_of(&self, stored: &Arc<StoredKey>) -> Result<Entry, AuthError> {
-        stored.compiled(&self.common, || self.compile(stored.record()))
+    /// The key is returned with an error.
+    #[inline]
+    pub(super) fn entry_of(
+        &self,
+        stored: Arc<StoredKey>,
+    ) -> Result<Entry, (AuthError, Arc<StoredKey>)> {
+        let compile = |stored: &StoredKey| self.compile(stored.record());
+        StoredKey::compiled(stored, &self.common, compile)
     }
 
     /// Returns whether a string outside the credentials looks like a key and must not be logged.

@@ -10,7 +10,7 @@ use super::facts::Facts;
 use super::outage::Outage;
 use crate::clock::{Clock, within};
 use crate::config::{BuildError, CostOf, Limits};
-use crate::entry::{Charge, Charger, Entry};
+use crate::entry::{Charge, Charger, KeyEntry};
 use crate::error::{AuthError, ErrorCode};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::key::PlanName;
@@ -49,7 +49,7 @@ pub(crate) struct Limiting {
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     /// The key's entry; `None` for a request without a key.
-    pub(super) entry: Option<&'a Entry>,
+    pub(super) entry: Option<&'a KeyEntry>,
     pub(super) client_ip: Option<IpAddr>,
     pub(super) class: u8,
 }
@@ -256,7 +256,7 @@ impl<'c> Caller<'c> {
         self.entry.map(|entry| &entry.record.owner.tenant_id)
     }
 
-    pub(super) fn of<'a>(entry: Option<&'a Entry>, facts: &Facts) -> Caller<'a> {
+    pub(super) fn of<'a>(entry: Option<&'a KeyEntry>, facts: &Facts) -> Caller<'a> {
         Caller {
             entry,
             client_ip: facts.client_ip,

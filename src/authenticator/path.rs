@@ -48,7 +48,8 @@ pub(super) enum Step {
 pub(super) struct Progress {
     /// The permit for a lookup in flight, until the key is found.
     pub(super) permit: Option<super::budget::Permit>,
-    stored: Option<Arc<StoredKey>>,
+    /// The key that was found, if its entry could not be compiled.
+    unreadable: Option<Arc<StoredKey>>,
     pub(super) entry: Option<Entry>,
     /// The limits of the tenant's plan, if it decides.
     pub(super) tenants: Option<Arc<PlanLimits>>,
@@ -201,10 +202,13 @@ impl Inner {
         if from == Step::Lookup {
             let found = answered!(answer, Key, self.find_now(facts), self.lookup(facts)?);
             match self.matching(found, facts)? {
-                Some(stored) => {
-                    let stored = so_far.stored.insert(stored);
-                    so_far.entry = Some(self.entry_of(stored)?);
-                }
+                Some(stored) => match self.entry_of(stored) {
+                    Ok(entry) => so_far.entry = Some(entry),
+                    Err((error, stored)) => {
+                        so_far.unreadable = Some(stored);
+                        return Err(error);
+                    }
+                },
                 None if facts.token.is_some() => {}
                 None => return Err(self.unknown(facts)),
             }
@@ -216,19 +220,20 @@ impl Inner {
                 return Err(self.unknown(facts));
             }
         }
-        let entry = so_far.entry.as_ref();
-        if let Some(entry) = entry {
+        let held = so_far.entry.as_ref();
+        let entry = so_far.entry.as_deref();
+        if let (Some(held), Some(entry)) = (held, entry) {
             // 5. standing: the key's, then its owner's
             if from < Step::Owner {
                 so_far.permit = None;
                 standing(entry, now, &*self.clock)?;
-                self.queue_rehash(facts, so_far.stored.as_ref());
+                self.queue_rehash(facts, held.key());
             }
             if from <= Step::Owner {
                 if let Some(owners) = &self.owner_standing {
                     let now = || owners.standing_now(&entry.record.owner);
                     let now = || telemetry::timed(telemetry::Step::OwnerStanding, now);
-                    check_owner(answered!(answer, Owner, now(), Wait::owner(owners, entry)))?;
+                    check_owner(answered!(answer, Owner, now(), Wait::owner(owners, held)))?;
                 }
                 // 6. environment, transport, network
                 environment(&entry.facts)?;
@@ -240,7 +245,7 @@ impl Inner {
                 && let Some(directory) = self.decides_plan(entry)?
             {
                 let now = || self.plan_now(entry);
-                let plan = answered!(answer, Plan, now(), Wait::plan(directory, entry));
+                let plan = answered!(answer, Plan, now(), Wait::plan(directory, held));
                 so_far.tenants = Some(self.tenants_limits(plan, entry)?);
             }
         }
@@ -259,7 +264,7 @@ impl Inner {
             };
             so_far.counted = Some((caller.variant(), decision));
         }
-        let Some(entry) = entry else {
+        let (Some(held), Some(entry)) = (held, entry) else {
             return Ok(None);
         };
         // 8. credits: given back if a later step refuses
@@ -284,7 +289,7 @@ impl Inner {
             let tenant = &entry.record.owner.tenant_id;
             let now = || directory.resolve_now(tenant, user);
             let now = || telemetry::timed(telemetry::Step::Directory, now);
-            let wait = || Wait::directory(directory, entry, user);
+            let wait = || Wait::directory(directory, held, user);
             let answer = answered!(answer, User, now(), wait());
             so_far.acting = Some(self.acting(entry, mode, user, answer)?);
         }
@@ -302,7 +307,7 @@ impl Inner {
         // Before the response says how many credits are left.
         so_far.give_back();
         let of_entry = so_far.entry.as_ref().map(|entry| &entry.record);
-        let record = of_entry.or(so_far.stored.as_ref().map(|stored| stored.record()));
+        let record = of_entry.or(so_far.unreadable.as_ref().map(|stored| stored.record()));
         let Some(record) = record else { return error };
         let is_name = |user: &UserRef| match user {
             UserRef::Id(id) => !self.looks_like_key(id.as_str()),
@@ -401,7 +406,7 @@ impl Inner {
     pub(super) fn counted_by<'a>(
         &'a self,
         facts: &Facts,
-        entry: Option<&'a Entry>,
+        entry: Option<&'a KeyEntry>,
         tenants: Option<&'a Arc<PlanLimits>>,
     ) -> (&'a Arc<PlanLimits>, Caller<'a>) {
         let of_entry = entry.and_then(|entry| entry.limits.plan.as_ref());

@@ -83,8 +83,9 @@ impl Rehashes {
 
 impl Inner {
     /// Queues a key that is valid but not stored under the current scheme.
-    pub(super) fn queue_rehash(&self, facts: &Facts, stored: Option<&Arc<StoredKey>>) {
-        let (Some(stored), Some(&to)) = (stored, facts.digests().first()) else {
+    pub(super) fn queue_rehash(&self, facts: &Facts, stored: &StoredKey) {
+        // A token has the digest of the current scheme.
+        let Some(&to) = facts.digests().first() else {
             return;
         };
         let from = *stored.digest();

@@ -121,7 +121,7 @@ impl Inner {
             }
             Wait::Limiter(limiter) => {
                 let (limits, caller) =
-                    self.counted_by(facts, so_far.entry.as_ref(), so_far.tenants.as_ref());
+                    self.counted_by(facts, so_far.entry.as_deref(), so_far.tenants.as_ref());
                 let decided = self.limits.decide(&limiter, limits, caller, facts.cost);
                 Answer::Limiter(decided.await)
             }

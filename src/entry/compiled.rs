@@ -69,6 +69,12 @@ impl KeyFacts {
 }
 
 impl KeyEntry {
+    /// Returns whether an authenticator has compiled it.
+    #[inline]
+    pub(super) fn is_by(&self, by: &Arc<Common>) -> bool {
+        Arc::ptr_eq(&self.common, by)
+    }
+
     /// Returns the limits of requests, unless those of the tenant's plan apply.
     pub(crate) fn limits(&self) -> &PlanLimits {
         match &self.limits.plan {

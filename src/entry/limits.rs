@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use smallvec::SmallVec;
 
-use super::Entry;
+use super::KeyEntry;
 use crate::error::AuthError;
 use crate::limit::{Decision, LimiterSlot, PlanLimits, Variant};
 use crate::lock::Mutex;
@@ -58,7 +58,7 @@ pub(crate) trait Charger: Send + Sync {
 #[derive(Clone, Copy)]
 pub(crate) struct Charge<'a> {
     pub(crate) limits: &'a PlanLimits,
-    pub(crate) entry: Option<&'a Entry>,
+    pub(crate) entry: Option<&'a KeyEntry>,
     pub(crate) client_ip: Option<IpAddr>,
     pub(crate) variant: Variant,
     pub(crate) units: u64,

@@ -113,10 +113,25 @@ impl StoredKey {
     }
 
     /// Returns the key with the values of an authenticator, which are compiled at its first use.
+    #[inline]
     pub(crate) fn compiled<E>(
+        self: Arc<Self>,
+        by: &Arc<Common>,
+        compile: impl Fn(&Self) -> Result<KeyEntry, E>,
+    ) -> Result<Entry, (E, Arc<Self>)> {
+        // The usual case takes no further reference.
+        if self.beside.is_none() && self.compiled.get().is_some_and(|entry| entry.is_by(by)) {
+            return Ok(Entry(self));
+        }
+        let entry = self.place_of(by, compile);
+        entry.map_err(|error| (error, self))
+    }
+
+    /// Returns the copy of the key that holds the values of an authenticator, or makes it.
+    fn place_of<E>(
         self: &Arc<Self>,
         by: &Arc<Common>,
-        compile: impl Fn() -> Result<KeyEntry, E>,
+        compile: impl Fn(&Self) -> Result<KeyEntry, E>,
     ) -> Result<Entry, E> {
         let mut place = self.alone();
         for _ in 0..MOST_COMPILED {
@@ -124,16 +139,16 @@ impl StoredKey {
                 Some(compiled) => compiled,
                 None => {
                     // If another thread was faster, its values stay.
-                    let compiled = compile()?;
+                    let compiled = compile(place)?;
                     place.compiled.get_or_init(|| compiled)
                 }
             };
-            if Arc::ptr_eq(&compiled.common, by) {
+            if compiled.is_by(by) {
                 return Ok(Entry(Arc::clone(place)));
             }
             place = place.next.get_or_init(|| Arc::new(place.again()));
         }
-        Ok(Entry::new(place.again(), compile()?))
+        Ok(Entry::new(place.again(), compile(place)?))
     }
 
     fn again(&self) -> Self {
@@ -167,6 +182,10 @@ impl Entry {
     pub(crate) fn new(key: StoredKey, compiled: KeyEntry) -> Self {
         let compiled = OnceLock::from(compiled);
         Self(Arc::new(StoredKey { compiled, ..key }))
+    }
+
+    pub(crate) fn key(&self) -> &StoredKey {
+        &self.0
     }
 
     /// Returns the source of the limits in the entry.
