@@ -13,7 +13,7 @@ use crate::limit::LimitReport;
 use crate::principal::{AnonymousCount, KeyPrincipal};
 
 /// The result of authenticating a request.
-pub type Outcome = Result<Authenticated, AuthError>;
+pub(crate) type Outcome = Result<Authenticated, AuthError>;
 
 /// A request that passed authentication.
 #[derive(Debug, Clone)]

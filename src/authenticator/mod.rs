@@ -56,7 +56,8 @@ use crate::store::{KeyLookup, KeyStore};
 #[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::telemetry::PlanLabel;
 
-pub use attempt::{Attempt, Authenticated, Begun, Outcome, PendingAttempt};
+pub(crate) use attempt::Outcome;
+pub use attempt::{Attempt, Authenticated, Begun, PendingAttempt};
 use budget::Budget;
 pub(crate) use builder::AuthenticatorParts;
 use limits::Limiting;

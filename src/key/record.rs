@@ -422,7 +422,7 @@ impl KeyRecord {
     }
 
     /// Whether the key can be its owner's primary key at an instant: it counts as active and
-    /// [`may_be_primary`](Self::may_be_primary) is set.
+    /// [`may_be_primary`](KeySettings::may_be_primary) is set.
     #[must_use]
     pub fn can_be_primary(&self, now: SystemTime) -> bool {
         self.may_be_primary && self.counts_as_active(now)
