@@ -23,12 +23,14 @@ use portunus::adapter::tower::{AuthLayer, HttpHead, require};
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::authenticator::Attempt;
 use portunus::credit::{CreditAccount, Credits, MemoryCreditStore, NewGrant};
-use portunus::key::{KeyHasher, Owner, TenantId};
+use portunus::key::{
+    Alphabet, Checksum, Environment, KeyFormat, KeyHasher, KeyKind, Owner, TenantId,
+};
 use portunus::limit::{LimitFields, LimitPolicy};
 use portunus::manage::NewKey;
 use portunus::quota::Quota;
 use portunus::store::MemoryStore;
-use portunus::{Limits, Requirement};
+use portunus::{ErrorCode, Limits, Portunus, Requirement};
 use portunus_profiles::Profile;
 use portunus_test_support::Setup;
 use tower::{Layer, Service, service_fn};
@@ -53,6 +55,36 @@ fn limits(variant: &str) -> Limits {
             .class("reports", [LimitPolicy::per_key([Quota::per_minute(MANY)])])
             .on("GET /v2/reports"),
         _ => base,
+    }
+}
+
+/// A format with a checksum.
+fn format() -> KeyFormat {
+    let live = Environment::new("live").expect("a valid name");
+    let format = KeyFormat::builder("example_")
+        .environment("live", live)
+        .kind("sk", KeyKind::App)
+        .random(Alphabet::BASE62, 32)
+        .checksum(Checksum::Crc32Base62);
+    format.build().expect("a valid format")
+}
+
+/// A key of it, except for the checksum.
+const MISTYPED: &str = "example_live_sk_0123456789abcdefghijklmnopqrstuv000000";
+
+/// Refuses a value that is not a key, without a lookup.
+fn refused(value: &str, code: ErrorCode, calls: u64) {
+    let service = Portunus::builder(format())
+        .store(MemoryStore::new())
+        .build();
+    let authenticator = service.expect("valid settings").authenticator().clone();
+    let request = Request::get("/v2/documents")
+        .header("authorization", format!("Bearer {value}"))
+        .body(())
+        .expect("a valid request");
+    for _ in 0..calls {
+        let attempt = authenticator.attempt(&HttpHead::new(&request, None));
+        assert!(matches!(black_box(&attempt), Attempt::Ready(Err(error)) if error.code() == code));
     }
 }
 
@@ -131,6 +163,8 @@ fn main() {
                 assert_eq!(black_box(response).status(), 200);
             });
         }
+        "garbage-shape" => refused("nothing-like-a-key", ErrorCode::InvalidFormat, calls),
+        "garbage-checksum" => refused(MISTYPED, ErrorCode::InvalidKey, calls),
         _ => {
             let request = request();
             for _ in 0..calls {

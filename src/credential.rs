@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
 use crate::error::{AuthError, ErrorCode};
-use crate::key::{FormatMismatch, KeyFormat, MAX_KEY_LENGTH};
+use crate::key::{FormatMismatch, KeyFormat, LONGEST_CHECKSUM, MAX_KEY_LENGTH};
 use crate::request::{FieldName, RequestHead, Single};
 
 /// The maximum length of credentials, in bytes. Longer ones are rejected without inspection.
@@ -47,17 +47,22 @@ impl Scheme {
     /// for another scheme. Names are case-insensitive (RFC 9110 §11.1).
     #[inline]
     fn strip_name<'v>(&self, value: &'v [u8]) -> Option<&'v [u8]> {
-        let name: &[u8] = match self {
-            Self::Bearer => b"bearer",
-            Self::Basic => b"basic",
+        let rest = match self {
+            Self::Bearer => strip_letters(value, b"bearer")?,
+            Self::Basic => strip_letters(value, b"basic")?,
             Self::Header(_) => return None,
         };
-        let (given, rest) = value.split_at_checked(name.len())?;
-        let is_named =
-            given.eq_ignore_ascii_case(name) && rest.first().is_none_or(|&next| next == b' ');
         let start = rest.iter().position(|&byte| byte != b' ');
-        is_named.then(|| &rest[start.unwrap_or(rest.len())..])
+        (start != Some(0)).then(|| &rest[start.unwrap_or(rest.len())..])
     }
+}
+
+/// Returns what follows these letters, which are in lower case; those of the value need not be.
+#[inline]
+fn strip_letters<'v, const N: usize>(value: &'v [u8], letters: &[u8; N]) -> Option<&'v [u8]> {
+    let (given, rest) = value.split_first_chunk::<N>()?;
+    // The bit of the case. Setting it makes a letter of nothing but a letter.
+    (given.map(|byte| byte | 0x20) == *letters).then_some(rest)
 }
 
 /// A way to present a key that an authenticator accepts.
@@ -154,61 +159,92 @@ fn is_shaped(format: &KeyFormat, word: &str) -> bool {
     !matches!(format.parse(word), Err(FormatMismatch::Shape))
 }
 
-/// Calls `then` with the key, if the value matches one of the accepted formats.
-pub(crate) fn with_key<R>(
-    way: &Accepted,
-    value: &[u8],
-    then: impl FnOnce(&[u8]) -> R,
-) -> Result<R, AuthError> {
-    match way.scheme {
-        Scheme::Bearer => match shaped(&way.formats, value) {
-            Ok(key) => Ok(then(key)),
-            // RFC 6750 §3.1 requires 400 for a value that is not a token68. Checked only after the
-            // value turned out not to be a key.
-            Err(_) if !is_token68(value) => Err(AuthError::new(ErrorCode::InvalidRequest)),
-            Err(error) => Err(error),
-        },
-        Scheme::Header(_) => Ok(then(shaped(&way.formats, value)?)),
-        Scheme::Basic => {
-            let mut buffer = Zeroizing::new([0_u8; MAX_BASIC_LENGTH]);
-            let length = BASIC
-                .decode_slice(value, &mut buffer[..])
-                .map_err(|_| malformed())?;
-            let pair = &buffer[..length];
-            if pair.iter().any(u8::is_ascii_control) {
-                return Err(malformed());
-            }
-            let colon = pair
-                .iter()
-                .position(|&byte| byte == b':')
-                .ok_or_else(malformed)?;
-            let (user, password) = (&pair[..colon], &pair[colon + 1..]);
-            if !password.is_empty() {
-                return Err(AuthError::with_detail(
-                    ErrorCode::InvalidFormat,
-                    "The API key is the user name; the password must be empty",
-                ));
-            }
-            Ok(then(shaped(&way.formats, user)?))
+/// Why a value is not a key. Small, because most of what is refused in a flood is refused here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// It matches none of the formats.
+    Shape,
+    /// It matches one, except for the checksum.
+    Checksum,
+    /// It is not a token68, as a Bearer value must be (RFC 6750 §3.1).
+    Characters,
+    /// It has a password, beside what may be a key.
+    Password,
+}
+
+impl From<NoKey> for AuthError {
+    fn from(why: NoKey) -> Self {
+        match why {
+            NoKey::Shape => malformed(),
+            NoKey::Checksum => Self::new(ErrorCode::InvalidKey),
+            NoKey::Characters => Self::new(ErrorCode::InvalidRequest),
+            NoKey::Password => Self::with_detail(
+                ErrorCode::InvalidFormat,
+                "The API key is the user name; the password must be empty",
+            ),
         }
     }
 }
 
-/// Returns the value, if it matches one of the formats.
-fn shaped<'k>(formats: &[KeyFormat], value: &'k [u8]) -> Result<&'k [u8], AuthError> {
-    let mut checksum = false;
+/// Calls `then` with the key, if the value matches one of the accepted formats.
+#[inline]
+pub(crate) fn with_key<R>(
+    way: &Accepted,
+    value: &[u8],
+    then: impl FnOnce(&[u8]) -> R,
+) -> Result<R, NoKey> {
+    if way.scheme == Scheme::Basic {
+        return with_user_name(way, value, then);
+    }
+    let Err(why) = parsed(&way.formats, value) else {
+        return Ok(then(value));
+    };
+    let known = match why {
+        NoKey::Checksum => value.len().saturating_sub(LONGEST_CHECKSUM),
+        _ => 0,
+    };
+    // Checked only after the value turned out not to be a key.
+    match way.scheme == Scheme::Bearer && !is_token68_from(known, value) {
+        true => Err(NoKey::Characters),
+        false => Err(why),
+    }
+}
+
+/// Like [`with_key`], of Basic: the key is the user name. Apart, because of the buffer.
+#[inline(never)]
+fn with_user_name<R>(
+    way: &Accepted,
+    value: &[u8],
+    then: impl FnOnce(&[u8]) -> R,
+) -> Result<R, NoKey> {
+    let mut buffer = Zeroizing::new([0_u8; MAX_BASIC_LENGTH]);
+    let length = BASIC
+        .decode_slice(value, &mut buffer[..])
+        .map_err(|_| NoKey::Shape)?;
+    let pair = &buffer[..length];
+    if pair.iter().any(u8::is_ascii_control) {
+        return Err(NoKey::Shape);
+    }
+    let colon = pair.iter().position(|&byte| byte == b':');
+    let (user, password) = pair.split_at(colon.ok_or(NoKey::Shape)?);
+    if password != b":" {
+        return Err(NoKey::Password);
+    }
+    parsed(&way.formats, user)?;
+    Ok(then(user))
+}
+
+/// Parses the value by the formats, until one matches.
+fn parsed(formats: &[KeyFormat], value: &[u8]) -> Result<(), NoKey> {
+    let mut why = NoKey::Shape;
     for format in formats {
         match format.parse_bytes(value) {
-            Ok(_) => return Ok(value),
-            Err(FormatMismatch::Checksum) => checksum = true,
+            Ok(_) => return Ok(()),
+            Err(FormatMismatch::Checksum) => why = NoKey::Checksum,
             Err(FormatMismatch::Shape) => {}
         }
     }
-    Err(if checksum {
-        AuthError::new(ErrorCode::InvalidKey)
-    } else {
-        malformed()
-    })
+    Err(why)
 }
 
 /// Returns the value as a string, if it is a token68.
@@ -220,9 +256,18 @@ pub(crate) fn token68(value: &[u8]) -> Option<&str> {
 
 /// Returns whether the value is a token68 (RFC 9110 §11.2): one or more characters, then padding.
 fn is_token68(value: &[u8]) -> bool {
+    is_token68_from(0, value)
+}
+
+/// The same of a value that is known to have allowed characters before this place, as a key has before
+/// its checksum.
+fn is_token68_from(known: usize, value: &[u8]) -> bool {
     let padding = value.iter().rev().take_while(|&&byte| byte == b'=').count();
     let text = &value[..value.len() - padding];
-    !text.is_empty() && text.iter().all(|&byte| crate::key::is_token68(byte))
+    let unknown = text.get(known..).unwrap_or_default();
+    // No early exit: this keeps the loop free of branches.
+    let is_allowed = |all, &byte: &u8| all & crate::key::is_token68(byte);
+    !text.is_empty() && unknown.iter().fold(true, is_allowed)
 }
 
 fn malformed() -> AuthError {
@@ -231,4 +276,97 @@ fn malformed() -> AuthError {
 
 fn repeated() -> AuthError {
     AuthError::new(ErrorCode::InvalidRequest)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::key::{Alphabet, Checksum};
+
+    /// RFC 9110 §11.2, spelled out.
+    fn is_token68_by_the_letter(value: &[u8]) -> bool {
+        let mut rest = value;
+        while let [b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9', tail @ ..]
+        | [b'-' | b'.' | b'_' | b'~' | b'+' | b'/', tail @ ..] = rest
+        {
+            rest = tail;
+        }
+        rest.len() < value.len() && rest.iter().all(|&byte| byte == b'=')
+    }
+
+    #[test]
+    fn the_code_of_a_value_that_is_no_key_depends_on_the_whole_value() {
+        let format = KeyFormat::builder("a_").random(Alphabet::BASE62, 32);
+        let format = format.checksum(Checksum::Crc32Base62).build().unwrap();
+        let key = format.generate(None, None).unwrap().reveal();
+        let way = |scheme| Accepted {
+            scheme,
+            formats: vec![format.clone()],
+        };
+        let (bearer, header) = (way(Scheme::Bearer), way(Scheme::Header("x".into())));
+        let mut codes = [0; 4];
+        let mut check = |value: &[u8]| {
+            let code = |way| {
+                let with_key = with_key(way, value, |key| assert_eq!(key, value));
+                with_key.err().map(|why| AuthError::from(why).code())
+            };
+            let shape = match format.parse_bytes(value) {
+                Ok(_) => None,
+                Err(FormatMismatch::Checksum) => Some(ErrorCode::InvalidKey),
+                Err(FormatMismatch::Shape) => Some(ErrorCode::InvalidFormat),
+            };
+            let of_bearer = match is_token68_by_the_letter(value) {
+                false => Some(ErrorCode::InvalidRequest),
+                true => shape,
+            };
+            assert_eq!(code(&header), shape);
+            assert_eq!(code(&bearer), of_bearer);
+            codes[match of_bearer {
+                None => 0,
+                Some(ErrorCode::InvalidKey) => 1,
+                Some(ErrorCode::InvalidFormat) => 2,
+                _ => 3,
+            }] += 1;
+        };
+        check(b"");
+        for place in 0..key.len() {
+            check(&key.as_bytes()[..place]);
+            for byte in 0..=255 {
+                let mut value = key.clone().into_bytes();
+                value[place] = byte;
+                check(&value);
+                // From there on.
+                value[place..].fill(byte);
+                check(&value);
+                value.push(byte);
+                check(&value);
+            }
+        }
+        assert!(codes.iter().all(|&times| times > 40), "{codes:?}");
+    }
+
+    #[test]
+    fn the_name_of_a_scheme_is_case_insensitive_and_nothing_else_is_such_a_name() {
+        for (value, rest) in [
+            (&b"bearer x"[..], Some(&b"x"[..])),
+            (b"BEARER   x y", Some(b"x y")),
+            (b"bEaReR", Some(b"")),
+            (b"Bearer ", Some(b"")),
+            (b"Bearer\tx", None),
+            (b"Bearerx", None),
+            (b"Beare", None),
+            (b"", None),
+            (b"Basic x", None),
+        ] {
+            assert_eq!(Scheme::Bearer.strip_name(value), rest);
+            assert_eq!(Scheme::Header("bearer".into()).strip_name(value), None);
+        }
+        for (place, byte) in (0..6).flat_map(|place| (0..=255).map(move |byte| (place, byte))) {
+            let mut value = *b"Bearer x";
+            value[place] = byte;
+            let is_named = byte.eq_ignore_ascii_case(&b"bearer"[place]);
+            assert_eq!(Scheme::Bearer.strip_name(&value).is_some(), is_named);
+        }
+    }
 }

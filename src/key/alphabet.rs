@@ -116,7 +116,18 @@ const fn members(characters: &[u8]) -> Option<[bool; 256]> {
 
 /// Whether the byte is allowed in `token68` (RFC 9110 §11.2), without the padding.
 pub(crate) const fn is_token68(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+    // A table, because every character of a value that is not a key is tested.
+    const ALLOWED: [bool; 256] = {
+        let (mut allowed, mut byte) = ([false; 256], 0);
+        while byte < 128 {
+            let c = byte as u8;
+            allowed[byte] =
+                c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+            byte += 1;
+        }
+        allowed
+    };
+    ALLOWED[byte as usize]
 }
 
 impl std::fmt::Debug for Alphabet {

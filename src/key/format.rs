@@ -207,7 +207,7 @@ impl KeyFormat {
         }
         if self
             .checksum
-            .is_some_and(|checksum| checksum.of(random) != *sum)
+            .is_some_and(|checksum| !checksum.is(random, sum))
         {
             // This includes checksums with characters outside base62.
             return Err(FormatMismatch::Checksum);

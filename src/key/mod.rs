@@ -18,6 +18,7 @@ mod signing;
 pub use alphabet::Alphabet;
 pub(crate) use alphabet::is_token68;
 pub use checksum::Checksum;
+pub(crate) use checksum::LONGEST_CHECKSUM;
 pub(crate) use digest::Candidates;
 pub use digest::{DigestScheme, KeyDigest, KeyHasher, Pepper};
 pub use format::{

@@ -140,8 +140,16 @@ impl ClientIp {
     /// Returns the client address, if it is known. IPv4-mapped IPv6 is returned as IPv4. Does not
     /// allocate.
     #[must_use]
+    #[inline]
     pub fn resolve(&self, head: &dyn RequestHead) -> Option<IpAddr> {
-        let peer = head.peer_ip().map(|ip| ip.to_canonical());
+        match &self.0 {
+            Strategy::Peer => canonical(head.peer_ip()),
+            _ => self.behind_proxies(canonical(head.peer_ip()), head),
+        }
+    }
+
+    /// Apart, because the hops take a kilobyte of the stack.
+    fn behind_proxies(&self, peer: Option<IpAddr>, head: &dyn RequestHead) -> Option<IpAddr> {
         match &self.0 {
             Strategy::Peer => peer,
             Strategy::Behind { trusted, header } => {
@@ -167,6 +175,15 @@ impl ClientIp {
                 hops.next_from_the_right()
             }
         }
+    }
+}
+
+/// Returns IPv4-mapped IPv6 as IPv4, and IPv4 as it is: an address that is written in parts and then
+/// read as a whole, as `to_canonical` does, makes the processor wait for the writes. That took 10 ns.
+fn canonical(address: Option<IpAddr>) -> Option<IpAddr> {
+    match address {
+        Some(IpAddr::V6(address)) => Some(address.to_canonical()),
+        v4 => v4,
     }
 }
 

@@ -48,7 +48,7 @@ impl Garbage {
         let attempt = self
             .authenticator
             .attempt(&HttpHead::new(&self.request, Some(peer)));
-        match black_box(attempt) {
+        match black_box(&attempt) {
             Attempt::Ready(Err(error)) => Some(error.code().status()),
             _ => None,
         }
