@@ -42,7 +42,7 @@ async fn bursts(node: u64, redis: Redis, quotas: Quotas) -> Vec<Decided> {
         // One after the other, or at the same time.
         let (turns, at_once) = (below(4), below(12));
         for _ in 0..turns {
-            let asked = (0..at_once).map(|_| sender.with_equal(&prepared));
+            let asked = (0..at_once).map(|_| sender.together(&prepared));
             for answer in futures_util::future::join_all(asked).await {
                 let (reply, place) = answer.unwrap();
                 let (decision, time) = reply.decision(&request, place).unwrap();

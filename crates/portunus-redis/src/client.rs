@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::{Address, Place};
 use crate::node::{self, Link, Node};
+use crate::reply::{Reply, unexpected};
 use crate::routes::{Finder, Router, Routes};
 use crate::script::Call;
 use crate::server::{explained, is_not_permitted, says_read_only};
@@ -242,6 +243,26 @@ impl Client {
         }
     }
 
+    /// Runs the limiter's script. Returns a reply or an error for each group, and the server.
+    ///
+    /// # Errors
+    /// Returns an error if there is no answer until `ends`.
+    pub(crate) async fn decide(
+        &self,
+        ends: Instant,
+        call: Call<'_>,
+    ) -> Result<(Vec<Result<Reply, RedisError>>, Arc<Node>), RedisError> {
+        let (answer, node) = self.run(ends, call).await?;
+        let Value::Array(replies) = answer else {
+            return Err(unexpected());
+        };
+        let reply = |reply| match reply {
+            Value::ServerError(error) => Err(self.failed(&error.into(), &node)),
+            reply => Reply::of(reply),
+        };
+        Ok((replies.into_iter().map(reply).collect(), node))
+    }
+
     /// Runs a script on the server that has its keys. Returns also the server.
     ///
     /// # Errors
@@ -289,7 +310,8 @@ impl Client {
             let redirected = error.redirect_node().map(|(place, _)| place.to_owned());
             asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
             if redirected.is_none() || !self.is_cluster {
-                return Err(self.failed(&error, &node, link));
+                node.count(link, !is_lost(&error));
+                return Err(self.failed(&error, &node));
             }
             self.router.is_stale();
             let place = redirected.and_then(|place| parsed(&place, &node.place));
@@ -308,14 +330,12 @@ impl Client {
     }
 
     /// Evaluates an error of a server or of the network.
-    fn failed(&self, error: &redis::RedisError, node: &Node, link: &Link) -> RedisError {
-        let is_lost = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
-        node.count(link, !is_lost);
+    fn failed(&self, error: &redis::RedisError, node: &Node) -> RedisError {
         let is_replica =
             says_read_only(error) || error.kind() == ErrorKind::Server(ServerErrorKind::MasterDown);
         // A demoted primary stays connected. Another connection finds out what it is.
         let explained = explained(error, &node.place);
-        if is_lost || is_replica {
+        if is_lost(error) || is_replica {
             node.rebuild(explained.clone());
             self.router.is_stale();
         }
@@ -376,14 +396,25 @@ async fn evaluate(
         let (answer,) = both.query_async::<(Value,)>(connection).await?;
         return Ok(answer);
     }
-    let command = call.script.command(false, &call, latest);
-    match command.query_async(connection).await {
+    match sent(connection, &call.script.command(false, &call, latest)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            let command = call.script.command(true, &call, latest);
-            command.query_async(connection).await
+            sent(connection, &call.script.command(true, &call, latest)).await
         }
         answer => answer,
     }
+}
+
+/// Sends a command. An error in a reply of several parts is no error of the command.
+async fn sent(connection: &mut MultiplexedConnection, command: &Cmd) -> redis::RedisResult<Value> {
+    match connection.send_packed_command(command).await? {
+        Value::ServerError(error) => Err(error.into()),
+        answer => Ok(answer),
+    }
+}
+
+/// Whether the connection is lost, or seems to be.
+fn is_lost(error: &redis::RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
 }
 
 /// Reads the place in a redirection. Without a host, it is where the redirection came from.

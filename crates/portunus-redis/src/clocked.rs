@@ -15,11 +15,11 @@ use portunus::testing::ManualClock;
 use portunus_test_support::redis::Redis as Server;
 use tokio::time::Instant;
 
+use crate::Redis;
+use crate::batch::{Batch, Waiter};
 use crate::client::Client;
-use crate::reply::Reply;
 use crate::request::Request;
 use crate::script::{Call, Script};
-use crate::{Redis, RedisError};
 
 /// A limiter whose server has an injected clock.
 #[derive(Debug, Clone)]
@@ -95,54 +95,77 @@ impl Clocked {
 }
 
 impl Clocked {
-    async fn call(&self, prepared: &Request, requests: u16) -> Result<Reply, RedisError> {
+    /// Requests that one call decides.
+    pub(crate) async fn together(
+        &self,
+        requests: &[LimitRequest<'_>],
+    ) -> Vec<Result<Decision, LimiterError>> {
+        let until = Instant::now() + self.client.deadline;
+        let (mut batch, mut asked) = (Batch::default(), Vec::new());
+        for request in requests {
+            let prepared = Request::new(request, &self.client.prefix, false);
+            asked.push(prepared.map(|prepared| {
+                let (waiter, answer) = Waiter::until(until);
+                batch.add(&Arc::new(prepared?), waiter);
+                Some(answer)
+            }));
+        }
+        if !batch.is_empty() {
+            self.call(batch, until).await;
+        }
+        let mut all = Vec::new();
+        for (request, answer) in requests.iter().zip(asked) {
+            all.push(match answer {
+                Ok(Some(answer)) => {
+                    let reply = answer.await.unwrap();
+                    let decided = reply.and_then(|(reply, place)| reply.decision(request, place));
+                    let decided = decided.map(|(decision, _)| decision);
+                    decided.map_err(LimiterError::unavailable)
+                }
+                Ok(None) => Ok(Decision::admitted()),
+                Err(error) => Err(error),
+            });
+        }
+        all
+    }
+
+    async fn call(&self, mut batch: Batch, until: Instant) {
         let time = self.clock.monotonic() + Duration::from_secs(100_000) - self.behind;
         let time = time.as_micros().to_string();
-        let until = Instant::now() + self.client.deadline;
+        let (keys, asked) = batch.packed();
         let call = Call {
             script: &self.script,
-            keys: &prepared.keys,
-            first: [&requests.to_le_bytes(), &prepared.asks],
+            keys: &keys,
+            asked: &asked,
             args: &[time.as_bytes()],
             until,
         };
-        let run = self.client.run(until, call).await;
-        run.and_then(|(reply, _)| Reply::of(reply))
-    }
-
-    /// Requests that one call decides.
-    pub(crate) async fn group(
-        &self,
-        request: &LimitRequest<'_>,
-        requests: u16,
-    ) -> Result<Vec<Decision>, LimiterError> {
-        let prepared = Request::new(request, &self.client.prefix, false)?;
-        let Some(prepared) = prepared else {
-            return Ok(vec![Decision::admitted(); requests.into()]);
-        };
-        let reply = self.call(&prepared, requests).await;
-        let reply = reply.map_err(LimiterError::unavailable)?;
-        let decided = (0..requests.into()).map(|place| reply.decision(request, place));
-        let decided: Result<Vec<_>, _> = decided.collect();
-        let decided = decided.map_err(LimiterError::unavailable)?;
-        Ok(decided.into_iter().map(|(decision, _)| decision).collect())
+        match self.client.decide(until, call).await {
+            Ok((replies, _)) => batch.answer(replies),
+            Err(error) => batch.fail(&error),
+        }
     }
 }
 
 #[async_trait]
 impl RateLimiter for Clocked {
     async fn acquire(&self, request: &LimitRequest<'_>) -> Result<Decision, LimiterError> {
-        let decided = self.group(request, 1).await?;
-        Ok(decided.into_iter().next().unwrap())
+        self.together(std::slice::from_ref(request)).await.remove(0)
     }
 
     async fn peek(
         &self,
         request: &LimitRequest<'_>,
     ) -> Result<Option<Vec<WindowState>>, LimiterError> {
+        let until = Instant::now() + self.client.deadline;
         let prepared = Request::reading(request, &self.client.prefix, false)?.unwrap();
-        let reply = self.call(&prepared, 0).await;
-        let states = reply.and_then(|reply| reply.states(request));
+        let (waiter, answer) = Waiter::until(until);
+        self.call(Batch::of(&Arc::new(prepared), waiter), until)
+            .await;
+        let states = answer
+            .await
+            .unwrap()
+            .and_then(|(reply, _)| reply.states(request));
         states.map(Some).map_err(LimiterError::unavailable)
     }
 }

@@ -74,6 +74,9 @@
 //! create them on each.
 
 mod address;
+mod batch;
+#[cfg(test)]
+mod batches;
 mod breaker;
 #[cfg(test)]
 mod bursts;
@@ -82,11 +85,11 @@ mod client;
 #[cfg(test)]
 mod clocked;
 mod error;
-mod groups;
 mod limiter;
 #[cfg(test)]
 mod model;
 mod node;
+mod queues;
 mod reply;
 mod request;
 mod routes;

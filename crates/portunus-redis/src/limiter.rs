@@ -112,7 +112,7 @@ impl RedisLimiter {
         let answer = if request.overdraw {
             self.sender.alone(&prepared).await
         } else {
-            self.sender.with_equal(&prepared).await
+            self.sender.together(&prepared).await
         };
         let (reply, place) = answer.map_err(NoDecision::Redis)?;
         let decided = reply.decision(request, place);
@@ -127,7 +127,7 @@ impl RedisLimiter {
         let Some(prepared) = prepared.map_err(NoDecision::Limiter)? else {
             return Ok(Vec::new());
         };
-        let answer = self.sender.alone(&prepared).await;
+        let answer = self.sender.alone(&Arc::new(prepared)).await;
         let states = answer.and_then(|(reply, _)| reply.states(request));
         states.map_err(NoDecision::Redis)
     }

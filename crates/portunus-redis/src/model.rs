@@ -12,7 +12,6 @@ use std::time::Duration;
 use portunus::limit::{BucketId, LimitBucket, LimitRequest, RateLimiter, WindowState};
 use portunus::quota::{Quota, Quotas};
 use portunus::testing::ManualClock;
-use portunus_test_support::random::Random;
 use portunus_test_support::redis::Redis as Server;
 
 use crate::clocked::Clocked;
@@ -38,7 +37,8 @@ async fn the_script_passes_the_strict_suite() {
 }
 
 /// What makes the script take the general case only, or fail where it would take it.
-const GENERAL: (&str, &str) = ("is_usual = type(value)", "is_usual = nil == type(value)");
+pub(crate) const GENERAL: (&str, &str) =
+    ("is_usual = type(value)", "is_usual = nil == type(value)");
 const NEVER_GENERAL: (&str, &str) = ("-- The general case.", "error('the general case')");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,113 +51,6 @@ async fn the_general_case_of_the_script_passes_the_strict_suite() {
         async { limiter }
     };
     portunus_conformance::rate_limiter(make).await.unwrap();
-}
-
-/// A random number of requests in one call, and as many one after the other at the same time: what
-/// each is told, and what is stored. The one by one are decided by the general case of the script.
-#[tokio::test]
-async fn a_group_is_decided_as_its_requests_are_one_after_the_other() {
-    let (server, clock) = (Server::start(), ManualClock::new());
-    let together = Clocked::on(&server, "together", clock.clone());
-    let (mut refused_in_all, mut split) = (0, 0);
-    for seed in 1..=40 {
-        server.cli(&["flushall"]);
-        let mut random = Random(seed);
-        let apart = if random.one_in(2) { GENERAL } else { ("", "") };
-        let apart = Clocked::with(&server, "together:apart", clock.clone(), apart);
-        let limit = |random: &mut Random| match random.below(3) {
-            0 => random.between(1, 6),
-            1 => random.between(20, 64),
-            _ => random.between(65, 400),
-        };
-        let any = |random: &mut Random| {
-            let windows: Vec<_> = [2, 9, 60][..random.between(1, 3) as usize].to_vec();
-            let quota = windows.into_iter().map(|seconds| {
-                let (name, window) = (format!("q{seconds}"), Duration::from_secs(seconds));
-                Quota::new(&name, limit(random), window).unwrap()
-            });
-            Quotas::new(quota).unwrap()
-        };
-        let mut quotas = [any(&mut random), any(&mut random), any(&mut random)];
-        for step in 0..40 {
-            let names = ["a", "b", "c"];
-            let buckets: Vec<_> = (0..random.between(1, 3) as usize)
-                .map(|number| LimitBucket::new(BucketId::Custom(names[number]), &quotas[number]))
-                .collect();
-            let all = buckets.iter().flat_map(|bucket| bucket.quotas.as_slice());
-            let least = all.map(Quota::limit).min().unwrap();
-            let cost = if random.one_in(4) {
-                random.between(1, least.min(5))
-            } else {
-                1
-            };
-            let request = LimitRequest::new(&buckets, cost);
-            let requests = if random.one_in(3) {
-                1
-            } else {
-                random.between(2, 64) as u16
-            };
-            let behind = Duration::from_millis(if random.one_in(10) {
-                random.below(3000)
-            } else {
-                0
-            });
-            let group = together
-                .behind(behind)
-                .group(&request, requests)
-                .await
-                .unwrap();
-            // A reading changes nothing that is stored, which is compared below.
-            let read = together
-                .behind(behind)
-                .peek(&request)
-                .await
-                .unwrap()
-                .unwrap();
-            let left =
-                |of: &[WindowState]| of.iter().map(WindowState::remaining).collect::<Vec<_>>();
-            assert_eq!(
-                left(&read),
-                left(group.last().unwrap().windows()),
-                "seed {seed}, step {step}"
-            );
-            let apart = apart.behind(behind);
-            let mut one_by_one = Vec::new();
-            for _ in 0..requests {
-                one_by_one.push(apart.acquire(&request).await.unwrap());
-            }
-            assert_eq!(
-                group, one_by_one,
-                "seed {seed}, step {step}, {requests} of {request:?}"
-            );
-            let refused = group
-                .iter()
-                .filter(|decision| !decision.is_admitted())
-                .count();
-            refused_in_all += refused;
-            split += u32::from(refused > 0 && refused < group.len());
-            clock.advance(Duration::from_millis(match random.below(4) {
-                0 => 0,
-                1 => random.below(20),
-                2 => random.below(500),
-                _ => random.below(4_000),
-            }));
-            if random.one_in(15) {
-                quotas[random.index(3)] = any(&mut random);
-            }
-        }
-        let same = "for _, name in ipairs({ 'a', 'b', 'c' }) do \
-                    local of = function(prefix) \
-                      local key = prefix .. ':{+' .. name .. '}:c:' \
-                      return redis.call('get', key), redis.call('pttl', key) end \
-                    local together, left = of('together') \
-                    local apart, too = of('together:apart') \
-                    if together ~= apart or math.abs(left - too) > 2000 then return name end \
-                    end return 'the same'";
-        assert_eq!(server.cli(&["eval", same, "0"]), "the same", "seed {seed}");
-    }
-    println!("{refused_in_all} refused, {split} groups with both");
-    assert!(refused_in_all > 1_000 && split > 100);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use redis::Value;
 use crate::RedisError;
 use crate::request::{length_of, windows};
 
-/// The reply to a group of requests: doubles, of which the first are the time, the number of
+/// The reply to a group of equal requests: doubles, of which the first are the time, the number of
 /// requests that are admitted, and how long a retry of the others waits.
 #[derive(Debug)]
 pub(crate) struct Reply(Vec<u8>);
@@ -113,7 +113,7 @@ impl Reply {
     }
 }
 
-fn unexpected() -> RedisError {
+pub(crate) fn unexpected() -> RedisError {
     let why = "the server returned something else than a decision";
     RedisError::Unavailable(why.to_owned())
 }

@@ -22,7 +22,8 @@ const MOST_UNITS: u64 = u32::MAX as u64;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) keys: Vec<Vec<u8>>,
-    /// The cost, whether the units count although they do not fit, and the windows.
+    /// The cost, whether the units count although they do not fit, the number of buckets, and the
+    /// windows of each.
     pub(crate) asks: Vec<u8>,
     /// Whether the windows are only read.
     pub(crate) reads: bool,
@@ -71,6 +72,9 @@ impl Request {
         let mut asks = Vec::with_capacity(128);
         asks.extend(double(cost.min(MOST_UNITS)));
         asks.push(request.overdraw.into());
+        let buckets = u16::try_from(keys.len());
+        let many = |_| LimiterError::unavailable("a request has too many buckets");
+        asks.extend(buckets.map_err(many)?.to_le_bytes());
         for bucket in request.buckets {
             pack(&mut asks, bucket);
         }
@@ -270,9 +274,9 @@ mod tests {
         let bucket = [LimitBucket::new(BucketId::Shared, &quotas)];
         let request = LimitRequest::new(&bucket, 3);
         let prepared = Request::new(&request, "p", true).unwrap().unwrap();
-        // The cost, no overdraft, one window.
-        assert_eq!(prepared.asks.len(), 8 + 1 + 1 + 25);
-        assert_eq!(prepared.asks[9], 1);
+        // The cost, no overdraft, one bucket, one window.
+        assert_eq!(prepared.asks.len(), 8 + 1 + 2 + 1 + 25);
+        assert_eq!(prepared.asks[9..12], [1, 0, 1]);
         let windows: Vec<Window> = windows(&bucket[0]).collect();
         let [window] = windows[..] else {
             panic!("{windows:?}");
@@ -300,7 +304,7 @@ mod tests {
         ] {
             assert_ne!(one, other);
         }
-        // A reading is never sent with requests that are counted.
+        // A reading is in no group of requests that count.
         let quotas = Quotas::new([quota(9, 60)]).unwrap();
         let bucket = [LimitBucket::new(BucketId::Custom("a"), &quotas)];
         let reading = Request::reading(&LimitRequest::new(&bucket, 7), "p", false);

@@ -22,7 +22,7 @@ impl Script {
 
     /// Returns the command that runs the script: by its digest, or in full. Its first argument is
     /// the latest time of the server at which the answer is still of use, or 0, as a double, and what
-    /// the call adds.
+    /// the call asks.
     #[expect(
         clippy::cast_precision_loss,
         reason = "microseconds are far below 2^53"
@@ -33,13 +33,12 @@ impl Script {
         } else {
             ("EVALSHA", &self.sha1)
         };
-        let first = [
-            &(latest as f64).to_le_bytes()[..],
-            call.first[0],
-            call.first[1],
-        ]
-        .concat();
-        let mut command = Cmd::with_capacity(8, 256);
+        let first = [&(latest as f64).to_le_bytes()[..], call.asked].concat();
+        let bytes: usize = call.keys.iter().map(|key| key.len()).sum();
+        let mut command = Cmd::with_capacity(
+            4 + call.keys.len() + call.args.len(),
+            64 + script.len() + bytes + first.len(),
+        );
         command.arg(name).arg(script);
         command.arg(call.keys.len()).arg(call.keys);
         command.arg(first).arg(call.args);
@@ -47,13 +46,14 @@ impl Script {
     }
 }
 
-/// A script with its keys and arguments. All keys are in one slot.
+/// A script with its keys and arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) script: &'a Script,
-    pub(crate) keys: &'a [Vec<u8>],
-    /// What follows the time in the first argument, in two parts.
-    pub(crate) first: [&'a [u8]; 2],
+    /// On a cluster, all are in one slot.
+    pub(crate) keys: &'a [&'a [u8]],
+    /// What follows the time in the first argument.
+    pub(crate) asked: &'a [u8],
     /// The other arguments.
     pub(crate) args: &'a [&'a [u8]],
     /// Until when the answer is of use.

@@ -1,4 +1,4 @@
-//! Sends requests to the script, each alone or together with equal ones ([`Groups`]).
+//! Sends requests to the script, each alone or together with others ([`Queues`]).
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::RedisError;
+use crate::batch::{Answer, Batch, Waiter};
 use crate::client::Client;
-use crate::groups::{Answer, Groups, Joined, Waiter};
-use crate::reply::Reply;
+use crate::queues::{Joined, Queue, Queues};
 use crate::request::Request;
 use crate::script::{Call, Script};
 
@@ -19,7 +19,7 @@ const PATIENCE: u32 = 16;
 pub(crate) struct Sender {
     pub(crate) client: Client,
     script: Script,
-    groups: Groups,
+    queues: Queues,
     /// The runtime of the connections. What is sent there does not depend on who asked for it.
     home: Handle,
 }
@@ -30,36 +30,37 @@ impl Sender {
         Self {
             client,
             script: Script::new(include_str!("limit.lua")),
-            groups: Groups::default(),
+            queues: Queues::default(),
             home: Handle::current(),
         }
     }
 
     /// Sends a request and waits for the answer, until the deadline.
-    pub(crate) async fn alone(&self, request: &Request) -> Answer {
+    pub(crate) async fn alone(&self, request: &Arc<Request>) -> Answer {
         let (waiter, answer) = Waiter::until(Instant::now() + self.client.deadline);
-        self.call(request, vec![waiter]).await;
+        self.call(Batch::of(request, waiter)).await;
         answer.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
-    /// Sends a request, together with equal ones if one of those is on its way, and waits for the
-    /// answer, until the deadline.
-    pub(crate) async fn with_equal(self: &Arc<Self>, request: &Arc<Request>) -> Answer {
+    /// Sends a request, together with others if a call is on its way, and waits for the answer, until
+    /// the deadline.
+    pub(crate) async fn together(self: &Arc<Self>, request: &Arc<Request>) -> Answer {
         let deadline = self.client.deadline;
         let ends = Instant::now() + deadline;
+        let queue = self.client.is_cluster.then(|| Arc::clone(request));
         let (waiter, mut answer) = Waiter::until(ends);
-        match self.groups.join(request, waiter) {
-            Joined::First(waiter) => {
+        match self.queues.join(&queue, request, waiter) {
+            Joined::First(batch) => {
                 let _first = First {
                     sender: self,
-                    request,
+                    queue: &queue,
                 };
-                self.call(request, vec![waiter]).await;
+                self.call(batch).await;
             }
-            Joined::Complete(group) => self.send(request, group),
+            Joined::Complete(batch) => self.send(batch),
             Joined::Waits => match timeout(deadline / PATIENCE, &mut answer).await {
                 Ok(answered) => return answered.unwrap_or_else(|_| Err(self.unanswered())),
-                Err(_) => self.send(request, self.groups.take(request)),
+                Err(_) => self.send(self.queues.take(&queue)),
             },
         }
         match timeout_at(ends, answer).await {
@@ -74,102 +75,90 @@ impl Sender {
     }
 
     /// Sends requests, whatever happens to those who asked for it.
-    fn send(self: &Arc<Self>, request: &Arc<Request>, group: Vec<Waiter>) {
-        if !group.is_empty() {
-            let (sender, request) = (Arc::clone(self), Arc::clone(request));
-            self.home
-                .spawn(async move { sender.call(&request, group).await });
+    fn send(self: &Arc<Self>, batch: Batch) {
+        if !batch.is_empty() {
+            let sender = Arc::clone(self);
+            self.home.spawn(async move { sender.call(batch).await });
         }
     }
 
     /// Calls the script for requests, and answers those whose sender still waits.
-    async fn call(&self, request: &Request, mut group: Vec<Waiter>) {
+    async fn call(&self, mut batch: Batch) {
         // How many were sent when the server said that they are too late.
         let mut late = 0;
         let error = loop {
-            let now = Instant::now();
-            group.retain(|waiter| waiter.waits(now));
-            let ends = group.iter().map(|waiter| waiter.ends);
-            let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) else {
+            let Some((first, last)) = batch.keep_waiting(Instant::now()) else {
                 return;
             };
-            let requests = match request.reads {
-                true => 0,
-                false => u16::try_from(group.len()).unwrap_or(u16::MAX),
-            };
+            let (keys, asked) = batch.packed();
             let call = Call {
                 script: &self.script,
-                keys: &request.keys,
-                first: [&requests.to_le_bytes(), &request.asks],
+                keys: &keys,
+                asked: &asked,
                 args: &[],
                 // What a sender has given up must not count.
                 until: first,
             };
-            let (reply, node) = match self.client.run(last, call).await {
-                Ok((value, node)) => (Reply::of(value), node),
+            let (replies, node) = match self.client.decide(last, call).await {
+                Ok(answer) => answer,
                 Err(error) => break error,
             };
-            let reply = match reply {
-                Ok(reply) => reply,
-                Err(error) => break error,
+            let too_late = match &replies[..] {
+                [Ok(reply)] => reply.too_late(),
+                _ => None,
             };
-            let Some(time) = reply.too_late() else {
-                let reply = Arc::new(reply);
-                for (place, waiter) in (0..).zip(group) {
-                    waiter.answer(Ok((Arc::clone(&reply), place)));
-                }
+            let Some(time) = too_late else {
+                batch.answer(replies);
                 return;
             };
             // Once more without those that are late. If none is, the server's clock was set forward:
             // once more with the time that the server returned.
             node.learn_clock(time);
-            if late == group.len() {
+            if late == batch.len() {
                 let why = "the request reached the server too late";
                 break RedisError::Unavailable(why.to_owned());
             }
-            late = group.len();
+            late = batch.len();
         };
-        for waiter in group {
-            waiter.answer(Err(error.clone()));
-        }
+        batch.fail(&error);
     }
 }
 
-/// The first of equal requests. When it is answered, or its sender gives up, those that wait for it
+/// The first request of a queue. When it is answered, or its sender gives up, those that wait for it
 /// are sent.
 struct First<'a> {
     sender: &'a Arc<Sender>,
-    request: &'a Arc<Request>,
+    queue: &'a Queue,
 }
 
 impl Drop for First<'_> {
     fn drop(&mut self) {
-        if let Some(group) = self.sender.groups.next(self.request) {
+        if let Some(batch) = self.sender.queues.next(self.queue) {
             let rest = Rest {
                 sender: Arc::clone(self.sender),
-                request: Arc::clone(self.request),
+                queue: self.queue.clone(),
                 is_over: false,
             };
-            self.sender.home.spawn(rest.send(group));
+            self.sender.home.spawn(rest.send(batch));
         }
     }
 }
 
-/// The requests that wait for an equal one: group after group, until none waits.
+/// The requests that wait in a queue: call after call, until none waits.
 struct Rest {
     sender: Arc<Sender>,
-    request: Arc<Request>,
+    queue: Queue,
     is_over: bool,
 }
 
 impl Rest {
-    async fn send(mut self, mut group: Vec<Waiter>) {
+    async fn send(mut self, mut batch: Batch) {
         loop {
-            self.sender.call(&self.request, group).await;
+            self.sender.call(batch).await;
             // Those that were answered may ask again at once, and then go together.
             yield_now().await;
-            match self.sender.groups.next(&self.request) {
-                Some(next) => group = next,
+            match self.sender.queues.next(&self.queue) {
+                Some(next) => batch = next,
                 None => {
                     self.is_over = true;
                     return;
@@ -183,7 +172,7 @@ impl Rest {
 impl Drop for Rest {
     fn drop(&mut self) {
         if !self.is_over {
-            self.sender.groups.end(&self.request);
+            self.sender.queues.end(&self.queue);
         }
     }
 }
@@ -236,10 +225,14 @@ mod tests {
         for turn in 0..3 {
             let (waiters, mut answers): (Vec<_>, Vec<_>) =
                 [5_000, 60, 5_000, 120].map(ends).into_iter().unzip();
+            let mut batch = Batch::default();
+            for waiter in waiters {
+                batch.add(&request, waiter);
+            }
             server.pause();
             let sent = {
-                let (sender, request) = (Arc::clone(&sender), Arc::clone(&request));
-                tokio::spawn(async move { sender.call(&request, waiters).await })
+                let sender = Arc::clone(&sender);
+                tokio::spawn(async move { sender.call(batch).await })
             };
             sleep(Duration::from_millis(200)).await;
             server.resume();
@@ -259,7 +252,7 @@ mod tests {
         for round in 0..20 {
             let ask = |_| {
                 let (sender, request) = (Arc::clone(&sender), Arc::clone(&request));
-                tokio::spawn(async move { sender.with_equal(&request).await })
+                tokio::spawn(async move { sender.together(&request).await })
             };
             let asking: Vec<_> = (0..150).map(ask).collect();
             // Half of them give up, the first one among these in some rounds.
@@ -273,7 +266,7 @@ mod tests {
                 }
             }
         }
-        let idle = async || sender.groups.are_none().then_some(());
+        let idle = async || sender.queues.are_none().then_some(());
         let idle = portunus_test_support::wait::eventually_async(idle).await;
         assert!(idle.is_some(), "a request is waited for");
     }

@@ -73,7 +73,7 @@ struct Shared {
     client: Client,
     listeners: Listeners,
     publish: Script,
-    key: [Vec<u8>; 1],
+    key: Vec<u8>,
     channel: String,
 }
 
@@ -88,7 +88,7 @@ enum Hears {
 impl RedisBus {
     pub(crate) fn new(client: Client) -> Self {
         let shared = Arc::new(Shared {
-            key: [format!("{}:{{bus}}", client.prefix).into_bytes()],
+            key: format!("{}:{{bus}}", client.prefix).into_bytes(),
             channel: format!("{}:changes", client.prefix),
             client,
             listeners: Listeners::default(),
@@ -197,8 +197,8 @@ impl Shared {
         let until = Instant::now() + limit;
         let call = Call {
             script: &self.publish,
-            keys: &self.key,
-            first: [&[], &[]],
+            keys: &[&self.key],
+            asked: &[],
             args: &[self.channel.as_bytes(), text.as_bytes()],
             until,
         };
@@ -208,7 +208,7 @@ impl Shared {
     /// Subscribes on the server on which is published.
     async fn subscribed(&self) -> Result<(Place, PubSub), RedisError> {
         let subscribe = async {
-            let node = self.client.node_of(&self.key[0]).await?;
+            let node = self.client.node_of(&self.key).await?;
             let failed = |error| explained(&error, &node.place);
             let client = redis::Client::open(node.info.clone()).map_err(failed)?;
             let mut messages = client.get_async_pubsub().await.map_err(failed)?;
@@ -258,7 +258,7 @@ impl Shared {
             if let Err(of_this) = self.send(text, BEAT_EVERY).await {
                 error = of_this;
             }
-            match self.client.node_of(&self.key[0]).await {
+            match self.client.node_of(&self.key).await {
                 Ok(node) if node.place == *place => {}
                 Ok(_) => return RedisError::Unavailable(format!("{place} was replaced")),
                 Err(error) => return error,

@@ -15,6 +15,7 @@ use portunus_test_support::redis::Cluster;
 use crate::bus::Told;
 use crate::common::{PATIENT, ask, passed, quotas};
 use crate::conformance::passes_the_limiter_suite;
+use crate::readings::left;
 
 pub(crate) fn redis(cluster: &Cluster) -> Redis {
     let addresses = cluster.addresses();
@@ -94,10 +95,13 @@ async fn slots_that_move_to_another_node_keep_their_counts() {
     set(from, "migrating", &id(to));
     // The key is still where it was, then it is on the other node, which must be asked for it.
     assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    assert_eq!(left(&limiter, "b", &quotas).await, [6]);
     let port = to.port().to_string();
     let moved = from.cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]);
     assert_eq!(moved, "OK");
+    assert_eq!(left(&limiter, "b", &quotas).await, [6]);
     assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
+    assert_eq!(left(&limiter, "b", &quotas).await, [4]);
     for node in [to, from] {
         set(node, "node", &id(to));
     }

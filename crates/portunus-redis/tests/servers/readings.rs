@@ -12,12 +12,15 @@ use portunus::{Limits, RateLimiter};
 use portunus_redis::RedisLimiter;
 use portunus_test_support::redis::{Cluster, Redis as Server};
 use portunus_test_support::{Fixture, Head, tenant, user};
+use tokio::task::JoinSet;
 
 use crate::cluster;
 use crate::common::{PATIENT, limiter, passed, quotas, redis};
+use crate::start::logged;
+use crate::together::calls;
 
 /// The units left in each window of the bucket of this name.
-async fn left(limiter: &RedisLimiter, name: &str, quotas: &Quotas) -> Vec<u64> {
+pub(crate) async fn left(limiter: &RedisLimiter, name: &str, quotas: &Quotas) -> Vec<u64> {
     let bucket = [LimitBucket::new(BucketId::Custom(name), quotas)];
     let read = limiter.peek(&LimitRequest::new(&bucket, 1)).await;
     remaining(&read.unwrap().unwrap())
@@ -79,8 +82,73 @@ async fn a_reading_writes_nothing_whatever_is_stored() {
         server.cli(value);
         let before = writes(&server);
         read(&limiter, [3, 100]).await;
+        // Nor does the server know the script.
+        server.cli(&["script", "flush"]);
+        read(&limiter, [3, 100]).await;
         assert_eq!(writes(&server), before, "{value:?}");
     }
+}
+
+/// Requests for some keys and for all of them share calls, while all of their buckets are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_finds_whole_requests_and_is_counted_nowhere() {
+    const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let (server, own, all) = (Server::start(), quotas([(50, 600)]), quotas([(900, 600)]));
+    let limiter = limiter(&server);
+    limiter.check().await.unwrap();
+    let before = calls(&server);
+    let mut asking = JoinSet::new();
+    for turn in 0..24 {
+        let (limiter, own, all) = (limiter.clone(), own.clone(), all.clone());
+        asking.spawn(async move {
+            let own = LimitBucket::new(BucketId::Custom(NAMES[turn % 8]), &own);
+            let buckets = [own, LimitBucket::new(BucketId::Custom("all"), &all)];
+            let request = LimitRequest::new(&buckets, 1);
+            let mut admitted = 0;
+            for _ in 0..40 {
+                let decided = limiter.acquire(&request).await.unwrap();
+                admitted += u64::from(decided.is_admitted());
+            }
+            admitted
+        });
+    }
+    let named = |name| LimitBucket::new(BucketId::Custom(name), &own);
+    let mut buckets = NAMES.map(named).to_vec();
+    buckets.push(LimitBucket::new(BucketId::Custom("all"), &all));
+    let (mut readings, mut counted) = (0, vec![0]);
+    // Eight keys with 50 units each.
+    while counted.last() != Some(&400) {
+        let read = limiter.peek(&LimitRequest::new(&buckets, 1)).await.unwrap();
+        let left = remaining(&read.unwrap());
+        let of_all = 900 - left[8];
+        let of_each = left[..8].iter().map(|left| 50 - left);
+        assert_eq!(of_each.sum::<u64>(), of_all, "{left:?}");
+        assert!(
+            Some(&of_all) >= counted.last(),
+            "{left:?} after {counted:?}"
+        );
+        counted.push(of_all);
+        readings += 1;
+    }
+    assert_eq!(asking.join_all().await.iter().sum::<u64>(), 400);
+    counted.dedup();
+    assert!(counted.len() > 5, "{counted:?}");
+    let of_requests = calls(&server) - before - readings;
+    assert!(of_requests < 24 * 40 / 2, "{of_requests} calls");
+    for name in NAMES {
+        assert_eq!(left(&limiter, name, &own).await, [0], "{name}");
+    }
+    assert_eq!(left(&limiter, "all", &all).await, [500]);
+}
+
+#[tokio::test]
+async fn a_reading_is_not_logged_as_a_decision() {
+    let (log, _guard) = logged();
+    let (server, quotas) = (Server::start(), quotas([(3, 60)]));
+    let limiter = limiter(&server);
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    assert_eq!(left(&limiter, "b", &quotas).await, [2]);
+    assert_eq!(log.lines("decided time="), 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::common::{PATIENT, ask, limiter, passed, quotas, recovers, redis};
 use crate::start::logged;
 
 /// The calls of scripts that a server has answered.
-fn calls(server: &Server) -> u64 {
+pub(crate) fn calls(server: &Server) -> u64 {
     let stats = server.cli(&["info", "commandstats"]);
     let of = |line: &str| {
         let (_, rest) = line.split_once("calls=")?;

@@ -1,0 +1,149 @@
+//! The requests that one call of the script decides: groups of equal ones, which are decided one after
+//! the other. Groups share no more than the call: an error of one is not told to the others.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::RedisError;
+use crate::reply::{Reply, unexpected};
+use crate::request::Request;
+
+/// The number of requests in a call.
+const MOST_REQUESTS: usize = 64;
+/// The number of buckets in a call, which takes the server a few microseconds for each. It does nothing
+/// else meanwhile. The last request of a call may exceed this.
+const MOST_BUCKETS: usize = 16;
+
+/// A request that waits for its decision.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    /// When its sender gives up.
+    pub(crate) ends: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The reply to a group, and the place of a request in it.
+pub(crate) type Answer = Result<(Arc<Reply>, u64), RedisError>;
+
+impl Waiter {
+    pub(crate) fn until(ends: Instant) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        (Self { ends, answer }, answered)
+    }
+
+    /// Whether its sender still waits for it.
+    fn waits(&self, now: Instant) -> bool {
+        self.ends > now && !self.answer.is_closed()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    groups: Vec<Group>,
+    requests: usize,
+    buckets: usize,
+}
+
+/// Equal requests, in the order in which they were made.
+#[derive(Debug)]
+struct Group {
+    request: Arc<Request>,
+    waiters: Vec<Waiter>,
+}
+
+impl Batch {
+    pub(crate) fn of(request: &Arc<Request>, waiter: Waiter) -> Self {
+        let mut batch = Self::default();
+        batch.add(request, waiter);
+        batch
+    }
+
+    pub(crate) fn add(&mut self, request: &Arc<Request>, waiter: Waiter) {
+        self.requests += 1;
+        let mut groups = self.groups.iter_mut();
+        if let Some(group) = groups.find(|group| group.request == *request) {
+            group.waiters.push(waiter);
+            return;
+        }
+        self.buckets += request.keys.len();
+        self.groups.push(Group {
+            request: Arc::clone(request),
+            waiters: vec![waiter],
+        });
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.requests >= MOST_REQUESTS || self.buckets >= MOST_BUCKETS
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The number of requests.
+    pub(crate) fn len(&self) -> usize {
+        self.requests
+    }
+
+    /// Drops the requests whose senders gave up. Returns when the first and the last one of the others
+    /// give up; `None` if there are none.
+    pub(crate) fn keep_waiting(&mut self, now: Instant) -> Option<(Instant, Instant)> {
+        for group in &mut self.groups {
+            group.waiters.retain(|waiter| waiter.waits(now));
+        }
+        self.groups.retain(|group| !group.waiters.is_empty());
+        self.requests = self.groups.iter().map(|group| group.waiters.len()).sum();
+        let waiters = self.groups.iter().flat_map(|group| &group.waiters);
+        let ends = waiters.map(|waiter| waiter.ends);
+        Some((ends.clone().min()?, ends.max()?))
+    }
+
+    /// Returns the keys and what is asked of them, as the script reads both. What several groups ask
+    /// of different buckets is sent once.
+    pub(crate) fn packed(&mut self) -> (Vec<&[u8]>, Vec<u8>) {
+        self.groups
+            .sort_by(|one, other| one.request.asks.cmp(&other.request.asks));
+        let mut asked = Vec::with_capacity(128 + 2 * self.groups.len());
+        let number = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
+        for alike in self
+            .groups
+            .chunk_by(|one, other| one.request.asks == other.request.asks)
+        {
+            asked.extend(number(alike.len()));
+            for group in alike {
+                let requests = group.waiters.len();
+                asked.extend(number(if group.request.reads { 0 } else { requests }));
+            }
+            let asks = &alike[0].request.asks;
+            let bytes = u32::try_from(4 + asks.len()).unwrap_or(u32::MAX);
+            asked.extend(bytes.to_le_bytes());
+            asked.extend(asks);
+        }
+        let keys = self.groups.iter().flat_map(|group| &group.request.keys);
+        (keys.map(Vec::as_slice).collect(), asked)
+    }
+
+    /// Answers all requests: those of a group with its reply or its error.
+    pub(crate) fn answer(self, replies: Vec<Result<Reply, RedisError>>) {
+        if replies.len() != self.groups.len() {
+            return self.fail(&unexpected());
+        }
+        for (group, reply) in self.groups.into_iter().zip(replies) {
+            let reply = reply.map(Arc::new);
+            for (place, waiter) in (0..).zip(group.waiters) {
+                let answer = reply.clone().map(|reply| (reply, place));
+                // The sender may have given up meanwhile.
+                let _ = waiter.answer.send(answer);
+            }
+        }
+    }
+
+    /// Answers all requests with an error.
+    pub(crate) fn fail(self, error: &RedisError) {
+        for waiter in self.groups.into_iter().flat_map(|group| group.waiters) {
+            let _ = waiter.answer.send(Err(error.clone()));
+        }
+    }
+}
