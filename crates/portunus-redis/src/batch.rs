@@ -147,3 +147,61 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use portunus::limit::{BucketId, LimitBucket, LimitRequest};
+    use portunus::quota::{Quota, Quotas};
+
+    use super::*;
+
+    fn request(name: &str, limit: u64) -> Arc<Request> {
+        let quotas = Quotas::new([Quota::per_minute(limit).unwrap()]).unwrap();
+        let bucket = [LimitBucket::new(BucketId::Custom(name), &quotas)];
+        let request = Request::new(&LimitRequest::new(&bucket, 1), "p", false);
+        Arc::new(request.unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_batch_is_complete_with_sixteen_buckets_or_sixty_four_requests() {
+        let soon = Instant::now() + Duration::from_secs(9);
+        for (different, expected) in [(64, 16), (4, 64), (1, 64)] {
+            let (mut batch, mut count) = (Batch::default(), 0);
+            while !batch.is_complete() {
+                let name = (count % different).to_string();
+                batch.add(&request(&name, 9), Waiter::until(soon).0);
+                count += 1;
+            }
+            assert_eq!(count, expected, "{different} keys");
+        }
+    }
+
+    /// Keys are in the order in which they are asked for, and what is asked of several is sent once.
+    #[test]
+    fn what_is_asked_of_several_buckets_is_packed_once() {
+        let (mut batch, now) = (Batch::default(), Instant::now());
+        let mut answers = Vec::new();
+        for (name, limit) in [("a", 9), ("b", 7), ("c", 9), ("a", 9), ("d", 9), ("b", 9)] {
+            let (waiter, answer) = Waiter::until(now + Duration::from_secs(9));
+            batch.add(&request(name, limit), waiter);
+            answers.push((name, answer));
+        }
+        // Those for d are given up.
+        answers.retain(|(name, _)| *name != "d");
+        assert!(batch.keep_waiting(now).is_some());
+        assert_eq!(batch.len(), 5);
+        let (keys, asked) = batch.packed();
+        let keys: Vec<_> = keys.into_iter().map(|key| key[4]).collect();
+        let (asks, other) = (&request("", 7).asks, &request("", 9).asks);
+        let length = [u8::try_from(asks.len() + 4).unwrap(), 0, 0, 0];
+        let first = [&[1, 0, 1, 0][..], &length, asks].concat();
+        let second = [&[3, 0, 2, 0, 1, 0, 1, 0][..], &length, other].concat();
+        assert_eq!(keys, *b"bacb");
+        assert_eq!(asked, [first, second].concat());
+        drop(answers);
+        assert!(batch.keep_waiting(now).is_none() && batch.is_empty());
+    }
+}

@@ -158,11 +158,14 @@ async fn a_group_is_decided_as_its_requests_are_one_after_the_other() {
 }
 
 /// What is done to a bucket: values that nobody can read, other types, and none.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 7] = [
     "redis.call('set', key, 'x')",
     "redis.call('set', key, ('x'):rep(200), 'px', 60000)",
     "redis.call('del', key) redis.call('rpush', key, 'x')",
     "redis.call('del', key)",
+    // The newest slot is before the oldest one, and the expiry is lost.
+    "if type(value) == 'string' and #value > 62 then \
+       redis.call('set', key, value:sub(1, 34) .. struct.pack('<d', 5) .. value:sub(43)) end",
     "if type(value) == 'string' then redis.call('set', key, value:sub(1, -3), 'px', 60000) end",
     "if type(value) == 'string' then redis.call('set', key, value .. 'x', 'px', 60000) end",
 ];

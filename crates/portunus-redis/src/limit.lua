@@ -91,7 +91,7 @@ while next_at <= #asked do
           local ends = at + count * size
           is_usual = of == length and slot_length == step and of_kind == kind
             and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
-            and gone <= now + length + step and newest * step <= now and live < MOST_TIME
+            and gone <= (newest + 1) * step + length and newest * step <= now and live < MOST_TIME
           if not is_usual then break end
           local layout, too_many = layout_of(kind, width)
           local bits = kind == 0 and EXACT_BITS or SLOT_BITS
@@ -213,7 +213,8 @@ local function read(key)
     if not is_layout(r.kind, r.width) then return nil end
     -- A unit that is later than the bucket's time would block the key until then.
     if not (r.length >= 1 and r.length < MOST_TIME and r.step >= 1 and r.live >= 0
-      and r.live < MOST_TIME and r.newest * r.step <= now and r.gone <= now + r.length + r.step) then
+      and r.live < MOST_TIME and r.newest * r.step <= now
+      and r.gone <= (r.newest + 1) * r.step + r.length) then
       return nil
     end
     local size = r.count * (r.width + 4 - 2 * r.kind)

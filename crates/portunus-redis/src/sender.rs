@@ -204,9 +204,12 @@ mod tests {
         client.node_of(b"b").await.unwrap().link().await.unwrap();
         let (sender, quotas) = (Arc::new(Sender::new(client)), quotas());
         let bucket = bucket(&quotas);
-        let request = Request::new(&LimitRequest::new(&bucket, 1), "p", false);
-        let request = request.unwrap().unwrap();
-        (sender, Arc::new(request))
+        (sender, request(&bucket))
+    }
+
+    fn request(buckets: &[LimitBucket<'_>]) -> Arc<Request> {
+        let request = Request::new(&LimitRequest::new(buckets, 1), "p", false);
+        Arc::new(request.unwrap().unwrap())
     }
 
     fn left(answer: Answer) -> u64 {
@@ -248,13 +251,16 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_is_kept_of_requests_that_were_answered_or_given_up() {
         let server = Server::start();
-        let (sender, request) = sender(&server).await;
+        let (sender, one) = sender(&server).await;
+        let quotas = quotas();
+        let other = |name| request(&[LimitBucket::new(BucketId::Custom(name), &quotas)]);
+        let requests = [one, other("c"), other("d")];
         for round in 0..20 {
-            let ask = |_| {
-                let (sender, request) = (Arc::clone(&sender), Arc::clone(&request));
+            let ask = |place: usize| {
+                let (sender, request) = (Arc::clone(&sender), Arc::clone(&requests[place % 3]));
                 tokio::spawn(async move { sender.together(&request).await })
             };
-            let asking: Vec<_> = (0..150).map(ask).collect();
+            let asking: Vec<_> = (0..150_usize).map(ask).collect();
             // Half of them give up, the first one among these in some rounds.
             for task in asking.iter().skip(round % 2).step_by(2) {
                 task.abort();

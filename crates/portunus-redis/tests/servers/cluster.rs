@@ -109,6 +109,48 @@ async fn slots_that_move_to_another_node_keep_their_counts() {
     assert_eq!(to.keys(), [key]);
 }
 
+/// A script with keys of a slot that is half moved is refused: different keys share no call.
+#[tokio::test]
+async fn keys_of_a_slot_that_is_half_moved_are_counted_at_the_same_time() {
+    let cluster = Cluster::start();
+    let limiter = redis(&cluster).deadline(PATIENT).limiter();
+    let (quotas, tenant) = (quotas([(10, 60)]), TenantId::new("acme").unwrap());
+    let families: Vec<_> = (0..20)
+        .map(|number| KeyFamily::new(&format!("f{number}")).unwrap())
+        .collect();
+    let ask_for_all = async || {
+        let asked = families.iter().map(async |family| {
+            let bucket = [LimitBucket::new(BucketId::Family(family), &quotas)];
+            let request = LimitRequest::new(&bucket, 1).of_tenant(Some(&tenant));
+            let decided = limiter.acquire(&request).await.unwrap();
+            decided.windows()[0].remaining()
+        });
+        futures_util::future::join_all(asked).await
+    };
+    assert_eq!(ask_for_all().await, [9; 20]);
+    let has = |node: &&portunus_test_support::redis::Redis| !node.keys().is_empty();
+    let from = cluster.nodes.iter().find(has).unwrap();
+    let to = cluster
+        .nodes
+        .iter()
+        .find(|node| node.port() != from.port())
+        .unwrap();
+    let slot = from.cli(&["cluster", "keyslot", "portunus:{acme}:k:f0"]);
+    let id = |node: &portunus_test_support::redis::Redis| node.cli(&["cluster", "myid"]);
+    let importing = to.cli(&["cluster", "setslot", &slot, "importing", &id(from)]);
+    let migrating = from.cli(&["cluster", "setslot", &slot, "migrating", &id(to)]);
+    assert_eq!([importing, migrating], ["OK", "OK"]);
+    for number in 0..10 {
+        let (port, key) = (
+            to.port().to_string(),
+            format!("portunus:{{acme}}:k:f{number}"),
+        );
+        let moved = from.cli(&["migrate", "127.0.0.1", &port, &key, "0", "5000"]);
+        assert_eq!(moved, "OK");
+    }
+    assert_eq!(ask_for_all().await, [8; 20]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loss_of_a_primary_costs_its_tenants_a_moment_and_others_nothing() {
     let cluster = Cluster::with_replicas(1);

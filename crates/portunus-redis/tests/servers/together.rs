@@ -1,5 +1,5 @@
-//! Equal requests at the same time, which share calls of the script: what each of them is told, and
-//! what happens if some give up or fail.
+//! Requests at the same time, which share calls of the script: what each of them is told, and what
+//! happens if some give up or fail.
 
 use std::time::{Duration, Instant};
 
@@ -96,9 +96,10 @@ async fn requests_are_decided_in_the_order_in_which_they_were_made() {
 }
 
 #[tokio::test]
-async fn only_equal_requests_share_a_call() {
+async fn different_requests_for_one_key_share_a_call_and_are_all_counted() {
     let (server, quotas) = (Server::start(), quotas([(9, 60)]));
     let limiter = limiter(&server);
+    limiter.check().await.unwrap();
     let bucket = |name: &'static str| [LimitBucket::new(BucketId::Custom(name), &quotas)];
     let (one, other) = (bucket("one"), bucket("other"));
     let both = [one[0], other[0]];
@@ -111,14 +112,113 @@ async fn only_equal_requests_share_a_call() {
         LimitRequest::new(&one, 2),
         LimitRequest::new(&one, 1).overdrawing(),
     ];
+    let before = calls(&server);
     let decided = join_all(requests.iter().map(|request| limiter.acquire(request))).await;
     let all = decided
         .iter()
         .all(|one| one.as_ref().unwrap().is_admitted());
     assert!(all, "{decided:?}");
+    // The first alone, the overdraft alone, and the others together.
+    let calls = calls(&server) - before;
+    assert!((3..=5).contains(&calls), "{calls} calls");
     let state = limiter.acquire(&requests[3]).await.unwrap();
     let left: Vec<_> = state.windows().iter().map(WindowState::remaining).collect();
     assert_eq!(left, [9 - 1 - 2 - 1 - 1 - 2 - 1 - 1, 9 - 1 - 1 - 1]);
+}
+
+/// The names of a hundred buckets.
+fn names() -> Vec<String> {
+    (0..100).map(|number| format!("name {number}")).collect()
+}
+
+async fn ask_for_all(
+    limiter: &RedisLimiter,
+    names: &[String],
+    quotas: &Quotas,
+) -> Vec<Result<Decision, LimiterError>> {
+    join_all(names.iter().map(|name| ask(limiter, name, quotas))).await
+}
+
+#[tokio::test]
+async fn requests_for_different_keys_share_calls_and_each_is_told_about_its_key() {
+    let (log, _guard) = logged();
+    let (server, names) = (Server::start(), names());
+    let limiter = limiter(&server);
+    limiter.check().await.unwrap();
+    let logged_before = log.lines("decided time=");
+    // Keys with another plan go in the same calls.
+    let plans = [quotas([(3, 60)]), quotas([(2, 60), (90, 600)])];
+    for turn in 0..5 {
+        let before = calls(&server);
+        let asked = names.iter().enumerate();
+        let asked = asked.map(|(number, name)| ask(&limiter, name, &plans[number % 2]));
+        for (number, decided) in join_all(asked).await.into_iter().enumerate() {
+            let (decision, limit) = (decided.unwrap(), [3, 2][number % 2]);
+            assert_eq!(decision.is_admitted(), turn < limit, "{number}");
+            let left: Vec<_> = decision
+                .windows()
+                .iter()
+                .map(WindowState::remaining)
+                .collect();
+            let passed = limit.min(turn + 1);
+            let expected = [limit - passed, 90 - passed];
+            assert_eq!(left, expected[..1 + number % 2], "{number}");
+        }
+        // Sixteen in a call, or fewer if the machine is busy.
+        let calls = calls(&server) - before;
+        assert!((7..=30).contains(&calls), "{calls} calls in turn {turn}");
+    }
+    assert_eq!(log.lines("decided time=") - logged_before, 500);
+    let line = "admitted=true keys=\"portunus:{+name 7}:c:\"";
+    assert_eq!(log.lines(line), 2);
+}
+
+#[tokio::test]
+async fn requests_for_different_keys_that_came_too_late_are_not_counted() {
+    let (server, names, quotas) = (Server::start(), names(), quotas([(3, 600)]));
+    let limiter = redis(&server).limiter();
+    limiter.check().await.unwrap();
+    server.pause();
+    let all = ask_for_all(&limiter, &names, &quotas).await;
+    assert!(all.iter().all(Result::is_err), "{all:?}");
+    // The server now executes what is in its buffers.
+    server.resume();
+    recovers(&limiter).await;
+    let patient = crate::common::limiter(&server);
+    for decided in ask_for_all(&patient, &names, &quotas).await {
+        assert_eq!(left(&decided.unwrap()), 2);
+    }
+}
+
+#[tokio::test]
+async fn requests_for_different_keys_are_told_why_none_is_decided() {
+    let (server, names, quotas) = (Server::start(), names(), quotas([(1, 600)]));
+    let limiter = limiter(&server);
+    assert!(ask(&limiter, &names[5], &quotas).await.is_ok());
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    for (name, decided) in names
+        .iter()
+        .zip(ask_for_all(&limiter, &names, &quotas).await)
+    {
+        // A refusal writes nothing.
+        if *name == names[5] {
+            assert!(!decided.unwrap().is_admitted());
+            continue;
+        }
+        let error = decided.unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let said = format!("{error} {}", cause.unwrap_or_default());
+        assert!(said.contains("memory"), "{said}");
+    }
+    server.cli(&["config", "set", "maxmemory", "0"]);
+    // As a replica, it is left, although a refusal goes on working there.
+    let other = Server::start();
+    server.cli(&["replicaof", "127.0.0.1", &other.port().to_string()]);
+    let all = ask_for_all(&limiter, &names, &quotas).await;
+    assert!(all.iter().any(Result::is_err), "{all:?}");
+    let left = async || limiter.check().await.is_err().then_some(());
+    let left = portunus_test_support::wait::eventually_async(left).await;
+    assert!(left.is_some(), "a replica is used");
 }
 
 #[tokio::test]
