@@ -20,13 +20,14 @@ use crate::sender::Sender;
 ///
 /// In every interval of length W, by the clock of the server, at most N units are admitted, whatever
 /// number of nodes send requests. A request is one script for all its policies and windows, which
-/// counts in all of them or in none. A node sends equal requests that come while one of them is on
-/// its way together, and the script decides them one after the other: a key that is much used costs
-/// the server little. None waits for the others for longer than a sixteenth of the deadline.
+/// counts in all of them or in none. A node sends the requests that come while a call of the script is
+/// on its way together in the next one, at most 64 for about 16 buckets; on a cluster only equal ones. The
+/// script decides each as if it were alone, equal ones in their order, and an error of one key is not one
+/// of the others. None waits for the others for longer than a sixteenth of the deadline.
 ///
 /// A request that is not answered within the [deadline](crate::Redis::deadline) is an outage for
 /// this request: [`Limits::on_outage`](portunus::Limits::on_outage) decides. If the server does not
-/// answer at all, or a quarter of the requests of a second get no answer, requests are not sent
+/// answer at all, or a quarter of the calls of a second get no answer, requests are not sent
 /// until it answers again, and cost no time. A request that reaches the server later than its
 /// sender waited for it is not counted.
 ///

@@ -176,9 +176,13 @@ fn address(key: &mut Vec<u8>, ip: Option<IpAddr>) {
 }
 
 fn escape(key: &mut Vec<u8>, text: &str) {
+    let is_special = |byte: u8| matches!(byte, b'%' | b':' | b'{' | b'}');
+    if !text.bytes().any(is_special) {
+        return key.extend(text.as_bytes());
+    }
     for byte in text.bytes() {
         match byte {
-            b'%' | b':' | b'{' | b'}' => key.extend(format!("%{byte:02X}").as_bytes()),
+            special if is_special(special) => key.extend(format!("%{byte:02X}").as_bytes()),
             other => key.push(other),
         }
     }
