@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use portunus::AuthError;
 use portunus::actor::ActorMode;
 use portunus::actor::{Directory, DirectoryError, OwnerStanding, Standing, User, UserRef};
 use portunus::audit::{Action, AuditEvent, AuditOutcome, AuditTrail, MemoryAudit};
-use portunus::authenticator::Outcome;
+use portunus::authenticator::Authenticated;
 use portunus::key::{Delegation, KeyDigest, KeyKind, Owner, TenantId};
 use portunus::limit::{LocalLimiter, OnOutage};
 use portunus::manage::NewKey;
@@ -30,7 +31,7 @@ fn per_minute(limit: u64) -> Quotas {
 }
 
 /// Reports the result of a request to its audit, as an adapter does.
-async fn decide(authenticator: &Authenticator, head: &Head) -> Outcome {
+async fn decide(authenticator: &Authenticator, head: &Head) -> Result<Authenticated, AuthError> {
     let begun = authenticator.begin(head);
     let mut request_audit = begun.request_audit.unwrap();
     let outcome = begun.attempt.outcome().await;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use portunus::authenticator::Outcome;
+use portunus::AuthError;
+use portunus::authenticator::Authenticated;
 use portunus::key::{KeyDigest, KeyHasher, Owner};
 use portunus::limit::LookupBudget;
 use portunus::manage::NewKey;
@@ -67,7 +68,7 @@ impl Node {
         }
     }
 
-    async fn ask(&self, key: &str, ip: &str) -> Outcome {
+    async fn ask(&self, key: &str, ip: &str) -> Result<Authenticated, AuthError> {
         self.authenticator
             .authenticate(&Head::bearer(key).from(ip))
             .await
@@ -95,7 +96,7 @@ impl Node {
     }
 }
 
-fn told(outcome: &Outcome) -> &'static str {
+fn told(outcome: &Result<Authenticated, AuthError>) -> &'static str {
     outcome
         .as_ref()
         .map_or_else(|error| error.code().as_str(), |_| "OK")

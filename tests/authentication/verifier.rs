@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::{Router, routing};
 use http::Request;
+use portunus::AuthError;
 use portunus::actor::ActorMode;
 use portunus::actor::UserIds;
 use portunus::adapter::axum::RequireExt;
 use portunus::adapter::tower::AuthLayer;
 use portunus::audit::{AuditTrail, MemoryAudit};
-use portunus::authenticator::Outcome;
+use portunus::authenticator::Authenticated;
 use portunus::key::{Access, Alphabet, KeyFormat, KeyId, KeyKind, Owner, PlanName, WorkspaceId};
 use portunus::limit::{LocalLimiter, LookupBudget};
 use portunus::network::AllowList;
@@ -80,11 +81,11 @@ impl TokenVerifier for Issuer {
 const GOOD: &str = "eyJ.good.c2ln";
 const BAD: &str = "eyJ.bad.c2ln";
 
-async fn ask(builder: Setup, head: &Head) -> Outcome {
+async fn ask(builder: Setup, head: &Head) -> Result<Authenticated, AuthError> {
     builder.build().unwrap().authenticate(head).await
 }
 
-fn code(outcome: &Outcome) -> ErrorCode {
+fn code(outcome: &Result<Authenticated, AuthError>) -> ErrorCode {
     outcome.as_ref().unwrap_err().code()
 }
 
