@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use super::entry::Cell;
 use crate::key::{KeyFamily, TenantId, UserId};
 use crate::quota::Quotas;
 
@@ -140,7 +141,13 @@ impl BucketId<'_> {
 /// limiters have to look up their cells.
 #[derive(Default)]
 pub struct LimiterSlot {
-    filled: OnceLock<(u64, Arc<dyn Any + Send + Sync>)>,
+    filled: OnceLock<(u64, Stored)>,
+}
+
+/// What a limiter stores. A cell of the limiter in this crate needs no comparison of types.
+enum Stored {
+    Cell(Arc<Cell>),
+    Other(Arc<dyn Any + Send + Sync>),
 }
 
 impl LimiterSlot {
@@ -156,18 +163,30 @@ impl LimiterSlot {
     #[inline]
     #[must_use]
     pub fn get<T: 'static>(&self, limiter: u64) -> Option<&T> {
-        let (owner, value) = self.filled.get()?;
-        if *owner == limiter {
-            value.downcast_ref()
-        } else {
-            None
+        match self.filled.get()? {
+            (owner, Stored::Other(value)) if *owner == limiter => value.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the cell that the in-process limiter with this number has stored.
+    #[inline]
+    pub(super) fn cell(&self, limiter: u64) -> Option<&Cell> {
+        match self.filled.get()? {
+            (owner, Stored::Cell(cell)) if *owner == limiter => Some(cell),
+            _ => None,
         }
     }
 
     /// Stores a pointer, unless the slot is filled. `limiter` is a number that no other limiter in
     /// the process uses.
     pub fn fill(&self, limiter: u64, value: Arc<dyn Any + Send + Sync>) {
-        let _ = self.filled.set((limiter, value));
+        let _ = self.filled.set((limiter, Stored::Other(value)));
+    }
+
+    /// Stores a cell, unless the slot is filled.
+    pub(super) fn fill_with_cell(&self, limiter: u64, cell: Arc<Cell>) {
+        let _ = self.filled.set((limiter, Stored::Cell(cell)));
     }
 }
 

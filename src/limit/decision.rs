@@ -52,13 +52,20 @@ impl Windows {
                 *place = state;
                 self.count += 1;
             }
-            None => self.push_beyond(state),
+            // Not the state itself: as one piece, it would be written to memory first, and the
+            // processor would wait before it reads that as one piece.
+            None => self.push_beyond(state.reset, state.remaining, state.violated),
         }
     }
 
     #[cold]
-    fn push_beyond(&mut self, state: WindowState) {
+    fn push_beyond(&mut self, reset: u64, remaining: u32, violated: bool) {
         let inline = self.inline;
+        let state = WindowState {
+            reset,
+            remaining,
+            violated,
+        };
         let all = self.all.get_or_insert_with(|| Box::new(inline.into()));
         all.push(state);
     }

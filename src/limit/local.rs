@@ -272,7 +272,7 @@ impl Inner {
 
     #[inline]
     fn in_slot<'a>(&self, bucket: &LimitBucket<'a>) -> Option<&'a Cell> {
-        bucket.slot?.get(self.id)
+        bucket.slot?.cell(self.id)
     }
 
     /// Returns the bucket's cell: from its slot, or from the map, in which case the slot is filled.
@@ -320,7 +320,7 @@ impl Inner {
             break cell;
         };
         if let Some(slot) = bucket.slot {
-            slot.fill(self.id, Arc::clone(&cell) as _);
+            slot.fill_with_cell(self.id, Arc::clone(&cell));
         }
         cell
     }
