@@ -105,6 +105,10 @@ impl Value<'_> {
 }
 
 /// A value that is kept for the life of the process, so that a response need not copy it.
+#[cfg_attr(
+    not(any(feature = "actix-web", feature = "tower")),
+    allow(dead_code, unreachable_pub, reason = "adapters use it")
+)]
 pub struct Kept {
     pub(super) text: &'static str,
     /// As a value of the first framework that used it, which has checked each byte.

@@ -4,7 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::entry::{Charge, Charger};
+#[cfg(any(feature = "actix-web", feature = "tower"))]
+use crate::entry::Charge;
+use crate::entry::Charger;
+#[cfg(any(feature = "actix-web", feature = "tower"))]
 use crate::error::AuthError;
 use crate::limit::{Decision, LimitReport, PlanLimits, Variant};
 use crate::lock::Mutex;
