@@ -10,7 +10,7 @@ use portunus::quota::Quota;
 use portunus::store::MemoryStore;
 use portunus::{Limits, Portunus};
 use portunus_redis::Redis;
-use portunus_test_support::redis::Cluster;
+use portunus_test_support::redis::{Cluster, Redis as Server};
 
 use crate::bus::Told;
 use crate::common::{PATIENT, ask, passed, quotas};
@@ -73,26 +73,32 @@ async fn a_service_whose_requests_need_two_nodes_is_not_built() {
     );
 }
 
+/// Sets what a node knows of the slot of a key.
+fn set_slot(node: &Server, key: &str, state: &str, of: &Server) {
+    let slot = node.cli(&["cluster", "keyslot", key]);
+    let of = of.cli(&["cluster", "myid"]);
+    assert_eq!(node.cli(&["cluster", "setslot", &slot, state, &of]), "OK");
+}
+
+/// Begins to move the slot of a key, the only one with keys. Returns the node that has it, and the one
+/// that gets it.
+fn begin_to_move<'c>(cluster: &'c Cluster, key: &str) -> [&'c Server; 2] {
+    let has = |node: &&Server| !node.keys().is_empty();
+    let from = cluster.nodes.iter().find(has).unwrap();
+    let other = |node: &&Server| node.port() != from.port();
+    let to = cluster.nodes.iter().find(other).unwrap();
+    set_slot(to, key, "importing", from);
+    set_slot(from, key, "migrating", to);
+    [from, to]
+}
+
 #[tokio::test]
 async fn slots_that_move_to_another_node_keep_their_counts() {
     let cluster = Cluster::start();
     let limiter = redis(&cluster).deadline(PATIENT).limiter();
     let (quotas, key) = (quotas([(10, 60)]), "portunus:{+b}:c:");
     assert_eq!(passed(&limiter, "b", &quotas, 3).await, 3);
-    let slot = cluster.nodes[0].cli(&["cluster", "keyslot", key]);
-    let has = |node: &&portunus_test_support::redis::Redis| !node.keys().is_empty();
-    let from = cluster.nodes.iter().find(has).unwrap();
-    let to = cluster
-        .nodes
-        .iter()
-        .find(|node| node.port() != from.port())
-        .unwrap();
-    let id = |node: &portunus_test_support::redis::Redis| node.cli(&["cluster", "myid"]);
-    let set = |node: &portunus_test_support::redis::Redis, state: &str, of: &str| {
-        assert_eq!(node.cli(&["cluster", "setslot", &slot, state, of]), "OK");
-    };
-    set(to, "importing", &id(from));
-    set(from, "migrating", &id(to));
+    let [from, to] = begin_to_move(&cluster, key);
     // The key is still where it was, then it is on the other node, which must be asked for it.
     assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
     assert_eq!(left(&limiter, "b", &quotas).await, [6]);
@@ -103,7 +109,7 @@ async fn slots_that_move_to_another_node_keep_their_counts() {
     assert_eq!(passed(&limiter, "b", &quotas, 2).await, 2);
     assert_eq!(left(&limiter, "b", &quotas).await, [4]);
     for node in [to, from] {
-        set(node, "node", &id(to));
+        set_slot(node, key, "node", to);
     }
     assert_eq!(passed(&limiter, "b", &quotas, 9).await, 4);
     assert_eq!(to.keys(), [key]);
@@ -128,18 +134,7 @@ async fn keys_of_a_slot_that_is_half_moved_are_counted_at_the_same_time() {
         futures_util::future::join_all(asked).await
     };
     assert_eq!(ask_for_all().await, [9; 20]);
-    let has = |node: &&portunus_test_support::redis::Redis| !node.keys().is_empty();
-    let from = cluster.nodes.iter().find(has).unwrap();
-    let to = cluster
-        .nodes
-        .iter()
-        .find(|node| node.port() != from.port())
-        .unwrap();
-    let slot = from.cli(&["cluster", "keyslot", "portunus:{acme}:k:f0"]);
-    let id = |node: &portunus_test_support::redis::Redis| node.cli(&["cluster", "myid"]);
-    let importing = to.cli(&["cluster", "setslot", &slot, "importing", &id(from)]);
-    let migrating = from.cli(&["cluster", "setslot", &slot, "migrating", &id(to)]);
-    assert_eq!([importing, migrating], ["OK", "OK"]);
+    let [from, to] = begin_to_move(&cluster, "portunus:{acme}:k:f0");
     for number in 0..10 {
         let (port, key) = (
             to.port().to_string(),
