@@ -18,8 +18,15 @@ use portunus::manage::own_keys;
 use portunus::quota::{Quota, Quotas};
 use portunus_test_support::Setup;
 
-use crate::browser::Page;
+use crate::browser::{Browser, Page};
 use crate::fixture::{Fixture, id_in};
+
+/// Issues a key on the portal. Returns the page that shows it.
+async fn issued_on(portal: &Browser) -> Page {
+    let page = portal.get("/keys?page=issue").await;
+    let form = page.form().enter("name", "mine");
+    portal.post(&page, &form).await.expect(200)
+}
 
 fn with_credits(credits: Credits) -> impl FnOnce(Setup) -> portunus::Portunus {
     let limits = Limits::default().policy(LimitPolicy::per_tenant([Quota::per_hour(5000)]));
@@ -122,11 +129,7 @@ async fn each_limit_of_a_key_has_a_gauge_of_what_the_limiter_counted() {
 async fn a_user_sees_the_gauges_of_its_own_key_on_the_portal() {
     let fixture = Fixture::with(|setup| setup.limits(many_limits()).keys());
     let portal = fixture.portal();
-    let page = portal.get("/keys?page=issue").await;
-    let issued = portal
-        .post(&page, &page.form().enter("name", "mine"))
-        .await
-        .expect(200);
+    let issued = issued_on(&portal).await;
     let (id, secret) = (id_in(&issued.link("I have stored it")), issued.secret());
     let secret = secret.unwrap();
     for _ in 0..5 {
@@ -240,11 +243,7 @@ async fn credits_are_shown_to_those_who_may_read_them() {
     assert!(meters(&page)[3].starts_with("min=\"0\" max=\"530\" low=\"106\""));
     // A user of the portal may not read the organization's; that is no event.
     let portal = fixture.portal();
-    let page = portal.get("/keys?page=issue").await;
-    let issued = portal
-        .post(&page, &page.form().enter("name", "mine"))
-        .await
-        .expect(200);
+    let issued = issued_on(&portal).await;
     let own = id_in(&issued.link("I have stored it"));
     let page = portal.key(&own).await.expect(200);
     assert!(!page.text().contains("credits") && !page.text().contains("530"));
@@ -269,11 +268,7 @@ async fn a_user_sees_the_credits_of_its_own() {
     let fixture = Fixture::with(with_credits(Credits::per_user(store)));
     let portal = fixture.at("/keys", fixture.admin().operators(own_keys()).dashboard());
     let portal = portal.signed_in("ann-1");
-    let page = portal.get("/keys?page=issue").await;
-    let issued = portal
-        .post(&page, &page.form().enter("name", "mine"))
-        .await
-        .expect(200);
+    let issued = issued_on(&portal).await;
     let own = id_in(&issued.link("I have stored it"));
     let record = fixture.record(&own).await;
     let account = CreditAccount::User(record.owner.tenant_id, record.owner.user_id.unwrap());
