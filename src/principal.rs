@@ -29,6 +29,9 @@ pub(crate) use anonymous::AnonymousCount;
 pub struct KeyPrincipal {
     entry: Entry,
     mode: ActorMode,
+    /// Whether the host declared that the service serves gRPC, for inner layers.
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    grpc: bool,
     acting: Option<Arc<Acting>>,
     client_ip: Option<IpAddr>,
     /// The limits of the tenant's plan, if it decides.
@@ -72,22 +75,29 @@ impl KeyPrincipal {
         client_ip: Option<IpAddr>,
         tenants: Option<Arc<PlanLimits>>,
         counted: Option<(Variant, Decision)>,
+        spent: Option<Spent>,
     ) -> Self {
         Self {
             entry,
             mode,
+            #[cfg(any(feature = "actix-web", feature = "tower"))]
+            grpc: false,
             acting,
             client_ip,
             tenants,
             counted,
-            spent: None,
+            spent,
         }
     }
 
-    #[inline]
-    pub(crate) fn having_spent(mut self, spent: Option<Spent>) -> Self {
-        self.spent = spent;
-        self
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn serves_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    #[cfg(any(feature = "actix-web", feature = "tower"))]
+    pub(crate) fn set_serves_grpc(&mut self) {
+        self.grpc = true;
     }
 
     #[cfg(any(feature = "actix-web", feature = "tower"))]
@@ -307,7 +317,10 @@ impl Principal for KeyPrincipal {
             .acting
             .as_ref()
             .and_then(|one| one.workspaces.as_deref());
-        of_both.or(self.entry.record.workspaces.as_deref())
+        match of_both {
+            None if self.entry.facts.is_restricted => self.entry.record.workspaces.as_deref(),
+            of_both => of_both,
+        }
     }
     fn plan(&self) -> Option<&PlanName> {
         let own = self.entry.record.plan.as_ref();

@@ -54,17 +54,25 @@ struct Watch {
     awaits_jobs: AtomicBool,
     /// The first use since the jobs are expected: monotonic milliseconds plus one, or 0.
     first_use: AtomicU64,
+    /// When to look at the monotonic clock again, in milliseconds of the time of day.
+    look_at: AtomicU64,
     clock: OnceLock<Arc<dyn Clock>>,
 }
 
 impl Watch {
-    /// Called for each admitted request. Logs once if the jobs have not run ten seconds after the
-    /// first request.
-    fn authenticated(&self) {
+    /// Called for each admitted request, at this time of day. Logs once if the jobs have not run ten
+    /// seconds after the first request.
+    fn authenticated(&self, time_of_day: u64) {
         let relaxed = Ordering::Relaxed;
+        if time_of_day < self.look_at.load(relaxed) {
+            return;
+        }
         let Some(clock) = self.clock.get().filter(|_| self.awaits_jobs.load(relaxed)) else {
             return;
         };
+        // Not each time: the exact clock takes longer than the rest of the count.
+        self.look_at
+            .store(time_of_day.saturating_add(1000), relaxed);
         let now = clock.monotonic().as_millis();
         let stamp = u64::try_from(now).unwrap_or(u64::MAX - 1) + 1;
         let first = self.first_use.compare_exchange(0, stamp, relaxed, relaxed);
@@ -132,7 +140,7 @@ impl UsageRecorder {
     pub(crate) fn count(&self, cell: &UsageCell, now: u64, ip: Option<IpAddr>) {
         cell.count(now, ip);
         if self.shared.watch.awaits_jobs.load(Ordering::Relaxed) {
-            self.shared.watch.authenticated();
+            self.shared.watch.authenticated(now);
         }
     }
 

@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::exchange::{Mapped, ResponseFields};
 use crate::audit::RequestId;
@@ -25,12 +27,10 @@ use crate::respond::{Answer, Responder};
 pub struct Anonymous {
     pub(super) responder: Arc<Responder>,
     pub(super) count: Option<Arc<AnonymousCount>>,
+    /// Whether the host declared that the service serves gRPC; see
+    /// [`KeyPrincipal::serves_grpc`](KeyPrincipal).
+    pub(super) grpc: bool,
 }
-
-/// Marks a request to a service that the host declared to serve gRPC, for inner layers and
-/// extractors.
-#[derive(Debug, Clone, Copy)]
-pub struct ServesGrpc;
 
 /// Carries at most one value of this type.
 pub trait Holds<T: Clone> {
@@ -44,13 +44,19 @@ pub trait Holds<T: Clone> {
 
 /// The carrier of a request's values.
 pub trait Carrier:
-    Holds<KeyPrincipal> + Holds<Anonymous> + Holds<RequestId> + Holds<ServesGrpc> + Clone + 'static
+    Holds<KeyPrincipal> + Holds<Anonymous> + Holds<RequestId> + Clone + 'static
 {
     /// The framework's type for a header name.
     type FieldName: FromStr + Clone;
     /// A mapping in progress; `Send` if requests are.
     type Mapping: Mapped<Self>;
+
+    /// Returns whether the layer that let the request pass was declared to serve gRPC.
+    fn serves_grpc(&self) -> bool;
 }
+
+/// Finds the TLS version of a connection.
+pub(super) type TlsOf<C> = dyn Fn(&C) -> Option<TlsVersion> + Send + Sync;
 
 /// A request.
 pub trait Incoming {
@@ -63,17 +69,14 @@ pub trait Incoming {
     fn carrier_mut(&mut self) -> &mut Self::Carrier;
     /// Marks headers as sensitive, so that request logs redact them.
     fn hide(&mut self, names: &[<Self::Carrier as Carrier>::FieldName]);
-    /// Returns the authenticator's view of the request.
-    fn head(
-        &self,
+    /// Returns the authenticator's view of the request. The TLS version is found when it is asked
+    /// for, which is rare.
+    fn head<'r>(
+        &'r self,
         peer: Option<IpAddr>,
-        tls: Option<TlsVersion>,
+        tls_of: Option<&'r TlsOf<Self::Carrier>>,
         serves_grpc: bool,
     ) -> impl RequestHead;
-    /// Returns the view for inner layers, which has no information about the connection.
-    fn head_inside(&self) -> impl RequestHead {
-        self.head(None, None, carries::<ServesGrpc>(self.carrier()))
-    }
 }
 
 /// A response, from the inner service or of a refusal.
@@ -88,19 +91,21 @@ pub trait Reply: Holds<AuthError> + Holds<RequestId> {
 
 /// The inner service.
 pub trait Inward<Q> {
-    /// The inner service's response.
-    type Answer;
     /// The adapter's response.
     type Response: Reply;
     /// The inner service's error.
     type Error;
     /// The inner service's future.
-    type Future: Future<Output = Result<Self::Answer, Self::Error>>;
+    type Future: Future;
 
     /// Forwards a request to the inner service.
     fn forward(&mut self, request: Q) -> Self::Future;
-    /// Converts the inner service's response into the adapter's.
-    fn passed(answer: Self::Answer) -> Self::Response;
+    /// Polls the inner service's future, and converts its response into the adapter's. Responses are
+    /// large: where nothing is converted, none is moved.
+    fn poll(
+        future: Pin<&mut Self::Future>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Response, Self::Error>>;
     /// Converts a refusal into the adapter's response.
     fn refused(request: Q, answer: Answer, error: &AuthError) -> Self::Response;
     /// Converts the inner service's error. If the framework turns it into a response further out,

@@ -54,16 +54,11 @@ pub(super) fn is_anonymous<C: Carrier>(carrier: &C) -> bool {
     !carries::<KeyPrincipal>(carrier) && carries::<Anonymous>(carrier)
 }
 
-/// Checks a requirement against the principal of a request. The carrier is not borrowed during the
-/// check, which may run the host's code.
-pub(super) fn check<'c, C: Carrier>(
-    requirement: &Requirement,
-    carrier: &'c C,
-    head: &dyn RequestHead,
-) -> Result<Cow<'c, KeyPrincipal>, AuthError> {
-    let principal = principal(carrier)?;
-    requirement.check(&*principal, Some(head))?;
-    Ok(principal)
+/// Checks a requirement against the principal of a request.
+pub(super) fn check<Q: Incoming>(requirement: &Requirement, request: &Q) -> Result<(), AuthError> {
+    let principal = principal(request.carrier())?;
+    let head = request.head(None, None, principal.serves_grpc());
+    requirement.check(&*principal, Some(&head))
 }
 
 /// Renders a refusal with the responder of the authenticator that handled the request. Adds the cause
@@ -89,18 +84,16 @@ pub(super) fn answer<C: Carrier>(
     }
 }
 
-/// Forwards a checked request or refuses it.
-pub(super) fn decided<Q: Incoming, S: Inward<Q>>(
+/// Refuses a request.
+#[cold]
+pub(super) fn refused<Q: Incoming, S: Inward<Q>>(
     request: Q,
-    service: &mut S,
-    checked: Result<(), AuthError>,
+    error: AuthError,
+    serves_grpc: bool,
 ) -> DecidedFuture<S, Q> {
-    match checked {
-        Ok(()) => DecidedFuture::passing(service.forward(request)),
-        Err(error) => {
-            let (error, answer) = answer(error, request.carrier(), &request.head_inside());
-            telemetry::set_up_incorrectly(&error);
-            DecidedFuture::refusing(S::refused(request, answer, &error))
-        }
-    }
+    let head = request.head(None, None, serves_grpc);
+    let (error, answer) = answer(error, request.carrier(), &head);
+    drop(head);
+    telemetry::set_up_incorrectly(&error);
+    DecidedFuture::refusing(S::refused(request, answer, &error))
 }

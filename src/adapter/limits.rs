@@ -57,7 +57,9 @@ impl RateLimits {
                 head,
             });
         }
-        let Anonymous { responder, count } = Holds::<Anonymous>::look(carrier)?.into_owned();
+        let Anonymous {
+            responder, count, ..
+        } = Holds::<Anonymous>::look(carrier)?.into_owned();
         let of = count.map_or(Of::Nobody, Of::Anonymous);
         let report = match &of {
             Of::Anonymous(count) => count.report(),

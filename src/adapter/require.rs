@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::carrier::{Incoming, Inward};
+use super::carrier::{Carrier, Incoming, Inward};
 use super::exchange::DecidedFuture;
-use super::inside::{check, decided, is_anonymous};
+use super::inside::{check, is_anonymous, refused};
 use crate::policy::Requirement;
 
 /// Checks a requirement: `require(scope!("document:read"))`, as a tower layer or actix-web
@@ -40,18 +40,18 @@ impl Require {
     }
 
     /// Forwards a request that meets the requirement and refuses any other.
+    #[inline]
     pub(super) fn exchange<Q: Incoming, S: Inward<Q>>(
         &self,
         request: Q,
         service: &mut S,
     ) -> DecidedFuture<S, Q> {
-        let carrier = request.carrier();
-        let checked = if self.key_optional && is_anonymous(carrier) {
-            Ok(())
-        } else {
-            check(&self.requirement, carrier, &request.head_inside()).map(drop)
-        };
-        decided(request, service, checked)
+        let passes = self.key_optional && is_anonymous(request.carrier());
+        if !passes && let Err(error) = check(&self.requirement, &request) {
+            let serves_grpc = request.carrier().serves_grpc();
+            return refused(request, error, serves_grpc);
+        }
+        DecidedFuture::passing(service.forward(request))
     }
 }
 

@@ -208,7 +208,7 @@ impl PendingEvent {
             Who::Unknown => {}
             Who::Admitted(entry, mode, acting) => {
                 let (entry, acting) = (entry.clone(), acting.clone());
-                let principal = KeyPrincipal::new(entry, *mode, acting, None, None, None);
+                let principal = KeyPrincipal::new(entry, *mode, acting, None, None, None, None);
                 let actor = principal.actor();
                 event.mode = Some(principal.mode());
                 event.subject = Party::user(actor.user_id, actor.user_email);

@@ -45,10 +45,10 @@ pub(super) enum Purpose {
 
 impl Facts {
     /// Creates the facts before anything is read from the head.
-    pub(super) fn new(purpose: Purpose, client_ip: Option<IpAddr>) -> Self {
+    pub(super) fn new(purpose: Purpose) -> Self {
         Self {
             purpose,
-            client_ip,
+            client_ip: None,
             anonymous: false,
             secure: true,
             requested: Ok(RequestedActor::Owner),
@@ -71,7 +71,9 @@ impl Inner {
         if let Some(transport) = &self.transport {
             facts.secure = transport.is_met_by(head);
         }
-        facts.requested = RequestedActor::read(head, self.user_ids);
+        if RequestedActor::may_be_in(head) {
+            facts.requested = RequestedActor::read(head, self.user_ids);
+        }
         if let Some(credits) = self
             .credits
             .as_ref()

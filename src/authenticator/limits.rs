@@ -125,6 +125,7 @@ impl Limiting {
     }
 
     /// Asks the limiter, if it can answer without waiting.
+    #[inline]
     pub(super) fn decide_now(
         &self,
         limiter: &dyn RateLimiter,
@@ -228,6 +229,7 @@ impl Limiting {
     }
 
     /// Evaluates the limiter's answer to a request, or applies the outage mode.
+    #[cold]
     pub(super) fn settle(
         &self,
         decided: Result<Decision, LimiterError>,

@@ -147,25 +147,39 @@ impl Authenticator {
     /// needs nothing else from the request's head. The client's address is resolved once for both.
     #[inline]
     pub fn begin(&self, head: &dyn RequestHead) -> Begun {
-        let client_ip = self.client_ip(head);
-        // Requests that need no key are not audited.
-        let is_audited = self.anonymous != Anonymous::Always;
+        let mut request_audit = None;
+        let attempt = self.begin_in(head, &mut request_audit);
         Begun {
-            request_audit: is_audited.then(|| self.watch(head, client_ip)).flatten(),
-            attempt: self.attempt_from(head, client_ip),
+            attempt,
+            request_audit,
         }
+    }
+
+    /// Like [`begin`](Self::begin), without moving the attempt.
+    #[inline]
+    pub(crate) fn begin_in(
+        &self,
+        head: &dyn RequestHead,
+        request_audit: &mut Option<RequestAudit>,
+    ) -> Attempt {
+        self.attempt_after(head, |client_ip| {
+            // Requests that need no key are not audited.
+            if self.inner.audit.is_some() && self.anonymous != Anonymous::Always {
+                *request_audit = self.watch(head, client_ip);
+            }
+        })
     }
 
     /// Starts the authentication of a request. No audit event is recorded; see
     /// [`begin`](Self::begin).
     pub fn attempt(&self, head: &dyn RequestHead) -> Attempt {
-        self.attempt_from(head, self.client_ip(head))
+        self.attempt_after(head, |_| ())
     }
 
     #[inline]
-    fn attempt_from(&self, head: &dyn RequestHead, client_ip: Option<IpAddr>) -> Attempt {
+    fn attempt_after(&self, head: &dyn RequestHead, watch: impl FnOnce(Option<IpAddr>)) -> Attempt {
         self.inner
-            .attempt(head, client_ip, self.anonymous, &self.routes)
+            .attempt(head, watch, self.anonymous, &self.routes)
     }
 
     /// Authenticates a request, waiting if necessary. The head is read immediately; the future owns

@@ -16,7 +16,7 @@ use super::rules::{
     check_owner, environment, may_act_for, may_delegate, network, owner_is_requested, standing,
     transport,
 };
-use super::wait::{Answer, Wait, answered};
+use super::wait::{Answer, Wait, answered, taken};
 use super::{Anonymous, Attempt, Authenticated, Inner, Outcome, PendingAttempt, RouteClasses};
 use crate::actor::{ActorMode, Directory, DirectoryError, User, UserRef};
 use crate::clock::millis;
@@ -89,15 +89,20 @@ type Requested<'a> = (&'a Arc<dyn Directory>, ActorMode, &'a UserRef);
 pub(super) type Advance = Result<Option<Wait>, AuthError>;
 
 impl Inner {
-    /// Takes a request from its head to a decision, or to the point where it must wait.
+    /// Takes a request from its head to a decision, or to the point where it must wait. Calls `watch`
+    /// with the client's address first.
+    #[inline]
     pub(super) fn attempt(
         self: &Arc<Self>,
         head: &dyn RequestHead,
-        client_ip: Option<IpAddr>,
+        watch: impl FnOnce(Option<IpAddr>),
         anonymous: Anonymous,
         routes: &RouteClasses,
     ) -> Attempt {
-        let mut facts = Facts::new(Purpose::Request, client_ip);
+        let mut facts = Facts::new(Purpose::Request);
+        // In its place, which is filled only now: see `canonical`.
+        facts.client_ip = self.client_ip.resolve(head);
+        watch(facts.client_ip);
         // 1. to 3.
         match self.present(head, anonymous, routes, &mut facts) {
             Ok(()) => {}
@@ -253,14 +258,20 @@ impl Inner {
             && let (Some(limiter), Purpose::Request) = (&self.limits.limiter, facts.purpose)
         {
             let (limits, caller) = self.counted_by(facts, entry, so_far.tenants.as_ref());
-            let now = || self.limits.decide_now(limiter, limits, caller, facts.cost);
-            let decided = answered!(answer, Limiter, now(), Wait::Limiter(Arc::clone(limiter)));
-            let decision = match decided {
-                Ok(decision) if decision.is_admitted() => {
-                    self.limits.outage.answered();
-                    decision
+            let limiting = &*self.limits;
+            // A decision is large, so the usual one is moved once.
+            let decision = match taken!(answer) {
+                Some(Answer::Limiter(decided)) => {
+                    limiting.settle(decided, limits, caller, facts.cost)?
                 }
-                other => self.limits.settle(other, limits, caller, facts.cost)?,
+                _ => match limiting.decide_now(limiter, limits, caller, facts.cost) {
+                    Some(Ok(decision)) if decision.is_admitted() => {
+                        limiting.outage.answered();
+                        decision
+                    }
+                    Some(other) => limiting.settle(other, limits, caller, facts.cost)?,
+                    None => return Ok(Some(Wait::Limiter(Arc::clone(limiter)))),
+                },
             };
             so_far.counted = Some((caller.variant(), decision));
         }
@@ -441,9 +452,10 @@ impl Inner {
             None => (entry.facts.mode, None, None),
         };
         let tenants = so_far.tenants.take();
-        let principal = KeyPrincipal::new(entry, mode, acting, facts.client_ip, tenants, counted);
+        let client_ip = facts.client_ip;
+        let principal = KeyPrincipal::new(entry, mode, acting, client_ip, tenants, counted, spent);
         Ok(Authenticated {
-            principal: Some(principal.having_spent(spent)),
+            principal: Some(principal),
             anonymous: None,
             canonical_user,
         })

@@ -162,10 +162,13 @@ impl Inner {
         &self,
         entry: &KeyEntry,
     ) -> Result<Option<&Arc<dyn Directory>>, AuthError> {
-        match (&entry.limits.plan, &entry.record.plan) {
-            (Some(_), _) => Ok(None),
-            (None, None) => Ok(self.directory.as_ref()),
-            (None, Some(plan)) => Err(self.plans.undeclared(plan)),
+        // The record is elsewhere in memory.
+        if entry.limits.plan.is_some() {
+            return Ok(None);
+        }
+        match &entry.record.plan {
+            None => Ok(self.directory.as_ref()),
+            Some(plan) => Err(self.plans.undeclared(plan)),
         }
     }
 

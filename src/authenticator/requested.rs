@@ -25,12 +25,14 @@ pub(super) enum RequestedActor {
 }
 
 impl RequestedActor {
+    /// Returns whether the request may name a user.
+    pub(super) fn may_be_in(head: &dyn RequestHead) -> bool {
+        head.may_have_any(&FIELDS)
+    }
+
     /// Reads the fields. Multiple, repeated or empty fields are ambiguous and rejected.
     pub(super) fn read(head: &dyn RequestHead, ids: UserIds) -> Result<Self, AuthError> {
         let mut requested = Self::Owner;
-        if !head.may_have_any(&FIELDS) {
-            return Ok(requested);
-        }
         for name in FIELDS {
             let value = match head.single(name) {
                 Single::Absent => continue,

@@ -162,7 +162,10 @@ impl Authenticator {
         if !formats.any(|format| format.parse(key).is_ok()) {
             return Ok(None);
         }
-        let mut facts = Facts::new(Purpose::Verification, asked.client_ip);
+        let mut facts = Facts {
+            client_ip: asked.client_ip,
+            ..Facts::new(Purpose::Verification)
+        };
         self.inner.digest(key.as_bytes(), &mut facts);
         let mut so_far = Progress::default();
         let outcome = match self.inner.advance(&facts, &mut so_far, None) {
@@ -230,7 +233,8 @@ impl Inner {
             Err(error) => {
                 // The remaining parts are explained nevertheless.
                 let mode = actor::own_mode(record.kind);
-                let principal = KeyPrincipal::new(entry, mode, None, asked.client_ip, None, None);
+                let principal =
+                    KeyPrincipal::new(entry, mode, None, asked.client_ip, None, None, None);
                 (principal, Some(error))
             }
         };

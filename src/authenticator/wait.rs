@@ -62,8 +62,7 @@ impl Answer {
 /// what to wait for.
 macro_rules! answered {
     ($answer:ident, $kind:ident, $now:expr, $wait:expr) => {
-        // Taken only where there is one: an answer is large.
-        match $answer.is_some().then(|| $answer.take()).flatten() {
+        match $crate::authenticator::wait::taken!($answer) {
             Some(Answer::$kind(answer)) => answer,
             _ => match $now {
                 Some(answer) => answer,
@@ -73,6 +72,14 @@ macro_rules! answered {
     };
 }
 pub(super) use answered;
+
+/// Evaluates to the answer, which is taken only where there is one: it is large.
+macro_rules! taken {
+    ($answer:ident) => {
+        $answer.is_some().then(|| $answer.take()).flatten()
+    };
+}
+pub(super) use taken;
 
 impl Wait {
     pub(super) fn owner(owners: &Arc<dyn OwnerStanding>, entry: &Entry) -> Self {

@@ -48,6 +48,8 @@ pub(crate) struct KeyFacts {
     /// The mode in which the key acts for its owner.
     pub(crate) mode: ActorMode,
     pub(crate) access: Access,
+    /// Whether the key is restricted to workspaces.
+    pub(crate) is_restricted: bool,
     pub(crate) networks: Option<AllowList>,
 }
 
@@ -63,6 +65,7 @@ impl KeyFacts {
             is_of_user: record.owner.user_id.is_some(),
             mode: actor::own_mode(record.kind),
             access: record.access,
+            is_restricted: record.workspaces.is_some(),
             networks: record.allowed_ips.clone(),
         }
     }

@@ -16,65 +16,57 @@ pub struct Decision {
 const NEVER: u64 = u64::MAX;
 
 /// The number of windows that need no memory of their own.
-const INLINE: usize = 4;
+const INLINE: usize = 3;
 
-/// The states of windows: the first few inline, or all of them in a list.
+/// The states of windows: a few inline, or more in a list. Small, because a decision is copied often.
 #[derive(Clone)]
-struct Windows {
-    inline: [WindowState; INLINE],
-    count: u8,
-    #[expect(
-        clippy::box_collection,
-        reason = "a decision is copied often, and seldom has a list"
-    )]
-    all: Option<Box<Vec<WindowState>>>,
+enum Windows {
+    Few {
+        count: u8,
+        states: [WindowState; INLINE],
+    },
+    #[expect(clippy::box_collection, reason = "the list itself would be larger")]
+    Many(Box<Vec<WindowState>>),
 }
 
 impl Windows {
     #[inline]
     const fn new() -> Self {
-        const UNUSED: WindowState = WindowState {
-            reset: NONE_USED,
-            remaining: 0,
-            violated: false,
-        };
-        Self {
-            inline: [UNUSED; INLINE],
+        let unused = WindowState::of_nanos(0, None);
+        Self::Few {
             count: 0,
-            all: None,
+            states: [unused; INLINE],
         }
     }
 
     #[inline]
     fn push(&mut self, state: WindowState) {
-        match self.inline.get_mut(usize::from(self.count)) {
-            Some(place) => {
-                *place = state;
-                self.count += 1;
-            }
-            // Not the state itself: as one piece, it would be written to memory first, and the
-            // processor would wait before it reads that as one piece.
-            None => self.push_beyond(state.reset, state.remaining, state.violated),
+        if let Self::Few { count, states } = self
+            && let Some(place) = states.get_mut(usize::from(*count))
+        {
+            *place = state;
+            *count += 1;
+        } else {
+            self.push_beyond(state);
         }
     }
 
     #[cold]
-    fn push_beyond(&mut self, reset: u64, remaining: u32, violated: bool) {
-        let inline = self.inline;
-        let state = WindowState {
-            reset,
-            remaining,
-            violated,
-        };
-        let all = self.all.get_or_insert_with(|| Box::new(inline.into()));
-        all.push(state);
+    fn push_beyond(&mut self, state: WindowState) {
+        match self {
+            Self::Few { states, .. } => {
+                let all = states.iter().copied().chain([state]);
+                *self = Self::Many(Box::new(all.collect()));
+            }
+            Self::Many(all) => all.push(state),
+        }
     }
 
     #[inline]
     fn as_slice(&self) -> &[WindowState] {
-        match &self.all {
-            Some(all) => all,
-            None => self.inline.get(..self.count.into()).unwrap_or_default(),
+        match self {
+            Self::Few { count, states } => states.get(..usize::from(*count)).unwrap_or_default(),
+            Self::Many(all) => all,
         }
     }
 }
@@ -93,43 +85,46 @@ impl fmt::Debug for Windows {
 }
 
 /// The state of one window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WindowState {
-    /// In nanoseconds; [`NONE_USED`] if no units are used.
-    reset: u64,
+    /// In nanoseconds; [`NONE_USED`] if no units are used. In halves, so that three states take 36
+    /// bytes; the highest bit is [`VIOLATED`].
+    reset: [u32; 2],
     remaining: u32,
-    violated: bool,
 }
 
-const NONE_USED: u64 = u64::MAX;
+const VIOLATED: u32 = 1 << 31;
+const NONE_USED: u64 = u64::MAX >> 1;
 
 impl WindowState {
     /// Creates the state of a window that did not refuse the request: the number of units left, and
     /// the time until the first used units are available again; `None` if none are used.
     #[must_use]
     pub fn new(remaining: u64, reset: Option<Duration>) -> Self {
-        let nanos = |reset: Duration| u64::try_from(reset.as_nanos()).unwrap_or(NONE_USED - 1);
-        Self {
-            reset: reset.map_or(NONE_USED, nanos),
-            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-            violated: false,
-        }
+        let nanos = |reset: Duration| u64::try_from(reset.as_nanos()).unwrap_or(u64::MAX);
+        Self::of_nanos(remaining, reset.map(nanos))
     }
 
     /// Like [`new`](Self::new), in nanoseconds.
     #[inline]
-    pub(super) fn of_nanos(remaining: u64, reset: Option<u64>) -> Self {
+    pub(super) const fn of_nanos(remaining: u64, reset: Option<u64>) -> Self {
+        let reset = match reset {
+            Some(reset) if reset < NONE_USED => reset,
+            Some(_) => NONE_USED - 1,
+            None => NONE_USED,
+        };
+        let most = u32::MAX as u64;
+        let remaining = if remaining < most { remaining } else { most };
         Self {
-            reset: reset.unwrap_or(NONE_USED),
-            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-            violated: false,
+            reset: [reset as u32, (reset >> 32) as u32],
+            remaining: remaining as u32,
         }
     }
 
     /// Marks the window as one that refused the request.
     #[must_use]
     pub const fn violated(mut self) -> Self {
-        self.violated = true;
+        self.reset[1] |= VIOLATED;
         self
     }
 
@@ -142,7 +137,8 @@ impl WindowState {
     /// Returns the time until the first used units are available again; `None` if none are used.
     #[must_use]
     pub const fn reset(&self) -> Option<Duration> {
-        match self.reset {
+        let high = self.reset[1] & !VIOLATED;
+        match (high as u64) << 32 | self.reset[0] as u64 {
             NONE_USED => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
@@ -151,7 +147,17 @@ impl WindowState {
     /// Returns whether this window refused the request.
     #[must_use]
     pub const fn is_violated(&self) -> bool {
-        self.violated
+        self.reset[1] & VIOLATED != 0
+    }
+}
+
+impl fmt::Debug for WindowState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WindowState")
+            .field("remaining", &self.remaining())
+            .field("reset", &self.reset())
+            .field("violated", &self.is_violated())
+            .finish()
     }
 }
 

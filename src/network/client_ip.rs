@@ -183,7 +183,8 @@ impl ClientIp {
 fn canonical(address: Option<IpAddr>) -> Option<IpAddr> {
     match address {
         Some(IpAddr::V6(address)) => Some(address.to_canonical()),
-        v4 => v4,
+        Some(IpAddr::V4(address)) => Some(IpAddr::V4(address)),
+        None => None,
     }
 }
 

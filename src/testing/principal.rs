@@ -205,6 +205,6 @@ impl TestPrincipal {
         };
         let digest = KeyHasher::sha256().digest("no key was presented");
         let entry = Entry::new(StoredKey::new(digest, record), entry);
-        KeyPrincipal::new(entry, mode, acting, self.client_ip, None, None)
+        KeyPrincipal::new(entry, mode, acting, self.client_ip, None, None, None)
     }
 }

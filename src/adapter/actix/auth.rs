@@ -48,7 +48,8 @@ impl Auth {
         self
     }
 
-    /// Sets how the connection's TLS version is found. By default, it is a [`TlsVersion`] that
+    /// Sets how the connection's TLS version is found, when something asks for it: a transport
+    /// requirement, or the host's code. By default, it is a [`TlsVersion`] that
     /// `HttpServer::on_connect` put into the connection's data or outer middleware into the
     /// request's extensions.
     pub fn tls(

@@ -4,6 +4,7 @@
 //! replaced value is dropped after the borrow has ended.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -11,10 +12,12 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::ActixHead;
-use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
+use crate::adapter::carrier::{Anonymous, Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
+use crate::audit::RequestId;
 use crate::limit::Kept;
-use crate::request::{RequestHead, TlsVersion};
+use crate::principal::KeyPrincipal;
+use crate::request::RequestHead;
 
 impl<T: Clone + 'static> Holds<T> for HttpRequest {
     fn look(&self) -> Option<Cow<'_, T>> {
@@ -33,6 +36,14 @@ impl<T: Clone + 'static> Holds<T> for HttpRequest {
 impl Carrier for HttpRequest {
     type FieldName = HeaderName;
     type Mapping = Box<dyn Mapped<Self>>;
+
+    fn serves_grpc(&self) -> bool {
+        let extensions = self.extensions();
+        match extensions.get::<KeyPrincipal>() {
+            Some(principal) => principal.serves_grpc(),
+            None => extensions.get::<Anonymous>().is_some_and(|one| one.grpc),
+        }
+    }
 }
 
 impl Incoming for ServiceRequest {
@@ -61,15 +72,21 @@ impl Incoming for ServiceRequest {
         }
     }
 
-    fn head(
-        &self,
+    fn head<'r>(
+        &'r self,
         peer: Option<IpAddr>,
-        tls: Option<TlsVersion>,
+        tls_of: Option<&'r TlsOf<HttpRequest>>,
         serves_grpc: bool,
     ) -> impl RequestHead {
-        ActixHead::new(self.request(), peer)
-            .with_tls(tls)
-            .with_grpc(serves_grpc)
+        ActixHead {
+            request: self.request(),
+            request_id: self.request().extensions().get::<RequestId>().cloned(),
+            peer,
+            tls: None,
+            tls_of,
+            grpc: serves_grpc,
+            route: OnceCell::new(),
+        }
     }
 }
 

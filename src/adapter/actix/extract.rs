@@ -13,7 +13,7 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseErr
 
 use super::{ActixHead, into_response};
 use crate::adapter::caller::{Caller, Demand, Granted, missing_caller};
-use crate::adapter::inside::{check, not_authenticated, principal};
+use crate::adapter::inside::{not_authenticated, principal};
 use crate::adapter::limits::RateLimits;
 use crate::adapter::rejection::Rejection;
 use crate::error::AuthError;
@@ -75,8 +75,11 @@ impl<D: Demand> FromRequest for Granted<D> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let head = ActixHead::new(request, None);
-        let caller = check(D::requirement(), request, &head).map(Cow::into_owned);
-        let granted = caller.map(Self::new);
+        // The extensions are not borrowed during the check, which may run the host's code.
+        let granted = principal(request).map(Cow::into_owned).and_then(|caller| {
+            D::requirement().check(&caller, Some(&head))?;
+            Ok(Self::new(caller))
+        });
         ready(granted.map_err(|error| rejection(error, request)))
     }
 }

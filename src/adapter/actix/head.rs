@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use actix_web::{HttpMessage, HttpRequest};
 
-use crate::adapter::carrier::ServesGrpc;
+use crate::adapter::carrier::{Carrier, TlsOf};
 use crate::audit::RequestId;
 use crate::request::{RequestHead, TlsVersion};
 
@@ -17,6 +17,8 @@ pub struct ActixHead<'r> {
     pub(super) request_id: Option<RequestId>,
     pub(super) peer: Option<IpAddr>,
     pub(super) tls: Option<TlsVersion>,
+    /// Finds the TLS version instead.
+    pub(super) tls_of: Option<&'r TlsOf<HttpRequest>>,
     pub(super) grpc: bool,
     /// Computed on demand: few requests need it.
     pub(super) route: OnceCell<Option<String>>,
@@ -26,15 +28,14 @@ impl<'r> ActixHead<'r> {
     /// Creates the view of a request from this peer address.
     #[must_use]
     pub fn new(request: &'r HttpRequest, peer: Option<IpAddr>) -> Self {
-        let extensions = request.extensions();
-        let request_id = extensions.get::<RequestId>().cloned();
-        let grpc = extensions.contains::<ServesGrpc>();
+        let request_id = request.extensions().get::<RequestId>().cloned();
         Self {
             request,
             request_id,
             peer,
             tls: None,
-            grpc,
+            tls_of: None,
+            grpc: request.serves_grpc(),
             route: OnceCell::new(),
         }
     }
@@ -42,7 +43,7 @@ impl<'r> ActixHead<'r> {
     /// Sets the connection's TLS version.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
-        self.tls = tls;
+        (self.tls, self.tls_of) = (tls, None);
         self
     }
 
@@ -62,7 +63,7 @@ impl fmt::Debug for ActixHead<'_> {
             .field("method", &self.method())
             .field("path", &self.path())
             .field("peer", &self.peer)
-            .field("tls", &self.tls)
+            .field("tls", &self.tls())
             .finish_non_exhaustive()
     }
 }

@@ -67,7 +67,7 @@ impl RequestHead for ActixHead<'_> {
     }
 
     fn tls(&self) -> Option<TlsVersion> {
-        self.tls
+        self.tls_of.map_or(self.tls, |of| of(self.request))
     }
 
     fn serves_grpc(&self) -> bool {

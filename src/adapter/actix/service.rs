@@ -1,8 +1,10 @@
 //! The services produced by the middleware, one per worker.
 
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use actix_web::body::EitherBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
@@ -20,7 +22,6 @@ impl<S, B> Inward<ServiceRequest> for Rc<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
-    type Answer = ServiceResponse<B>;
     type Response = ServiceResponse<EitherBody<B>>;
     type Error = Error;
     type Future = S::Future;
@@ -29,8 +30,11 @@ where
         self.call(request)
     }
 
-    fn passed(answer: ServiceResponse<B>) -> Self::Response {
-        answer.map_into_left_body()
+    fn poll(
+        future: Pin<&mut S::Future>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Response, Error>> {
+        future.poll(cx).map_ok(ServiceResponse::map_into_left_body)
     }
 
     fn refused(request: ServiceRequest, answer: Answer, error: &AuthError) -> Self::Response {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
 use crate::adapter::caller::{Caller, Demand, Granted, missing_caller};
-use crate::adapter::inside::{check, not_authenticated, principal};
+use crate::adapter::inside::{not_authenticated, principal};
 use crate::adapter::limits::RateLimits;
 use crate::adapter::rejection::Rejection;
 use crate::adapter::tower::{HttpHead, into_response};
@@ -87,9 +87,10 @@ impl<S: Send + Sync, D: Demand> FromRequestParts<S> for Granted<D> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let head = HttpHead::of_parts(parts, None);
-        match check(D::requirement(), &parts.extensions, &head) {
-            Ok(principal) => Ok(Self::new(principal.into_owned())),
-            Err(error) => Err(rejection(error, parts)),
-        }
+        let granted = principal(&parts.extensions).and_then(|principal| {
+            D::requirement().check(&*principal, Some(&head))?;
+            Ok(Self::new(principal.into_owned()))
+        });
+        granted.map_err(|error| rejection(error, parts))
     }
 }

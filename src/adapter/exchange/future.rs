@@ -32,7 +32,8 @@ pin_project! {
         S: Inward<Q>,
         Q: Incoming,
     {
-        Decided { #[pin] decided: DecidedFuture<S, Q>, report: Option<Report> },
+        Passing { #[pin] future: S::Future, report: Option<Report> },
+        Refused { response: Option<S::Response> },
         Parked { parked: Box<Parked<S, Q>> },
     }
 }
@@ -70,19 +71,25 @@ impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            DecidedProjection::Passing { future } => future.poll(cx).map_ok(S::passed),
-            DecidedProjection::Refused { response } => response
-                .take()
-                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            DecidedProjection::Passing { future } => S::poll(future, cx),
+            DecidedProjection::Refused { response } => answered(response),
         }
     }
 }
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
-    /// A request that was decided, and the report of one that passed.
+    /// A request that was forwarded, and the report for its response.
     #[inline]
-    pub(super) fn decided(decided: DecidedFuture<S, Q>, report: Option<Report>) -> Self {
-        let state = State::Decided { decided, report };
+    pub(super) fn passing(future: S::Future, report: Option<Report>) -> Self {
+        // One expression, so that the future is moved once.
+        Self {
+            state: State::Passing { future, report },
+        }
+    }
+
+    pub(super) fn refusing(response: S::Response) -> Self {
+        let response = Some(response);
+        let state = State::Refused { response };
         Self { state }
     }
 
@@ -101,12 +108,15 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Decided { decided, report } => {
-                    let answer = ready!(decided.poll(cx));
-                    return Poll::Ready(match report {
-                        None => answer,
-                        Some(_) => reported::<S, Q>(answer, report),
-                    });
+                StateProjection::Passing { future, report } => {
+                    return if report.is_none() {
+                        S::poll(future, cx)
+                    } else {
+                        S::poll(future, cx).map(|answer| reported::<S, Q>(answer, report))
+                    };
+                }
+                StateProjection::Refused { response } => {
+                    return answered(response);
                 }
                 StateProjection::Parked { parked } => ready!(parked.poll(cx)),
             };
@@ -115,21 +125,26 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
     }
 }
 
+/// The response of a refusal, once.
+fn answered<R, E>(response: &mut Option<R>) -> Poll<Result<R, E>> {
+    let response = response.take();
+    response.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+}
+
 /// Reports the result of the inner service. The report is dropped then, so this happens once; a
 /// future that is dropped earlier drops the report, and with it ends the audit.
 fn reported<S: Inward<Q>, Q>(
-    answer: Result<S::Response, S::Error>,
+    mut answer: Result<S::Response, S::Error>,
     report: &mut Option<Report>,
 ) -> Result<S::Response, S::Error> {
-    let answer = match (answer, &mut *report) {
-        (Ok(mut answer), Some(report)) => {
-            report.answered(&mut answer);
-            Ok(answer)
-        }
-        (Err(error), Some(report)) => Err(S::failed(error, report.failed())),
-        (answer, None) => answer,
+    let Some(mut report) = report.take() else {
+        return answer;
     };
-    *report = None;
+    // Changed where it is, because a response is large.
+    match &mut answer {
+        Ok(response) => report.answered(response),
+        Err(_) => answer = answer.map_err(|error| S::failed(error, report.failed())),
+    }
     answer
 }
 

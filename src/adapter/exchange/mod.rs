@@ -38,7 +38,7 @@ pub(super) use report::ResponseFields;
 use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, end};
-use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, ServesGrpc, carries};
+use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, TlsOf, carries};
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
@@ -49,7 +49,6 @@ use crate::request::{RequestHead, TlsVersion};
 use crate::telemetry;
 
 type PeerOf<C> = dyn Fn(&C) -> Option<IpAddr> + Send + Sync;
-type TlsOf<C> = dyn Fn(&C) -> Option<TlsVersion> + Send + Sync;
 
 /// The host's configuration of an exchange, shared by all services of a layer in all workers.
 #[derive(Clone)]
@@ -107,16 +106,18 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         if self.is_counted(&request) {
-            let decided = DecidedFuture::passing(service.forward(request));
-            return ExchangeFuture::decided(decided, None);
+            return ExchangeFuture::passing(service.forward(request), None);
         }
         request.hide(&self.secret_fields);
-        let mut begun = self.authenticator.begin(&self.head(&request));
-        let audit = begun.request_audit;
-        match begun.attempt {
+        let mut audit = None;
+        let mut attempt = self
+            .authenticator
+            .begin_in(&self.head(&request), &mut audit);
+        match attempt {
             // An admission is large, so the usual one is not moved.
             Attempt::Ready(Ok(ref mut admission)) if !self.mappings.must_wait(admission) => {
-                self.pass(admission, Vec::new(), audit, request, service)
+                let report = self.admit(admission, Vec::new(), audit, request.carrier_mut());
+                ExchangeFuture::passing(service.forward(request), report)
             }
             Attempt::Ready(Err(error)) => self.refuse(&error, audit, request),
             Attempt::Ready(Ok(admission)) => {
@@ -167,31 +168,12 @@ impl<C: Carrier> Exchange<C> {
         })
     }
 
-    /// Forwards a request with the values that inner layers and handlers read.
-    #[inline]
-    fn pass<Q, S>(
-        &self,
-        admission: &mut Authenticated,
-        mapped: Vec<C::Mapping>,
-        audit: Option<RequestAudit>,
-        mut request: Q,
-        service: &mut S,
-    ) -> ExchangeFuture<S, Q>
-    where
-        Q: Incoming<Carrier = C>,
-        S: Inward<Q>,
-    {
-        let report = self.admit(admission, mapped, audit, request.carrier_mut());
-        ExchangeFuture::decided(DecidedFuture::passing(service.forward(request)), report)
-    }
-
-    /// Sets the carrier's values and returns the report for the response.
+    /// Sets the values that inner layers and handlers read, and returns the report for the response.
     ///
     /// Authenticating layers may be nested, so the carrier may already have values of an outer one.
     /// Every value is therefore set or removed:
     ///
     /// - the host types that this layer maps: set, or removed if the request is anonymous;
-    /// - `ServesGrpc`: set or removed as this layer declares;
     /// - `RequestId`: the audited id; otherwise the outer layer's stays;
     /// - `KeyPrincipal`: the admitted principal; removed if the request is anonymous, as a
     ///   principal of another API means nothing here. A layer that only counts leaves it and the
@@ -210,11 +192,6 @@ impl<C: Carrier> Exchange<C> {
         if !only_counts {
             self.mappings
                 .put(admission.principal.as_ref(), mapped, carrier);
-        }
-        if self.grpc {
-            carrier.put(ServesGrpc);
-        } else {
-            Holds::<ServesGrpc>::remove(carrier);
         }
         if let Some(audit) = &mut audit {
             if let Some(principal) = &admission.principal {
@@ -236,7 +213,12 @@ impl<C: Carrier> Exchange<C> {
         });
         let report = Report::new(admission, audit, responder, counted);
         match admission.principal.take() {
-            Some(principal) => carrier.put(principal),
+            Some(mut principal) => {
+                if self.grpc {
+                    principal.set_serves_grpc();
+                }
+                carrier.put(principal);
+            }
             None => {
                 // An outer layer's principal belongs to another API, which is of no interest where
                 // no key is read.
@@ -246,6 +228,7 @@ impl<C: Carrier> Exchange<C> {
                 carrier.put(Anonymous {
                     responder: Arc::clone(responder),
                     count: admission.anonymous.take(),
+                    grpc: self.grpc,
                 });
             }
         }
@@ -279,15 +262,15 @@ impl<C: Carrier> Exchange<C> {
             .answer(error, &self.head(&request));
         let mut response = S::refused(request, answer, error);
         end(audit, &mut response);
-        ExchangeFuture::decided(DecidedFuture::refusing(response), None)
+        ExchangeFuture::refusing(response)
     }
 
     fn head<'r, Q: Incoming<Carrier = C>>(
-        &self,
+        &'r self,
         request: &'r Q,
     ) -> impl RequestHead + use<'r, C, Q> {
         let carrier = request.carrier();
-        request.head((self.peer_of)(carrier), (self.tls_of)(carrier), self.grpc)
+        request.head((self.peer_of)(carrier), Some(&*self.tls_of), self.grpc)
     }
 }
 

@@ -127,15 +127,16 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
     /// again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeFuture<S, Q>> {
         let outcome = ready!(self.pending.poll(&self.exchange, cx));
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return Poll::Pending;
         };
         let audit = self.pending.audit.take();
         let mapped = std::mem::take(&mut self.pending.done);
         Poll::Ready(match outcome {
             Ok(mut admission) => {
-                self.exchange
-                    .pass(&mut admission, mapped, audit, request, &mut self.service)
+                let carrier = request.carrier_mut();
+                let report = self.exchange.admit(&mut admission, mapped, audit, carrier);
+                ExchangeFuture::passing(self.service.forward(request), report)
             }
             Err(error) => self.exchange.refuse(&error, audit, request),
         })

@@ -47,8 +47,8 @@ impl AuthLayer {
         self
     }
 
-    /// Sets how the connection's TLS version is found. By default, it is a [`TlsVersion`] in the
-    /// extensions.
+    /// Sets how the connection's TLS version is found, when something asks for it: a transport
+    /// requirement, or the host's code. By default, it is a [`TlsVersion`] in the extensions.
     pub fn tls(
         mut self,
         tls_of: impl Fn(&Extensions) -> Option<TlsVersion> + Send + Sync + 'static,

@@ -7,10 +7,12 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Extensions, Request, Response};
 
 use super::HttpHead;
-use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply};
+use super::request_head::are_few;
+use crate::adapter::carrier::{Anonymous, Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
 use crate::limit::Kept;
-use crate::request::{RequestHead, TlsVersion};
+use crate::principal::KeyPrincipal;
+use crate::request::RequestHead;
 
 impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
     fn look(&self) -> Option<Cow<'_, T>> {
@@ -27,6 +29,13 @@ impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
 impl Carrier for Extensions {
     type FieldName = HeaderName;
     type Mapping = Box<dyn Mapped<Self> + Send>;
+
+    fn serves_grpc(&self) -> bool {
+        match self.get::<KeyPrincipal>() {
+            Some(principal) => principal.serves_grpc(),
+            None => self.get::<Anonymous>().is_some_and(|one| one.grpc),
+        }
+    }
 }
 
 impl<B> Incoming for Request<B> {
@@ -40,19 +49,25 @@ impl<B> Incoming for Request<B> {
         self.extensions_mut()
     }
 
-    /// Marks the first line only: a request that repeats such a header is refused by this layer.
     fn hide(&mut self, names: &[HeaderName]) {
+        let headers = self.headers_mut();
+        if are_few(headers) {
+            let secret = headers.iter_mut().filter(|(name, _)| names.contains(name));
+            secret.for_each(|(_, value)| value.set_sensitive(true));
+            return;
+        }
+        // The first line only: a request that repeats such a header is refused by this layer.
         for name in names {
-            if let Some(value) = self.headers_mut().get_mut(name) {
+            if let Some(value) = headers.get_mut(name) {
                 value.set_sensitive(true);
             }
         }
     }
 
-    fn head(
-        &self,
+    fn head<'r>(
+        &'r self,
         peer: Option<IpAddr>,
-        tls: Option<TlsVersion>,
+        tls_of: Option<&'r TlsOf<Extensions>>,
         serves_grpc: bool,
     ) -> impl RequestHead {
         HttpHead {
@@ -61,7 +76,8 @@ impl<B> Incoming for Request<B> {
             headers: self.headers(),
             extensions: self.extensions(),
             peer,
-            tls,
+            tls: None,
+            tls_of,
             grpc: serves_grpc,
         }
     }
@@ -78,9 +94,6 @@ impl<R, T: Clone + Send + Sync + 'static> Holds<T> for Response<R> {
         Holds::<T>::remove(self.extensions_mut());
     }
 }
-
-static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl<R> Reply for Response<R> {
     fn status_code(&self) -> u16 {
@@ -99,11 +112,19 @@ impl<R> Reply for Response<R> {
     }
 }
 
-/// Returns the name of a field. Those of most responses are parsed once.
+/// Returns the name of a field. Those of most responses are constants, which take less time than a
+/// clone.
+#[inline]
+#[allow(
+    clippy::declare_interior_mutable_const,
+    reason = "the values are moved"
+)]
 fn name_of(name: &'static str) -> HeaderName {
+    const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+    const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
     match name {
-        "ratelimit" => RATELIMIT.clone(),
-        "ratelimit-policy" => RATELIMIT_POLICY.clone(),
+        "ratelimit" => RATELIMIT,
+        "ratelimit-policy" => RATELIMIT_POLICY,
         name => HeaderName::from_static(name),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method, Request, Uri, request};
 
-use crate::adapter::carrier::ServesGrpc;
+use crate::adapter::carrier::{Carrier, TlsOf};
 use crate::adapter::limits::RateLimits;
 use crate::request::{RequestHead, TlsVersion};
 
@@ -19,6 +19,8 @@ pub struct HttpHead<'r> {
     pub(super) extensions: &'r http::Extensions,
     pub(super) peer: Option<IpAddr>,
     pub(super) tls: Option<TlsVersion>,
+    /// Finds the TLS version instead.
+    pub(super) tls_of: Option<&'r TlsOf<http::Extensions>>,
     pub(super) grpc: bool,
 }
 
@@ -43,7 +45,6 @@ impl<'r> HttpHead<'r> {
         extensions: &'r http::Extensions,
         peer: Option<IpAddr>,
     ) -> Self {
-        let grpc = extensions.get::<ServesGrpc>().is_some();
         Self {
             method,
             uri,
@@ -51,14 +52,15 @@ impl<'r> HttpHead<'r> {
             extensions,
             peer,
             tls: None,
-            grpc,
+            tls_of: None,
+            grpc: extensions.serves_grpc(),
         }
     }
 
     /// Sets the connection's TLS version.
     #[must_use]
     pub const fn with_tls(mut self, tls: Option<TlsVersion>) -> Self {
-        self.tls = tls;
+        (self.tls, self.tls_of) = (tls, None);
         self
     }
 
@@ -78,7 +80,7 @@ impl fmt::Debug for HttpHead<'_> {
             .field("method", &self.method())
             .field("path", &self.path())
             .field("peer", &self.peer)
-            .field("tls", &self.tls)
+            .field("tls", &self.tls())
             .finish_non_exhaustive()
     }
 }

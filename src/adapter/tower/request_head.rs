@@ -48,7 +48,7 @@ impl RequestHead for HttpHead<'_> {
     }
 
     fn tls(&self) -> Option<TlsVersion> {
-        self.tls
+        self.tls_of.map_or(self.tls, |of| of(self.extensions))
     }
 
     fn serves_grpc(&self) -> bool {
@@ -63,12 +63,11 @@ impl RequestHead for HttpHead<'_> {
     }
 
     fn single(&self, name: FieldName<'_>) -> Single<'_> {
-        let mut lines = lines(self.headers, name).into_iter();
-        match (lines.next(), lines.next()) {
-            (None, _) => Single::Absent,
-            (Some(value), None) => Single::One(value.as_bytes()),
-            (Some(_), Some(_)) => Single::Repeated,
+        if name == FieldName::Authorization && are_few(self.headers) {
+            let all = self.headers.iter();
+            return only(all.filter_map(|(name, value)| (*name == AUTHORIZATION).then_some(value)));
         }
+        only(lines(self.headers, name).into_iter())
     }
 
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
@@ -77,6 +76,19 @@ impl RequestHead for HttpHead<'_> {
                 return;
             }
         }
+    }
+}
+
+/// Whether to look at all headers takes less time than to find one by its hash.
+pub(super) fn are_few(headers: &HeaderMap) -> bool {
+    headers.len() <= 12
+}
+
+fn only<'r>(mut lines: impl Iterator<Item = &'r HeaderValue>) -> Single<'r> {
+    match (lines.next(), lines.next()) {
+        (None, _) => Single::Absent,
+        (Some(value), None) => Single::One(value.as_bytes()),
+        (Some(_), Some(_)) => Single::Repeated,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The services produced by the layers.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -18,17 +19,21 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: RejectionBody,
 {
-    type Answer = Response<R>;
     type Response = Response<R>;
     type Error = S::Error;
     type Future = S::Future;
 
+    #[inline]
     fn forward(&mut self, request: Request<B>) -> S::Future {
         self.call(request)
     }
 
-    fn passed(answer: Response<R>) -> Response<R> {
-        answer
+    #[inline]
+    fn poll(
+        future: Pin<&mut S::Future>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<R>, S::Error>> {
+        future.poll(cx)
     }
 
     fn refused(_: Request<B>, answer: Answer, error: &AuthError) -> Response<R> {

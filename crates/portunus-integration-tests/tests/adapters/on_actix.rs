@@ -541,7 +541,10 @@ async fn the_hosts_code_may_use_the_extensions() {
     let door = door(false).await;
     let words =
         |error: &AuthError, _: &dyn portunus::RequestHead| ErrorBody::json(error.code().as_str());
-    let auth = Auth::new(door.builder().renderer(words).build().unwrap())
+    // Only what is asked for is found.
+    let cost = |head: &dyn RequestHead| head.tls().map_or(1, |_| 2);
+    let setup = door.builder().renderer(words).cost(cost);
+    let auth = Auth::new(setup.build().unwrap())
         .peer(|request| {
             request.extensions_mut().insert(1_u8);
             request.peer_addr().map(|address| address.ip())

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use tower::{Layer, Service};
 
 use super::table::{Entry, Table};
-use crate::adapter::carrier::{Incoming, ServesGrpc};
+use crate::adapter::carrier::{Anonymous, Inward};
 use crate::adapter::exchange::DecidedFuture;
-use crate::adapter::inside::{check, decided, principal};
+use crate::adapter::inside::{check, principal, refused};
 use crate::adapter::tower::RejectionBody;
 use crate::error::{AuthError, ErrorCode};
+use crate::principal::KeyPrincipal;
 
 /// The layer built by [`GrpcMethods::build`](super::GrpcMethods::build).
 #[derive(Debug, Clone)]
@@ -51,18 +52,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(ServesGrpc);
-        let checked = demand(&self.table, &request);
-        decided(request, &mut self.inner, checked)
+        declare_grpc(request.extensions_mut());
+        match demand(&self.table, &request) {
+            Ok(()) => DecidedFuture::passing(self.inner.forward(request)),
+            Err(error) => refused(request, error, true),
+        }
+    }
+}
+
+/// Declares to inner layers that the service serves gRPC.
+fn declare_grpc(extensions: &mut Extensions) {
+    if let Some(principal) = extensions.get_mut::<KeyPrincipal>() {
+        principal.set_serves_grpc();
+    } else if let Some(anonymous) = extensions.get_mut::<Anonymous>() {
+        anonymous.grpc = true;
     }
 }
 
 fn demand<B>(table: &Table, request: &Request<B>) -> Result<(), AuthError> {
     match table.find(request.uri().path()) {
         Some(Entry::Public) => Ok(()),
-        Some(Entry::Require(requirement)) => {
-            check(requirement, request.extensions(), &request.head_inside()).map(drop)
-        }
+        Some(Entry::Require(requirement)) => check(requirement, request),
         None => {
             // As everywhere, a missing key is reported first.
             principal(request.extensions())?;
