@@ -1,5 +1,6 @@
 //! An injectable clock, so that tests control the time and a request reads it once.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -38,6 +39,13 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the time since a fixed instant, which never goes back, for windows, deadlines and
     /// back-off. It should continue while the machine sleeps.
     fn monotonic(&self) -> Duration;
+
+    /// Returns the monotonic time, or one that was the monotonic time at most 250 ms ago, if that is
+    /// cheaper. It may go back, by as much. What is near an age limit is checked by
+    /// [`monotonic`](Self::monotonic), which is the default.
+    fn monotonic_recently(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 /// The operating system's clocks.
@@ -69,6 +77,28 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         uptime().saturating_sub(self.origin)
     }
+
+    fn monotonic_recently(&self) -> Duration {
+        coarse()
+            .map_or_else(uptime, uptime_at)
+            .saturating_sub(self.origin)
+    }
+}
+
+/// Returns the monotonic time as this thread first read it after the kernel's last `tick`. Linux has
+/// no coarse clock that counts sleep, but the time of day moves at each tick and after sleep.
+fn uptime_at(tick: SystemTime) -> Duration {
+    thread_local! {
+        static READ: Cell<Option<(SystemTime, Duration)>> = const { Cell::new(None) };
+    }
+    READ.with(|read| match read.get() {
+        Some((at, time)) if at == tick => time,
+        _ => {
+            let time = uptime();
+            read.set(Some((tick, time)));
+            time
+        }
+    })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -120,6 +150,7 @@ to_the_pointee! {
         fn now(&self) -> SystemTime;
         fn recently(&self) -> SystemTime;
         fn monotonic(&self) -> Duration;
+        fn monotonic_recently(&self) -> Duration;
     }
 }
 
@@ -153,6 +184,19 @@ mod tests {
         let clock = SystemClock::default();
         for _ in 0..1000 {
             let (recently, now) = (clock.recently(), clock.now());
+            assert!(
+                recently <= now && now < recently + RECENTLY,
+                "{recently:?} {now:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_recent_monotonic_time_is_less_than_a_moment_ago() {
+        let clock = SystemClock::default();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(50) {
+            let (recently, now) = (clock.monotonic_recently(), clock.monotonic());
             assert!(
                 recently <= now && now < recently + RECENTLY,
                 "{recently:?} {now:?}"

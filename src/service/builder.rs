@@ -15,7 +15,7 @@ use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::credit::Credits;
 use crate::lock::Mutex;
 use crate::manage::{KeyManager, Management};
-use crate::store::{Cache, InvalidationListener, KeyLookup, KeyStore};
+use crate::store::{Cache, CachedStore, InvalidationListener, KeyLookup, KeyStore};
 use crate::telemetry;
 
 /// See [`PortunusBuilder::count_uses_every`].
@@ -185,10 +185,8 @@ impl PortunusBuilder {
         let own_bus = self.cache.own_bus();
         // A store that answers an empty lookup immediately never needs to be awaited.
         let must_wait = store.find_now(&[]).is_none();
-        let cache = (must_wait && !self.cache.is_off()).then(|| {
-            self.cache
-                .around(Arc::clone(&store), Arc::clone(&self.clock))
-        });
+        let cache = (must_wait && !self.cache.is_off())
+            .then(|| CachedStore::of(self.cache, Arc::clone(&store), Arc::clone(&self.clock)));
         let store = match &cache {
             Some(cache) => Arc::new(cache.clone()),
             None => store,

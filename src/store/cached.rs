@@ -110,7 +110,7 @@ struct Shared {
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl CachedStore {
-    fn of(settings: Cache, store: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn of(settings: Cache, store: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> Self {
         let bytes = if settings.capacity == 0 {
             0
         } else {

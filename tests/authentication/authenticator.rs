@@ -5,7 +5,7 @@ use portunus::store::KeyLookup;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use portunus::actor::ActorMode;
@@ -17,13 +17,12 @@ use portunus::key::{
 use portunus::manage::NewKey;
 use portunus::scope::{Scope, ScopeModel, ScopeRequirement, ScopeSet, WildcardModel};
 use portunus::store::{Change, KeyStore, StoredKey, WriteBatch};
-use portunus::testing::ManualClock;
 use portunus::{
     AuthError, Authenticator, BuildError, Clock, ErrorCode, KeyPrincipal, Principal, Requirement,
 };
 use portunus_test_support::{
-    APPLY, Call, FIND, Fixture, Head, Point, Setup, base64, corrupt, format, live, scope, stranger,
-    tenant, test, used, user, with_last_character_wrong,
+    APPLY, Behind, Call, FIND, Fixture, Head, Point, Setup, base64, corrupt, format, live, scope,
+    stranger, tenant, test, used, user, with_last_character_wrong,
 };
 
 async fn accepted(authenticator: &Authenticator, head: &Head) -> KeyPrincipal {
@@ -691,22 +690,6 @@ async fn a_key_works_until_the_instant_before_its_expiry() {
         code(&authenticator, &Head::bearer(&key)).await,
         ErrorCode::KeyExpired
     );
-}
-
-/// A clock whose recent time is a quarter of a second behind, as far as it may be.
-#[derive(Debug, Clone)]
-struct Behind(ManualClock);
-
-impl Clock for Behind {
-    fn now(&self) -> SystemTime {
-        self.0.now()
-    }
-    fn recently(&self) -> SystemTime {
-        self.0.now() - Duration::from_millis(250)
-    }
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
 }
 
 #[tokio::test]

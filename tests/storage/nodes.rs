@@ -20,7 +20,7 @@ use portunus::store::{
 };
 use portunus::testing::ManualClock;
 use portunus_test_support::gated::{begin, digest, insert, is_active, record, revoke, soon};
-use portunus_test_support::{Setup, scope, tenant};
+use portunus_test_support::{Behind, Setup, scope, tenant};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -136,7 +136,7 @@ impl Nodes {
         let node = |bus: &Link| {
             Cache::new()
                 .bus(bus.clone())
-                .around(store.clone(), clock.clone())
+                .around(store.clone(), Behind(clock.clone()))
         };
         let (one, other) = (node(&link), node(&others));
         Self {
@@ -298,7 +298,7 @@ async fn without_a_bus_every_answer_lives_as_long_as_the_bound_and_no_longer() {
     let (store, clock) = (MemoryStore::new(), ManualClock::new());
     let node = Cache::new()
         .staleness(Duration::from_secs(5))
-        .around(store.clone(), clock.clone());
+        .around(store.clone(), Behind(clock.clone()));
     store.apply(&insert(1)).await.unwrap();
     assert_eq!(
         (

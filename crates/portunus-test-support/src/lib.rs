@@ -31,6 +31,7 @@ pub mod wait;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use portunus::key::{
     Alphabet, Checksum, Environment, KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Owner,
@@ -41,12 +42,33 @@ use portunus::request::FieldName;
 use portunus::store::{KeyStore, StoreError, Usage, UsageStore, WriteBatch};
 use portunus::testing::ManualClock;
 pub use portunus::testing::{Call, FaultyStore, Point};
-use portunus::{RequestHead, Scope};
+use portunus::{Clock, RequestHead, Scope};
 pub use setup::Setup;
 
 /// The points at which a lookup by digest or a write fails before it reaches the store.
 pub const FIND: Point = Point::Before(Call::Find);
 pub const APPLY: Point = Point::Before(Call::Apply);
+
+/// A clock whose recent times are a quarter of a second behind, as far as they may be.
+#[derive(Debug, Clone)]
+pub struct Behind(pub ManualClock);
+
+const QUARTER: Duration = Duration::from_millis(250);
+
+impl Clock for Behind {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+    fn recently(&self) -> SystemTime {
+        self.now() - QUARTER
+    }
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+    fn monotonic_recently(&self) -> Duration {
+        self.monotonic() - QUARTER
+    }
+}
 
 /// The error of a store that cannot read a stored record.
 pub fn corrupt() -> StoreError {

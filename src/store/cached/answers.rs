@@ -6,6 +6,8 @@ use std::time::Duration;
 use quick_cache::Weighter;
 
 use super::Shared;
+use super::epochs::Place;
+use crate::clock::RECENTLY;
 use crate::key::{KeyDigest, KeyId};
 use crate::store::{Invalidation, StoredKey};
 
@@ -14,18 +16,21 @@ use crate::store::{Invalidation, StoredKey};
 pub(super) struct Known {
     stored: Arc<StoredKey>,
     mark: Mark,
-    /// All digests of the lookup, in their order.
-    queried: Arc<[KeyDigest]>,
+    /// Where its id is among the epochs, so that a hit neither hashes nor reads the id.
+    place: Place,
+    queried: Queried,
 }
 
 /// A digest without a key, with the mark of its lookup.
 #[derive(Clone)]
 pub(super) struct Unknown {
     mark: Mark,
-    /// All digests of the lookup, in their order, if there were several: the lookup may have found
-    /// nothing only because one of them belongs to a deleted key.
-    queried: Option<Arc<[KeyDigest]>>,
+    /// The lookup may have found nothing only because one of them belongs to a deleted key.
+    queried: Queried,
 }
+
+/// All digests of a lookup, in their order, unless the answer is cached under the only one.
+type Queried = Option<Arc<[KeyDigest]>>;
 
 /// Bounds the keys by number and by size: each weighs at least its share of the bytes.
 #[derive(Clone)]
@@ -37,7 +42,8 @@ impl Weighter<KeyDigest, Known> for BySize {
     fn weight(&self, _: &KeyDigest, known: &Known) -> u64 {
         let stored = known.stored.record().bytes() + size_of_val(known.stored.others());
         let bytes = size_of::<Known>() + size_of::<StoredKey>() + stored;
-        (bytes as u64 + size_of_val(&*known.queried) as u64).max(self.least)
+        let queried = known.queried.as_deref().map_or(0, size_of_val);
+        ((bytes + queried) as u64).max(self.least)
     }
 }
 
@@ -72,6 +78,14 @@ impl Shared {
         now.saturating_sub(mark.began) < most
     }
 
+    /// Like [`is_fresh`](Self::is_fresh), at the present time, if `recent` was the time at most
+    /// [`RECENTLY`] ago. What is fresh at a later time is fresh now, so the exact time is read only
+    /// near the age limit.
+    fn is_still_fresh(&self, mark: Mark, recent: Duration) -> bool {
+        self.is_fresh(mark, recent.saturating_add(RECENTLY))
+            || self.is_fresh(mark, self.clock.monotonic())
+    }
+
     /// Returns whether the key cached under `digests[place]` is still the answer for all of
     /// `digests`.
     fn is_current(
@@ -79,20 +93,25 @@ impl Shared {
         known: &Known,
         digests: &[KeyDigest],
         place: usize,
-        now: Duration,
+        recent: Duration,
     ) -> bool {
         let Known {
             stored,
             mark,
+            place: of_key,
             queried,
         } = known;
+        let same_lookup = match queried {
+            None => digests.len() == 1,
+            Some(queried) => **queried == *digests,
+        };
         let unchanged = |id: &KeyId| self.epochs.key_unchanged_since(id, mark.epoch);
         // The key's own digest needs no check: every write that takes it from the key also
         // invalidates the key's id.
         let mut others = digests[..place].iter().chain(&digests[place + 1..]);
-        self.is_fresh(*mark, now)
-            && **queried == *digests
-            && unchanged(&stored.record().id)
+        self.is_still_fresh(*mark, recent)
+            && same_lookup
+            && self.epochs.unchanged_since(*of_key, mark.epoch)
             && stored.others().iter().all(unchanged)
             && others.all(|other| self.digest_unchanged(other, *mark))
     }
@@ -112,16 +131,16 @@ impl Shared {
     /// gets another one. A miss of a lookup with several digests may depend on such a deleted key.
     /// It is therefore used only if this lookup has all of those digests in the same order.
     pub(super) fn cached_answer(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
-        let now = self.clock.monotonic();
+        let recent = self.clock.monotonic_recently();
         let mut all_unknown = !digests.is_empty();
         for (place, digest) in digests.iter().enumerate() {
             if let Some(known) = self.known.get(digest)
-                && self.is_current(&known, digests, place, now)
+                && self.is_current(&known, digests, place, recent)
             {
                 return Some(Some(known.stored));
             }
             let is_valid = |Unknown { mark, queried }: Unknown| {
-                self.is_fresh(mark, now)
+                self.is_still_fresh(mark, recent)
                     && self.digest_unchanged(digest, mark)
                     && queried.is_none_or(|queried| is_subsequence(&queried, digests))
             };
@@ -142,6 +161,7 @@ impl Shared {
         if !self.may_be_cached(queried, answer) {
             return;
         }
+        let beside = |digest| (**queried != [digest]).then(|| Arc::clone(queried));
         match answer {
             Some(stored) => {
                 // A slower lookup does not replace a newer answer. Two threads may still interleave
@@ -157,17 +177,17 @@ impl Shared {
                 let known = Known {
                     stored: Arc::clone(stored),
                     mark,
-                    queried: Arc::clone(queried),
+                    place: self.epochs.place_of_key(&stored.record().id),
+                    queried: beside(*stored.digest()),
                 };
                 self.known.insert(*stored.digest(), known);
             }
             None => {
-                let several = (queried.len() > 1).then(|| Arc::clone(queried));
                 for digest in queried.iter() {
                     // The digest no longer has a key, unless a newer lookup found one.
                     let older = |known: &Known| known.mark.number < mark.number;
                     self.known.remove_if(digest, older);
-                    let queried = several.clone();
+                    let queried = beside(*digest);
                     self.unknown.insert(*digest, Unknown { mark, queried });
                 }
             }

@@ -26,6 +26,10 @@ pub(super) struct Epochs {
     hasher: RandomState,
 }
 
+/// The slot of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place(usize);
+
 impl Epochs {
     pub(super) fn new() -> Self {
         let slots = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
@@ -59,7 +63,8 @@ impl Epochs {
             self.floor.fetch_max(count, Ordering::SeqCst);
         }
         for id in &what.keys {
-            self.slot_of_key(id).fetch_max(count, Ordering::SeqCst);
+            let Place(place) = self.place_of_key(id);
+            self.keys[place].fetch_max(count, Ordering::SeqCst);
         }
         for fingerprint in &what.known {
             self.slot_of_digest(*fingerprint)
@@ -69,8 +74,13 @@ impl Epochs {
 
     /// Returns whether a key has not been invalidated since this epoch.
     pub(super) fn key_unchanged_since(&self, id: &KeyId, epoch: u64) -> bool {
+        self.unchanged_since(self.place_of_key(id), epoch)
+    }
+
+    /// Like [`key_unchanged_since`](Self::key_unchanged_since), for a key whose slot is known.
+    pub(super) fn unchanged_since(&self, Place(place): Place, epoch: u64) -> bool {
         self.floor.load(Ordering::SeqCst) <= epoch
-            && self.slot_of_key(id).load(Ordering::SeqCst) <= epoch
+            && self.keys[place].load(Ordering::SeqCst) <= epoch
     }
 
     /// Returns whether a digest has not been invalidated since this epoch: it neither gained nor
@@ -80,18 +90,17 @@ impl Epochs {
             && self.slot_of_digest(fingerprint).load(Ordering::SeqCst) <= epoch
     }
 
-    fn slot_of_key(&self, id: &KeyId) -> &AtomicU64 {
+    pub(super) fn place_of_key(&self, id: &KeyId) -> Place {
         // Ids are chosen by the host, so they are hashed with a secret of this process.
-        slot(&self.keys, self.hasher.hash_one(id))
+        Place(place(&self.keys, self.hasher.hash_one(id)))
     }
 
     fn slot_of_digest(&self, fingerprint: u64) -> &AtomicU64 {
-        slot(&self.digests, fingerprint)
+        &self.digests[place(&self.digests, fingerprint)]
     }
 }
 
-fn slot(slots: &[AtomicU64], hash: u64) -> &AtomicU64 {
-    // The remainder is less than the number of slots: it fits into a `usize`, and the slot exists.
-    let place = usize::try_from(hash % slots.len() as u64).unwrap_or(0);
-    &slots[place]
+fn place(slots: &[AtomicU64], hash: u64) -> usize {
+    // The remainder is less than the number of slots, so it fits into a `usize`.
+    usize::try_from(hash % slots.len() as u64).unwrap_or(0)
 }
