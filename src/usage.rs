@@ -1,11 +1,15 @@
 //! Usage counts of keys, kept in memory without waiting and written to the store in batches.
 //!
-//! Each key has one cell of atomics, to which the authenticator's entry for the key points;
-//! counting takes no lock and no lookup. A flush subtracts counts only after the store has accepted
-//! them: a flush that fails or is dropped leaves every count unchanged. A crash loses only what was
-//! counted since the last flush.
+//! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
+//! use after the entry's uses were taken puts the entry into a list. What is in the list is taken
+//! together, by key: by a flush, by a read, or when the list is long. So the list needs no entry that a
+//! cache evicted for long, and the uses of several entries of one key are added.
+//!
+//! A flush subtracts counts only after the store has accepted them: a flush that fails or is dropped
+//! leaves every count unchanged. A crash loses only what was counted since the last flush.
 
 use std::collections::HashMap;
+use std::collections::hash_map;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,20 +17,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::entry::UsageCell;
+use crate::entry::Entry;
 use crate::key::KeyId;
 use crate::lock::{Mutex, MutexGuard};
-use crate::store::{StoreError, UsageDelta, UsageStore};
+use crate::store::{StoreError, Usage, UsageDelta, UsageStore};
 use crate::telemetry;
 
 /// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
 
-/// The maximum number of keys that are counted at once: those in use, and those with unwritten
-/// uses.
+/// The maximum number of keys with unwritten uses, each of which takes at most 300 bytes.
 const MOST_KEYS: usize = 1_000_000;
-/// The maximum size of their cells, in bytes.
-const MOST_BYTES: usize = 256 << 20;
+
+/// The length of the list of entries at which their uses are taken. It bounds the memory of entries
+/// that nothing else needs any more.
+const MOST_LISTED: usize = 8192;
 
 /// The periodic jobs must run within this time after the first use.
 const JOBS_WITHIN: Duration = Duration::from_secs(10);
@@ -39,7 +44,9 @@ pub struct UsageRecorder {
 
 #[derive(Default)]
 struct Shared {
-    cells: Mutex<Cells>,
+    /// The entries with uses, each once: the use that makes a count 1 adds the entry.
+    listed: Mutex<Vec<Entry>>,
+    unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
     /// The number of uses written.
@@ -83,65 +90,94 @@ impl Watch {
     }
 }
 
-struct Cells {
-    by_id: HashMap<KeyId, Arc<UsageCell>>,
-    /// Returns the memory size of a cell with its id, in bytes.
-    bytes: usize,
+/// The uses that were taken from entries, until the store has accepted them.
+struct Unwritten {
+    by_id: HashMap<KeyId, Usage>,
     most_keys: usize,
-    /// Counts the uses for which there is no capacity.
-    lost: Arc<UsageCell>,
+    /// The number of uses for which there was no capacity.
+    lost: u64,
     /// How often a flush has subtracted what it wrote.
     flushes: u64,
 }
 
-impl Default for Cells {
+impl Default for Unwritten {
     fn default() -> Self {
         Self {
             by_id: HashMap::new(),
-            bytes: 0,
             most_keys: MOST_KEYS,
-            lost: Arc::default(),
+            lost: 0,
             flushes: 0,
         }
     }
 }
 
-impl Cells {
-    fn bytes_of(id: &KeyId) -> usize {
-        size_of::<(KeyId, Arc<UsageCell>)>() + size_of::<UsageCell>() + id.as_str().len()
+impl Unwritten {
+    /// Takes the uses of an entry.
+    fn take(&mut self, entry: &Entry) {
+        let id = &entry.record.id;
+        let (count, last_used_at, last_ip) = entry.usage.take();
+        let has_capacity = self.by_id.len() < self.most_keys;
+        let usage = match has_capacity {
+            true => Some(self.by_id.entry(id.clone()).or_default()),
+            false => self.by_id.get_mut(id),
+        };
+        let Some(usage) = usage else {
+            self.lost += count;
+            return;
+        };
+        // Not the latest time, for the reason that `UsageCell::count` gives.
+        usage.last_used_at = Some(last_used_at);
+        usage.last_ip = last_ip.or(usage.last_ip);
+        usage.count += count;
+    }
+
+    /// Returns the unwritten uses of a key, if there are any.
+    fn of(&self, id: &KeyId) -> Option<UsageDelta> {
+        self.by_id.get(id).and_then(|usage| delta(id, usage))
     }
 }
 
-/// Returns the unwritten uses of a key, if there are any.
-fn unwritten(id: &KeyId, cell: &UsageCell) -> Option<UsageDelta> {
-    let (count, last, ip) = cell.unwritten();
-    (count > 0).then(|| UsageDelta::new(id.clone(), count, last, ip))
+fn delta(id: &KeyId, usage: &Usage) -> Option<UsageDelta> {
+    let last = usage.last_used_at?;
+    Some(UsageDelta::new(
+        id.clone(),
+        usage.count,
+        last,
+        usage.last_ip,
+    ))
 }
 
 impl UsageRecorder {
-    /// Returns the cell of a key, to be kept while the key is in use.
-    pub(crate) fn cell(&self, id: &KeyId) -> Arc<UsageCell> {
-        let mut cells = self.cells();
-        if let Some(cell) = cells.by_id.get(id) {
-            return Arc::clone(cell);
-        }
-        let bytes = Cells::bytes_of(id);
-        if cells.by_id.len() >= cells.most_keys || cells.bytes + bytes > MOST_BYTES {
-            return Arc::clone(&cells.lost);
-        }
-        let cell = Arc::new(UsageCell::default());
-        cells.bytes += bytes;
-        cells.by_id.insert(id.clone(), Arc::clone(&cell));
-        cell
-    }
-
     /// Counts one use of a key at this time, in milliseconds since the Unix epoch.
     #[inline]
-    pub(crate) fn count(&self, cell: &UsageCell, now: u64, ip: Option<IpAddr>) {
-        cell.count(now, ip);
+    pub(crate) fn count(&self, entry: &Entry, now: u64, ip: Option<IpAddr>) {
+        if entry.usage.count(now, ip) {
+            self.list(entry);
+        }
         if self.shared.watch.awaits_jobs.load(Ordering::Relaxed) {
             self.shared.watch.authenticated(now);
         }
+    }
+
+    #[cold]
+    fn list(&self, entry: &Entry) {
+        let length = {
+            let mut listed = self.shared.listed.lock();
+            listed.push(entry.clone());
+            listed.len()
+        };
+        if length >= MOST_LISTED {
+            self.unwritten();
+        }
+    }
+
+    /// Takes the uses of all listed entries, and returns what is unwritten.
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        let mut unwritten = self.shared.unwritten.lock();
+        // The list is emptied first: a use from now on lists its entry again.
+        let listed = std::mem::take(&mut *self.shared.listed.lock());
+        listed.iter().for_each(|entry| unwritten.take(entry));
+        unwritten
     }
 
     /// Expects the periodic jobs to run from now on.
@@ -172,7 +208,6 @@ impl UsageRecorder {
             store.record_usage(part).await?;
             self.written(part);
         }
-        self.tidy();
         Ok(())
     }
 
@@ -180,9 +215,9 @@ impl UsageRecorder {
     /// part next to each other, rather than a page for each.
     fn counted(&self) -> Vec<UsageDelta> {
         let mut counted: Vec<_> = {
-            let cells = self.cells();
-            let unwritten = |(id, cell): (&KeyId, &Arc<UsageCell>)| unwritten(id, cell);
-            cells.by_id.iter().filter_map(unwritten).collect()
+            let unwritten = self.unwritten();
+            let all = unwritten.by_id.iter();
+            all.filter_map(|(id, usage)| delta(id, usage)).collect()
         };
         counted.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         counted
@@ -192,9 +227,8 @@ impl UsageRecorder {
     /// exits, these are lost.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        let cells = self.cells();
-        let count = |cell: &Arc<UsageCell>| cell.pending();
-        cells.by_id.values().map(count).sum()
+        let unwritten = self.unwritten();
+        unwritten.by_id.values().map(|usage| usage.count).sum()
     }
 
     /// Returns how many uses have been written so far.
@@ -202,49 +236,38 @@ impl UsageRecorder {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Returns how many uses have been lost so far because too many keys were in use.
+    /// Returns how many uses have been lost so far because too many keys had unwritten ones.
     pub(crate) fn lost(&self) -> u64 {
-        self.cells().lost.pending()
+        self.unwritten().lost
     }
 
     /// Subtracts what the store has accepted.
     fn written(&self, deltas: &[UsageDelta]) {
-        let mut cells = self.cells();
+        let mut unwritten = self.shared.unwritten.lock();
         for delta in deltas {
-            if let Some(cell) = cells.by_id.get(&delta.id) {
-                cell.written(delta.count);
+            if let hash_map::Entry::Occupied(mut usage) = unwritten.by_id.entry(delta.id.clone()) {
+                usage.get_mut().count -= delta.count;
+                if usage.get().count == 0 {
+                    usage.remove();
+                }
             }
             let written = &self.shared.written;
             written.fetch_add(delta.count, Ordering::Relaxed);
         }
-        cells.flushes += 1;
-    }
-
-    /// Removes the cells that are no longer needed.
-    fn tidy(&self) {
-        let mut cells = self.cells();
-        let Cells { by_id, bytes, .. } = &mut *cells;
-        // The reference count is checked first: a new reference is only made under this lock.
-        by_id.retain(|id, cell| {
-            let stays = Arc::strong_count(cell) > 1 || cell.pending() > 0;
-            if !stays {
-                *bytes -= Cells::bytes_of(id);
-            }
-            stays
-        });
+        if unwritten.by_id.is_empty() {
+            // Gives the memory back, of which a burst may have taken much.
+            unwritten.by_id = HashMap::new();
+        }
+        unwritten.flushes += 1;
     }
 
     /// Begins to read the store's counts of some keys, to which the unwritten counts are added.
     pub(crate) fn reading(&self) -> Reading<'_> {
         Reading {
             usage: self,
-            flushes: self.cells().flushes,
+            flushes: self.shared.unwritten.lock().flushes,
             attempts: 0,
         }
-    }
-
-    fn cells(&self) -> MutexGuard<'_, Cells> {
-        self.shared.cells.lock()
     }
 }
 
@@ -268,14 +291,13 @@ impl Reading<'_> {
         &mut self,
         ids: impl IntoIterator<Item = &'k KeyId>,
     ) -> Option<Vec<Option<UsageDelta>>> {
-        let cells = self.usage.cells();
+        let unwritten = self.usage.unwritten();
         self.attempts += 1;
-        if cells.flushes != self.flushes && self.attempts < Self::ATTEMPTS {
-            self.flushes = cells.flushes;
+        if unwritten.flushes != self.flushes && self.attempts < Self::ATTEMPTS {
+            self.flushes = unwritten.flushes;
             return None;
         }
-        let unwritten = |id: &KeyId| unwritten(id, cells.by_id.get(id)?);
-        Some(ids.into_iter().map(unwritten).collect())
+        Some(ids.into_iter().map(|id| unwritten.of(id)).collect())
     }
 }
 
@@ -292,41 +314,54 @@ mod tests {
 
     use super::*;
     use crate::clock::millis;
+    use crate::key::{KeyKind, KeyRecord, Owner};
+    use crate::scope::{ScopeModel, WildcardModel};
+
+    fn ids(count: usize) -> Vec<KeyId> {
+        (0..count).map(|_| KeyId::generate().unwrap()).collect()
+    }
+
+    fn entry(id: &KeyId) -> Entry {
+        let owner = Owner::tenant("acme".parse().unwrap());
+        let (kind, live) = (KeyKind::App, "live".parse().unwrap());
+        let record = KeyRecord::new(id.clone(), "n", kind, live, owner, SystemTime::UNIX_EPOCH);
+        let scopes = WildcardModel.compile(&[]).unwrap();
+        Entry::bare(record, scopes, Arc::default())
+    }
+
+    fn use_once(usage: &UsageRecorder, id: &KeyId) {
+        usage.count(&entry(id), 0, None);
+    }
 
     #[test]
     fn a_flush_in_the_middle_of_a_count_knows_when_the_key_was_used() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let uses = 20_000;
+        let (threads, uses) = (2, 20_000);
+        let entry = entry(&id);
         std::thread::scope(|scope| {
-            let cell = usage.cell(&id);
-            let at = millis(now);
-            let counting = scope.spawn(move || (0..uses).for_each(|_| cell.count(at, None)));
+            let count = || (0..uses).for_each(|_| usage.count(&entry, millis(now), None));
+            let counting: Vec<_> = (0..threads).map(|_| scope.spawn(count)).collect();
             let mut counted = 0;
-            while counted < uses {
-                let over = counting.is_finished();
-                for delta in usage
-                    .reading()
-                    .unwritten([&id])
-                    .unwrap()
-                    .into_iter()
-                    .flatten()
-                {
+            while counted < threads * uses {
+                let over = counting.iter().all(|thread| thread.is_finished());
+                for delta in usage.counted() {
                     assert_eq!(delta.last_used_at, now);
                     counted += delta.count;
                     usage.written(&[delta]);
                 }
-                assert!(counted == uses || !over, "{counted}");
+                assert!(counted == threads * uses || !over, "{counted}");
             }
         });
+        assert_eq!((usage.pending(), usage.flushed()), (0, threads * uses));
     }
 
     #[test]
     fn a_flush_that_ends_during_a_read_causes_another_read() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
-        usage.cell(&id).count(0, None);
+        use_once(&usage, &id);
         let mut reading = usage.reading();
         usage.written(&[]);
         assert_eq!(reading.unwritten([&id]), None);
@@ -346,10 +381,7 @@ mod tests {
     #[test]
     fn a_flush_writes_keys_in_the_order_of_their_ids() {
         let usage = UsageRecorder::default();
-        for _ in 0..100 {
-            let id = KeyId::generate().unwrap();
-            usage.cell(&id).count(0, None);
-        }
+        ids(100).iter().for_each(|id| use_once(&usage, id));
         let counted = usage.counted();
         assert_eq!(counted.len(), 100);
         assert!(counted.is_sorted_by_key(|delta| &delta.id));
@@ -358,29 +390,58 @@ mod tests {
     #[test]
     fn uses_beyond_the_capacity_are_lost_and_counted() {
         let usage = UsageRecorder::default();
-        usage.cells().most_keys = 2;
-        let ids: Vec<_> = (0..3).map(|_| KeyId::generate().unwrap()).collect();
-        for id in &ids {
-            usage.cell(id).count(0, None);
+        usage.unwritten().most_keys = 2;
+        let ids = ids(3);
+        // The last key has no capacity, while another use of a known key needs none.
+        for id in ids.iter().chain(&ids[..1]) {
+            use_once(&usage, id);
         }
-        assert_eq!((usage.pending(), usage.lost()), (2, 1));
-        let unwritten = usage.reading().unwritten(&ids).unwrap();
-        usage.written(&unwritten.into_iter().flatten().collect::<Vec<_>>());
-        usage.tidy();
+        assert_eq!((usage.pending(), usage.lost()), (3, 1));
+        usage.written(&usage.counted());
         // There is capacity again.
-        usage.cell(&ids[2]).count(0, None);
-        assert_eq!((usage.pending(), usage.lost(), usage.flushed()), (1, 1, 2));
-        assert_eq!(usage.cells().bytes, Cells::bytes_of(&ids[2]));
+        use_once(&usage, &ids[2]);
+        assert_eq!((usage.pending(), usage.lost(), usage.flushed()), (1, 1, 3));
     }
 
     #[test]
-    fn unwritten_uses_are_counted_as_pending() {
+    fn an_entry_is_listed_once_and_again_after_its_uses_were_taken() {
         let usage = UsageRecorder::default();
-        assert_eq!(usage.pending(), 0);
-        for _ in 0..2 {
-            let cell = usage.cell(&KeyId::generate().unwrap());
-            (0..3).for_each(|_| cell.count(0, None));
+        let id = KeyId::generate().unwrap();
+        let (one, other) = (entry(&id), entry(&id));
+        let listed = || usage.shared.listed.lock().len();
+        for _ in 0..3 {
+            usage.count(&one, 2, Some(IpAddr::from([192, 0, 2, 1])));
         }
-        assert_eq!(usage.pending(), 6);
+        assert_eq!(listed(), 1);
+        usage.count(&other, 1, None);
+        assert_eq!(listed(), 2);
+        // Of the entries of one key, the one that was used later says when; a known address stays.
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let counted = usage.counted();
+        let ip = Some(IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(counted, [UsageDelta::new(id.clone(), 4, at(1), ip)]);
+        assert_eq!(listed(), 0);
+        // What is counted while the store accepts a batch is not subtracted with it.
+        usage.count(&one, 5, None);
+        usage.written(&counted);
+        assert_eq!((listed(), usage.pending()), (1, 1));
+        assert_eq!(usage.counted(), [UsageDelta::new(id, 1, at(5), ip)]);
+        assert_eq!(usage.flushed(), 4);
+    }
+
+    #[test]
+    fn entries_that_were_evicted_do_not_stay_in_memory() {
+        let usage = UsageRecorder::default();
+        let first = entry(&KeyId::generate().unwrap());
+        let known = Arc::downgrade(&first.policies());
+        usage.count(&first, 0, None);
+        drop(first);
+        let count = 3 * MOST_LISTED;
+        for id in ids(count - 1) {
+            assert!(usage.shared.listed.lock().len() < MOST_LISTED);
+            use_once(&usage, &id);
+        }
+        assert_eq!(known.strong_count(), 0);
+        assert_eq!(usage.pending(), count as u64);
     }
 }

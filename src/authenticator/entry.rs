@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::actor::{Intersection, User};
-use crate::entry::{Entry, KeyEntry, KeyFacts, KeyLimits};
+use crate::entry::{Entry, KeyEntry, KeyFacts, KeyLimits, UsageCell};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyRecord};
 use crate::limit::PlanLimits;
@@ -57,7 +57,7 @@ impl Inner {
             },
             limits: self.limits_of(record),
             purse: self.credits.as_ref().map(|credits| credits.purse(record)),
-            usage: self.usage.cell(&record.id),
+            usage: UsageCell::default(),
             common: Arc::clone(&self.common),
         })
     }

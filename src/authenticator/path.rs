@@ -306,7 +306,7 @@ impl Inner {
         }
         // 10. principal
         if facts.purpose == Purpose::Request {
-            self.usage.count(&entry.usage, now, facts.client_ip);
+            self.usage.count(held, now, facts.client_ip);
         }
         Ok(None)
     }

@@ -25,7 +25,7 @@ pub(crate) struct KeyEntry {
     pub(crate) limits: KeyLimits,
     /// Pays for the requests, if they cost credits.
     pub(crate) purse: Option<Arc<Purse>>,
-    pub(crate) usage: Arc<UsageCell>,
+    pub(crate) usage: UsageCell,
     pub(crate) common: Arc<Common>,
 }
 

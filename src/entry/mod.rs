@@ -1,6 +1,8 @@
 //! A key as lookups return it, with what authenticators compile from its record: what a request with
 //! a known key reads, in as few places of memory as possible.
 
+#[cfg(any(test, feature = "testing"))]
+mod bare;
 mod compiled;
 mod limits;
 mod usage;

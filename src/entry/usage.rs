@@ -8,13 +8,12 @@ use std::time::{Duration, SystemTime};
 /// How often an address that is being written is read at most. The store then keeps the former one.
 const MOST_READS: u32 = 100;
 
-/// The unwritten uses of one key. Small, and one line of the processor's cache if possible: each key
-/// in use has one.
+/// The uses of one key that nobody has taken yet. Small, because each entry has one.
 #[derive(Default)]
 pub(crate) struct UsageCell {
     count: AtomicU64,
-    /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. A
-    /// flush leaves it unchanged.
+    /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. Taking
+    /// the uses leaves it unchanged.
     last_used: AtomicU64,
     last_ip: LastAddress,
 }
@@ -76,37 +75,29 @@ impl LastAddress {
 }
 
 impl UsageCell {
-    /// Counts one use at this time, in milliseconds since the Unix epoch.
+    /// Counts one use at this time, in milliseconds since the Unix epoch. Returns whether it is the
+    /// first one since the uses were taken.
     #[inline]
-    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) {
+    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) -> bool {
         // The time is stored first, so that a thread that sees the count sees a time that belongs
         // to it. It is the time of the last counted use, not the latest time: a wrong time from a
         // clock that was ahead lasts only until the next use.
         if self.last_used.load(Ordering::Relaxed) != now {
             self.last_used.store(now, Ordering::Relaxed);
         }
-        self.count.fetch_add(1, Ordering::Release);
+        let before = self.count.fetch_add(1, Ordering::Release);
         if let Some(ip) = ip {
             self.last_ip.set(ip);
         }
+        before == 0
     }
 
-    /// Returns the number of unwritten uses, and the time and the address of the last one.
-    pub(crate) fn unwritten(&self) -> (u64, SystemTime, Option<IpAddr>) {
-        let count = self.pending();
+    /// Takes the uses: their number, and the time and the address of the last one.
+    pub(crate) fn take(&self) -> (u64, SystemTime, Option<IpAddr>) {
+        let count = self.count.swap(0, Ordering::Acquire);
         let ip = (0..MOST_READS).find_map(|_| self.last_ip.get());
         let last = Duration::from_millis(self.last_used.load(Ordering::Relaxed));
         (count, SystemTime::UNIX_EPOCH + last, ip)
-    }
-
-    /// Returns the number of unwritten uses.
-    pub(crate) fn pending(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Subtracts uses that were written.
-    pub(crate) fn written(&self, count: u64) {
-        self.count.fetch_sub(count, Ordering::Relaxed);
     }
 }
 

@@ -3,31 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::{ManualClock, valid};
 use crate::actor::{ActorMode, Intersection, User, own_mode};
 use crate::authenticator::Authenticator;
 use crate::clock::Clock;
-use crate::entry::{Charge, Charger, Common, Entry, KeyEntry, KeyFacts, KeyLimits};
-use crate::error::AuthError;
-use crate::key::{Access, KeyHasher, KeyId, KeyKind, KeyRecord, Owner};
-use crate::limit::Decision;
+use crate::entry::Entry;
+use crate::key::{Access, KeyId, KeyKind, KeyRecord, Owner};
 use crate::principal::{Acting, KeyPrincipal};
 use crate::respond::Responder;
 use crate::scope::{Scope, ScopeModel, ScopeSet, WildcardModel};
-use crate::store::StoredKey;
-use crate::usage::UsageRecorder;
-
-/// Counts nothing: no request was made.
-struct Uncounted;
-
-#[async_trait]
-impl Charger for Uncounted {
-    async fn charge(&self, _: Charge<'_>) -> Result<Decision, Result<Decision, AuthError>> {
-        Ok(Decision::admitted())
-    }
-}
 
 /// Builder for a [`KeyPrincipal`] without a presented key.
 ///
@@ -189,22 +173,7 @@ impl TestPrincipal {
                 )
             }
         };
-        let record = Arc::new(self.record);
-        let entry = KeyEntry {
-            facts: KeyFacts::new(&record, None),
-            scopes,
-            delegated: None,
-            limits: KeyLimits::new(None, 0),
-            purse: None,
-            usage: UsageRecorder::default().cell(&record.id),
-            common: Arc::new(Common {
-                responder: self.responder,
-                charger: Arc::new(Uncounted),
-            }),
-            record: Arc::clone(&record),
-        };
-        let digest = KeyHasher::sha256().digest("no key was presented");
-        let entry = Entry::new(StoredKey::new(digest, record), entry);
+        let entry = Entry::bare(self.record, scopes, self.responder);
         KeyPrincipal::new(entry, mode, acting, self.client_ip, None, None, None)
     }
 }
