@@ -57,10 +57,14 @@ impl Sender {
                 };
                 self.call(batch).await;
             }
-            Joined::Complete(batch) => self.send(batch),
+            Joined::Complete(batch) => self.send(queue, batch),
             Joined::Waits => match timeout(deadline / PATIENCE, &mut answer).await {
                 Ok(answered) => return answered.unwrap_or_else(|_| Err(self.unanswered())),
-                Err(_) => self.send(self.queues.take(&queue)),
+                Err(_) => {
+                    if let Some(batch) = self.queues.take(&queue) {
+                        self.send(queue, batch);
+                    }
+                }
             },
         }
         match timeout_at(ends, answer).await {
@@ -74,12 +78,15 @@ impl Sender {
         RedisError::Unavailable(format!("there was no answer within {deadline:?}"))
     }
 
-    /// Sends requests, whatever happens to those who asked for it.
-    fn send(self: &Arc<Self>, batch: Batch) {
-        if !batch.is_empty() {
-            let sender = Arc::clone(self);
-            self.home.spawn(async move { sender.call(batch).await });
-        }
+    /// Sends requests, and those that wait for their answer, whatever happens to those who asked for
+    /// it.
+    fn send(self: &Arc<Self>, queue: Queue, batch: Batch) {
+        let calls = Calls {
+            sender: Arc::clone(self),
+            queue,
+            are_over: false,
+        };
+        self.home.spawn(calls.send(batch));
     }
 
     /// Calls the script for requests, and answers those whose sender still waits.
@@ -134,24 +141,19 @@ struct First<'a> {
 impl Drop for First<'_> {
     fn drop(&mut self) {
         if let Some(batch) = self.sender.queues.next(self.queue) {
-            let rest = Rest {
-                sender: Arc::clone(self.sender),
-                queue: self.queue.clone(),
-                is_over: false,
-            };
-            self.sender.home.spawn(rest.send(batch));
+            self.sender.send(self.queue.clone(), batch);
         }
     }
 }
 
-/// The requests that wait in a queue: call after call, until none waits.
-struct Rest {
+/// Call after call, until no request of the queue waits.
+struct Calls {
     sender: Arc<Sender>,
     queue: Queue,
-    is_over: bool,
+    are_over: bool,
 }
 
-impl Rest {
+impl Calls {
     async fn send(mut self, mut batch: Batch) {
         loop {
             self.sender.call(batch).await;
@@ -160,7 +162,7 @@ impl Rest {
             match self.sender.queues.next(&self.queue) {
                 Some(next) => batch = next,
                 None => {
-                    self.is_over = true;
+                    self.are_over = true;
                     return;
                 }
             }
@@ -169,9 +171,9 @@ impl Rest {
 }
 
 /// If the task does not end by itself, because its runtime is shut down, no request waits for it.
-impl Drop for Rest {
+impl Drop for Calls {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.are_over {
             self.sender.queues.end(&self.queue);
         }
     }
