@@ -72,19 +72,38 @@ pub fn guard<S>(router: MethodRouter<S>) -> Unguarded<Handlers<S>> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Handlers<S> {
-    /// Applies the demand.
-    fn behind(self, demand: &RouteDemand) -> MethodRouter<S> {
-        let Some(requirement) = &demand.requirement else {
+    /// Applies the demand, and the layer of its key check if there is one.
+    ///
+    /// A requirement of methods is one layer with the key check: axum clones and boxes a service for
+    /// each layer of each request. Its own answer to other methods needs a key, but nothing more.
+    fn behind(self, demand: &RouteDemand, auth: Option<&AuthLayer>) -> MethodRouter<S> {
+        let Some(auth) = auth else {
             return self.router;
+        };
+        let Some(requirement) = &demand.requirement else {
+            return self.router.layer(auth.clone());
         };
         let mut layer = require(requirement.clone());
         if demand.key_optional {
             layer = layer.optional_key();
         }
+        let both = (auth.clone(), layer);
         match self.reach {
-            Reach::Methods => self.router.route_layer(layer),
-            Reach::Fallback => self.router.layer(layer),
+            Reach::Methods => {
+                let others = MethodRouter::<S>::new().layer(auth.clone());
+                self.router.route_layer(both).merge(others)
+            }
+            Reach::Fallback => self.router.layer(both),
         }
+    }
+}
+
+/// Returns the layer for a key check; `None` if there is nothing to do.
+fn checking(auth: &AuthLayer, check: KeyCheck) -> Option<AuthLayer> {
+    match check {
+        KeyCheck::None => auth.clone().without_key(),
+        KeyCheck::Optional => Some(auth.clone().optional_key()),
+        KeyCheck::Required => Some(auth.clone()),
     }
 }
 
@@ -111,23 +130,17 @@ pub(super) fn path<S: Clone + Send + Sync + 'static>(
     let mut whole = MethodRouter::new();
     // The strictest last: `merge` keeps the second router's fallback.
     for check in [KeyCheck::None, KeyCheck::Optional, KeyCheck::Required] {
+        let layer = checking(&auth, check);
         let matching = handlers.extract_if(.., |(demand, _)| demand.key_check() == check);
-        let routers = matching.map(|(demand, handlers)| handlers.behind(&demand));
-        let Some(routers) = routers.reduce(MethodRouter::merge) else {
-            continue;
-        };
-        let routers = match not_allowed.filter(|_| strictest == Some(check)) {
-            Some(not_allowed) => routers.merge(not_allowed.clone()),
-            None => routers,
-        };
-        whole = whole.merge(match check {
-            KeyCheck::None => match auth.clone().without_key() {
-                Some(counting) => routers.layer(counting),
-                None => routers,
-            },
-            KeyCheck::Optional => routers.layer(auth.clone().optional_key()),
-            KeyCheck::Required => routers.layer(auth.clone()),
-        });
+        let routers = matching.map(|(demand, handlers)| handlers.behind(&demand, layer.as_ref()));
+        whole = routers.fold(whole, MethodRouter::merge);
+        if let Some(not_allowed) = not_allowed.filter(|_| strictest == Some(check)) {
+            let not_allowed = not_allowed.clone();
+            whole = whole.merge(match layer {
+                Some(layer) => not_allowed.layer(layer),
+                None => not_allowed,
+            });
+        }
     }
     whole
 }
