@@ -36,6 +36,10 @@ pub struct Anonymous {
 pub trait Holds<T: Clone> {
     /// Returns the value: borrowed if that leaves other values free to change, otherwise cloned.
     fn look(&self) -> Option<Cow<'_, T>>;
+    /// Calls `read` with the value, without copying it.
+    fn with<R>(&self, read: impl FnOnce(Option<&T>) -> R) -> R {
+        read(self.look().as_deref())
+    }
     /// Sets the value.
     fn put(&mut self, value: T);
     /// Removes the value.
@@ -115,5 +119,5 @@ pub trait Inward<Q> {
 
 /// Whether the carrier has a value of this type.
 pub(super) fn carries<T: Clone>(carrier: &impl Holds<T>) -> bool {
-    carrier.look().is_some()
+    carrier.with(|value| value.is_some())
 }

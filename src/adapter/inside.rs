@@ -19,13 +19,15 @@ use crate::telemetry;
 /// Returns the principal of a request, `MISSING_KEY` if the request passed as anonymous, or
 /// [`not_authenticated`].
 pub(super) fn principal<C: Carrier>(carrier: &C) -> Result<Cow<'_, KeyPrincipal>, AuthError> {
-    carrier.look().ok_or_else(|| {
-        if carries::<Anonymous>(carrier) {
-            AuthError::new(ErrorCode::MissingKey)
-        } else {
-            not_authenticated()
-        }
-    })
+    carrier.look().ok_or_else(|| no_principal(carrier))
+}
+
+fn no_principal<C: Carrier>(carrier: &C) -> AuthError {
+    if carries::<Anonymous>(carrier) {
+        AuthError::new(ErrorCode::MissingKey)
+    } else {
+        not_authenticated()
+    }
 }
 
 /// The error for a request that no layer authenticated. [`answer`] adds the cause.
@@ -54,11 +56,17 @@ pub(super) fn is_anonymous<C: Carrier>(carrier: &C) -> bool {
     !carries::<KeyPrincipal>(carrier) && carries::<Anonymous>(carrier)
 }
 
-/// Checks a requirement against the principal of a request.
+/// Checks a requirement against the principal of a request, which stays in the carrier: the host's
+/// code that this may run sees only the principal and the head.
 pub(super) fn check<Q: Incoming>(requirement: &Requirement, request: &Q) -> Result<(), AuthError> {
-    let principal = principal(request.carrier())?;
-    let head = request.head(None, None, principal.serves_grpc());
-    requirement.check(&*principal, Some(&head))
+    let carrier = request.carrier();
+    carrier.with(|principal: Option<&KeyPrincipal>| match principal {
+        Some(principal) => {
+            let head = request.head(None, None, principal.serves_grpc());
+            requirement.check(principal, Some(&head))
+        }
+        None => Err(no_principal(carrier)),
+    })
 }
 
 /// Renders a refusal with the responder of the authenticator that handled the request. Adds the cause

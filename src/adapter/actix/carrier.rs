@@ -1,7 +1,8 @@
 //! Carrier implementations for actix-web requests and responses, based on their extensions.
 //!
-//! The extensions are never borrowed while host code runs: values are cloned out of them, and a
-//! replaced value is dropped after the borrow has ended.
+//! The extensions are never borrowed mutably while host code runs, and only shared while a
+//! requirement is checked, whose code does not get the request: handlers' values are cloned out of
+//! them, and a replaced value is dropped after the borrow has ended.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -22,6 +23,9 @@ use crate::request::RequestHead;
 impl<T: Clone + 'static> Holds<T> for HttpRequest {
     fn look(&self) -> Option<Cow<'_, T>> {
         self.extensions().get().cloned().map(Cow::Owned)
+    }
+    fn with<R>(&self, read: impl FnOnce(Option<&T>) -> R) -> R {
+        read(self.extensions().get())
     }
     fn put(&mut self, value: T) {
         let before = self.extensions_mut().insert(value);
