@@ -7,9 +7,10 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use super::answers::by_method;
+use super::checked::Checked;
 use super::routed::behind_strictest;
 use super::{Auth, require};
-use crate::adapter::routes::{KeyCheck, RouteDemand, Unguarded, classes};
+use crate::adapter::routes::{RouteDemand, Unguarded, classes};
 
 /// Creates a route from a handler: called once for each method that the handler answers.
 pub(super) type MakeRoute = Box<dyn Fn() -> Route>;
@@ -66,12 +67,11 @@ impl Handled {
         let classes = classes(std::iter::once(&self.demand), self.auth.authenticator());
         let auth = self.auth.clone().with_classes(classes);
         if let Some(requirement) = self.demand.requirement.clone() {
-            route = match self.demand.key_check() {
-                KeyCheck::Optional => route
-                    .wrap(require(requirement).optional_key())
-                    .wrap(auth.optional_key()),
-                _ => route.wrap(require(requirement)).wrap(auth),
-            };
+            let (mut auth, mut demanded) = (auth, require(requirement));
+            if self.demand.key_optional {
+                (auth, demanded) = (auth.optional_key(), demanded.optional_key());
+            }
+            route = route.wrap(Checked { auth, demanded });
         } else if let Some(counting) = auth.without_key() {
             route = route.wrap(counting);
         }

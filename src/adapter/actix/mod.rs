@@ -51,6 +51,7 @@
 mod answers;
 mod auth;
 mod carrier;
+mod checked;
 mod extract;
 mod head;
 mod mappings;

@@ -59,7 +59,12 @@ pub(super) fn literals_match(pattern: &str, is_root: bool) -> impl Guard + use<>
         .iter()
         .any(|text| Segment::of(text) == Segment::Tail);
     guard::fn_guard(move |context| {
-        let asked: Vec<&str> = context.head().uri.path().split('/').skip(1).collect();
+        let path = context.head().uri.path();
+        // The router has compared the decoded path, which is the same without an escape.
+        if !path.contains('%') {
+            return true;
+        }
+        let asked: Vec<&str> = path.split('/').skip(1).collect();
         let prefix = match (has_tail, is_root) {
             (_, true) => 0,
             (false, false) => asked.len().saturating_sub(pattern.len()),

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::ActixHead;
-use crate::request::{FieldName, RequestHead, TlsVersion};
+use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 
 static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 static ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-on-behalf-of");
@@ -82,6 +82,15 @@ impl RequestHead for ActixHead<'_> {
             .any(|known| names.iter().any(|name| known.as_str() == name.as_str()))
     }
 
+    fn single(&self, name: FieldName<'_>) -> Single<'_> {
+        let mut lines = lines(self.request.headers(), name);
+        match (lines.next(), lines.next()) {
+            (None, _) => Single::Absent,
+            (Some(value), None) => Single::One(value.as_bytes()),
+            (Some(_), Some(_)) => Single::Repeated,
+        }
+    }
+
     fn visit<'a>(&'a self, name: FieldName<'_>, see: &mut dyn FnMut(&'a [u8]) -> ControlFlow<()>) {
         for value in lines(self.request.headers(), name) {
             if see(value.as_bytes()).is_break() {
@@ -92,10 +101,7 @@ impl RequestHead for ActixHead<'_> {
 }
 
 /// Returns all lines of a header.
-fn lines<'r>(
-    headers: &'r HeaderMap,
-    name: FieldName<'_>,
-) -> impl Iterator<Item = &'r HeaderValue> + use<'r> {
+fn lines<'r>(headers: &'r HeaderMap, name: FieldName<'_>) -> std::slice::Iter<'r, HeaderValue> {
     match name {
         FieldName::Authorization => headers.get_all(AUTHORIZATION),
         FieldName::UserId => headers.get_all(&USER_ID),

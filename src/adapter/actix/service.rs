@@ -63,18 +63,19 @@ where
     }
 }
 
-impl<S, B> Service<ServiceRequest> for Authenticating<Rc<S>, HttpRequest>
+impl<S, B> Service<ServiceRequest> for Authenticating<S, HttpRequest>
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S: Inward<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S: Service<ServiceRequest, Error = Error> + Clone,
 {
-    type Response = ServiceResponse<EitherBody<B>>;
+    type Response = ServiceResponse<B>;
     type Error = Error;
-    type Future = ExchangeFuture<Rc<S>, ServiceRequest>;
+    type Future = ExchangeFuture<S, ServiceRequest>;
 
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        self.exchange.begin(request, &mut Rc::clone(&self.service))
+        self.exchange.begin(request, &mut self.service.clone())
     }
 }
 
@@ -94,18 +95,18 @@ where
     }
 }
 
-impl<S, B> Service<ServiceRequest> for Requiring<Rc<S>>
+impl<S, B> Service<ServiceRequest> for Requiring<S>
 where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S: Inward<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S: Service<ServiceRequest, Error = Error> + Clone,
 {
-    type Response = ServiceResponse<EitherBody<B>>;
+    type Response = ServiceResponse<B>;
     type Error = Error;
-    type Future = DecidedFuture<Rc<S>, ServiceRequest>;
+    type Future = DecidedFuture<S, ServiceRequest>;
 
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        self.demanded
-            .exchange(request, &mut Rc::clone(&self.service))
+        self.demanded.exchange(request, &mut self.service.clone())
     }
 }
