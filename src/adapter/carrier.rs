@@ -54,9 +54,6 @@ pub trait Carrier:
     type FieldName: FromStr + Clone;
     /// A mapping in progress; `Send` if requests are.
     type Mapping: Mapped<Self>;
-
-    /// Returns whether the layer that let the request pass was declared to serve gRPC.
-    fn serves_grpc(&self) -> bool;
 }
 
 /// Finds the TLS version of a connection.

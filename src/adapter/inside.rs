@@ -56,6 +56,14 @@ pub(super) fn is_anonymous<C: Carrier>(carrier: &C) -> bool {
     !carries::<KeyPrincipal>(carrier) && carries::<Anonymous>(carrier)
 }
 
+/// Returns whether the layer that let the request pass was declared to serve gRPC.
+pub(super) fn serves_grpc<C: Carrier>(carrier: &C) -> bool {
+    carrier.with(|principal: Option<&KeyPrincipal>| match principal {
+        Some(principal) => principal.serves_grpc(),
+        None => carrier.with(|one: Option<&Anonymous>| one.is_some_and(|one| one.grpc)),
+    })
+}
+
 /// Checks a requirement against the principal of a request, which stays in the carrier: the host's
 /// code that this may run sees only the principal and the head.
 pub(super) fn check<Q: Incoming>(requirement: &Requirement, request: &Q) -> Result<(), AuthError> {

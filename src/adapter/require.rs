@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::carrier::{Carrier, Incoming, Inward};
+use super::carrier::{Incoming, Inward};
 use super::exchange::DecidedFuture;
-use super::inside::{check, is_anonymous, refused};
+use super::inside::{check, is_anonymous, refused, serves_grpc};
 use crate::policy::Requirement;
 
 /// Checks a requirement: `require(scope!("document:read"))`, as a tower layer or actix-web
@@ -48,7 +48,7 @@ impl Require {
     ) -> DecidedFuture<S, Q> {
         let passes = self.key_optional && is_anonymous(request.carrier());
         if !passes && let Err(error) = check(&self.requirement, &request) {
-            let serves_grpc = request.carrier().serves_grpc();
+            let serves_grpc = serves_grpc(request.carrier());
             return refused(request, error, serves_grpc);
         }
         DecidedFuture::passing(service.forward(request))

@@ -2,19 +2,19 @@
 //! that is not served.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::Error;
-use actix_web::body::{BodySize, EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::ServiceResponse;
 use actix_web::http::header::{ALLOW, HeaderValue};
-use actix_web::middleware::Next;
 use actix_web::web::Bytes;
+use pin_project_lite::pin_project;
 
 /// An empty body with the length of the body that it replaces.
-pub(super) struct EmptyBody(BodySize);
+struct EmptyBody(BodySize);
 
 impl MessageBody for EmptyBody {
     type Error = Infallible;
@@ -31,20 +31,45 @@ impl MessageBody for EmptyBody {
     }
 }
 
-/// Forwards to the inner service and removes the body if the method is `HEAD`. Sets `Allow` if it
-/// is given and the response has none.
-pub(super) async fn by_method<B: MessageBody>(
-    allow: Option<HeaderValue>,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B, EmptyBody>>, Error> {
-    let is_head = request.method() == Method::HEAD;
-    let mut response = next.call(request).await?;
-    if let Some(allow) = allow.filter(|_| !response.headers().contains_key(ALLOW)) {
-        response.headers_mut().insert(ALLOW, allow);
+pin_project! {
+    /// Removes the body if the method is `HEAD`. Sets `Allow` if it is given and the response has
+    /// none.
+    pub(super) struct Answering<F> {
+        #[pin]
+        future: F,
+        is_head: bool,
+        allow: Option<HeaderValue>,
     }
-    Ok(response.map_body(|_, body| match is_head {
-        true => EitherBody::right(EmptyBody(body.size())),
-        false => EitherBody::left(body),
-    }))
+}
+
+impl<F> Answering<F> {
+    pub(super) fn new(future: F, is_head: bool, allow: Option<HeaderValue>) -> Self {
+        Self {
+            future,
+            is_head,
+            allow,
+        }
+    }
+}
+
+impl<F: Future<Output = Result<ServiceResponse, Error>>> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.future.poll(cx));
+        if let (Some(allow), Ok(response)) = (this.allow.take(), &mut answer)
+            && !response.headers().contains_key(ALLOW)
+        {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        if *this.is_head {
+            answer = answer.map(without_body);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+fn without_body(response: ServiceResponse) -> ServiceResponse {
+    response.map_body(|_, body| EmptyBody(body.size()).boxed())
 }

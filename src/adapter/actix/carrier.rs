@@ -5,7 +5,6 @@
 //! them, and a replaced value is dropped after the borrow has ended.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -13,11 +12,9 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::ActixHead;
-use crate::adapter::carrier::{Anonymous, Carrier, Holds, Incoming, Reply, TlsOf};
+use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
-use crate::audit::RequestId;
 use crate::limit::Kept;
-use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 
 impl<T: Clone + 'static> Holds<T> for HttpRequest {
@@ -40,14 +37,6 @@ impl<T: Clone + 'static> Holds<T> for HttpRequest {
 impl Carrier for HttpRequest {
     type FieldName = HeaderName;
     type Mapping = Box<dyn Mapped<Self>>;
-
-    fn serves_grpc(&self) -> bool {
-        let extensions = self.extensions();
-        match extensions.get::<KeyPrincipal>() {
-            Some(principal) => principal.serves_grpc(),
-            None => extensions.get::<Anonymous>().is_some_and(|one| one.grpc),
-        }
-    }
 }
 
 impl Incoming for ServiceRequest {
@@ -83,13 +72,8 @@ impl Incoming for ServiceRequest {
         serves_grpc: bool,
     ) -> impl RequestHead {
         ActixHead {
-            request: self.request(),
-            request_id: self.request().extensions().get::<RequestId>().cloned(),
-            peer,
-            tls: None,
             tls_of,
-            grpc: serves_grpc,
-            route: OnceCell::new(),
+            ..ActixHead::of(self.request(), peer, serves_grpc)
         }
     }
 }

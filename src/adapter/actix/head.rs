@@ -4,17 +4,15 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::net::IpAddr;
 
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::HttpRequest;
 
-use crate::adapter::carrier::{Carrier, TlsOf};
-use crate::audit::RequestId;
+use crate::adapter::carrier::TlsOf;
+use crate::adapter::inside::serves_grpc;
 use crate::request::{RequestHead, TlsVersion};
 
 /// The authenticator's view of an actix-web request.
 pub struct ActixHead<'r> {
     pub(super) request: &'r HttpRequest,
-    /// Set by outer middleware; copied so that the extensions are not borrowed.
-    pub(super) request_id: Option<RequestId>,
     pub(super) peer: Option<IpAddr>,
     pub(super) tls: Option<TlsVersion>,
     /// Finds the TLS version instead.
@@ -28,14 +26,16 @@ impl<'r> ActixHead<'r> {
     /// Creates the view of a request from this peer address.
     #[must_use]
     pub fn new(request: &'r HttpRequest, peer: Option<IpAddr>) -> Self {
-        let request_id = request.extensions().get::<RequestId>().cloned();
+        Self::of(request, peer, serves_grpc(request))
+    }
+
+    pub(super) fn of(request: &'r HttpRequest, peer: Option<IpAddr>, grpc: bool) -> Self {
         Self {
             request,
-            request_id,
             peer,
             tls: None,
             tls_of: None,
-            grpc: request.serves_grpc(),
+            grpc,
             route: OnceCell::new(),
         }
     }

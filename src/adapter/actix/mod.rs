@@ -51,13 +51,15 @@
 mod answers;
 mod auth;
 mod carrier;
-mod checked;
+mod checks;
+mod demanding;
 mod extract;
 mod head;
 mod mappings;
 mod methods;
 mod paths;
 mod request_head;
+mod resource;
 mod response;
 mod routed;
 mod router;

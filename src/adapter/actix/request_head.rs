@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
+use actix_web::HttpMessage;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::ActixHead;
+use crate::audit::RequestId;
 use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 
 static USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -58,7 +60,8 @@ impl RequestHead for ActixHead<'_> {
     }
 
     fn request_id(&self) -> Option<Cow<'_, str>> {
-        let outer = self.request_id.as_ref()?;
+        let extensions = self.request.extensions();
+        let outer = extensions.get::<RequestId>()?;
         Some(Cow::Owned(outer.to_string()))
     }
 

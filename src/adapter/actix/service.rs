@@ -63,19 +63,18 @@ where
     }
 }
 
-impl<S, B> Service<ServiceRequest> for Authenticating<S, HttpRequest>
+impl<S, B> Service<ServiceRequest> for Authenticating<Rc<S>, HttpRequest>
 where
-    S: Inward<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-    S: Service<ServiceRequest, Error = Error> + Clone,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
-    type Response = ServiceResponse<B>;
+    type Response = ServiceResponse<EitherBody<B>>;
     type Error = Error;
-    type Future = ExchangeFuture<S, ServiceRequest>;
+    type Future = ExchangeFuture<Rc<S>, ServiceRequest>;
 
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        self.exchange.begin(request, &mut self.service.clone())
+        self.exchange.begin(request, &mut Rc::clone(&self.service))
     }
 }
 
@@ -95,18 +94,18 @@ where
     }
 }
 
-impl<S, B> Service<ServiceRequest> for Requiring<S>
+impl<S, B> Service<ServiceRequest> for Requiring<Rc<S>>
 where
-    S: Inward<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-    S: Service<ServiceRequest, Error = Error> + Clone,
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
-    type Response = ServiceResponse<B>;
+    type Response = ServiceResponse<EitherBody<B>>;
     type Error = Error;
-    type Future = DecidedFuture<S, ServiceRequest>;
+    type Future = DecidedFuture<Rc<S>, ServiceRequest>;
 
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        self.demanded.exchange(request, &mut self.service.clone())
+        self.demanded
+            .exchange(request, &mut Rc::clone(&self.service))
     }
 }

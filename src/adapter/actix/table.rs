@@ -6,8 +6,9 @@ use actix_web::Route;
 use actix_web::dev::{AppService, HttpServiceFactory};
 
 use super::Auth;
-use super::methods::{Handled, MakeRoute, resource};
+use super::methods::MakeRoute;
 use super::paths::{clash, literals_match, rank};
+use super::resource::{Handled, resource};
 use crate::adapter::routes::{Guarded, RouteDemand, nested};
 
 /// The handlers of each path and their demands.
@@ -79,9 +80,7 @@ impl Table {
         self.paths.sort_by_cached_key(|(path, _)| rank(path));
         for (path, handled) in self.paths {
             let literals_match = literals_match(&path, config.is_root());
-            resource(&path, handled, (self.not_allowed)())
-                .guard(literals_match)
-                .register(config);
+            resource(&path, handled, (self.not_allowed)(), literals_match).register(config);
         }
     }
 }

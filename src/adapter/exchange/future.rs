@@ -80,7 +80,7 @@ impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
     /// A request that was forwarded, and the report for its response.
     #[inline]
-    pub(super) fn passing(future: S::Future, report: Option<Report>) -> Self {
+    pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
         // One expression, so that the future is moved once.
         Self {
             state: State::Passing { future, report },

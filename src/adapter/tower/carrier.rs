@@ -8,10 +8,9 @@ use http::{Extensions, Request, Response};
 
 use super::HttpHead;
 use super::request_head::are_few;
-use crate::adapter::carrier::{Anonymous, Carrier, Holds, Incoming, Reply, TlsOf};
+use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
 use crate::limit::Kept;
-use crate::principal::KeyPrincipal;
 use crate::request::RequestHead;
 
 impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
@@ -29,13 +28,6 @@ impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
 impl Carrier for Extensions {
     type FieldName = HeaderName;
     type Mapping = Box<dyn Mapped<Self> + Send>;
-
-    fn serves_grpc(&self) -> bool {
-        match self.get::<KeyPrincipal>() {
-            Some(principal) => principal.serves_grpc(),
-            None => self.get::<Anonymous>().is_some_and(|one| one.grpc),
-        }
-    }
 }
 
 impl<B> Incoming for Request<B> {

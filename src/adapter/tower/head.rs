@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method, Request, Uri, request};
 
-use crate::adapter::carrier::{Carrier, TlsOf};
+use crate::adapter::carrier::TlsOf;
+use crate::adapter::inside::serves_grpc;
 use crate::adapter::limits::RateLimits;
 use crate::request::{RequestHead, TlsVersion};
 
@@ -53,7 +54,7 @@ impl<'r> HttpHead<'r> {
             peer,
             tls: None,
             tls_of: None,
-            grpc: extensions.serves_grpc(),
+            grpc: serves_grpc(extensions),
         }
     }
 

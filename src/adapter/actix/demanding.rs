@@ -1,0 +1,80 @@
+//! The routes of a path behind a requirement.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::Error;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, always_ready};
+
+use super::response::{into_response, with_fields};
+use crate::adapter::carrier::Inward;
+use crate::adapter::exchange::{DecidedFuture, ResponseFields};
+use crate::adapter::require::Require;
+use crate::error::AuthError;
+use crate::respond::Answer;
+
+/// The routes of a path behind a requirement, if there is one.
+#[derive(Debug)]
+pub(super) struct Demanding<S> {
+    pub(super) routes: Boxed<S>,
+    pub(super) demanded: Option<Require>,
+}
+
+/// A service whose body can hold a refusal.
+#[derive(Debug)]
+pub(super) struct Boxed<S>(pub(super) Rc<S>);
+
+impl<S> Clone for Boxed<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S> Service<ServiceRequest> for Demanding<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+{
+    type Response = ServiceResponse;
+    type Error = Error;
+    type Future = DecidedFuture<Boxed<S>, ServiceRequest>;
+
+    always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let mut routes = self.routes.clone();
+        match &self.demanded {
+            Some(demanded) => demanded.exchange(request, &mut routes),
+            None => DecidedFuture::passing(routes.forward(request)),
+        }
+    }
+}
+
+impl<S> Inward<ServiceRequest> for Boxed<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+{
+    type Response = ServiceResponse;
+    type Error = Error;
+    type Future = S::Future;
+
+    fn forward(&mut self, request: ServiceRequest) -> S::Future {
+        self.0.call(request)
+    }
+
+    fn poll(
+        future: Pin<&mut Self::Future>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ServiceResponse, Error>> {
+        future.poll(cx)
+    }
+
+    fn refused(request: ServiceRequest, answer: Answer, error: &AuthError) -> ServiceResponse {
+        request.into_response(into_response(answer, error))
+    }
+
+    fn failed(error: Error, fields: &ResponseFields) -> Error {
+        with_fields(error, fields)
+    }
+}

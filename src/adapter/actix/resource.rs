@@ -1,0 +1,106 @@
+//! The resource of a path of a [`ProtectedRouter`](super::ProtectedRouter).
+
+use std::cmp::Reverse;
+
+use actix_web::dev::HttpServiceFactory;
+use actix_web::guard::{self, Guard};
+use actix_web::http::header::HeaderValue;
+use actix_web::{Route, web};
+
+use super::checks::{Check, Checks};
+use super::methods::MakeRoute;
+use super::{Auth, require};
+use crate::adapter::require::Require;
+use crate::adapter::routes::{KeyCheck, RouteDemand, classes};
+
+/// A handler of a path, with its demand and the middleware that authenticates it.
+pub(super) struct Handled {
+    pub(super) demand: RouteDemand,
+    pub(super) make: MakeRoute,
+    pub(super) auth: Auth,
+    /// How many routers deep it was nested.
+    pub(super) depth: usize,
+}
+
+impl Handled {
+    /// Creates the handler's route for one method, or for all.
+    fn route(&self, method: Option<&'static str>) -> Route {
+        let asked = guard::fn_guard(move |context| {
+            method.is_none_or(|method| context.head().method.as_str() == method)
+        });
+        (self.make)().guard(asked)
+    }
+
+    /// Returns what is checked before the handler.
+    fn check(&self) -> Check {
+        let classes = classes(std::iter::once(&self.demand), self.auth.authenticator());
+        let auth = self.auth.clone().with_classes(classes);
+        let demanded = self.demand.requirement.clone().map(require);
+        Check {
+            auth: checking(auth, self.demand.key_check()),
+            demanded: match self.demand.key_optional {
+                true => demanded.map(Require::optional_key),
+                false => demanded,
+            },
+        }
+    }
+
+    /// Returns the methods that it answers; `None` is all.
+    fn methods(&self, head_is_taken: bool) -> Vec<Option<&'static str>> {
+        match self.demand.method {
+            Some("GET") if !head_is_taken => vec![Some("GET"), Some("HEAD")],
+            method => vec![method],
+        }
+    }
+}
+
+/// Returns the middleware for a key check; `None` if there is nothing to do.
+fn checking(auth: Auth, check: KeyCheck) -> Option<Auth> {
+    match check {
+        KeyCheck::None => auth.without_key(),
+        KeyCheck::Optional => Some(auth.optional_key()),
+        KeyCheck::Required => Some(auth),
+    }
+}
+
+/// Builds the resource of a path. `not_allowed` answers other methods, after the strictest key
+/// check of the path.
+pub(super) fn resource(
+    path: &str,
+    mut handled: Vec<Handled>,
+    not_allowed: Route,
+    literals_match: impl Guard + 'static,
+) -> impl HttpServiceFactory + 'static {
+    let head_is_taken = handled.iter().any(|one| one.demand.method == Some("HEAD"));
+    // Ordered as in axum's `Allow`; a handler for every method comes last.
+    handled.sort_by_key(|one| {
+        let (of_every_method, depth) = (one.demand.method.is_none(), Reverse(one.depth));
+        (of_every_method, depth, one.demand.key_check())
+    });
+    let strictest = handled.iter().max_by_key(|one| one.demand.key_check());
+    let of_others = strictest.and_then(|one| checking(one.auth.clone(), one.demand.key_check()));
+    let mut resource = web::resource(path)
+        .guard(literals_match)
+        .default_service(not_allowed);
+    let mut of_handlers = Vec::new();
+    for one in &handled {
+        let check = one.check();
+        for method in one.methods(head_is_taken) {
+            resource = resource.route(one.route(method));
+            of_handlers.push((method, check.clone()));
+        }
+    }
+    let listed: Vec<_> = of_handlers
+        .iter()
+        .filter_map(|(method, _)| *method)
+        .collect();
+    let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
+    resource.wrap(Checks {
+        of_handlers,
+        of_others: Check {
+            auth: of_others,
+            demanded: None,
+        },
+        allow,
+    })
+}
