@@ -167,7 +167,7 @@ impl UsageRecorder {
             listed.len()
         };
         if length >= MOST_LISTED {
-            self.unwritten();
+            drop(self.unwritten());
         }
     }
 

@@ -104,12 +104,12 @@ macro_rules! text_id {
 
 text_id! {
     /// The public identifier of a key. It may be logged and shown; it grants no access.
-    KeyId(Arc<str>)
+    KeyId(Short<30>)
 }
 text_id! {
     /// The identifier shared by a key and all its successors by rotation. Rate limits are counted
     /// per family.
-    KeyFamily(Arc<str>)
+    KeyFamily(Short<30>)
 }
 text_id! {
     /// The organization, account or customer that a key belongs to.
@@ -174,6 +174,6 @@ impl KeyId {
 impl From<&KeyId> for KeyFamily {
     /// Returns the family of a newly issued key.
     fn from(id: &KeyId) -> Self {
-        Self(Arc::clone(&id.0))
+        Self(id.0.clone())
     }
 }

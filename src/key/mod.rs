@@ -14,6 +14,7 @@ mod secret;
 mod settings;
 mod sha256;
 mod signing;
+mod text;
 
 pub use alphabet::Alphabet;
 pub(crate) use alphabet::is_token68;
@@ -31,3 +32,4 @@ pub use record::{Access, Delegation, KeyRecord, KeyStatus, MAX_TIME, Metadata, O
 pub use secret::PlaintextKey;
 pub use settings::KeySettings;
 pub use signing::SigningState;
+pub use text::Text;

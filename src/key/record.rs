@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::id::{KeyFamily, KeyId, PlanName, TenantId, UserId, WorkspaceId};
 use super::kind::{Environment, KeyKind};
 use super::settings::{self, KeySettings, Stored};
+use super::text::Text;
 use crate::json;
 use crate::scope::Scope;
 use crate::text::{ParseError, start};
@@ -34,7 +35,7 @@ pub struct Owner {
     pub user_id: Option<UserId>,
     /// The user's or the platform's e-mail address, for people and audit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub user_email: Option<String>,
+    pub user_email: Option<Box<str>>,
 }
 
 impl Owner {
@@ -60,7 +61,7 @@ impl Owner {
 
     /// Sets the e-mail address.
     #[must_use]
-    pub fn with_email(mut self, email: impl Into<String>) -> Self {
+    pub fn with_email(mut self, email: impl Into<Box<str>>) -> Self {
         self.user_email = Some(email.into());
         self
     }
@@ -313,12 +314,12 @@ pub struct KeyRecord {
     /// `ETag`.
     pub version: u64,
     /// The display name.
-    pub name: String,
+    pub name: Text,
     /// The owner.
     pub owner: Owner,
     /// The displayable part of the secret: everything before the random part, and the last four
     /// characters.
-    pub masked: String,
+    pub masked: Text,
     /// When the key was created.
     pub created_at: SystemTime,
     /// The first instant at which the key no longer works; never if `None`.
@@ -367,7 +368,7 @@ impl KeyRecord {
     #[must_use]
     pub fn new(
         id: KeyId,
-        name: impl Into<String>,
+        name: impl Into<Text>,
         kind: KeyKind,
         environment: Environment,
         owner: Owner,

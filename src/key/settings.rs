@@ -11,6 +11,7 @@ use super::id::{KeyFamily, KeyId, PlanName, WorkspaceId};
 use super::kind::{Environment, KeyKind};
 use super::newer::Newer;
 use super::record::{Access, Delegation, KeyRecord, Metadata, Owner, Revocation};
+use super::text::Text;
 use crate::network::AllowList;
 use crate::quota::Quotas;
 use crate::scope::Scope;
@@ -157,12 +158,12 @@ pub(super) struct Stored {
     id: KeyId,
     family: KeyFamily,
     version: u64,
-    name: String,
+    name: Text,
     description: Option<String>,
     kind: KeyKind,
     environment: Environment,
     owner: Owner,
-    masked: String,
+    masked: Text,
     scopes: Vec<Scope>,
     access: Access,
     #[serde(deserialize_with = "nullable_but_present")]
@@ -223,6 +224,7 @@ impl From<Stored> for KeyRecord {
             may_be_primary: stored.may_be_primary,
             newer: stored.newer,
         };
+        // Long ones share their memory.
         let family = match stored.family.as_str() == stored.id.as_str() {
             true => KeyFamily::from(&stored.id),
             false => stored.family,

@@ -11,7 +11,9 @@ use super::watch::Watch;
 use super::{ATTEMPTS, KeyManager, ManageError, ManagedKey, readable};
 use crate::audit::Action;
 use crate::error::AuthError;
-use crate::key::{Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, WorkspaceId};
+use crate::key::{
+    Access, Delegation, KeyId, KeyKind, KeyRecord, Metadata, PlanName, Text, WorkspaceId,
+};
 use crate::limit::PlanLimits;
 use crate::network::AllowList;
 use crate::quota::Quotas;
@@ -135,7 +137,7 @@ impl KeyChange {
                 *place = new;
             }
         }
-        set(&mut record.name, self.name);
+        set(&mut record.name, self.name.map(Text::from));
         set(&mut record.description, self.description);
         set(&mut record.scopes, self.scopes);
         set(&mut record.access, self.access);

@@ -17,9 +17,6 @@ use crate::scope::Scope;
 use crate::store::{Change, Condition, OwnerRef, Rejected, StoreError, WriteBatch};
 use crate::text::ParseError;
 
-/// A rule of [`text`].
-type TextRule = fn(&'static str, &str) -> Result<String, ManageError>;
-
 /// Maximum number of scopes of a key.
 const MOST_SCOPES: usize = 256;
 
@@ -72,7 +69,7 @@ impl KeyManager {
             .await?;
         self.may_grant(&record, None, &limits)?;
         let key = format.generate(Some(&record.environment), Some(kind))?;
-        record.masked = format.mask(&key);
+        record.masked = format.mask(&key).into();
         let digest = self.inner.authenticator.hasher().digest(key.as_str());
         let inserted = self
             .insert(
@@ -111,11 +108,11 @@ impl KeyManager {
         let environment = self.environment_of(&new)?;
         new.owner = self.inner.authenticator.user_ids().owner(new.owner);
         new.name = text::name(&new.name)?;
-        for (field, free, check) in [
-            ("description", &mut new.description, text::lines as TextRule),
-            ("owner.user_email", &mut new.owner.user_email, text::line),
-        ] {
-            *free = free.take().map(|text| check(field, &text)).transpose()?;
+        if let Some(description) = &mut new.description {
+            *description = text::lines("description", description)?;
+        }
+        if let Some(email) = &mut new.owner.user_email {
+            *email = text::line("owner.user_email", email)?.into();
         }
         new.not_before = new
             .not_before

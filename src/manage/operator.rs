@@ -203,7 +203,7 @@ impl Operator {
     pub(super) fn as_owner(&self) -> Option<Owner> {
         let (tenant, user) = (self.tenant()?.clone(), self.user()?.clone());
         let mut owner = Owner::user(tenant, user);
-        owner.user_email.clone_from(&self.email);
+        owner.user_email = self.email.as_deref().map(Into::into);
         Some(owner)
     }
 

@@ -201,7 +201,7 @@ impl KeyManager {
             // key grants.
             self.check_taken_over(&record, &limits).await?;
             self.may_grant(&record, None, &limits)?;
-            record.masked = format.mask(&key);
+            record.masked = format.mask(&key).into();
             old.successor = Some(record.id.clone());
             match grace.filter(|grace| grace.as_millis() > 0) {
                 _ if stay => {}

@@ -1651,7 +1651,9 @@ async fn a_changed_record_keeps_its_history() {
     for turn in 0..8 {
         all += passed(&authenticator, &Head::bearer(&key), 10).await;
         fixture
-            .change(&record.id, |record| record.name = format!("name {turn}"))
+            .change(&record.id, |record| {
+                record.name = format!("name {turn}").into()
+            })
             .await;
     }
     assert_eq!(all, 60);

@@ -571,7 +571,7 @@ async fn a_key_that_is_changed_meanwhile_is_processed_with_its_change() {
         let other = desk.store.inner().clone();
         desk.store.once(APPLY, async move {
             let mut record = (*other.get(&id).await.unwrap().unwrap()).clone();
-            record.name = format!("renamed {round}");
+            record.name = format!("renamed {round}").into();
             other
                 .apply(&WriteBatch::new().update(record))
                 .await

@@ -46,8 +46,8 @@ async fn the_stored_record_matches_the_request() {
     let issued = fixture.manager().issue(new).await.unwrap();
     let record = issued.record;
     assert_eq!(
-        (&record.name, &record.description, record.kind),
-        (&asked.name, &asked.description, asked.kind)
+        (&*record.name, &record.description, record.kind),
+        (&*asked.name, &asked.description, asked.kind)
     );
     assert_eq!(
         (&record.environment, &record.owner, &record.scopes),
@@ -72,7 +72,7 @@ async fn the_stored_record_matches_the_request() {
     let key = issued.key.reveal();
     assert!(key.starts_with("acme_test_user_sk_"));
     assert_eq!(
-        record.masked,
+        record.masked.as_str(),
         format!("acme_test_user_sk_…{}", &key[key.len() - 4..])
     );
     assert_eq!(

@@ -178,14 +178,14 @@ async fn written(
     text: &str,
 ) -> Vec<(OperatorScope, Result<Option<String>, ManageError>)> {
     let manager = desk.host();
-    let name = |key: ManagedKey| Some(key.record.name.clone());
+    let name = |key: ManagedKey| Some(key.record.name.to_string());
     let description = |key: ManagedKey| key.record.description.clone();
     let mut all = Vec::new();
 
     let issued = manager.issue(named(text)).await;
     all.push((
         "name",
-        issued.map(|issued| Some(issued.record.name.clone())),
+        issued.map(|issued| Some(issued.record.name.to_string())),
     ));
     let mut new = named("key");
     new.description = Some(text.to_owned());
@@ -199,7 +199,7 @@ async fn written(
     let issued = manager.issue(new).await;
     all.push((
         "owner.user_email",
-        issued.map(|issued| issued.record.owner.user_email.clone()),
+        issued.map(|issued| issued.record.owner.user_email.clone().map(String::from)),
     ));
 
     let import = |key: NewKey| NewImport::new(fresh_digest(), key);

@@ -154,7 +154,7 @@ impl KeyManager {
                     "at most 4 characters are allowed",
                 ));
             }
-            record.masked = format!("…{last}");
+            record.masked = format!("…{last}").into();
         }
         (record.enabled, record.revoked) = (import.enabled, revoked);
         record.may_be_primary = !self.inner.settings.rules.sign_events;

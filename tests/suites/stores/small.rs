@@ -505,9 +505,9 @@ impl Small {
             return rest.selects(record, usage);
         };
         let texts = [
-            Some(&record.name),
-            Some(&record.masked),
-            record.description.as_ref(),
+            Some(record.name.as_str()),
+            Some(record.masked.as_str()),
+            record.description.as_deref(),
         ];
         let mut texts = texts.into_iter().flatten();
         let chars = |text: &str| text.to_ascii_lowercase().chars().collect::<Vec<_>>();

@@ -172,7 +172,7 @@ pub(super) fn owner(cx: &Context, record: &KeyRecord) -> Markup {
 
 /// The displayable part of a secret.
 pub(super) fn masked(record: &KeyRecord) -> Markup {
-    html! { code class="masked" { (record.masked) } }
+    html! { code class="masked" { (record.masked.as_str()) } }
 }
 
 /// A link to the page of a key, with its name.

@@ -137,7 +137,7 @@ async fn everything_that_the_api_changes_is_changed_at_once() {
 async fn peculiar(fixture: &Fixture) -> String {
     let (id, _) = fixture.issue("key").await;
     let change = |record: &mut KeyRecord| {
-        record.name = " two\r\nlines \u{202e}".to_owned();
+        record.name = " two\r\nlines \u{202e}".into();
         record.description = Some("\n\r\n a\rb\u{0}".to_owned());
         record.scopes = scopes(&["user:read", "long:gone", "document:*"]);
         record.workspaces = workspaces(&["ws9", "ws1"]);
@@ -183,7 +183,7 @@ async fn a_form_that_is_sent_as_it_was_shown_changes_nothing() {
         .expect(200);
     let after = fixture.record(&id).await;
     let mut expected = before.clone();
-    (expected.name, expected.version) = ("renamed".to_owned(), after.version);
+    (expected.name, expected.version) = ("renamed".into(), after.version);
     assert_eq!(after, expected);
     assert_eq!(changed(&fixture).await, "name");
 }

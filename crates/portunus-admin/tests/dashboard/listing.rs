@@ -52,7 +52,7 @@ async fn a_search_in_a_long_list_is_read_in_parts_and_finds_every_key_once() {
         record.family = (&record.id).into();
         record.created_at -= Duration::from_secs(number + 1);
         if [3_500, COUNT - 1].contains(&number) {
-            record.name = format!("needle {number:04}");
+            record.name = format!("needle {number:04}").into();
         }
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&number.to_be_bytes());

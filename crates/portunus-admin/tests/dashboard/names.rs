@@ -21,7 +21,7 @@ fn old(id: &str, name: &str) -> KeyRecord {
         SystemTime::UNIX_EPOCH,
     );
     record.description = Some(name.to_owned());
-    record.masked = "acme_…<b>!".to_owned();
+    record.masked = "acme_…<b>!".into();
     record
 }
 

@@ -62,7 +62,7 @@ async fn one_winner(store: Store) -> Checked {
     for round in 1..=20 {
         let updates = (0..8).map(|writer| {
             let mut mine = record("a");
-            (mine.version, mine.name) = (round, format!("writer {writer}"));
+            (mine.version, mine.name) = (round, format!("writer {writer}").into());
             WriteBatch::new().update(mine)
         });
         let won = at_once(&store, updates, |why| {
@@ -215,7 +215,7 @@ async fn revocations(store: Store) -> Checked {
             tasks.spawn(async move {
                 match writer {
                     0 => mine.revoked = Some(Revocation::new(at(1_000), None)),
-                    _ => mine.name = format!("writer {writer}"),
+                    _ => mine.name = format!("writer {writer}").into(),
                 }
                 let applied = store.apply(&WriteBatch::new().update(mine)).await.is_ok();
                 Ok::<_, Failure>(writer == 0 && applied)

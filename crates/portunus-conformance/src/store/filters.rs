@@ -397,7 +397,7 @@ async fn together(store: Store) -> Checked {
             record.environment = environment("test");
         }
         record.enabled = number % 4 != 1;
-        record.name = format!("{} {number}", if number % 5 < 3 { "Blue" } else { "green" });
+        record.name = format!("{} {number}", if number % 5 < 3 { "Blue" } else { "green" }).into();
         if number % 7 < 3 {
             record.owner.user_id = Some(user("u1"));
             record.kind = KeyKind::User;

@@ -284,8 +284,11 @@ async fn texts(store: Store) -> Checked {
     ];
     for (number, text) in (1..).zip(texts) {
         let mut record = record(&format!("key{number}"));
-        (record.name, record.description, record.masked) =
-            (text.clone(), Some(text.clone()), text.clone());
+        (record.name, record.description, record.masked) = (
+            text.as_str().into(),
+            Some(text.clone()),
+            text.as_str().into(),
+        );
         record.revoked = Some(Revocation::new(far(60, 0), Some(text)));
         apply(&store, [insert(number, record.clone())]).await?;
         comes_back(&store, number, &record).await?;

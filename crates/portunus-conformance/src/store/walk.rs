@@ -109,7 +109,7 @@ fn some_record(random: &mut Random) -> KeyRecord {
 
 /// Changes the record, including the facts that determine which keys are active and primary.
 fn alter(random: &mut Random, record: &mut KeyRecord) {
-    record.name = format!("name {}", random.below(1_000));
+    record.name = format!("name {}", random.below(1_000)).into();
     record.created_at = at(random.below(3));
     record.expires_at = random.one_in(2).then(|| at(random.between(4, 8)));
     record.revoked = random.one_in(4).then(|| Revocation::new(at(1), None));

@@ -63,7 +63,7 @@ pub(crate) async fn one_of_50_updates_of_one_version_succeeds(home: &impl Home) 
         let done = crowd(home, 50, |store, number| async move {
             let mut mine = record("a");
             mine.version = round;
-            mine.name = format!("writer {number}");
+            mine.name = format!("writer {number}").into();
             store.apply(&WriteBatch::new().update(mine)).await
         })
         .await;
@@ -71,8 +71,8 @@ pub(crate) async fn one_of_50_updates_of_one_version_succeeds(home: &impl Home) 
         let stored = get(&store, "a").await;
         let winner = done.iter().position(Result::is_ok).unwrap();
         assert_eq!(
-            (stored.version, stored.name),
-            (round + 1, format!("writer {winner}"))
+            (stored.version, stored.name.as_str()),
+            (round + 1, format!("writer {winner}").as_str())
         );
     }
 }

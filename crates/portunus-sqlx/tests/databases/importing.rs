@@ -187,8 +187,8 @@ async fn assert_complete<H: Home>(home: &H, keys: &Portunus) {
     {
         let last_four = format!("…{:04}", number % 10_000);
         assert_eq!(
-            (&*key.record.name, &key.record.masked),
-            (&*format!("key, {number}"), &last_four)
+            (&*key.record.name, &*key.record.masked),
+            (&*format!("key, {number}"), &*last_four)
         );
         assert_eq!(key.record.created_at, at(number));
         // The sample above may have used it.
