@@ -210,11 +210,11 @@ impl KeyPrincipal {
             decision,
             credits,
         };
-        if self.entry.limits.charges() == since {
+        if self.entry.charges() == since {
             return see(state(decision));
         }
         let counted = self.as_counted(*variant, decision.clone());
-        let last = self.entry.limits.last_charge(since, &counted);
+        let last = self.entry.last_charge(since, &counted);
         see(state(last.as_ref().unwrap_or(decision)));
     }
 
@@ -247,7 +247,7 @@ impl KeyPrincipal {
             .counted
             .as_ref()
             .map_or_else(Variant::default, |(variant, _)| *variant);
-        let limits = self.tenants.as_ref().or(self.entry.limits.plan.as_ref());
+        let limits = self.tenants.as_ref().or(self.entry.plan.as_ref());
         let state = self.counted.as_ref().map(|(_, decision)| decision);
         let (Some(limits), Some(state)) = (limits, state) else {
             return Ok(self.report(variant, Decision::admitted()));
@@ -269,9 +269,7 @@ impl KeyPrincipal {
             Err(Err(error)) => return Err(error.clone()),
         };
         let report = self.report(variant, decision.clone());
-        self.entry
-            .limits
-            .charged(self.as_counted(variant, decision));
+        self.entry.charged(self.as_counted(variant, decision));
         match charged {
             Ok(_) => Ok(report),
             Err(_) => Err(AuthError::rate_limited(report)),

@@ -33,6 +33,9 @@ const MOST_KEYS: usize = 1_000_000;
 /// that nothing else needs any more.
 const MOST_LISTED: usize = 8192;
 
+/// The number of uses at which those of one entry are taken, half of what its counter holds.
+const MOST_IN_A_CELL: u32 = 1 << 31;
+
 /// The periodic jobs must run within this time after the first use.
 const JOBS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -116,6 +119,11 @@ impl Unwritten {
     fn take(&mut self, entry: &Entry) {
         let id = &entry.record.id;
         let (count, last_used_at, last_ip) = entry.usage.take();
+        // An entry with very many uses is listed twice.
+        if count == 0 {
+            return;
+        }
+        let count = u64::from(count);
         let has_capacity = self.by_id.len() < self.most_keys;
         let usage = match has_capacity {
             true => Some(self.by_id.entry(id.clone()).or_default()),
@@ -151,8 +159,9 @@ impl UsageRecorder {
     /// Counts one use of a key at this time, in milliseconds since the Unix epoch.
     #[inline]
     pub(crate) fn count(&self, entry: &Entry, now: u64, ip: Option<IpAddr>) {
-        if entry.usage.count(now, ip) {
-            self.list(entry);
+        let before = entry.usage.count(now, ip);
+        if before.is_multiple_of(MOST_IN_A_CELL) {
+            self.list(entry, before);
         }
         if self.shared.watch.awaits_jobs.load(Ordering::Relaxed) {
             self.shared.watch.authenticated(now);
@@ -160,13 +169,13 @@ impl UsageRecorder {
     }
 
     #[cold]
-    fn list(&self, entry: &Entry) {
+    fn list(&self, entry: &Entry, before: u32) {
         let length = {
             let mut listed = self.shared.listed.lock();
             listed.push(entry.clone());
             listed.len()
         };
-        if length >= MOST_LISTED {
+        if length >= MOST_LISTED || before > 0 {
             drop(self.unwritten());
         }
     }

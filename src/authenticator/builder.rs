@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Actors, BuildError, Credentials, Limits, Policy, Responses};
 use crate::credential::{Accepted, Scheme};
 use crate::credit::{Credits, Spending};
-use crate::entry::Common;
+use crate::entry::{Common, SharedSettings};
 use crate::respond::{Challenges, Responder};
 use crate::store::{KeyLookup, KeyStore};
 use crate::usage::UsageRecorder;
@@ -93,6 +93,7 @@ impl Authenticator {
                 audit,
                 responder,
                 common: Arc::new(common),
+                compiled: SharedSettings::default(),
                 rehashes: Rehashes::default(),
             }),
         })

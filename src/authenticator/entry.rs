@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::actor::{Intersection, User};
-use crate::entry::{Entry, KeyEntry, KeyFacts, KeyLimits, UsageCell};
+use crate::entry::{CompiledSettings, Entry, KeyEntry, KeyFacts};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Delegation, KeyRecord};
 use crate::limit::PlanLimits;
@@ -44,39 +44,42 @@ impl Inner {
 
     pub(super) fn compile(&self, record: &Arc<KeyRecord>) -> Result<KeyEntry, AuthError> {
         let unreadable = |error| AuthError::unavailable(ErrorCode::StoreUnavailable, error);
-        Ok(KeyEntry {
+        let scopes = self.scopes_of(record)?;
+        let delegated = match &record.delegation {
+            Delegation::Only(scopes) => Some(self.scope_model.compile(scopes).map_err(unreadable)?),
+            Delegation::Off | Delegation::On => None,
+        };
+        let compile = |scopes, delegated| CompiledSettings {
             facts: KeyFacts::new(record, self.environment.as_ref()),
-            record: Arc::clone(record),
-            scopes: self.scopes_of(record)?,
-            delegated: match &record.delegation {
-                Delegation::Only(scopes) => {
-                    let scopes = self.scope_model.compile(scopes).map_err(unreadable)?;
-                    Some(Box::new(scopes))
-                }
-                Delegation::Off | Delegation::On => None,
-            },
-            limits: self.limits_of(record),
-            purse: self.credits.as_ref().map(|credits| credits.purse(record)),
-            usage: UsageCell::default(),
+            scopes,
+            delegated,
+            plan: self.plan_of(record),
             common: Arc::clone(&self.common),
-        })
+        };
+        let settings = self.compiled.of(record, scopes, delegated, compile);
+        let purse = self.credits.as_ref().map(|credits| credits.purse(record));
+        Ok(KeyEntry::new(
+            record,
+            settings,
+            purse,
+            self.limits.table.slots,
+        ))
     }
 
     /// Returns the limits of a key: those of its own plan, or the tenant's plan decides if there is
     /// a directory to ask.
-    fn limits_of(&self, record: &KeyRecord) -> KeyLimits {
+    fn plan_of(&self, record: &KeyRecord) -> Option<Arc<PlanLimits>> {
         let table = &self.limits.table;
         let own = record.quotas.as_ref();
         let with_own = |limits: &Arc<PlanLimits>| match own {
             Some(own) => Arc::new(limits.with_own(own)),
             None => Arc::clone(limits),
         };
-        let plan = match &record.plan {
+        match &record.plan {
             Some(name) if table.has_plans() => table.plan(name).map(with_own),
             None if table.has_plans() && self.directory.is_some() => None,
             _ => Some(with_own(&table.base)),
-        };
-        KeyLimits::new(plan, table.slots)
+        }
     }
 
     /// Returns the authority of a key that acts for a user: the intersection of the key's scopes,
@@ -94,7 +97,7 @@ impl Inner {
         let of_user = of_user
             .map_err(|error| AuthError::unavailable(ErrorCode::DirectoryUnavailable, error))?;
         let mut sets = vec![Arc::clone(&entry.scopes)];
-        sets.extend(entry.delegated.as_deref().cloned());
+        sets.extend(entry.delegated.clone());
         sets.extend(of_user);
         Ok(if sets.len() == 1 {
             sets.remove(0)

@@ -311,7 +311,7 @@ fn bucket<'a>(policy: &'a Policy, caller: Caller<'a>) -> LimitBucket<'a> {
     let mut bucket = LimitBucket::new(id, &policy.quotas);
     bucket.class = policy.class.as_deref();
     bucket.slot = match (&policy.place, caller.entry) {
-        (Place::Entry(place), Some(entry)) => entry.limits.slots.get(*place),
+        (Place::Entry(place), Some(entry)) => entry.slot(*place),
         (Place::Policy(slot), _) => Some(slot),
         _ => None,
     };
@@ -324,7 +324,7 @@ fn own_bucket<'a>(limits: &'a PlanLimits, caller: Caller<'a>) -> Option<LimitBuc
     let (own, entry) = (limits.own.as_ref()?, caller.entry?);
     let mut bucket = LimitBucket::new(BucketId::Family(&entry.record.family), own);
     // The first slot, see `LimitTable::new`.
-    bucket.slot = entry.limits.slots.first();
+    bucket.slot = entry.slot(0);
     Some(bucket)
 }
 

@@ -43,7 +43,7 @@ use crate::audit::{AuditTrail, RequestAudit, RequestId};
 use crate::clock::Clock;
 use crate::credential::{Accepted, Scheme};
 use crate::credit::Spending;
-use crate::entry::Common;
+use crate::entry::{Common, SharedSettings};
 use crate::error::{AuthError, ErrorCode};
 use crate::key::{Environment, KeyHasher, KeyId, KeyKind, KeyRecord, Owner, PlanName, TenantId};
 use crate::limit::{LimitTable, PlanLimits, WindowState};
@@ -139,6 +139,7 @@ struct Inner {
     responder: Arc<Responder>,
     /// In all entries that are compiled here.
     common: Arc<Common>,
+    compiled: SharedSettings,
     rehashes: Rehashes,
 }
 

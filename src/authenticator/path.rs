@@ -420,7 +420,7 @@ impl Inner {
         entry: Option<&'a KeyEntry>,
         tenants: Option<&'a Arc<PlanLimits>>,
     ) -> (&'a Arc<PlanLimits>, Caller<'a>) {
-        let of_entry = entry.and_then(|entry| entry.limits.plan.as_ref());
+        let of_entry = entry.and_then(|entry| entry.plan.as_ref());
         let limits = match (tenants, of_entry) {
             (Some(limits), _) | (None, Some(limits)) => limits,
             (None, None) if entry.is_some() => &self.limits.table.base,

@@ -163,7 +163,7 @@ impl Inner {
         entry: &KeyEntry,
     ) -> Result<Option<&Arc<dyn Directory>>, AuthError> {
         // The record is elsewhere in memory.
-        if entry.limits.plan.is_some() {
+        if entry.plan.is_some() {
             return Ok(None);
         }
         match &entry.record.plan {
@@ -187,7 +187,7 @@ impl Inner {
     ) -> Result<Arc<PlanLimits>, AuthError> {
         let plan = self.declared(plan)?;
         Ok(match &entry.record.quotas {
-            Some(own) => entry.limits.of_tenant(&plan, own),
+            Some(own) => entry.of_tenant(&plan, own),
             None => plan,
         })
     }

@@ -88,7 +88,7 @@ pub(super) fn standing(
     clock: &dyn Clock,
 ) -> Result<(), AuthError> {
     const MOMENT: u64 = RECENTLY.as_millis() as u64;
-    let valid = &entry.facts.valid;
+    let valid = &entry.valid;
     if valid.contains(&recently) && recently.saturating_add(MOMENT) < valid.end {
         return Ok(());
     }

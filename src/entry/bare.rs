@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Charge, Charger, Common, Entry, KeyEntry, KeyFacts, KeyLimits, StoredKey, UsageCell};
+use super::{Charge, Charger, Common, CompiledSettings, Entry, KeyEntry, KeyFacts, StoredKey};
 use crate::error::AuthError;
 use crate::key::{KeyHasher, KeyRecord};
 use crate::limit::Decision;
@@ -29,19 +29,17 @@ impl Entry {
         responder: Arc<Responder>,
     ) -> Self {
         let record = Arc::new(record);
-        let compiled = KeyEntry {
+        let settings = CompiledSettings {
             facts: KeyFacts::new(&record, None),
             scopes,
             delegated: None,
-            limits: KeyLimits::new(None, 0),
-            purse: None,
-            usage: UsageCell::default(),
+            plan: None,
             common: Arc::new(Common {
                 responder,
                 charger: Arc::new(Uncounted),
             }),
-            record: Arc::clone(&record),
         };
+        let compiled = KeyEntry::new(&record, Arc::new(settings), None, 0);
         let digest = KeyHasher::sha256().digest("no key was presented");
         Self::new(StoredKey::new(digest, record), compiled)
     }

@@ -1,36 +1,42 @@
-//! The limits in a key's entry, and the state of a request's limits.
+//! What an entry has for the limits of its key, and the state of a request's limits.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use smallvec::SmallVec;
 
-use super::KeyEntry;
+use super::{KeyEntry, StoredKey};
 use crate::error::AuthError;
 use crate::limit::{Decision, LimiterSlot, PlanLimits, Variant};
 use crate::lock::Mutex;
 use crate::quota::Quotas;
 
-/// The limits of a key.
-pub(crate) struct KeyLimits {
-    /// The limits of the key's plan, with its own quotas. `None` if the plan of its tenant applies,
-    /// or if the key has a plan that is not declared.
-    pub(crate) plan: Option<Arc<PlanLimits>>,
-    /// In the entry itself, if there is one.
-    pub(crate) slots: SmallVec<[LimiterSlot; 1]>,
-    changing: OnceLock<Box<Changing>>,
-}
-
-/// What few keys have.
+/// What few entries have.
 #[derive(Default)]
-struct Changing {
+pub(super) struct Rare {
+    /// All slots but the first.
+    slots: Box<[LimiterSlot]>,
     /// The plan of the tenant that was last combined with the key's own quotas, and the result.
     combined: Mutex<Option<(Arc<PlanLimits>, Arc<PlanLimits>)>>,
     /// The number of charges by handlers, and the result of the last one.
     charges: AtomicU64,
-    charged: Mutex<Option<Counted>>,
+    charged: Mutex<Option<Box<Counted>>>,
+    /// The same key for another authenticator.
+    pub(super) next: OnceLock<Arc<StoredKey>>,
+}
+
+impl Rare {
+    /// Returns what has these further slots, if any.
+    pub(super) fn with_slots(further: usize) -> OnceLock<Box<Self>> {
+        match further {
+            0 => OnceLock::new(),
+            _ => OnceLock::from(Box::new(Self {
+                slots: (0..further).map(|_| LimiterSlot::new()).collect(),
+                ..Self::default()
+            })),
+        }
+    }
 }
 
 /// The state of a request's limits.
@@ -65,22 +71,23 @@ pub(crate) struct Charge<'a> {
     pub(crate) overdraw: bool,
 }
 
-impl KeyLimits {
-    pub(crate) fn new(plan: Option<Arc<PlanLimits>>, slots: usize) -> Self {
-        Self {
-            plan,
-            slots: (0..slots).map(|_| LimiterSlot::new()).collect(),
-            changing: OnceLock::new(),
-        }
+impl KeyEntry {
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
     }
 
-    fn changing(&self) -> &Changing {
-        self.changing.get_or_init(Box::default)
+    /// Returns the limiter's slot with this number. The first one is in the entry itself.
+    #[inline]
+    pub(crate) fn slot(&self, number: usize) -> Option<&LimiterSlot> {
+        match number.checked_sub(1) {
+            None => Some(&self.first_slot),
+            Some(further) => self.rare.get()?.slots.get(further),
+        }
     }
 
     /// Returns the limits of a key with its own quotas whose tenant has this plan.
     pub(crate) fn of_tenant(&self, plan: &Arc<PlanLimits>, own: &Quotas) -> Arc<PlanLimits> {
-        let mut combined = self.changing().combined.lock();
+        let mut combined = self.rare().combined.lock();
         match &*combined {
             Some((of, limits)) if Arc::ptr_eq(of, plan) => Arc::clone(limits),
             _ => {
@@ -94,14 +101,17 @@ impl KeyLimits {
     /// Returns how many charges there were so far.
     #[cfg(any(feature = "actix-web", feature = "tower"))]
     pub(crate) fn charges(&self) -> u64 {
-        let changing = self.changing.get();
-        changing.map_or(0, |changing| changing.charges.load(Ordering::Acquire))
+        let rare = self.rare.get();
+        rare.map_or(0, |rare| rare.charges.load(Ordering::Acquire))
     }
 
     pub(crate) fn charged(&self, counted: Counted) {
-        let changing = self.changing();
-        *changing.charged.lock() = Some(counted);
-        changing.charges.fetch_add(1, Ordering::Release);
+        let rare = self.rare();
+        match &mut *rare.charged.lock() {
+            Some(last) => **last = counted,
+            none => *none = Some(Box::new(counted)),
+        }
+        rare.charges.fetch_add(1, Ordering::Release);
     }
 
     /// Returns the result of the last charge, if there was one since, against the same limits.
@@ -110,7 +120,7 @@ impl KeyLimits {
         if self.charges() == since {
             return None;
         }
-        let charged = self.changing().charged.lock();
+        let charged = self.rare().charged.lock();
         let last = charged.as_ref()?;
         let same = match (&last.limits, &counted.limits) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),

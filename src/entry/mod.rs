@@ -5,6 +5,7 @@
 mod bare;
 mod compiled;
 mod limits;
+mod settings;
 mod usage;
 
 use std::fmt;
@@ -14,9 +15,11 @@ use std::sync::{Arc, OnceLock};
 use crate::key::{KeyDigest, KeyId, KeyRecord};
 use crate::limit::{PlanLimits, PolicySource};
 
-pub(crate) use compiled::{Common, KeyEntry, KeyFacts};
-pub(crate) use limits::{Charge, Charger, Counted, KeyLimits};
-pub(crate) use usage::UsageCell;
+pub(crate) use compiled::KeyEntry;
+use limits::Rare;
+pub(crate) use limits::{Charge, Charger, Counted};
+pub(crate) use settings::{Common, CompiledSettings, KeyFacts, SharedSettings};
+use usage::UsageCell;
 
 /// A key as a store returns it to the authenticator: its record and the digest under which it was
 /// found.
@@ -29,8 +32,6 @@ pub struct StoredKey {
     /// What the first authenticator that used the key has compiled. It is here, and not elsewhere in
     /// memory, because each request reads it.
     compiled: OnceLock<KeyEntry>,
-    /// The same key for another authenticator.
-    next: OnceLock<Arc<StoredKey>>,
     beside: Option<Box<Beside>>,
 }
 
@@ -52,7 +53,6 @@ impl StoredKey {
             digest,
             record: record.into(),
             compiled: OnceLock::new(),
-            next: OnceLock::new(),
             beside: None,
         }
     }
@@ -148,7 +148,7 @@ impl StoredKey {
             if compiled.is_by(by) {
                 return Ok(Entry(Arc::clone(place)));
             }
-            place = place.next.get_or_init(|| Arc::new(place.again()));
+            place = compiled.next().get_or_init(|| Arc::new(place.again()));
         }
         Ok(Entry::new(place.again(), compile(place)?))
     }

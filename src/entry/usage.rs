@@ -11,26 +11,21 @@ const MOST_READS: u32 = 100;
 /// The uses of one key that nobody has taken yet. Small, because each entry has one.
 #[derive(Default)]
 pub(crate) struct UsageCell {
-    count: AtomicU64,
+    count: AtomicU32,
+    /// For the address, which is read whole, although it is written without a lock: odd while it is
+    /// being written; 0 before the first.
+    version: AtomicU32,
+    /// The last address, as an IPv6 address.
+    halves: [AtomicU64; 2],
     /// Time of the last counted use, in milliseconds since the Unix epoch; 0 before the first. Taking
     /// the uses leaves it unchanged.
     last_used: AtomicU64,
-    last_ip: LastAddress,
 }
 
-/// An address that is read whole, although it is written without a lock.
-#[derive(Default)]
-struct LastAddress {
-    /// Odd while the address is being written; 0 before the first.
-    version: AtomicU32,
-    /// The address as an IPv6 address.
-    halves: [AtomicU64; 2],
-}
-
-impl LastAddress {
+impl UsageCell {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
-    fn set(&self, ip: IpAddr) {
+    fn set_address(&self, ip: IpAddr) {
         let ipv6 = match ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
@@ -62,7 +57,7 @@ impl LastAddress {
     }
 
     /// Returns the address; `None` before the first, and while it is being written.
-    fn get(&self) -> Option<IpAddr> {
+    fn address(&self) -> Option<IpAddr> {
         let version = self.version.load(Ordering::Acquire);
         let [high, low] = self.halves();
         fence(Ordering::Acquire);
@@ -72,13 +67,11 @@ impl LastAddress {
         let bits = u128::from(high) << 64 | u128::from(low);
         is_whole.then(|| IpAddr::from(Ipv6Addr::from_bits(bits)).to_canonical())
     }
-}
 
-impl UsageCell {
-    /// Counts one use at this time, in milliseconds since the Unix epoch. Returns whether it is the
-    /// first one since the uses were taken.
+    /// Counts one use at this time, in milliseconds since the Unix epoch. Returns how many had not been
+    /// taken before it.
     #[inline]
-    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) -> bool {
+    pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) -> u32 {
         // The time is stored first, so that a thread that sees the count sees a time that belongs
         // to it. It is the time of the last counted use, not the latest time: a wrong time from a
         // clock that was ahead lasts only until the next use.
@@ -87,15 +80,15 @@ impl UsageCell {
         }
         let before = self.count.fetch_add(1, Ordering::Release);
         if let Some(ip) = ip {
-            self.last_ip.set(ip);
+            self.set_address(ip);
         }
-        before == 0
+        before
     }
 
     /// Takes the uses: their number, and the time and the address of the last one.
-    pub(crate) fn take(&self) -> (u64, SystemTime, Option<IpAddr>) {
+    pub(crate) fn take(&self) -> (u32, SystemTime, Option<IpAddr>) {
         let count = self.count.swap(0, Ordering::Acquire);
-        let ip = (0..MOST_READS).find_map(|_| self.last_ip.get());
+        let ip = (0..MOST_READS).find_map(|_| self.address());
         let last = Duration::from_millis(self.last_used.load(Ordering::Relaxed));
         (count, SystemTime::UNIX_EPOCH + last, ip)
     }
@@ -124,26 +117,27 @@ mod tests {
             "2001:db8:1:1:1:1:1:1".parse().unwrap(),
             "2001:db8:2:2:2:2:2:2".parse().unwrap(),
         ];
-        let last = LastAddress::default();
-        assert_eq!(last.get(), None);
+        let last = UsageCell::default();
+        assert_eq!(last.address(), None);
         for address in addresses {
-            last.set(address);
-            assert_eq!(last.get(), Some(address));
+            last.set_address(address);
+            assert_eq!(last.address(), Some(address));
         }
         let writing = AtomicU32::new(2);
         let seen: HashSet<_> = std::thread::scope(|scope| {
             for part in addresses.chunks(2) {
                 let (last, writing) = (&last, &writing);
                 scope.spawn(move || {
-                    (0..100_000).for_each(|turn| last.set(part[turn % 2]));
+                    (0..100_000).for_each(|turn| last.set_address(part[turn % 2]));
                     writing.fetch_sub(1, Ordering::Release);
                 });
             }
-            let go_on =
-                std::iter::from_fn(|| (writing.load(Ordering::Acquire) > 0).then(|| last.get()));
+            let go_on = std::iter::from_fn(|| {
+                (writing.load(Ordering::Acquire) > 0).then(|| last.address())
+            });
             go_on.flatten().collect()
         });
         assert!(seen.iter().all(|seen| addresses.contains(seen)), "{seen:?}");
-        assert!(addresses.contains(&last.get().unwrap()));
+        assert!(addresses.contains(&last.address().unwrap()));
     }
 }

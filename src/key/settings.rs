@@ -128,6 +128,13 @@ impl KeySettings {
     }
 }
 
+impl KeyRecord {
+    /// Returns the settings, if other keys may have the same ones.
+    pub(crate) fn shared_settings(&self) -> Option<&Arc<KeySettings>> {
+        self.settings.may_be_shared().then_some(&self.settings)
+    }
+}
+
 impl Deref for KeyRecord {
     type Target = KeySettings;
     fn deref(&self) -> &KeySettings {

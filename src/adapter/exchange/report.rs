@@ -78,7 +78,7 @@ impl Report {
             }
             _ if !responder.reports_limits() => Limited::Nothing,
             (Some(principal), _) if principal.is_counted() => {
-                Limited::Key(principal.clone(), principal.entry().limits.charges())
+                Limited::Key(principal.clone(), principal.entry().charges())
             }
             (_, Some(count)) => Limited::Anonymous(Arc::clone(count), Arc::clone(responder)),
             _ => Limited::Nothing,
