@@ -39,14 +39,20 @@ local latest, next_at = unpack('<d', asked)
 if latest > 0 and clock > latest then return { pack('<ddd', clock, -1, 0) } end
 
 -- How a slot is packed, by the bytes of its units: the low bits of its number, of which 32 tell all
--- exact times within a window apart (kind 0), and 16 the 258 slots of W/256 (kind 1). And the fewest
--- units that are too many for it.
+-- exact times within a window apart (kind 0), and 16 the 258 slots of W/256 (kind 1). Then the fewest
+-- units that are too many for it. And how to pack a recorder, its slots but the last one, and that: after
+-- a header, and after all that precedes it. Redis hashes each string that is made, so the fewer the better.
 local EXACT_BITS, SLOT_BITS = 4294967296, 65536
 
 local function layout_of(kind, width)
-  if width == 1 then return kind == 0 and '<I4B' or '<I2B', 256 end
-  if width == 2 then return kind == 0 and '<I4I2' or '<I2I2', 65536 end
-  return kind == 0 and '<I4I4' or '<I2I4', 4294967296
+  if kind == 0 then
+    if width == 1 then return '<I4B', 256, '<BddBdddddI2BBc0I4B', '<c0dddddI2BBc0I4B' end
+    if width == 2 then return '<I4I2', 65536, '<BddBdddddI2BBc0I4I2', '<c0dddddI2BBc0I4I2' end
+    return '<I4I4', 4294967296, '<BddBdddddI2BBc0I4I4', '<c0dddddI2BBc0I4I4'
+  end
+  if width == 1 then return '<I2B', 256, '<BddBdddddI2BBc0I2B', '<c0dddddI2BBc0I2B' end
+  if width == 2 then return '<I2I2', 65536, '<BddBdddddI2BBc0I2I2', '<c0dddddI2BBc0I2I2' end
+  return '<I2I4', 4294967296, '<BddBdddddI2BBc0I2I4', '<c0dddddI2BBc0I2I4'
 end
 
 -- First the usual case, in place, because functions and tables cost more than what they do here: each
@@ -80,7 +86,7 @@ while next_at <= #asked do
           and now <= clock + ahead
         if not is_usual then break end
         now = clock + ahead
-        local after, full_at = nil, 0
+        local after, full_at, was_full_at = nil, 0, 0
         for _ = 1, recorders do
           is_usual = at + RECORDER_BYTES - 1 <= #value
           if not is_usual then break end
@@ -93,8 +99,9 @@ while next_at <= #asked do
             and (width == 1 or width == 2 or width == 4) and count > 0 and ends <= #value + 1
             and gone <= (newest + 1) * step + length and newest * step <= now and live < MOST_TIME
           if not is_usual then break end
-          local layout, too_many = layout_of(kind, width)
+          local layout, too_many, leading, following = layout_of(kind, width)
           local bits = kind == 0 and EXACT_BITS or SLOT_BITS
+          was_full_at = max(was_full_at, (newest + 1) * step + length)
           while gone <= now and count > 0 do
             local slot, units = unpack(layout, value, at)
             gone = (newest - (newest - slot) % bits + 1) * step + length
@@ -126,17 +133,23 @@ while next_at <= #asked do
             end
             is_usual = units < too_many and (kind == 1 or count <= MOST_EXACT)
             if not is_usual then break end
-            after = (after or pack(HEADER, FORMAT, now, ahead, recorders))
-              .. pack(RECORDER, length, step, newest, gone, live + added, count, kind, width)
-              .. sub(value, at, kept - 1)
-              .. pack(layout, newest % bits, units)
+            local slots = sub(value, at, kept - 1)
+            if after then
+              after = pack(following, after, length, step, newest, gone, live + added, count, kind, width,
+                slots, newest % bits, units)
+            else
+              after = pack(leading, FORMAT, now, ahead, recorders, length, step, newest, gone, live + added,
+                count, kind, width, slots, newest % bits, units)
+            end
             full_at = max(full_at, (newest + 1) * step + length)
           end
           at = ends
         end
         is_usual = is_usual and at == #value + 1
         if not is_usual then break end
-        values[b], lives[b] = after, math.ceil((full_at - now) / 1000)
+        -- The expiry stays while it is the same, but is set now and then: a key may have lost it.
+        local expires = full_at > was_full_at or clock % 16 == 0
+        values[b], lives[b] = after, expires and math.ceil((full_at - now) / 1000)
       end
       is_partial = false
       if is_usual and left < added and not overdraw then
@@ -153,11 +166,16 @@ while next_at <= #asked do
       is_usual = is_usual and call('PTTL', keys[first + b]) ~= -1
     end
     for b = 1, is_usual and admitted > 0 and buckets or 0 do
-      if lives[b] ~= life then
-        life = lives[b]
-        life_text = string.format('%.0f', life)
+      local done
+      if lives[b] then
+        if lives[b] ~= life then
+          life = lives[b]
+          life_text = string.format('%.0f', life)
+        end
+        done = try('SET', keys[first + b], values[b], 'PX', life_text)
+      else
+        done = try('SET', keys[first + b], values[b], 'KEEPTTL')
       end
-      local done = try('SET', keys[first + b], values[b], 'PX', life_text)
       why = why or done.err
     end
     if why then

@@ -40,6 +40,46 @@ async fn a_key_expires_when_it_is_full_again() {
     assert!((least..=most).contains(&left), "{left} ms");
 }
 
+/// The expiry is set anew when units are in another slot, and otherwise kept.
+#[tokio::test]
+async fn a_key_never_expires_before_its_last_unit_is_gone() {
+    let server = Server::start();
+    let limiter = limiter(&server);
+    let quotas = quotas([(100_000, 20), (200_000, 25)]);
+    let time =
+        "local time = redis.call('time') local now = time[1] * 1000 + math.ceil(time[2] / 1000)";
+    let now = || -> u64 {
+        server
+            .cli(&["eval", &format!("{time} return now"), "0"])
+            .parse()
+            .unwrap()
+    };
+    let expires = || -> u64 {
+        let script = format!("{time} return now + redis.call('pttl', KEYS[1])");
+        server
+            .cli(&["eval", &script, "1", "portunus:{+b}:c:"])
+            .parse()
+            .unwrap()
+    };
+    // For about twenty slots.
+    let (start, mut different) = (now(), std::collections::BTreeSet::new());
+    loop {
+        let before = now();
+        assert_eq!(passed(&limiter, "b", &quotas, 3).await, 3);
+        let expires = expires();
+        // Pauses of a script and whole milliseconds.
+        assert!(
+            (before + 24_990..before + 30_000).contains(&expires),
+            "{before}: {expires}"
+        );
+        different.insert(expires);
+        if before > start + 2_000 {
+            break;
+        }
+    }
+    assert!(different.len() > 10, "{different:?}");
+}
+
 #[tokio::test]
 async fn a_key_that_lost_its_expiry_gets_it_again() {
     let server = Server::start();
@@ -60,6 +100,22 @@ async fn a_key_that_lost_its_expiry_gets_it_again() {
         }
         assert!(expires());
         assert_eq!(passed_in_all, admitted);
+    }
+}
+
+/// In slots, most of the requests that are admitted keep the expiry.
+#[tokio::test]
+async fn a_key_in_slots_that_lost_its_expiry_gets_it_again() {
+    let server = Server::start();
+    let limiter = limiter(&server);
+    let (quotas, key) = (quotas([(100_000, 86_400)]), "portunus:{+b}:c:");
+    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    assert_eq!(server.cli(&["persist", key]), "1");
+    let mut requests = 0;
+    while server.cli(&["ttl", key]) == "-1" {
+        assert!(requests < 500, "it never expires");
+        requests += 1;
+        assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
     }
 }
 
