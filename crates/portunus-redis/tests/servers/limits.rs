@@ -69,7 +69,7 @@ async fn a_key_never_expires_before_its_last_unit_is_gone() {
         let expires = expires();
         // Pauses of a script and whole milliseconds.
         assert!(
-            (before + 24_990..before + 30_000).contains(&expires),
+            (before + 24_900..before + 30_000).contains(&expires),
             "{before}: {expires}"
         );
         different.insert(expires);
@@ -113,7 +113,8 @@ async fn a_key_in_slots_that_lost_its_expiry_gets_it_again() {
     assert_eq!(server.cli(&["persist", key]), "1");
     let mut requests = 0;
     while server.cli(&["ttl", key]) == "-1" {
-        assert!(requests < 500, "it never expires");
+        // More units in a slot are packed anew, which sets the expiry, too.
+        assert!(requests < 250, "it never expires");
         requests += 1;
         assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
     }
