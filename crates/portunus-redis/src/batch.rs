@@ -3,41 +3,18 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::RedisError;
 use crate::reply::{Reply, unexpected};
 use crate::request::Request;
+use crate::waiter::{Waiter, Wakers};
 
 /// The number of requests in a call.
 const MOST_REQUESTS: usize = 64;
 /// The number of buckets in a call, which takes the server a few microseconds for each. It does nothing
 /// else meanwhile. The last request of a call may exceed this.
 const MOST_BUCKETS: usize = 16;
-
-/// A request that waits for its decision.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    /// When its sender gives up.
-    pub(crate) ends: Instant,
-    answer: oneshot::Sender<Answer>,
-}
-
-/// The reply to a group, and the place of a request in it.
-pub(crate) type Answer = Result<(Arc<Reply>, u64), RedisError>;
-
-impl Waiter {
-    pub(crate) fn until(ends: Instant) -> (Self, oneshot::Receiver<Answer>) {
-        let (answer, answered) = oneshot::channel();
-        (Self { ends, answer }, answered)
-    }
-
-    /// Whether its sender still waits for it.
-    fn waits(&self, now: Instant) -> bool {
-        self.ends > now && !self.answer.is_closed()
-    }
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -125,26 +102,28 @@ impl Batch {
         (keys.map(Vec::as_slice).collect(), asked)
     }
 
-    /// Answers all requests: those of a group with its reply or its error.
-    pub(crate) fn answer(self, replies: Vec<Result<Reply, RedisError>>) {
+    /// Answers all requests: those of a group with its reply or its error. Returns what wakes their
+    /// senders.
+    pub(crate) fn answer(self, replies: Vec<Result<Reply, RedisError>>) -> Wakers {
         if replies.len() != self.groups.len() {
             return self.fail(&unexpected());
         }
+        let mut wakers = Vec::with_capacity(self.requests);
         for (group, reply) in self.groups.into_iter().zip(replies) {
             let reply = reply.map(Arc::new);
             for (place, waiter) in (0..).zip(group.waiters) {
                 let answer = reply.clone().map(|reply| (reply, place));
-                // The sender may have given up meanwhile.
-                let _ = waiter.answer.send(answer);
+                wakers.extend(waiter.answer(answer));
             }
         }
+        Wakers::new(wakers)
     }
 
     /// Answers all requests with an error.
-    pub(crate) fn fail(self, error: &RedisError) {
-        for waiter in self.groups.into_iter().flat_map(|group| group.waiters) {
-            let _ = waiter.answer.send(Err(error.clone()));
-        }
+    pub(crate) fn fail(self, error: &RedisError) -> Wakers {
+        let waiters = self.groups.into_iter().flat_map(|group| group.waiters);
+        let wakers = waiters.filter_map(|waiter| waiter.answer(Err(error.clone())));
+        Wakers::new(wakers.collect())
     }
 }
 

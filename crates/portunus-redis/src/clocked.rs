@@ -16,10 +16,11 @@ use portunus_test_support::redis::Redis as Server;
 use tokio::time::Instant;
 
 use crate::Redis;
-use crate::batch::{Batch, Waiter};
+use crate::batch::Batch;
 use crate::client::Client;
 use crate::request::Request;
 use crate::script::{Call, Script};
+use crate::waiter::Waiter;
 
 /// A limiter whose server has an injected clock.
 #[derive(Debug, Clone)]
@@ -141,8 +142,8 @@ impl Clocked {
             until,
         };
         match self.client.decide(until, call).await {
-            Ok((replies, _)) => batch.answer(replies),
-            Err(error) => batch.fail(&error),
+            Ok((replies, _)) => drop(batch.answer(replies)),
+            Err(error) => drop(batch.fail(&error)),
         }
     }
 }

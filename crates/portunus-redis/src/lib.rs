@@ -98,6 +98,7 @@ mod sender;
 mod server;
 mod slot;
 mod task;
+mod waiter;
 
 pub use bus::RedisBus;
 pub use client::Redis;

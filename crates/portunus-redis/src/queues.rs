@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::batch::{Batch, Waiter};
+use crate::batch::Batch;
 use crate::request::Request;
+use crate::waiter::Waiter;
 
 /// Which requests wait for each other: all, or on a cluster only equal ones, because a script can use
 /// only one slot, and while that moves to another node only keys that are on the same one.

@@ -7,11 +7,12 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::RedisError;
-use crate::batch::{Answer, Batch, Waiter};
+use crate::batch::Batch;
 use crate::client::Client;
 use crate::queues::{Joined, Queue, Queues};
 use crate::request::Request;
 use crate::script::{Call, Script};
+use crate::waiter::{Answer, Waiter, Wakers};
 
 /// A request waits for this part of its deadline until others are answered, and is then sent.
 const PATIENCE: u32 = 16;
@@ -38,8 +39,8 @@ impl Sender {
     /// Sends a request and waits for the answer, until the deadline.
     pub(crate) async fn alone(&self, request: &Arc<Request>) -> Answer {
         let (waiter, answer) = Waiter::until(Instant::now() + self.client.deadline);
-        self.call(Batch::of(request, waiter)).await;
-        answer.await.unwrap_or_else(|_| Err(self.unanswered()))
+        drop(self.call(Batch::of(request, waiter)).await);
+        answer.await.unwrap_or_else(|| Err(self.unanswered()))
     }
 
     /// Sends a request, together with others if a call is on its way, and waits for the answer, until
@@ -55,11 +56,11 @@ impl Sender {
                     sender: self,
                     queue: &queue,
                 };
-                self.call(batch).await;
+                drop(self.call(batch).await);
             }
             Joined::Complete(batch) => self.send(queue, batch),
             Joined::Waits => match timeout(deadline / PATIENCE, &mut answer).await {
-                Ok(answered) => return answered.unwrap_or_else(|_| Err(self.unanswered())),
+                Ok(answered) => return answered.unwrap_or_else(|| Err(self.unanswered())),
                 Err(_) => {
                     if let Some(batch) = self.queues.take(&queue) {
                         self.send(queue, batch);
@@ -68,7 +69,7 @@ impl Sender {
             },
         }
         match timeout_at(ends, answer).await {
-            Ok(Ok(answered)) => answered,
+            Ok(Some(answered)) => answered,
             _ => Err(self.unanswered()),
         }
     }
@@ -89,13 +90,14 @@ impl Sender {
         self.home.spawn(calls.send(batch));
     }
 
-    /// Calls the script for requests, and answers those whose sender still waits.
-    async fn call(&self, mut batch: Batch) {
+    /// Calls the script for requests, and answers those whose sender still waits. Returns what wakes
+    /// these.
+    async fn call(&self, mut batch: Batch) -> Wakers {
         // How many were sent when the server said that they are too late.
         let mut late = 0;
         let error = loop {
             let Some((first, last)) = batch.keep_waiting(Instant::now()) else {
-                return;
+                return Wakers::default();
             };
             let (keys, asked) = batch.packed();
             let call = Call {
@@ -115,8 +117,7 @@ impl Sender {
                 _ => None,
             };
             let Some(time) = too_late else {
-                batch.answer(replies);
-                return;
+                return batch.answer(replies);
             };
             // Once more without those that are late. If none is, the server's clock was set forward:
             // once more with the time that the server returned.
@@ -127,7 +128,7 @@ impl Sender {
             }
             late = batch.len();
         };
-        batch.fail(&error);
+        batch.fail(&error)
     }
 }
 
@@ -156,7 +157,7 @@ struct Calls {
 impl Calls {
     async fn send(mut self, mut batch: Batch) {
         loop {
-            self.sender.call(batch).await;
+            self.sender.call(batch).await.wake().await;
             // Those that were answered may ask again at once, and then go together.
             yield_now().await;
             match self.sender.queues.next(&self.queue) {
@@ -237,13 +238,13 @@ mod tests {
             server.pause();
             let sent = {
                 let sender = Arc::clone(&sender);
-                tokio::spawn(async move { sender.call(batch).await })
+                tokio::spawn(async move { drop(sender.call(batch).await) })
             };
             sleep(Duration::from_millis(200)).await;
             server.resume();
             sent.await.unwrap();
-            assert!(answers.remove(3).await.is_err(), "it gave up");
-            assert!(answers.remove(1).await.is_err(), "it gave up");
+            assert!(answers.remove(3).await.is_none(), "it gave up");
+            assert!(answers.remove(1).await.is_none(), "it gave up");
             for (place, answer) in (1..).zip(answers) {
                 assert_eq!(left(answer.await.unwrap()), 9 - 2 * turn - place);
             }
