@@ -29,9 +29,9 @@ const MOST_AT_ONCE: usize = 1000;
 /// The maximum number of keys with unwritten uses, each of which takes at most 300 bytes.
 const MOST_KEYS: usize = 1_000_000;
 
-/// The length of the list of entries at which their uses are taken. It bounds the memory of entries
-/// that nothing else needs any more.
-const MOST_LISTED: usize = 8192;
+/// The length of the list of entries at which their uses are taken, by a request. It bounds the memory
+/// of entries that nothing else needs any more.
+const MOST_LISTED: usize = 1024;
 
 /// The number of uses at which those of one entry are taken, half of what its counter holds.
 const MOST_IN_A_CELL: u32 = 1 << 31;
@@ -175,14 +175,21 @@ impl UsageRecorder {
             listed.push(entry.clone());
             listed.len()
         };
-        if length >= MOST_LISTED || before > 0 {
+        if before > 0 {
             drop(self.unwritten());
+        } else if length >= MOST_LISTED {
+            // A request does not wait for a flush: the next one takes the uses.
+            let unwritten = self.shared.unwritten.try_lock();
+            drop(unwritten.map(|unwritten| self.taken(unwritten)));
         }
     }
 
     /// Takes the uses of all listed entries, and returns what is unwritten.
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
-        let mut unwritten = self.shared.unwritten.lock();
+        self.taken(self.shared.unwritten.lock())
+    }
+
+    fn taken<'a>(&self, mut unwritten: MutexGuard<'a, Unwritten>) -> MutexGuard<'a, Unwritten> {
         // The list is emptied first: a use from now on lists its entry again.
         let listed = std::mem::take(&mut *self.shared.listed.lock());
         listed.iter().for_each(|entry| unwritten.take(entry));

@@ -166,7 +166,7 @@ impl Authenticator {
         self.attempt_after(head, |client_ip| {
             // Requests that need no key are not audited.
             if self.inner.audit.is_some() && self.anonymous != Anonymous::Always {
-                *request_audit = self.watch(head, client_ip);
+                *request_audit = self.watch(head, *client_ip);
             }
         })
     }
@@ -178,7 +178,11 @@ impl Authenticator {
     }
 
     #[inline]
-    fn attempt_after(&self, head: &dyn RequestHead, watch: impl FnOnce(Option<IpAddr>)) -> Attempt {
+    fn attempt_after(
+        &self,
+        head: &dyn RequestHead,
+        watch: impl FnOnce(&Option<IpAddr>),
+    ) -> Attempt {
         self.inner
             .attempt(head, watch, self.anonymous, &self.routes)
     }

@@ -95,14 +95,14 @@ impl Inner {
     pub(super) fn attempt(
         self: &Arc<Self>,
         head: &dyn RequestHead,
-        watch: impl FnOnce(Option<IpAddr>),
+        watch: impl FnOnce(&Option<IpAddr>),
         anonymous: Anonymous,
         routes: &RouteClasses,
     ) -> Attempt {
         let mut facts = Facts::new(Purpose::Request);
         // In its place, which is filled only now: see `canonical`.
         facts.client_ip = self.client_ip.resolve(head);
-        watch(facts.client_ip);
+        watch(&facts.client_ip);
         // 1. to 3.
         match self.present(head, anonymous, routes, &mut facts) {
             Ok(()) => {}

@@ -17,6 +17,7 @@ impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
     fn look(&self) -> Option<Cow<'_, T>> {
         self.get().map(Cow::Borrowed)
     }
+    #[inline]
     fn put(&mut self, value: T) {
         self.insert(value);
     }
