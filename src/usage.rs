@@ -26,7 +26,7 @@ use crate::telemetry;
 /// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
 
-/// The maximum number of keys with unwritten uses, each of which takes at most 300 bytes.
+/// The maximum number of keys with unwritten uses, each of which takes at most 350 bytes.
 const MOST_KEYS: usize = 1_000_000;
 
 /// The length of the list of entries at which their uses are taken, by a request. It bounds the memory
@@ -326,6 +326,7 @@ impl fmt::Debug for UsageRecorder {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::thread::ScopedJoinHandle;
     use std::time::SystemTime;
 
     use super::*;
@@ -361,7 +362,7 @@ mod tests {
             let counting: Vec<_> = (0..threads).map(|_| scope.spawn(count)).collect();
             let mut counted = 0;
             while counted < threads * uses {
-                let over = counting.iter().all(|thread| thread.is_finished());
+                let over = counting.iter().all(ScopedJoinHandle::is_finished);
                 for delta in usage.counted() {
                     assert_eq!(delta.last_used_at, now);
                     counted += delta.count;

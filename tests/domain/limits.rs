@@ -1652,7 +1652,7 @@ async fn a_changed_record_keeps_its_history() {
         all += passed(&authenticator, &Head::bearer(&key), 10).await;
         fixture
             .change(&record.id, |record| {
-                record.name = format!("name {turn}").into()
+                record.name = format!("name {turn}").into();
             })
             .await;
     }
