@@ -28,5 +28,5 @@ pub use explain::ScopeExplanation;
 pub use name::{MAX_SCOPE_LENGTH, Scope};
 pub use requirement::ScopeRequirement;
 pub(crate) use requirement::{write_all, write_any};
-pub use set::{ScopeModel, ScopeSet, WildcardModel, WildcardScopes};
+pub use set::{ScopeModel, ScopeSet, WildcardModel};
 pub use vocabulary::Vocabulary;

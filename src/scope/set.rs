@@ -93,8 +93,8 @@ impl ScopeModel for WildcardModel {
 }
 
 /// Grants with wildcards, in their original order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WildcardScopes {
+#[derive(Debug)]
+struct WildcardScopes {
     grants: Box<[Scope]>,
     // Indices of the literals, sorted by text; empty if scanning all grants is faster.
     sorted_literals: Box<[u32]>,

@@ -23,7 +23,7 @@ use portunus::manage::NewKey;
 use portunus::network::{AllowList, Cidr, ClientIp, ForwardedHeader, Transport};
 use portunus::policy::{PlanOrder, WorkspaceOf};
 use portunus::request::{FieldName, TlsVersion};
-use portunus::scope::WildcardScopes;
+use portunus::scope::{ScopeModel, WildcardModel};
 use portunus::testing::TestRequest;
 use portunus::{
     Authenticator, Clock, ErrorCode, KeyPrincipal, Principal, RequestHead, Requirement, Scope,
@@ -100,7 +100,7 @@ impl RequestHead for Call {
 struct Caller {
     /// Only for its actor, and for values that are irrelevant to the tests.
     like: KeyPrincipal,
-    scopes: WildcardScopes,
+    scopes: Arc<dyn ScopeSet>,
     access: Access,
     workspaces: Option<Vec<WorkspaceId>>,
     plan: Option<PlanName>,
@@ -120,7 +120,7 @@ impl Principal for Caller {
         self.like.environment()
     }
     fn scopes(&self) -> &dyn ScopeSet {
-        &self.scopes
+        &*self.scopes
     }
     fn access(&self) -> Access {
         self.access
@@ -147,7 +147,7 @@ impl Caller {
             .unwrap()
             .principal
             .unwrap();
-        let scopes = WildcardScopes::default();
+        let scopes = WildcardModel.compile(&[]).unwrap();
         Self {
             like,
             scopes,
@@ -157,7 +157,8 @@ impl Caller {
         }
     }
     fn may(mut self, scopes: &[&str]) -> Self {
-        self.scopes = scopes.iter().map(|text| scope(text)).collect();
+        let scopes: Vec<_> = scopes.iter().map(|text| scope(text)).collect();
+        self.scopes = WildcardModel.compile(&scopes).unwrap();
         self
     }
     fn read_only(mut self) -> Self {

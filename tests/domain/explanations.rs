@@ -1,12 +1,14 @@
 //! Explanations of requirements: they report the decision of the check, and both agree with a slow
 //! model.
 
+use std::sync::Arc;
+
 use http::Request;
 use portunus::actor::{Actor, ActorMode};
 use portunus::adapter::tower::HttpHead;
 use portunus::key::{Access, Environment, KeyId, Owner, PlanName, WorkspaceId};
 use portunus::policy::{Explanation, PlanOrder};
-use portunus::scope::WildcardScopes;
+use portunus::scope::{ScopeModel, WildcardModel};
 use portunus::{ErrorCode, KeyPrincipal, Principal, Requirement, ScopeSet};
 use portunus_test_support::{Fixture, live, scope, user};
 use proptest::prelude::*;
@@ -64,7 +66,7 @@ impl Tree {
 #[derive(Debug, Clone)]
 struct Somebody {
     like: KeyPrincipal,
-    scopes: WildcardScopes,
+    scopes: Arc<dyn ScopeSet>,
     access: Access,
     workspaces: Option<Vec<WorkspaceId>>,
     plan: Option<PlanName>,
@@ -90,7 +92,7 @@ impl Principal for Somebody {
         self.like.environment()
     }
     fn scopes(&self) -> &dyn ScopeSet {
-        &self.scopes
+        &*self.scopes
     }
     fn access(&self) -> Access {
         self.access
@@ -188,7 +190,10 @@ fn somebodies() -> impl Strategy<Value = Somebody> {
     );
     facts.prop_map(move |(scopes, reads, confined, plan, acts)| Somebody {
         like: like.clone(),
-        scopes: scopes.into_iter().map(|at| scope(SCOPES[at])).collect(),
+        scopes: {
+            let scopes: Vec<_> = scopes.into_iter().map(|at| scope(SCOPES[at])).collect();
+            WildcardModel.compile(&scopes).unwrap()
+        },
         access: if reads {
             Access::ReadOnly
         } else {
@@ -247,7 +252,7 @@ proptest! {
 async fn an_explanation_names_full_access_if_it_is_missing() {
     let somebody = Somebody {
         like: tokio::task::spawn_blocking(like).await.unwrap(),
-        scopes: WildcardScopes::default(),
+        scopes: WildcardModel.compile(&[]).unwrap(),
         access: Access::ReadOnly,
         workspaces: None,
         plan: None,
