@@ -54,9 +54,7 @@ impl Alphabet {
     /// Whether every byte of `text` belongs to the alphabet.
     #[must_use]
     pub fn contains_all(&self, text: &[u8]) -> bool {
-        // No early exit: this keeps the loop free of branches, and the text is short.
-        text.iter()
-            .fold(true, |all, &byte| all & self.members[byte as usize])
+        all_in(&self.members, text)
     }
 
     /// Returns the bits of randomness in `length` characters.
@@ -116,18 +114,34 @@ const fn members(characters: &[u8]) -> Option<[bool; 256]> {
 
 /// Whether the byte is allowed in `token68` (RFC 9110 §11.2), without the padding.
 pub(crate) const fn is_token68(byte: u8) -> bool {
-    // A table, because every character of a value that is not a key is tested.
-    const ALLOWED: [bool; 256] = {
-        let (mut allowed, mut byte) = ([false; 256], 0);
-        while byte < 128 {
-            let c = byte as u8;
-            allowed[byte] =
-                c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-            byte += 1;
-        }
-        allowed
-    };
-    ALLOWED[byte as usize]
+    TOKEN68[byte as usize]
+}
+
+/// Returns whether all characters are allowed in a token68.
+pub(crate) fn are_token68(text: &[u8]) -> bool {
+    all_in(&TOKEN68, text)
+}
+
+// A table, because every character of a value that is not a key is tested.
+const TOKEN68: [bool; 256] = {
+    let (mut allowed, mut byte) = ([false; 256], 0);
+    while byte < 128 {
+        let c = byte as u8;
+        allowed[byte] =
+            c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        byte += 1;
+    }
+    allowed
+};
+
+/// Returns whether the set has all bytes of a text.
+#[inline]
+fn all_in(set: &[bool; 256], text: &[u8]) -> bool {
+    // No early exit: this keeps the loops free of branches, and the text is short.
+    let each = |all: bool, &byte: &u8| all & set[byte as usize];
+    let (eights, rest) = text.as_chunks::<8>();
+    let of_eights = eights.iter().flatten().fold(true, each);
+    rest.iter().fold(of_eights, each)
 }
 
 impl std::fmt::Debug for Alphabet {

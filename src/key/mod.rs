@@ -17,7 +17,7 @@ mod signing;
 mod text;
 
 pub use alphabet::Alphabet;
-pub(crate) use alphabet::is_token68;
+pub(crate) use alphabet::{are_token68, is_token68};
 pub use checksum::Checksum;
 pub(crate) use checksum::LONGEST_CHECKSUM;
 pub(crate) use digest::Candidates;

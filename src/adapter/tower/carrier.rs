@@ -18,6 +18,10 @@ impl<T: Clone + Send + Sync + 'static> Holds<T> for Extensions {
         self.get().map(Cow::Borrowed)
     }
     #[inline]
+    fn with<R>(&self, read: impl FnOnce(Option<&T>) -> R) -> R {
+        read(self.get())
+    }
+    #[inline]
     fn put(&mut self, value: T) {
         self.insert(value);
     }
@@ -71,7 +75,7 @@ impl<B> Incoming for Request<B> {
             peer,
             tls: None,
             tls_of,
-            grpc: serves_grpc,
+            grpc: Some(serves_grpc),
         }
     }
 }

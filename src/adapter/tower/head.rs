@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, Request, Uri, request};
 
 use crate::adapter::carrier::TlsOf;
-use crate::adapter::inside::serves_grpc;
 use crate::adapter::limits::RateLimits;
 use crate::request::{RequestHead, TlsVersion};
 
@@ -22,7 +21,8 @@ pub struct HttpHead<'r> {
     pub(super) tls: Option<TlsVersion>,
     /// Finds the TLS version instead.
     pub(super) tls_of: Option<&'r TlsOf<http::Extensions>>,
-    pub(super) grpc: bool,
+    /// `None` for what an outer layer declared, which is found when it is asked for.
+    pub(super) grpc: Option<bool>,
 }
 
 impl<'r> HttpHead<'r> {
@@ -54,7 +54,7 @@ impl<'r> HttpHead<'r> {
             peer,
             tls: None,
             tls_of: None,
-            grpc: serves_grpc(extensions),
+            grpc: None,
         }
     }
 
@@ -69,7 +69,7 @@ impl<'r> HttpHead<'r> {
     /// [`AuthLayer`](super::AuthLayer::grpc) or [`GrpcMethods`](super::GrpcMethods) declared.
     #[must_use]
     pub const fn with_grpc(mut self, serves_grpc: bool) -> Self {
-        self.grpc = serves_grpc;
+        self.grpc = Some(serves_grpc);
         self
     }
 }

@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, FORWARDED, GetAll, HeaderName, HeaderValue};
 use super::HttpHead;
 #[cfg(feature = "axum")]
 use super::routed;
+use crate::adapter::inside::serves_grpc;
 use crate::audit::RequestId;
 use crate::request::{FieldName, RequestHead, Single, TlsVersion};
 
@@ -52,7 +53,7 @@ impl RequestHead for HttpHead<'_> {
     }
 
     fn serves_grpc(&self) -> bool {
-        self.grpc
+        self.grpc.unwrap_or_else(|| serves_grpc(self.extensions))
     }
 
     fn may_have_any(&self, names: &[FieldName<'_>]) -> bool {
