@@ -52,9 +52,11 @@ impl Incoming for ServiceRequest {
 
     /// Marks all lines: outer middleware still sees a refused request.
     fn hide(&mut self, names: &[HeaderName]) {
+        let headers = self.headers_mut();
+        // Few requests repeat a header. To count all takes less than to look up each name twice.
+        let some_repeat = headers.len() > headers.len_keys();
         for name in names {
-            let headers = self.headers_mut();
-            if headers.get_all(name).nth(1).is_some() {
+            if some_repeat && headers.get_all(name).nth(1).is_some() {
                 for mut value in headers.remove(name).collect::<smallvec::SmallVec<[_; 2]>>() {
                     value.set_sensitive(true);
                     headers.append(name.clone(), value);

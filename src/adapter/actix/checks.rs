@@ -4,7 +4,6 @@
 //! middleware of a route, and it keeps the body that is boxed already.
 
 use std::future::{Ready, ready};
-use std::rc::Rc;
 
 use actix_web::Error;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, always_ready};
@@ -12,41 +11,25 @@ use actix_web::http::header::HeaderValue;
 
 use super::Auth;
 use super::answers::Answering;
-use super::demanding::{Boxed, Demanding};
+use super::boxed::Boxed;
 use crate::adapter::carrier::Inward;
 use crate::adapter::exchange::ExchangeFuture;
-use crate::adapter::require::Require;
 
-/// What is checked before a handler.
+/// The checks of a path. There is none where no key is checked and nothing is counted.
 #[derive(Clone)]
-pub(super) struct Check {
-    /// `None` if there is neither a key to check nor anything to count.
-    pub(super) auth: Option<Auth>,
-    pub(super) demanded: Option<Require>,
-}
-
-/// The checks of a path.
 pub(super) struct Checks {
     /// By method, or for all methods. The first that matches applies.
-    pub(super) of_handlers: Vec<(Option<&'static str>, Check)>,
+    pub(super) of_handlers: Vec<(Option<&'static str>, Option<Auth>)>,
     /// For methods without a handler.
-    pub(super) of_others: Check,
+    pub(super) of_others: Option<Auth>,
     /// The methods that have a handler.
     pub(super) allow: HeaderValue,
 }
 
-/// A check in front of the routes of a path.
-#[derive(Debug)]
-pub(super) struct Checked<S> {
-    auth: Option<Auth>,
-    service: Boxed<Demanding<S>>,
-}
-
 /// The service produced by [`Checks`].
 pub(super) struct CheckedPath<S> {
-    of_handlers: Vec<(Option<&'static str>, Checked<S>)>,
-    of_others: Checked<S>,
-    allow: HeaderValue,
+    checks: Checks,
+    routes: Boxed<S>,
 }
 
 impl<S> Transform<S, ServiceRequest> for Checks
@@ -60,22 +43,8 @@ where
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, routes: S) -> Self::Future {
-        let routes = Boxed(Rc::new(routes));
-        let checked = |check: &Check| Checked {
-            auth: check.auth.clone(),
-            service: Boxed(Rc::new(Demanding {
-                routes: routes.clone(),
-                demanded: check.demanded.clone(),
-            })),
-        };
-        let of_handlers = self.of_handlers.iter();
-        ready(Ok(CheckedPath {
-            of_handlers: of_handlers
-                .map(|(method, check)| (*method, checked(check)))
-                .collect(),
-            of_others: checked(&self.of_others),
-            allow: self.allow.clone(),
-        }))
+        let (checks, routes) = (self.clone(), Boxed::new(routes));
+        ready(Ok(CheckedPath { checks, routes }))
     }
 }
 
@@ -85,7 +54,7 @@ where
 {
     type Response = ServiceResponse;
     type Error = Error;
-    type Future = Answering<ExchangeFuture<Boxed<Demanding<S>>, ServiceRequest>>;
+    type Future = Answering<ExchangeFuture<Boxed<S>, ServiceRequest>>;
 
     // The routes of a resource always are.
     always_ready!();
@@ -93,14 +62,15 @@ where
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let asked = request.method().as_str();
         let answers = |method: Option<&str>| method.is_none_or(|method| method == asked);
-        let of_handler = self.of_handlers.iter().find(|(method, _)| answers(*method));
-        let checked = of_handler.map_or(&self.of_others, |(_, checked)| checked);
-        let allow = of_handler.is_none().then(|| self.allow.clone());
+        let mut of_handlers = self.checks.of_handlers.iter();
+        let of_handler = of_handlers.find(|(method, _)| answers(*method));
+        let check = of_handler.map_or(&self.checks.of_others, |(_, check)| check);
+        let allow = of_handler.is_none().then(|| self.checks.allow.clone());
         let is_head = asked == "HEAD";
-        let mut service = checked.service.clone();
-        let future = match &checked.auth {
-            Some(auth) => auth.exchange.begin(request, &mut service),
-            None => ExchangeFuture::passing(service.forward(request), None),
+        let mut routes = self.routes.clone();
+        let future = match check {
+            Some(auth) => auth.exchange.begin(request, &mut routes),
+            None => ExchangeFuture::passing(routes.forward(request)),
         };
         Answering::new(future, is_head, allow)
     }

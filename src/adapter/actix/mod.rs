@@ -50,9 +50,9 @@
 
 mod answers;
 mod auth;
+mod boxed;
 mod carrier;
 mod checks;
-mod demanding;
 mod extract;
 mod head;
 mod mappings;

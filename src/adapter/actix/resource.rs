@@ -7,10 +7,9 @@ use actix_web::guard::{self, Guard};
 use actix_web::http::header::HeaderValue;
 use actix_web::{Route, web};
 
-use super::checks::{Check, Checks};
+use super::checks::Checks;
 use super::methods::MakeRoute;
 use super::{Auth, require};
-use crate::adapter::require::Require;
 use crate::adapter::routes::{KeyCheck, RouteDemand, classes};
 
 /// A handler of a path, with its demand and the middleware that authenticates it.
@@ -32,17 +31,18 @@ impl Handled {
     }
 
     /// Returns what is checked before the handler.
-    fn check(&self) -> Check {
+    fn check(&self) -> Option<Auth> {
         let classes = classes(std::iter::once(&self.demand), self.auth.authenticator());
         let auth = self.auth.clone().with_classes(classes);
-        let demanded = self.demand.requirement.clone().map(require);
-        Check {
-            auth: checking(auth, self.demand.key_check()),
-            demanded: match self.demand.key_optional {
-                true => demanded.map(Require::optional_key),
-                false => demanded,
-            },
-        }
+        let auth = checking(auth, self.demand.key_check())?;
+        let Some(requirement) = self.demand.requirement.clone() else {
+            return Some(auth);
+        };
+        let demanded = require(requirement);
+        Some(auth.demanding(match self.demand.key_optional {
+            true => demanded.optional_key(),
+            false => demanded,
+        }))
     }
 
     /// Returns the methods that it answers; `None` is all.
@@ -97,10 +97,7 @@ pub(super) fn resource(
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
     resource.wrap(Checks {
         of_handlers,
-        of_others: Check {
-            auth: of_others,
-            demanded: None,
-        },
+        of_others,
         allow,
     })
 }

@@ -1,6 +1,7 @@
 //! Middleware for routes.
 
 use super::Auth;
+use crate::adapter::require::Require;
 
 impl Auth {
     /// Returns this middleware for routes whose requests have these classes, by method.
@@ -9,6 +10,12 @@ impl Auth {
             let authenticator = self.authenticator().with_classes(classes);
             self.change().authenticator = authenticator;
         }
+        self
+    }
+
+    /// Returns this middleware with a requirement.
+    pub(super) fn demanding(mut self, demanded: Require) -> Self {
+        self.change().demanded = Some(demanded);
         self
     }
 

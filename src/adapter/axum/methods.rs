@@ -87,7 +87,7 @@ impl<S: Clone + Send + Sync + 'static> Handlers<S> {
         if demand.key_optional {
             layer = layer.optional_key();
         }
-        let both = (auth.clone(), layer);
+        let both = auth.clone().demanding(layer);
         match self.reach {
             Reach::Methods => {
                 let others = MethodRouter::<S>::new().layer(auth.clone());

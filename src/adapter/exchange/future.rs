@@ -32,8 +32,7 @@ pin_project! {
         S: Inward<Q>,
         Q: Incoming,
     {
-        Passing { #[pin] future: S::Future, report: Option<Report> },
-        Refused { response: Option<S::Response> },
+        Decided { #[pin] decided: DecidedFuture<S, Q>, report: Option<Report> },
         Parked { parked: Box<Parked<S, Q>> },
     }
 }
@@ -72,25 +71,27 @@ impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             DecidedProjection::Passing { future } => S::poll(future, cx),
-            DecidedProjection::Refused { response } => answered(response),
+            DecidedProjection::Refused { response } => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
         }
     }
 }
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
-    /// A request that was forwarded, and the report for its response.
+    /// A request that was decided, and the report for its response.
     #[inline]
-    pub(in crate::adapter) fn passing(future: S::Future, report: Option<Report>) -> Self {
+    pub(super) fn decided(decided: DecidedFuture<S, Q>, report: Option<Report>) -> Self {
         // One expression, so that the future is moved once.
         Self {
-            state: State::Passing { future, report },
+            state: State::Decided { decided, report },
         }
     }
 
-    pub(super) fn refusing(response: S::Response) -> Self {
-        let response = Some(response);
-        let state = State::Refused { response };
-        Self { state }
+    /// A request that no authenticator reads.
+    #[cfg(feature = "actix-web")]
+    pub(in crate::adapter) fn passing(future: S::Future) -> Self {
+        Self::decided(DecidedFuture::passing(future), None)
     }
 
     /// A request that waits.
@@ -108,27 +109,20 @@ impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Passing { future, report } => {
+                StateProjection::Decided { decided, report } => {
                     return if report.is_none() {
-                        S::poll(future, cx)
+                        decided.poll(cx)
                     } else {
-                        S::poll(future, cx).map(|answer| reported::<S, Q>(answer, report))
+                        decided
+                            .poll(cx)
+                            .map(|answer| reported::<S, Q>(answer, report))
                     };
-                }
-                StateProjection::Refused { response } => {
-                    return answered(response);
                 }
                 StateProjection::Parked { parked } => ready!(parked.poll(cx)),
             };
             state.set(next.state);
         }
     }
-}
-
-/// The response of a refusal, once.
-fn answered<R, E>(response: &mut Option<R>) -> Poll<Result<R, E>> {
-    let response = response.take();
-    response.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
 }
 
 /// Reports the result of the inner service. The report is dropped then, so this happens once; a

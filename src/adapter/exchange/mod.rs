@@ -39,6 +39,7 @@ use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, end};
 use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, TlsOf, carries};
+use super::require::Require;
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
 use crate::error::AuthError;
@@ -60,6 +61,9 @@ pub(super) struct Exchange<C: Carrier> {
     pub(super) tls_of: Arc<TlsOf<C>>,
     pub(super) grpc: bool,
     pub(super) mappings: Mappings<C>,
+    /// What a route requires, for requests that pass; a layer of its own would cost each request
+    /// more.
+    pub(super) demanded: Option<Require>,
 }
 
 /// The service produced by an authenticating layer or middleware.
@@ -87,6 +91,7 @@ impl<C: Carrier> Exchange<C> {
             tls_of: Arc::new(tls_of),
             grpc: false,
             mappings: Mappings::default(),
+            demanded: None,
         }
     }
 
@@ -106,7 +111,7 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         if self.is_counted(&request) {
-            return ExchangeFuture::passing(service.forward(request), None);
+            return ExchangeFuture::decided(self.forward(request, service), None);
         }
         request.hide(&self.secret_fields);
         let mut audit = None;
@@ -117,7 +122,7 @@ impl<C: Carrier> Exchange<C> {
             // An admission is large, so the usual one is not moved.
             Attempt::Ready(Ok(ref mut admission)) if !self.mappings.must_wait(admission) => {
                 let report = self.admit(admission, Vec::new(), audit, request.carrier_mut());
-                ExchangeFuture::passing(service.forward(request), report)
+                ExchangeFuture::decided(self.forward(request, service), report)
             }
             Attempt::Ready(Err(error)) => self.refuse(&error, audit, request),
             Attempt::Ready(Ok(admission)) => {
@@ -166,6 +171,18 @@ impl<C: Carrier> Exchange<C> {
             service: std::mem::replace(service, fresh),
             exchange: Arc::clone(self),
         })
+    }
+
+    #[inline]
+    fn forward<Q, S>(&self, request: Q, service: &mut S) -> DecidedFuture<S, Q>
+    where
+        Q: Incoming<Carrier = C>,
+        S: Inward<Q>,
+    {
+        match &self.demanded {
+            Some(demanded) => demanded.exchange(request, service),
+            None => DecidedFuture::passing(service.forward(request)),
+        }
     }
 
     /// Sets the values that inner layers and handlers read, and returns the report for the response.
@@ -262,7 +279,7 @@ impl<C: Carrier> Exchange<C> {
             .answer(error, &self.head(&request));
         let mut response = S::refused(request, answer, error);
         end(audit, &mut response);
-        ExchangeFuture::refusing(response)
+        ExchangeFuture::decided(DecidedFuture::refusing(response), None)
     }
 
     fn head<'r, Q: Incoming<Carrier = C>>(

@@ -136,7 +136,8 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
             Ok(mut admission) => {
                 let carrier = request.carrier_mut();
                 let report = self.exchange.admit(&mut admission, mapped, audit, carrier);
-                ExchangeFuture::passing(self.service.forward(request), report)
+                let decided = self.exchange.forward(request, &mut self.service);
+                ExchangeFuture::decided(decided, report)
             }
             Err(error) => self.exchange.refuse(&error, audit, request),
         })

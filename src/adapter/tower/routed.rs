@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use http::{Extensions, Request, Uri};
 
 use super::AuthLayer;
+use crate::adapter::require::Require;
 
 /// Returns the full path, including the prefix that `Router::nest` strips.
 pub(super) fn path<'r>(uri: &'r Uri, extensions: &'r Extensions) -> &'r str {
@@ -44,6 +45,12 @@ impl AuthLayer {
             let authenticator = self.authenticator().with_classes(classes);
             self.change().authenticator = authenticator;
         }
+        self
+    }
+
+    /// Returns this layer with a requirement.
+    pub(in crate::adapter) fn demanding(mut self, demanded: Require) -> Self {
+        self.change().demanded = Some(demanded);
         self
     }
 

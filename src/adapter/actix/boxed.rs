@@ -1,4 +1,4 @@
-//! The routes of a path behind a requirement.
+//! The routes of a path, for the exchange.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,48 +6,27 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use actix_web::Error;
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, always_ready};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 
 use super::response::{into_response, with_fields};
 use crate::adapter::carrier::Inward;
-use crate::adapter::exchange::{DecidedFuture, ResponseFields};
-use crate::adapter::require::Require;
+use crate::adapter::exchange::ResponseFields;
 use crate::error::AuthError;
 use crate::respond::Answer;
 
-/// The routes of a path behind a requirement, if there is one.
-#[derive(Debug)]
-pub(super) struct Demanding<S> {
-    pub(super) routes: Boxed<S>,
-    pub(super) demanded: Option<Require>,
-}
-
 /// A service whose body can hold a refusal.
 #[derive(Debug)]
-pub(super) struct Boxed<S>(pub(super) Rc<S>);
+pub(super) struct Boxed<S>(Rc<S>);
+
+impl<S> Boxed<S> {
+    pub(super) fn new(service: S) -> Self {
+        Self(Rc::new(service))
+    }
+}
 
 impl<S> Clone for Boxed<S> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
-    }
-}
-
-impl<S> Service<ServiceRequest> for Demanding<S>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
-{
-    type Response = ServiceResponse;
-    type Error = Error;
-    type Future = DecidedFuture<Boxed<S>, ServiceRequest>;
-
-    always_ready!();
-
-    fn call(&self, request: ServiceRequest) -> Self::Future {
-        let mut routes = self.routes.clone();
-        match &self.demanded {
-            Some(demanded) => demanded.exchange(request, &mut routes),
-            None => DecidedFuture::passing(routes.forward(request)),
-        }
     }
 }
 
