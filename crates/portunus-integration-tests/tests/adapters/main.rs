@@ -9,6 +9,7 @@
 )]
 
 mod actix_server;
+mod allocations;
 mod diagnostics;
 mod forgotten;
 mod identity;
