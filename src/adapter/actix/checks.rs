@@ -7,6 +7,7 @@ use std::future::{Ready, ready};
 
 use actix_web::Error;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, always_ready};
+use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 
 use super::Auth;
@@ -19,7 +20,7 @@ use crate::adapter::exchange::ExchangeFuture;
 #[derive(Clone)]
 pub(super) struct Checks {
     /// By method, or for all methods. The first that matches applies.
-    pub(super) of_handlers: Vec<(Option<&'static str>, Option<Auth>)>,
+    pub(super) of_handlers: Vec<(Option<Method>, Option<Auth>)>,
     /// For methods without a handler.
     pub(super) of_others: Option<Auth>,
     /// The methods that have a handler.
@@ -60,13 +61,13 @@ where
     always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let asked = request.method().as_str();
-        let answers = |method: Option<&str>| method.is_none_or(|method| method == asked);
+        let asked = request.method();
         let mut of_handlers = self.checks.of_handlers.iter();
-        let of_handler = of_handlers.find(|(method, _)| answers(*method));
+        let of_handler =
+            of_handlers.find(|(method, _)| method.as_ref().is_none_or(|method| method == asked));
         let check = of_handler.map_or(&self.checks.of_others, |(_, check)| check);
         let allow = of_handler.is_none().then(|| self.checks.allow.clone());
-        let is_head = asked == "HEAD";
+        let is_head = *asked == Method::HEAD;
         let mut routes = self.routes.clone();
         let future = match check {
             Some(auth) => auth.exchange.begin(request, &mut routes),

@@ -1,9 +1,11 @@
 //! The resource of a path of a [`ProtectedRouter`](super::ProtectedRouter).
 
 use std::cmp::Reverse;
+use std::str::FromStr;
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::guard::{self, Guard};
+use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 use actix_web::{Route, web};
 
@@ -23,9 +25,10 @@ pub(super) struct Handled {
 
 impl Handled {
     /// Creates the handler's route for one method, or for all.
-    fn route(&self, method: Option<&'static str>) -> Route {
+    fn route(&self, method: Option<Method>) -> Route {
         let asked = guard::fn_guard(move |context| {
-            method.is_none_or(|method| context.head().method.as_str() == method)
+            let answers = |method: &Method| context.head().method == *method;
+            method.as_ref().is_none_or(answers)
         });
         (self.make)().guard(asked)
     }
@@ -86,14 +89,16 @@ pub(super) fn resource(
     for one in &handled {
         let check = one.check();
         for method in one.methods(head_is_taken) {
-            resource = resource.route(one.route(method));
+            // All names are valid. One that were not would have no route.
+            let Ok(method) = method.map(Method::from_str).transpose() else {
+                continue;
+            };
+            resource = resource.route(one.route(method.clone()));
             of_handlers.push((method, check.clone()));
         }
     }
-    let listed: Vec<_> = of_handlers
-        .iter()
-        .filter_map(|(method, _)| *method)
-        .collect();
+    let named = of_handlers.iter().filter_map(|(method, _)| method.as_ref());
+    let listed: Vec<_> = named.map(Method::as_str).collect();
     let allow = HeaderValue::from_str(&listed.join(",")).unwrap_or(HeaderValue::from_static(""));
     resource.wrap(Checks {
         of_handlers,
