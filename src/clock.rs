@@ -79,17 +79,16 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_recently(&self) -> Duration {
-        coarse()
-            .map_or_else(uptime, uptime_at)
-            .saturating_sub(self.origin)
+        let uptime = tick().map_or_else(uptime, uptime_at);
+        uptime.saturating_sub(self.origin)
     }
 }
 
 /// Returns the monotonic time as this thread first read it after the kernel's last `tick`. Linux has
 /// no coarse clock that counts sleep, but the time of day moves at each tick and after sleep.
-fn uptime_at(tick: SystemTime) -> Duration {
+fn uptime_at(tick: Duration) -> Duration {
     thread_local! {
-        static READ: Cell<Option<(SystemTime, Duration)>> = const { Cell::new(None) };
+        static READ: Cell<Option<(Duration, Duration)>> = const { Cell::new(None) };
     }
     READ.with(|read| match read.get() {
         Some((at, time)) if at == tick => time,
@@ -113,13 +112,18 @@ fn time_of(clock: ClockId) -> Option<Duration> {
 
 /// Returns the time of day at the last tick of the kernel, at most 10 ms ago, for a fifth of the
 /// price.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 fn coarse() -> Option<SystemTime> {
-    SystemTime::UNIX_EPOCH.checked_add(time_of(ClockId::CLOCK_REALTIME_COARSE)?)
+    SystemTime::UNIX_EPOCH.checked_add(tick()?)
+}
+
+/// Returns the time of the kernel's last tick, since the Unix epoch.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn tick() -> Option<Duration> {
+    time_of(ClockId::CLOCK_REALTIME_COARSE)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const fn coarse() -> Option<SystemTime> {
+const fn tick() -> Option<Duration> {
     None
 }
 

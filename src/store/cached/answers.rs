@@ -101,19 +101,21 @@ impl Shared {
             place: of_key,
             queried,
         } = known;
-        let same_lookup = match queried {
-            None => digests.len() == 1,
-            Some(queried) => **queried == *digests,
-        };
-        let unchanged = |id: &KeyId| self.epochs.key_unchanged_since(id, mark.epoch);
         // The key's own digest needs no check: every write that takes it from the key also
         // invalidates the key's id.
-        let mut others = digests[..place].iter().chain(&digests[place + 1..]);
-        self.is_still_fresh(*mark, recent)
-            && same_lookup
+        let others_unchanged = |queried: &[KeyDigest]| {
+            let mut others = queried.iter().enumerate().filter(|(at, _)| *at != place);
+            others.all(|(_, other)| self.digest_unchanged(other, *mark))
+        };
+        let same_lookup = match queried {
+            None => digests.len() == 1,
+            Some(queried) => **queried == *digests && others_unchanged(queried),
+        };
+        let unchanged = |id: &KeyId| self.epochs.key_unchanged_since(id, mark.epoch);
+        same_lookup
+            && self.is_still_fresh(*mark, recent)
             && self.epochs.unchanged_since(*of_key, mark.epoch)
             && stored.others().iter().all(unchanged)
-            && others.all(|other| self.digest_unchanged(other, *mark))
     }
 
     /// Returns whether a digest has neither gained nor lost a key since the mark.
