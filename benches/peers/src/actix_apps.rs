@@ -12,7 +12,7 @@ use actix_web::test::TestRequest;
 use actix_web::{App, Error, error, test, web};
 use actix_web_httpauth::extractors::bearer::BearerAuth;
 use actix_web_httpauth::middleware::HttpAuthentication;
-use portunus::adapter::actix::require;
+use portunus::adapter::actix::{ProtectedRouter, get as get_protected};
 use portunus::scope;
 use portunus::store::MemoryStore;
 
@@ -104,10 +104,11 @@ pub fn protected(settings: Settings) -> Contender {
     let credentials = issued(settings, &keys, &format);
     let checks = Check::COMPLETE_WITH_FIELDS;
     Contender::new("actix, Portunus", checks, credentials, move || {
-        let route = web::get()
-            .to(handler)
-            .wrap(require(scope!("document:read")));
-        let resource = web::resource(PATH).route(route).wrap(keys.middleware());
-        served(now(test::init_service(App::new().service(resource))))
+        let router = ProtectedRouter::new(keys.middleware());
+        let router = router.route(
+            PATH,
+            get_protected(handler).require(scope!("document:read")),
+        );
+        served(now(test::init_service(App::new().service(router))))
     })
 }
