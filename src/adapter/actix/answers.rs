@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
@@ -57,16 +57,17 @@ impl<F: Future<Output = Result<ServiceResponse, Error>>> Future for Answering<F>
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.future.poll(cx));
-        if let (Some(allow), Ok(response)) = (this.allow.take(), &mut answer)
+        let mut polled = this.future.poll(cx);
+        if let Some(allow) = this.allow
+            && let Poll::Ready(Ok(response)) = &mut polled
             && !response.headers().contains_key(ALLOW)
         {
-            response.headers_mut().insert(ALLOW, allow);
+            response.headers_mut().insert(ALLOW, allow.clone());
         }
-        if *this.is_head {
-            answer = answer.map(without_body);
+        match this.is_head {
+            true => polled.map_ok(without_body),
+            false => polled,
         }
-        Poll::Ready(answer)
     }
 }
 
