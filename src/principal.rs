@@ -38,6 +38,10 @@ pub struct KeyPrincipal {
     tenants: Option<Arc<PlanLimits>>,
     counted: Option<(Variant, Decision)>,
     /// The credits that the request has spent.
+    #[cfg_attr(
+        not(any(feature = "actix-web", feature = "tower")),
+        allow(dead_code, reason = "adapters give them back")
+    )]
     spent: Option<Spent>,
 }
 
