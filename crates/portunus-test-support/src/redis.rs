@@ -267,11 +267,14 @@ impl Cluster {
         let node = |_| {
             let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
             let more = ["--repl-diskless-sync-delay", "0"];
+            if is_older_than_7() {
+                // Its bus is 10 000 above its port, and below the ports of outgoing connections.
+                let mut ports = std::iter::repeat_with(free_port);
+                let port = ports.find(|&port| port < 22_768).unwrap();
+                return Redis::at(port, &[&options[..], &more].concat());
+            }
             let bus = free_port().to_string();
-            let bus = ["--cluster-port", &bus];
-            // The bus of an older server is 10 000 above its port.
-            let bus = if is_older_than_7() { &[][..] } else { &bus };
-            Redis::with(&[&options[..], &more, bus].concat())
+            Redis::with(&[&options[..], &more, &["--cluster-port", &bus]].concat())
         };
         let cluster = Self {
             nodes: (0..3 * (1 + replicas)).map(node).collect(),
