@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(listed(), 1);
         usage.count(&other, 1, None);
         assert_eq!(listed(), 2);
-        // Of the entries of one key, the one that was used later says when; a known address stays.
+        // Of the entries of one key, the one that was listed later says when; a known address stays.
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         let counted = usage.counted();
         let ip = Some(IpAddr::from([192, 0, 2, 1]));

@@ -27,8 +27,7 @@ use crate::respond::{Answer, Responder};
 pub struct Anonymous {
     pub(super) responder: Arc<Responder>,
     pub(super) count: Option<Arc<AnonymousCount>>,
-    /// Whether the host declared that the service serves gRPC; see
-    /// [`KeyPrincipal::serves_grpc`](KeyPrincipal).
+    /// Whether the host declared that the service serves gRPC, as a principal says it, too.
     pub(super) grpc: bool,
 }
 

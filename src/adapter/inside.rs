@@ -56,7 +56,7 @@ pub(super) fn is_anonymous<C: Carrier>(carrier: &C) -> bool {
     !carries::<KeyPrincipal>(carrier) && carries::<Anonymous>(carrier)
 }
 
-/// Returns whether the layer that let the request pass was declared to serve gRPC.
+/// Returns whether the service of a request that a layer let pass was declared to serve gRPC.
 pub(super) fn serves_grpc<C: Carrier>(carrier: &C) -> bool {
     carrier.with(|principal: Option<&KeyPrincipal>| match principal {
         Some(principal) => principal.serves_grpc(),

@@ -86,7 +86,8 @@ impl Wakers {
     /// A task that wakes others makes the runtime look for a thread that helps, for each of them. If
     /// that thread gets the same processor, it finds only one, and the next one costs as much: two
     /// changes of threads for each request. So the runtime wakes them in place of this task, which
-    /// yields. It wakes such tasks when it has looked for I/O, and then looks for a helper once.
+    /// yields. It wakes such tasks when it has looked for I/O, and then looks for a helper once. Until
+    /// then they wait for the other tasks of this thread: one that blocks it delays them.
     pub(crate) async fn wake(self) {
         let (all, mut yielding) = (Arc::new(self), pin!(yield_now()));
         let waker = Waker::from(Arc::clone(&all));

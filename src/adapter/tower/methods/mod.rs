@@ -2,7 +2,8 @@
 //! without an entry.
 //!
 //! A method is a path, `/package.Service/Method`. Adding this layer declares that the service
-//! serves gRPC: its refusals and those of inner layers are gRPC statuses for gRPC calls.
+//! serves gRPC: its refusals are gRPC statuses for gRPC calls, and so are those of inner layers if an
+//! outer layer let the request pass.
 
 mod layer;
 mod table;
