@@ -12,6 +12,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::ActixHead;
+use super::response::name_of;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
 use crate::limit::Kept;
@@ -93,10 +94,6 @@ impl<B, T: Clone + 'static> Holds<T> for ServiceResponse<B> {
     }
 }
 
-// Constants, because a clone of a static calls the name's own function.
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
 impl<B> Reply for ServiceResponse<B> {
     fn status_code(&self) -> u16 {
         self.status().as_u16()
@@ -111,14 +108,5 @@ impl<B> Reply for ServiceResponse<B> {
     fn set_kept_field(&mut self, name: &'static str, value: &'static Kept) {
         let value = value.native(HeaderValue::from_static);
         self.headers_mut().insert(name_of(name), value);
-    }
-}
-
-/// Returns the name of a field. Those of most responses are parsed at compile time.
-fn name_of(name: &'static str) -> HeaderName {
-    match name {
-        "ratelimit" => RATELIMIT,
-        "ratelimit-policy" => RATELIMIT_POLICY,
-        name => HeaderName::from_static(name),
     }
 }

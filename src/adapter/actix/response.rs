@@ -81,3 +81,15 @@ impl ResponseError for WithFields {
         response
     }
 }
+
+/// Returns the name of a field. Those of most responses are constants, which take less time than a
+/// clone.
+pub(super) fn name_of(name: &'static str) -> HeaderName {
+    const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+    const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+    match name {
+        "ratelimit" => RATELIMIT,
+        "ratelimit-policy" => RATELIMIT_POLICY,
+        name => HeaderName::from_static(name),
+    }
+}

@@ -8,6 +8,7 @@ use http::{Extensions, Request, Response};
 
 use super::HttpHead;
 use super::request_head::are_few;
+use super::response::name_of;
 use crate::adapter::carrier::{Carrier, Holds, Incoming, Reply, TlsOf};
 use crate::adapter::exchange::Mapped;
 use crate::limit::Kept;
@@ -106,22 +107,5 @@ impl<R> Reply for Response<R> {
     fn set_kept_field(&mut self, name: &'static str, value: &'static Kept) {
         let value = value.native(HeaderValue::from_static);
         self.headers_mut().insert(name_of(name), value);
-    }
-}
-
-/// Returns the name of a field. Those of most responses are constants, which take less time than a
-/// clone.
-#[inline]
-#[allow(
-    clippy::declare_interior_mutable_const,
-    reason = "the values are moved"
-)]
-fn name_of(name: &'static str) -> HeaderName {
-    const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-    const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-    match name {
-        "ratelimit" => RATELIMIT,
-        "ratelimit-policy" => RATELIMIT_POLICY,
-        name => HeaderName::from_static(name),
     }
 }

@@ -71,3 +71,20 @@ impl<B: RejectionBody> From<Rejection> for Response<B> {
         into_response(rejection.answer, &rejection.error)
     }
 }
+
+/// Returns the name of a field. Those of most responses are constants, which take less time than a
+/// clone.
+#[inline]
+#[allow(
+    clippy::declare_interior_mutable_const,
+    reason = "the values are moved"
+)]
+pub(super) fn name_of(name: &'static str) -> HeaderName {
+    const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+    const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+    match name {
+        "ratelimit" => RATELIMIT,
+        "ratelimit-policy" => RATELIMIT_POLICY,
+        name => HeaderName::from_static(name),
+    }
+}
