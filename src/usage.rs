@@ -39,6 +39,9 @@ const MOST_IN_A_CELL: u32 = 1 << 31;
 /// The periodic jobs must run within this time after the first use.
 const JOBS_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often this is checked, in milliseconds.
+const LOOK_EVERY: u64 = 1000;
+
 /// Counts the uses of keys. Clones share the counts.
 #[derive(Clone, Default)]
 pub struct UsageRecorder {
@@ -64,8 +67,8 @@ struct Watch {
     awaits_jobs: AtomicBool,
     /// The first use since the jobs are expected: monotonic milliseconds plus one, or 0.
     first_use: AtomicU64,
-    /// When to look at the monotonic clock again, in milliseconds of the time of day.
-    look_at: AtomicU64,
+    /// When the monotonic clock was last looked at, in milliseconds of the time of day.
+    looked_at: AtomicU64,
     clock: OnceLock<Arc<dyn Clock>>,
 }
 
@@ -74,15 +77,15 @@ impl Watch {
     /// seconds after the first request.
     fn authenticated(&self, time_of_day: u64) {
         let relaxed = Ordering::Relaxed;
-        if time_of_day < self.look_at.load(relaxed) {
+        // Not each time: the exact clock takes longer than the rest of the count.
+        let looked_at = self.looked_at.load(relaxed);
+        if time_of_day.abs_diff(looked_at) < LOOK_EVERY {
             return;
         }
+        self.looked_at.store(time_of_day, relaxed);
         let Some(clock) = self.clock.get().filter(|_| self.awaits_jobs.load(relaxed)) else {
             return;
         };
-        // Not each time: the exact clock takes longer than the rest of the count.
-        self.look_at
-            .store(time_of_day.saturating_add(1000), relaxed);
         let now = clock.monotonic().as_millis();
         let stamp = u64::try_from(now).unwrap_or(u64::MAX - 1) + 1;
         let first = self.first_use.compare_exchange(0, stamp, relaxed, relaxed);

@@ -214,3 +214,43 @@ impl Decision {
         self.windows.as_slice()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_window_is_what_it_was_made_of() {
+        let (year, never) = (Duration::from_secs(365 * 24 * 60 * 60), Duration::MAX);
+        let high = Duration::from_nanos(0x1234_5678_9abc_def0);
+        for reset in [None, Some(Duration::ZERO), Some(year), Some(high)] {
+            for remaining in [0, 1, u64::from(u32::MAX)] {
+                let state = WindowState::new(remaining, reset);
+                for (state, violated) in [(state, false), (state.violated(), true)] {
+                    assert_eq!((state.remaining(), state.reset()), (remaining, reset));
+                    assert_eq!(state.is_violated(), violated);
+                }
+            }
+        }
+        // What is more than fits is the most that does, and never "none used" or "violated".
+        let most = WindowState::new(u64::MAX, Some(never));
+        assert_eq!(most.remaining(), u64::from(u32::MAX));
+        assert!(most.reset() > Some(100 * year) && !most.is_violated());
+    }
+
+    #[test]
+    fn a_decision_has_its_windows_in_order_however_many() {
+        for count in 0..=9 {
+            let state = |left| WindowState::new(left, Some(Duration::from_secs(left)));
+            let states: Vec<_> = (0..count).map(state).collect();
+            let decision = Decision::admitted().with_windows(states.iter().copied());
+            assert_eq!(decision.windows(), states);
+            assert_eq!(decision, decision.clone());
+            let more = decision.clone().with_windows([state(count)]);
+            assert_eq!(
+                (more.windows().len(), more == decision),
+                (states.len() + 1, false)
+            );
+        }
+    }
+}

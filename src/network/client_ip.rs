@@ -7,7 +7,7 @@
 //! the left are never read.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use super::cidr::Cidr;
@@ -183,8 +183,7 @@ impl ClientIp {
 fn canonical(address: Option<IpAddr>) -> Option<IpAddr> {
     match address {
         Some(IpAddr::V6(address)) => Some(address.to_canonical()),
-        Some(IpAddr::V4(address)) => Some(IpAddr::V4(Ipv4Addr::from_bits(address.to_bits()))),
-        None => None,
+        v4 => v4,
     }
 }
 

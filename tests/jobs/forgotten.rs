@@ -64,3 +64,17 @@ async fn jobs_that_are_not_run_within_ten_seconds_of_the_first_use_are_reported_
     assert_eq!(lines(&[5, 30], Some(20)).await, 0);
     assert_eq!(lines(&[5, 15, 30], Some(20)).await, 1);
 }
+
+#[tokio::test]
+async fn a_time_of_day_that_is_set_back_does_not_keep_the_report_back() {
+    let errors = Errors::default();
+    let _guard = tracing::subscriber::set_default(errors.clone());
+    let desk = Desk::new(&[]).await;
+    let began = portunus::Clock::now(&desk.clock);
+    desk.clock.advance(Duration::from_secs(1000));
+    desk.count(1).await;
+    desk.clock.advance(Duration::from_secs(10));
+    desk.clock.step_to(began);
+    desk.count(1).await;
+    assert_eq!(errors.0.load(Ordering::SeqCst), 1);
+}

@@ -61,8 +61,7 @@ pub(super) struct Exchange<C: Carrier> {
     pub(super) tls_of: Arc<TlsOf<C>>,
     pub(super) grpc: bool,
     pub(super) mappings: Mappings<C>,
-    /// What a route requires, for requests that pass; a layer of its own would cost each request
-    /// more.
+    /// What a route requires, for requests that pass; a separate layer would cost each request more.
     pub(super) demanded: Option<Require>,
 }
 

@@ -380,6 +380,47 @@ async fn the_credentials_are_marked_sensitive() {
     }
 }
 
+/// Few headers are compared, many are found by their hash.
+#[tokio::test]
+async fn the_credentials_are_found_and_marked_among_few_headers_and_many() {
+    let fixture = Fixture::new();
+    let (key, _) = fixture.issue(&[]).await;
+    let inner = service_fn(|request: Request<()>| {
+        let marked = request.headers()[AUTHORIZATION].is_sensitive();
+        ready(Ok::<_, Infallible>(Response::new(Full::from(
+            marked.to_string(),
+        ))))
+    });
+    let layer = AuthLayer::new(fixture.bearer().build().unwrap());
+    for others in [0, 10, 11, 12, 13, 40] {
+        let among = |lines: &[&str]| {
+            let mut request = request(None);
+            for number in 0..others {
+                let name = format!("x-{number}").parse::<http::HeaderName>().unwrap();
+                request
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static("a"));
+            }
+            for line in lines {
+                let value = format!("Bearer {line}").parse().unwrap();
+                request.headers_mut().append(AUTHORIZATION, value);
+            }
+            layer.layer(inner).oneshot(request)
+        };
+        let (none, repeated) = (
+            among(&[]).await.unwrap(),
+            among(&[&key, &key]).await.unwrap(),
+        );
+        assert_eq!(code(&none), Some(ErrorCode::MissingKey), "{others}");
+        assert_eq!(code(&repeated), Some(ErrorCode::InvalidRequest), "{others}");
+        assert_eq!(
+            text(among(&[&key]).await.unwrap()).await,
+            "true",
+            "{others}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_key_in_a_header_of_the_hosts_own_is_marked_sensitive_too() {
     let fixture = Fixture::new();
