@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::fmt::Debug;
+use std::future::poll_fn;
+use std::mem;
 use std::pin::pin;
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_timer::Delay;
@@ -19,6 +22,19 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
         Either::Left((done, _)) => Some(done),
         Either::Right(_) => None,
     }
+}
+
+/// Lets other tasks run, on any runtime.
+pub(crate) async fn let_others_run() {
+    let mut they_ran = false;
+    poll_fn(|context| {
+        if mem::replace(&mut they_ran, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// How long [`Clock::recently`] may be in the past.

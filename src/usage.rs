@@ -1,27 +1,32 @@
 //! Usage counts of keys, kept in memory without waiting and written to the store in batches.
 //!
 //! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
-//! use after the entry's uses were taken puts the entry into a list. What is in the list is taken
-//! together, by key: by a flush, by a read, or when the list is long. So the list needs no entry that a
-//! cache evicted for long, and the uses of several entries of one key are added.
+//! use after the entry's uses were taken puts the entry into a list. What is in the list is taken by
+//! key: by the periodic jobs, by a flush and by a read; and a little by each request that makes a long
+//! list longer. So the list keeps few entries that a cache has evicted, the uses of several entries of
+//! one key are added, and no request does the work of many.
 //!
 //! A flush subtracts counts only after the store has accepted them: a flush that fails or is dropped
 //! leaves every count unchanged. A crash loses only what was counted since the last flush.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
-use std::fmt;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+mod reading;
+mod watch;
 
-use crate::clock::Clock;
+use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::fmt;
+use std::iter;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+
+use self::watch::Watch;
+use crate::clock::{Clock, let_others_run};
 use crate::entry::Entry;
 use crate::key::KeyId;
 use crate::lock::{Mutex, MutexGuard};
 use crate::store::{StoreError, Usage, UsageDelta, UsageStore};
-use crate::telemetry;
 
 /// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
@@ -29,18 +34,19 @@ const MOST_AT_ONCE: usize = 1000;
 /// The maximum number of keys with unwritten uses, each of which takes at most 350 bytes.
 const MOST_KEYS: usize = 1_000_000;
 
-/// The length of the list of entries at which their uses are taken, by a request. It bounds the memory
-/// of entries that nothing else needs any more.
-const MOST_LISTED: usize = 1024;
+/// The length of the list of entries from which requests take the uses of the oldest. It bounds the
+/// memory of entries that nothing else needs any more.
+const MOST_LISTED: usize = 16_384;
+
+/// How many entries a request takes from a longer list. The list becomes shorter again even if most
+/// requests find that something else takes uses at the moment.
+const TAKEN_BY_REQUEST: usize = 4;
+
+/// How many entries the jobs take before other tasks of the runtime may run: work of about 0.1 ms.
+const TAKEN_BY_JOBS: usize = 256;
 
 /// The number of uses at which those of one entry are taken, half of what its counter holds.
 const MOST_IN_A_CELL: u32 = 1 << 31;
-
-/// The periodic jobs must run within this time after the first use.
-const JOBS_WITHIN: Duration = Duration::from_secs(10);
-
-/// How often this is checked, in milliseconds.
-const LOOK_EVERY: u64 = 1000;
 
 /// Counts the uses of keys. Clones share the counts.
 #[derive(Clone, Default)]
@@ -50,8 +56,8 @@ pub struct UsageRecorder {
 
 #[derive(Default)]
 struct Shared {
-    /// The entries with uses, each once: the use that makes a count 1 adds the entry.
-    listed: Mutex<Vec<Entry>>,
+    /// The entries with uses: the use that makes a count 1 adds the entry.
+    listed: Mutex<VecDeque<Entry>>,
     unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
@@ -60,45 +66,11 @@ struct Shared {
     watch: Watch,
 }
 
-/// Detects that the periodic jobs are not running.
-#[derive(Default)]
-struct Watch {
-    /// Whether there are jobs that have not run yet.
-    awaits_jobs: AtomicBool,
-    /// The first use since the jobs are expected: monotonic milliseconds plus one, or 0.
-    first_use: AtomicU64,
-    /// When the monotonic clock was last looked at, in milliseconds of the time of day.
-    looked_at: AtomicU64,
-    clock: OnceLock<Arc<dyn Clock>>,
-}
-
-impl Watch {
-    /// Called for each admitted request, at this time of day. Logs once if the jobs have not run ten
-    /// seconds after the first request.
-    fn authenticated(&self, time_of_day: u64) {
-        let relaxed = Ordering::Relaxed;
-        // Not each time: the exact clock takes longer than the rest of the count.
-        let looked_at = self.looked_at.load(relaxed);
-        if time_of_day.abs_diff(looked_at) < LOOK_EVERY {
-            return;
-        }
-        self.looked_at.store(time_of_day, relaxed);
-        let Some(clock) = self.clock.get().filter(|_| self.awaits_jobs.load(relaxed)) else {
-            return;
-        };
-        let now = clock.monotonic().as_millis();
-        let stamp = u64::try_from(now).unwrap_or(u64::MAX - 1) + 1;
-        let first = self.first_use.compare_exchange(0, stamp, relaxed, relaxed);
-        let waited = first.map_or_else(|first| stamp.saturating_sub(first), |_| 0);
-        if Duration::from_millis(waited) >= JOBS_WITHIN && self.awaits_jobs.swap(false, relaxed) {
-            telemetry::jobs_are_not_run();
-        }
-    }
-}
-
 /// The uses that were taken from entries, until the store has accepted them.
 struct Unwritten {
-    by_id: HashMap<KeyId, Usage>,
+    /// In the order of the ids: a database then writes the rows of a part next to each other, rather
+    /// than a page for each. No insertion moves all others, which a request would wait for.
+    by_id: BTreeMap<KeyId, Usage>,
     most_keys: usize,
     /// The number of uses for which there was no capacity.
     lost: u64,
@@ -109,7 +81,7 @@ struct Unwritten {
 impl Default for Unwritten {
     fn default() -> Self {
         Self {
-            by_id: HashMap::new(),
+            by_id: BTreeMap::new(),
             most_keys: MOST_KEYS,
             lost: 0,
             flushes: 0,
@@ -166,50 +138,74 @@ impl UsageRecorder {
         if before.is_multiple_of(MOST_IN_A_CELL) {
             self.list(entry, before);
         }
-        if self.shared.watch.awaits_jobs.load(Ordering::Relaxed) {
-            self.shared.watch.authenticated(now);
-        }
+        self.shared.watch.authenticated(now);
     }
 
     #[cold]
     fn list(&self, entry: &Entry, before: u32) {
+        if before > 0 {
+            // It is listed already. Its next use lists it once more, which does not matter.
+            self.shared.unwritten.lock().take(entry);
+            return;
+        }
         let length = {
             let mut listed = self.shared.listed.lock();
-            listed.push(entry.clone());
+            listed.push_back(entry.clone());
             listed.len()
         };
-        if before > 0 {
-            drop(self.unwritten());
-        } else if length >= MOST_LISTED {
-            // A request does not wait for a flush: the next one takes the uses.
-            let unwritten = self.shared.unwritten.try_lock();
-            drop(unwritten.map(|unwritten| self.taken(unwritten)));
+        if length > MOST_LISTED
+            // A request does not wait for a flush: a later one takes the uses.
+            && let Some(unwritten) = self.shared.unwritten.try_lock()
+        {
+            self.take_oldest(unwritten, TAKEN_BY_REQUEST);
         }
+    }
+
+    /// Takes the uses of the entries that were listed first. Entries that nothing else needs are freed
+    /// after the lock.
+    fn take_oldest(&self, mut unwritten: MutexGuard<'_, Unwritten>, most: usize) {
+        // Out of the list first: a use from now on lists its entry again.
+        let oldest = || self.shared.listed.lock().pop_front();
+        let oldest = iter::repeat_with(oldest)
+            .take(most)
+            .map_while(|entry| entry);
+        let oldest: SmallVec<[Entry; TAKEN_BY_REQUEST]> =
+            oldest.inspect(|entry| unwritten.take(entry)).collect();
+        drop(unwritten);
+        drop(oldest);
+    }
+
+    /// Takes the uses of all entries that are listed now, so that requests need not.
+    pub(crate) async fn collect(&self) {
+        let mut left = self.shared.listed.lock().len();
+        while left > 0 {
+            let part = left.min(TAKEN_BY_JOBS);
+            self.take_oldest(self.shared.unwritten.lock(), part);
+            left -= part;
+            if left > 0 {
+                let_others_run().await;
+            }
+        }
+        // A burst may have taken much.
+        self.shared.listed.lock().shrink_to_fit();
     }
 
     /// Takes the uses of all listed entries, and returns what is unwritten.
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
-        self.taken(self.shared.unwritten.lock())
-    }
-
-    fn taken<'a>(&self, mut unwritten: MutexGuard<'a, Unwritten>) -> MutexGuard<'a, Unwritten> {
-        // The list is emptied first: a use from now on lists its entry again.
-        let listed = std::mem::take(&mut *self.shared.listed.lock());
-        listed.iter().for_each(|entry| unwritten.take(entry));
-        unwritten
+        let unwritten = self.shared.unwritten.lock();
+        let listed = self.shared.listed.lock().len();
+        self.take_oldest(unwritten, listed);
+        self.shared.unwritten.lock()
     }
 
     /// Expects the periodic jobs to run from now on.
     pub(crate) fn await_jobs(&self, clock: &Arc<dyn Clock>) {
-        let watch = &self.shared.watch;
-        let _ = watch.clock.set(Arc::clone(clock));
-        watch.awaits_jobs.store(true, Ordering::Relaxed);
+        self.shared.watch.await_jobs(clock);
     }
 
     /// Records that the periodic jobs run.
     pub(crate) fn jobs_are_run(&self) {
-        let awaits = &self.shared.watch.awaits_jobs;
-        awaits.store(false, Ordering::Relaxed);
+        self.shared.watch.jobs_are_run();
     }
 
     /// Writes what was counted since the last flush, after any other running flush. Call it on an
@@ -223,6 +219,7 @@ impl UsageRecorder {
     /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
+        self.collect().await;
         for part in self.counted().chunks(MOST_AT_ONCE) {
             store.record_usage(part).await?;
             self.written(part);
@@ -230,16 +227,11 @@ impl UsageRecorder {
         Ok(())
     }
 
-    /// Returns what is not written yet, in the order of the ids: a database then writes the rows of a
-    /// part next to each other, rather than a page for each.
+    /// Returns what is not written yet, in the order of the ids.
     fn counted(&self) -> Vec<UsageDelta> {
-        let mut counted: Vec<_> = {
-            let unwritten = self.unwritten();
-            let all = unwritten.by_id.iter();
-            all.filter_map(|(id, usage)| delta(id, usage)).collect()
-        };
-        counted.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        counted
+        let unwritten = self.unwritten();
+        let all = unwritten.by_id.iter();
+        all.filter_map(|(id, usage)| delta(id, usage)).collect()
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process
@@ -257,14 +249,14 @@ impl UsageRecorder {
 
     /// Returns how many uses have been lost so far because too many keys had unwritten ones.
     pub(crate) fn lost(&self) -> u64 {
-        self.unwritten().lost
+        self.shared.unwritten.lock().lost
     }
 
     /// Subtracts what the store has accepted.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut unwritten = self.shared.unwritten.lock();
         for delta in deltas {
-            if let hash_map::Entry::Occupied(mut usage) = unwritten.by_id.entry(delta.id.clone()) {
+            if let btree_map::Entry::Occupied(mut usage) = unwritten.by_id.entry(delta.id.clone()) {
                 usage.get_mut().count -= delta.count;
                 if usage.get().count == 0 {
                     usage.remove();
@@ -273,50 +265,7 @@ impl UsageRecorder {
             let written = &self.shared.written;
             written.fetch_add(delta.count, Ordering::Relaxed);
         }
-        if unwritten.by_id.is_empty() {
-            // Gives the memory back, of which a burst may have taken much.
-            unwritten.by_id = HashMap::new();
-        }
         unwritten.flushes += 1;
-    }
-
-    /// Begins to read the store's counts of some keys, to which the unwritten counts are added.
-    pub(crate) fn reading(&self) -> Reading<'_> {
-        Reading {
-            usage: self,
-            flushes: self.shared.unwritten.lock().flushes,
-            attempts: 0,
-        }
-    }
-}
-
-/// A read of the store's counts together with the unwritten ones.
-pub(crate) struct Reading<'a> {
-    usage: &'a UsageRecorder,
-    /// How many flushes had ended before the store was queried.
-    flushes: u64,
-    attempts: u32,
-}
-
-impl Reading<'_> {
-    /// How often the store is queried at most. It is queried again if a flush has ended in the
-    /// meantime, because that flush's counts might be seen twice or not at all.
-    const ATTEMPTS: u32 = 4;
-
-    /// Returns the uses of these keys that the store had not received when it was queried, or
-    /// `None` if it must be queried again. While the store is accepting a batch, its uses may be
-    /// seen twice.
-    pub(crate) fn unwritten<'k>(
-        &mut self,
-        ids: impl IntoIterator<Item = &'k KeyId>,
-    ) -> Option<Vec<Option<UsageDelta>>> {
-        let unwritten = self.usage.unwritten();
-        self.attempts += 1;
-        if unwritten.flushes != self.flushes && self.attempts < Self::ATTEMPTS {
-            self.flushes = unwritten.flushes;
-            return None;
-        }
-        Some(ids.into_iter().map(|id| unwritten.of(id)).collect())
     }
 }
 
@@ -329,8 +278,11 @@ impl fmt::Debug for UsageRecorder {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::pin::pin;
     use std::thread::ScopedJoinHandle;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
+
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::clock::millis;
@@ -378,6 +330,33 @@ mod tests {
     }
 
     #[test]
+    fn requests_jobs_and_flushes_at_once_lose_no_use_and_count_none_twice() {
+        let usage = UsageRecorder::default();
+        let (threads, keys) = (3, MOST_LISTED * 5 / 4);
+        let entries: Vec<_> = ids(keys).iter().map(entry).collect();
+        let uses = (threads * keys) as u64;
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let (runtime, done) = (runtime.unwrap(), AtomicU64::new(0));
+        let mut counted = 0;
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    entries.iter().for_each(|entry| usage.count(entry, 1, None));
+                    done.fetch_add(1, Ordering::Release);
+                });
+            }
+            while done.load(Ordering::Acquire) < threads as u64 {
+                runtime.block_on(usage.collect());
+                let part = usage.counted();
+                counted += part.iter().map(|delta| delta.count).sum::<u64>();
+                usage.written(&part);
+            }
+        });
+        assert_eq!(counted + usage.pending(), uses);
+        assert_eq!((usage.flushed(), usage.lost()), (counted, 0));
+    }
+
+    #[test]
     fn a_flush_that_ends_during_a_read_causes_another_read() {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
@@ -395,7 +374,7 @@ mod tests {
             usage.written(&[]);
             reading.unwritten([&id]).is_some()
         });
-        assert_eq!(attempts, Some(Reading::ATTEMPTS));
+        assert_eq!(attempts, Some(reading::Reading::ATTEMPTS));
     }
 
     #[test]
@@ -450,15 +429,56 @@ mod tests {
     }
 
     #[test]
+    fn no_request_takes_the_uses_of_many_entries() {
+        let usage = UsageRecorder::default();
+        let taken = || usage.shared.unwritten.lock().by_id.len();
+        let mut before = 0;
+        for (turn, id) in ids(MOST_LISTED).iter().enumerate() {
+            if turn == 9 {
+                // A flush that takes long: nothing is taken meanwhile.
+                let flush = usage.shared.unwritten.lock();
+                ids(MOST_LISTED).iter().for_each(|id| use_once(&usage, id));
+                drop(flush);
+            }
+            use_once(&usage, id);
+            let now = taken();
+            assert!(now - before <= TAKEN_BY_REQUEST, "{now} after {before}");
+            before = now;
+        }
+        // The list is as short again as it may be.
+        assert!(usage.shared.listed.lock().len() <= MOST_LISTED);
+        assert_eq!(usage.pending(), 2 * MOST_LISTED as u64);
+    }
+
+    #[test]
+    fn the_jobs_take_what_is_listed_and_let_other_tasks_run() {
+        let usage = UsageRecorder::default();
+        let ids = ids(3 * TAKEN_BY_JOBS + 1);
+        ids.iter().for_each(|id| use_once(&usage, id));
+        let listed = || usage.shared.listed.lock().len();
+        let mut collecting = pin!(usage.collect());
+        let mut lengths = vec![listed()];
+        while (&mut collecting).now_or_never().is_none() {
+            lengths.push(listed());
+            // A use meanwhile is left to the next call.
+            use_once(&usage, &ids[0]);
+        }
+        let (part, all) = (TAKEN_BY_JOBS, ids.len());
+        assert_eq!(lengths, [all, all - part, all - 2 * part + 1, 3]);
+        assert_eq!(usage.shared.unwritten.lock().by_id.len(), all);
+        assert_eq!(usage.pending(), all as u64 + 3);
+    }
+
+    #[test]
     fn entries_that_were_evicted_do_not_stay_in_memory() {
         let usage = UsageRecorder::default();
         let first = entry(&KeyId::generate().unwrap());
         let known = Arc::downgrade(&first.policies());
         usage.count(&first, 0, None);
         drop(first);
-        let count = 3 * MOST_LISTED;
+        let count = MOST_LISTED + 100;
         for id in ids(count - 1) {
-            assert!(usage.shared.listed.lock().len() < MOST_LISTED);
+            assert!(usage.shared.listed.lock().len() <= MOST_LISTED);
             use_once(&usage, &id);
         }
         assert_eq!(known.strong_count(), 0);

@@ -123,7 +123,7 @@ pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
         true
     }
 
-    /// Frees the memory of idle buckets. It is called about twice a minute and must not block. The
+    /// Frees the memory of idle buckets. It is called about three times a minute and must not block. The
     /// default does nothing, which is right for a limiter that keeps no state in this process.
     fn sweep(&self) {}
 }

@@ -379,7 +379,7 @@ impl KeyManager {
         let Some(counts) = &self.counts else {
             return Ok(UsageByHour::default());
         };
-        let mut reading = self.inner.authenticator.usage().reading();
+        let mut reading = self.inner.authenticator.usage().begin_reading().await;
         loop {
             let mut usage = counts.usage_by_hour(id, from, to).await?;
             if let Some(unwritten) = reading.unwritten([id]) {
@@ -397,7 +397,7 @@ impl KeyManager {
 
     /// Returns the usage of keys, including uses that are not written yet.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
-        let mut reading = self.inner.authenticator.usage().reading();
+        let mut reading = self.inner.authenticator.usage().begin_reading().await;
         loop {
             let mut usage = match &self.counts {
                 Some(counts) if !ids.is_empty() => counts.usage_of(ids).await?,

@@ -174,6 +174,7 @@ impl Jobs {
         add(&mut parts.cache.iter().map(|_| Work::Publish));
         work.extend(parts.notices.iter().map(|_| Work::Notices));
         work.extend([
+            Work::Collect,
             Work::Rehash,
             Work::Bulk,
             Work::SweepLimiter,
@@ -358,6 +359,7 @@ impl Jobs {
             at.unwrap_or(SystemTime::UNIX_EPOCH)
         };
         match work {
+            Work::Collect => parts.usage().collect().await,
             Work::Usage => {
                 if let Some(store) = &parts.counts {
                     parts.usage().flush(&**store).await?;
@@ -468,7 +470,10 @@ impl Jobs {
 
     /// Returns what was done since these totals, and what is waiting.
     fn report(&self, since: Totals, failures: Vec<(String, Failure)>) -> Maintenance {
-        let (parts, now) = (&self.parts, self.totals());
+        let parts = &self.parts;
+        // Takes the last uses, and some may be lost then.
+        let uses_waiting = parts.usage().pending();
+        let now = self.totals();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         Maintenance {
             uses_written: now.uses - since.uses,
@@ -480,7 +485,7 @@ impl Jobs {
             uses_lost: now.uses_lost - since.uses_lost,
             events_lost: now.events_lost - since.events_lost,
             events_throttled: now.events_throttled - since.events_throttled,
-            uses_waiting: parts.usage().pending(),
+            uses_waiting,
             events_waiting: count(parts.trail().map_or(0, AuditTrail::pending)),
             changes_waiting: count(parts.cache.as_ref().map_or(0, CachedStore::outbox_len)),
             failures,

@@ -6,6 +6,8 @@ use std::time::Duration;
 /// The work of a periodic job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
+    /// Takes the counts of uses from keys.
+    Collect,
     /// Writes usage.
     Usage,
     /// Writes the events of one sink.
@@ -34,9 +36,10 @@ impl Work {
     /// Returns how soon the job is due again after a success, and after a failure.
     pub(super) const fn every(self) -> (Duration, Duration) {
         let (every, again) = match self {
+            Self::Collect => (100, 100),
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
             Self::Usage | Self::Bulk | Self::Credits => (500, 500),
-            Self::SweepLimiter => (30_000, 30_000),
+            Self::SweepLimiter => (20_000, 20_000),
             Self::Accounts | Self::Notices => (10_000, 10_000),
             Self::SweepCaches => (60_000, 60_000),
             Self::DeleteUsage | Self::DeleteEvents(_) => (3_600_000, 10_000),
@@ -57,6 +60,7 @@ impl Work {
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Collect => f.write_str("collect usage"),
             Self::Usage => f.write_str("write usage"),
             Self::Events(sink) => write!(f, "write the events of audit sink {}", sink + 1),
             Self::Publish => f.write_str("publish key changes"),

@@ -126,7 +126,7 @@ fn requests_that_need_space_trigger_a_sweep() {
     Keys::new(BUCKETS).ask(&limiter, &quotas);
     clock.advance(Duration::from_secs(2 * 3600));
     let name = |number| KeyFamily::new(&format!("later_{number}")).unwrap();
-    for number in 0..200 {
+    for number in 0..600 {
         let family = name(number);
         let bucket = [LimitBucket::new(BucketId::Family(&family), &quotas)];
         assert!(
@@ -137,5 +137,5 @@ fn requests_that_need_space_trigger_a_sweep() {
                 .is_admitted()
         );
     }
-    assert_eq!(limiter.live_buckets(), 200);
+    assert_eq!(limiter.live_buckets(), 600);
 }
