@@ -92,6 +92,12 @@ impl Queues {
         Some(std::mem::take(&mut waiting.batch))
     }
 
+    /// Returns how many requests wait.
+    pub(crate) fn waiting_in(&self, queue: &Queue) -> usize {
+        let all = self.waiting();
+        all.get(queue).map_or(0, |waiting| waiting.batch.len())
+    }
+
     /// Forgets the requests that wait, which get no answer.
     pub(crate) fn end(&self, queue: &Queue) {
         // What is woken by this may join a queue.

@@ -1,6 +1,7 @@
 //! Sends requests to the script, each alone or together with others ([`Queues`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
@@ -16,6 +17,13 @@ use crate::waiter::{Answer, Waiter, Wakers};
 
 /// A request waits for this part of its deadline until others are answered, and is then sent.
 const PATIENCE: u32 = 16;
+
+/// How often other tasks may run before the next call is sent.
+const TURNS: usize = 4;
+
+/// The time after which they may not run once more: about as long as those of a large call take to ask
+/// again. On a busy node, it is over after the first turn.
+const LONG: Duration = Duration::from_micros(100);
 
 pub(crate) struct Sender {
     pub(crate) client: Client,
@@ -157,15 +165,29 @@ struct Calls {
 impl Calls {
     async fn send(mut self, mut batch: Batch) {
         loop {
-            self.sender.call(batch).await.wake().await;
-            // Those that were answered may ask again at once, and then go together.
-            yield_now().await;
+            let answered = self.sender.call(batch).await;
+            let senders = answered.len();
+            answered.wake().await;
+            self.gather(senders).await;
             match self.sender.queues.next(&self.queue) {
                 Some(next) => batch = next,
                 None => {
                     self.are_over = true;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Lets those that were answered ask again, which many do at once, so that they go together. On an
+    /// idle node another thread wakes for some of them, which takes longer than one turn of this task.
+    async fn gather(&self, senders: usize) {
+        let answered = Instant::now();
+        for _ in 0..TURNS {
+            yield_now().await;
+            let wait = self.sender.queues.waiting_in(&self.queue);
+            if wait >= senders || answered.elapsed() > LONG {
+                return;
             }
         }
     }
@@ -183,8 +205,6 @@ impl Drop for Calls {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use portunus::limit::{BucketId, LimitBucket, LimitRequest};
     use portunus::quota::{Quota, Quotas};
     use portunus_test_support::redis::Redis as Server;

@@ -81,6 +81,10 @@ impl Wakers {
         Self(Mutex::new(wakers))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.list().len()
+    }
+
     /// Wakes all, and returns when that is done.
     ///
     /// A task that wakes others makes the runtime look for a thread that helps, for each of them. If
