@@ -147,6 +147,13 @@ pub(super) enum KeyCheck {
     Required,
 }
 
+impl KeyCheck {
+    /// Returns what requests for methods without a handler must meet: any key, where one is required.
+    pub(super) fn of_others(self) -> Option<Requirement> {
+        (self == Self::Required).then(|| Requirement::reading().any_workspace())
+    }
+}
+
 impl RouteDemand {
     pub(super) fn key_check(&self) -> KeyCheck {
         match self.requirement {

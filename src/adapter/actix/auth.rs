@@ -8,6 +8,7 @@ use actix_web::{HttpMessage, HttpRequest};
 
 use crate::adapter::exchange::Exchange;
 use crate::authenticator::Authenticator;
+use crate::policy::Requirement;
 use crate::request::TlsVersion;
 
 /// Middleware that lets only authenticated requests through.
@@ -75,7 +76,21 @@ impl Auth {
     /// takes `Option<KeyPrincipal>`. A wrong or revoked key is still refused, and so are
     /// credentials of an unsupported scheme.
     pub fn optional_key(mut self) -> Self {
-        self.change().key_is_optional();
+        self.change().make_key_optional();
+        self
+    }
+
+    /// Refuses requests that do not meet this requirement. Repeated, each must be met, as in layers
+    /// around each other.
+    ///
+    /// It does the same as [`require`](super::require) inside of this middleware, in less time: the
+    /// caller is at hand here. Without a key, only requests that
+    /// [`optional_key`](Self::optional_key) lets pass need not meet it; others are refused with 401,
+    /// even if the authenticator makes keys optional. In a router, each route says whether it needs a
+    /// key, public routes need nothing, and `demands()` does not list what the middleware requires. A
+    /// requirement that reads parameters of the path needs a middleware of the route.
+    pub fn require(mut self, requirement: impl Into<Requirement>) -> Self {
+        self.change().demand(requirement.into());
         self
     }
 

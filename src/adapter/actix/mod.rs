@@ -37,9 +37,10 @@
 //!
 //! # The order of middleware
 //! The last `wrap` is outermost. Outermost first: logging, CORS (which answers preflights, so that
-//! they need no key), this middleware, requirements. A refusal is a response, not an `Err`, so that
-//! all of them see it. Around a resource, unknown paths stay 404; around a scope or the `App`,
-//! everything below it requires a key before the path is matched.
+//! they need no key), this middleware, requirements unless it has one ([`Auth::require`]). A
+//! refusal is a response, not an `Err`, so that all of them see it. Around a resource, unknown
+//! paths stay 404; around a scope or the `App`, everything below it requires a key before the path
+//! is matched.
 //!
 //! As for actix-web's own routing, outer middleware must not hold a clone of the `HttpRequest`
 //! while it calls the inner service.

@@ -9,9 +9,9 @@ use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 use actix_web::{Route, web};
 
+use super::Auth;
 use super::checks::Checks;
 use super::methods::MakeRoute;
-use super::{Auth, require};
 use crate::adapter::routes::{KeyCheck, RouteDemand, classes};
 
 /// A handler of a path, with its demand and the middleware that authenticates it.
@@ -38,14 +38,10 @@ impl Handled {
         let classes = classes(std::iter::once(&self.demand), self.auth.authenticator());
         let auth = self.auth.clone().with_classes(classes);
         let auth = checking(auth, self.demand.key_check())?;
-        let Some(requirement) = self.demand.requirement.clone() else {
-            return Some(auth);
-        };
-        let demanded = require(requirement);
-        Some(auth.demanding(match self.demand.key_optional {
-            true => demanded.optional_key(),
-            false => demanded,
-        }))
+        Some(match &self.demand.requirement {
+            Some(requirement) => auth.of_route(requirement, self.demand.key_optional),
+            None => auth,
+        })
     }
 
     /// Returns the methods that it answers; `None` is all.
@@ -81,7 +77,14 @@ pub(super) fn resource(
         (of_every_method, depth, one.demand.key_check())
     });
     let strictest = handled.iter().max_by_key(|one| one.demand.key_check());
-    let of_others = strictest.and_then(|one| checking(one.auth.clone(), one.demand.key_check()));
+    let of_others = strictest.and_then(|one| {
+        let check = one.demand.key_check();
+        let auth = checking(one.auth.clone(), check)?;
+        Some(match check.of_others() {
+            Some(requirement) => auth.of_route(&requirement, false),
+            None => auth,
+        })
+    });
     let mut resource = web::resource(path)
         .guard(literals_match)
         .default_service(not_allowed);

@@ -1,7 +1,7 @@
 //! Middleware for routes.
 
 use super::Auth;
-use crate::adapter::require::Require;
+use crate::policy::Requirement;
 
 impl Auth {
     /// Returns this middleware for routes whose requests have these classes, by method.
@@ -13,17 +13,18 @@ impl Auth {
         self
     }
 
-    /// Returns this middleware with a requirement.
-    pub(super) fn demanding(mut self, demanded: Require) -> Self {
-        self.change().demanded = Some(demanded);
-        self
+    /// Returns this middleware for a route with this requirement. The route says whether it needs a key.
+    pub(super) fn of_route(self, requirement: &Requirement, key_optional: bool) -> Self {
+        let mut of_route = self.require(requirement.clone());
+        of_route.change().set_key_optional(key_optional);
+        of_route
     }
 
     /// Returns this middleware for routes that need no key, where requests are only counted; `None` if
     /// there is nothing to count them by.
     pub(super) fn without_key(mut self) -> Option<Self> {
         let authenticator = self.authenticator().without_key()?;
-        self.change().authenticator = authenticator;
+        self.change().only_count(authenticator);
         Some(self)
     }
 }

@@ -3,7 +3,6 @@
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 
-use crate::adapter::require::require;
 use crate::adapter::routes::{Guarded, KeyCheck, RouteDemand, Unguarded, classes};
 use crate::adapter::tower::AuthLayer;
 
@@ -75,7 +74,8 @@ impl<S: Clone + Send + Sync + 'static> Handlers<S> {
     /// Applies the demand, and the layer of its key check if there is one.
     ///
     /// A requirement of methods is one layer with the key check: axum clones and boxes a service for
-    /// each layer of each request. Its own answer to other methods needs a key, but nothing more.
+    /// each layer of each request. Its own answer to other methods needs a key, and what the layer
+    /// requires, but nothing more.
     fn behind(self, demand: &RouteDemand, auth: Option<&AuthLayer>) -> MethodRouter<S> {
         let Some(auth) = auth else {
             return self.router;
@@ -83,14 +83,11 @@ impl<S: Clone + Send + Sync + 'static> Handlers<S> {
         let Some(requirement) = &demand.requirement else {
             return self.router.layer(auth.clone());
         };
-        let mut layer = require(requirement.clone());
-        if demand.key_optional {
-            layer = layer.optional_key();
-        }
-        let both = auth.clone().demanding(layer);
+        let both = auth.clone().of_route(requirement, demand.key_optional);
         match self.reach {
             Reach::Methods => {
-                let others = MethodRouter::<S>::new().layer(auth.clone());
+                let others = of_others(auth.clone(), demand.key_check());
+                let others = MethodRouter::<S>::new().layer(others);
                 self.router.route_layer(both).merge(others)
             }
             Reach::Fallback => self.router.layer(both),
@@ -104,6 +101,14 @@ fn checking(auth: &AuthLayer, check: KeyCheck) -> Option<AuthLayer> {
         KeyCheck::None => auth.clone().without_key(),
         KeyCheck::Optional => Some(auth.clone().optional_key()),
         KeyCheck::Required => Some(auth.clone()),
+    }
+}
+
+/// Returns the layer for methods without a handler.
+fn of_others(auth: AuthLayer, check: KeyCheck) -> AuthLayer {
+    match check.of_others() {
+        Some(requirement) => auth.of_route(&requirement, false),
+        None => auth,
     }
 }
 
@@ -137,7 +142,7 @@ pub(super) fn path<S: Clone + Send + Sync + 'static>(
         if let Some(not_allowed) = not_allowed.filter(|_| strictest == Some(check)) {
             let not_allowed = not_allowed.clone();
             whole = whole.merge(match layer {
-                Some(layer) => not_allowed.layer(layer),
+                Some(layer) => not_allowed.layer(of_others(layer, check)),
                 None => not_allowed,
             });
         }

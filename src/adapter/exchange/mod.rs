@@ -8,6 +8,9 @@
 //!    └──────── limit headers, X-User-Id, request id, count, end audit ◀──────────────┘
 //! ```
 //!
+//! What the layer requires is checked before the inner service is called; a refusal is reported as a
+//! response of that.
+//!
 //! An attempt that is decided at once, with mappings that do not wait, needs no boxed future. The
 //! report is a part of the future, too.
 //!
@@ -39,12 +42,12 @@ use self::mapping::Mappings;
 use self::pending::{Parked, Pending};
 use self::report::{Report, end};
 use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, TlsOf, carries};
-use super::require::Require;
+use super::inside::refused;
 use crate::audit::RequestAudit;
 use crate::authenticator::{Attempt, Authenticated, Authenticator};
-use crate::error::AuthError;
+use crate::error::{AuthError, ErrorCode};
 use crate::key::{KeyRecord, PlanName};
-use crate::policy::Principal;
+use crate::policy::{Principal, Requirement};
 use crate::principal::KeyPrincipal;
 use crate::request::{RequestHead, TlsVersion};
 use crate::telemetry;
@@ -61,8 +64,10 @@ pub(super) struct Exchange<C: Carrier> {
     pub(super) tls_of: Arc<TlsOf<C>>,
     pub(super) grpc: bool,
     pub(super) mappings: Mappings<C>,
-    /// What a route requires, for requests that pass; a separate layer would cost each request more.
-    pub(super) demanded: Option<Require>,
+    /// What requests must meet, each of them; a separate layer would cost each request more.
+    demanded: Vec<Requirement>,
+    /// Whether requests that pass as anonymous need not meet it.
+    key_is_optional: bool,
 }
 
 /// The service produced by an authenticating layer or middleware.
@@ -90,13 +95,34 @@ impl<C: Carrier> Exchange<C> {
             tls_of: Arc::new(tls_of),
             grpc: false,
             mappings: Mappings::default(),
-            demanded: None,
+            demanded: Vec::new(),
+            key_is_optional: false,
         }
     }
 
     /// Makes credentials optional: requests without any pass as anonymous.
-    pub(super) fn key_is_optional(&mut self) {
+    pub(super) fn make_key_optional(&mut self) {
         self.authenticator = self.authenticator.optional_key();
+        self.key_is_optional = true;
+    }
+
+    /// Requires this, too. Each requirement is checked for itself, as those of layers around each other
+    /// are: what one states about the route does not count for another.
+    pub(super) fn demand(&mut self, requirement: Requirement) {
+        self.demanded.push(requirement);
+    }
+
+    /// Sets whether requests without a key need not meet what is required.
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
+    pub(super) fn set_key_optional(&mut self, key_is_optional: bool) {
+        self.key_is_optional = key_is_optional;
+    }
+
+    /// Counts requests of a route that needs no key, and requires nothing of them.
+    #[cfg(any(feature = "actix-web", feature = "axum"))]
+    pub(super) fn only_count(&mut self, authenticator: Authenticator) {
+        self.authenticator = authenticator;
+        self.demanded.clear();
     }
 
     /// Processes a request as far as possible without waiting. `service` must be ready for a call.
@@ -110,7 +136,8 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         if self.is_counted(&request) {
-            return ExchangeFuture::decided(self.forward(request, service), None);
+            let passing = DecidedFuture::passing(service.forward(request));
+            return ExchangeFuture::decided(passing, None);
         }
         request.hide(&self.secret_fields);
         let mut audit = None;
@@ -120,8 +147,7 @@ impl<C: Carrier> Exchange<C> {
         match attempt {
             // An admission is large, so the usual one is not moved.
             Attempt::Ready(Ok(ref mut admission)) if !self.mappings.must_wait(admission) => {
-                let report = self.admit(admission, Vec::new(), audit, request.carrier_mut());
-                ExchangeFuture::decided(self.forward(request, service), report)
+                self.pass(admission, Vec::new(), audit, request, service)
             }
             Attempt::Ready(Err(error)) => self.refuse(&error, audit, request),
             Attempt::Ready(Ok(admission)) => {
@@ -172,19 +198,25 @@ impl<C: Carrier> Exchange<C> {
         })
     }
 
+    /// Returns the error for a request that does not meet what is required.
     #[inline]
-    fn forward<Q, S>(&self, request: Q, service: &mut S) -> DecidedFuture<S, Q>
+    fn unmet<Q>(&self, principal: Option<&KeyPrincipal>, request: &Q) -> Option<AuthError>
     where
         Q: Incoming<Carrier = C>,
-        S: Inward<Q>,
     {
-        match &self.demanded {
-            Some(demanded) => demanded.exchange(request, service),
-            None => DecidedFuture::passing(service.forward(request)),
+        if self.demanded.is_empty() {
+            return None;
         }
+        let Some(principal) = principal else {
+            return (!self.key_is_optional).then(|| AuthError::new(ErrorCode::MissingKey));
+        };
+        let head = request.head(None, None, self.grpc);
+        let mut demanded = self.demanded.iter();
+        demanded.find_map(|demanded| demanded.check(principal, Some(&head)).err())
     }
 
-    /// Sets the values that inner layers and handlers read, and returns the report for the response.
+    /// Forwards an admitted request with the values that inner layers and handlers read, or refuses one
+    /// that does not meet what is required.
     ///
     /// Authenticating layers may be nested, so the carrier may already have values of an outer one.
     /// Every value is therefore set or removed:
@@ -196,18 +228,42 @@ impl<C: Carrier> Exchange<C> {
     ///   host types, as a public route without such a layer does;
     /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
     ///   principal, which takes precedence everywhere (see `inside`).
-    #[inline]
-    fn admit(
+    #[inline(always)] // So that the report, which is large, is not moved.
+    fn pass<Q, S>(
         &self,
         admission: &mut Authenticated,
+        mapped: Vec<C::Mapping>,
+        audit: Option<RequestAudit>,
+        mut request: Q,
+        service: &mut S,
+    ) -> ExchangeFuture<S, Q>
+    where
+        Q: Incoming<Carrier = C>,
+        S: Inward<Q>,
+    {
+        let report = self.prepare(admission, mapped, audit, request.carrier_mut());
+        let unmet = self.unmet(admission.principal.as_ref(), &request);
+        self.admit(admission, request.carrier_mut());
+        let decided = match unmet {
+            None => DecidedFuture::passing(service.forward(request)),
+            Some(error) => refused(request, error, self.grpc),
+        };
+        ExchangeFuture::decided(decided, report)
+    }
+
+    /// Records an admission in the audit, and sets the values that are created from it. Returns the
+    /// report for the response.
+    #[inline(always)] // So that the report, which is large, is not moved.
+    fn prepare(
+        &self,
+        admission: &Authenticated,
         mapped: Vec<C::Mapping>,
         mut audit: Option<RequestAudit>,
         carrier: &mut C,
     ) -> Option<Report> {
-        let only_counts = self.authenticator.only_counts();
-        if !only_counts {
-            self.mappings
-                .put(admission.principal.as_ref(), mapped, carrier);
+        if !self.authenticator.only_counts() {
+            let principal = admission.principal.as_ref();
+            self.mappings.put(principal, mapped, carrier);
         }
         if let Some(audit) = &mut audit {
             if let Some(principal) = &admission.principal {
@@ -227,7 +283,12 @@ impl<C: Carrier> Exchange<C> {
             let plan = admission.principal.as_ref().and_then(KeyPrincipal::plan);
             self.authenticator.plan_label(plan)
         });
-        let report = Report::new(admission, audit, responder, counted);
+        Report::new(admission, audit, responder, counted)
+    }
+
+    /// Sets the caller for inner layers and handlers.
+    #[inline]
+    fn admit(&self, admission: &mut Authenticated, carrier: &mut C) {
         match admission.principal.take() {
             Some(mut principal) => {
                 if self.grpc {
@@ -238,17 +299,16 @@ impl<C: Carrier> Exchange<C> {
             None => {
                 // An outer layer's principal belongs to another API, which is of no interest where
                 // no key is read.
-                if !only_counts {
+                if !self.authenticator.only_counts() {
                     Holds::<KeyPrincipal>::remove(carrier);
                 }
                 carrier.put(Anonymous {
-                    responder: Arc::clone(responder),
+                    responder: Arc::clone(self.authenticator.responder()),
                     count: admission.anonymous.take(),
                     grpc: self.grpc,
                 });
             }
         }
-        report
     }
 
     /// Refuses a request. The response is counted and its audit ended here, before the future is

@@ -127,17 +127,15 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
     /// again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeFuture<S, Q>> {
         let outcome = ready!(self.pending.poll(&self.exchange, cx));
-        let Some(mut request) = self.request.take() else {
+        let Some(request) = self.request.take() else {
             return Poll::Pending;
         };
         let audit = self.pending.audit.take();
         let mapped = std::mem::take(&mut self.pending.done);
         Poll::Ready(match outcome {
             Ok(mut admission) => {
-                let carrier = request.carrier_mut();
-                let report = self.exchange.admit(&mut admission, mapped, audit, carrier);
-                let decided = self.exchange.forward(request, &mut self.service);
-                ExchangeFuture::decided(decided, report)
+                let (exchange, service) = (&self.exchange, &mut self.service);
+                exchange.pass(&mut admission, mapped, audit, request, service)
             }
             Err(error) => self.exchange.refuse(&error, audit, request),
         })

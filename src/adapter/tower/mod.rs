@@ -2,9 +2,9 @@
 //! `Service<http::Request<_>>`.
 //!
 //! [`AuthLayer`] authenticates and puts the [`KeyPrincipal`](crate::KeyPrincipal) into the
-//! request's extensions. [`require`] checks scopes against it. The futures are not boxed; a request
-//! whose key needs an asynchronous lookup is parked on the heap together with the service that was
-//! ready for it.
+//! request's extensions. [`AuthLayer::require`], or [`require`] further in, checks scopes against it.
+//! The futures are not boxed; a request whose key needs an asynchronous lookup is parked on the heap
+//! together with the service that was ready for it.
 //!
 //! # The order of layers
 //! Outermost first; the names in parentheses are tower-http's:
@@ -20,7 +20,7 @@
 //! 5. a timeout (`TimeoutLayer`): here it also bounds the key lookup, and a request that it cuts
 //!    off is audited as abandoned. Further in, it bounds the handler only, and its response is
 //!    audited like any other;
-//! 6. [`AuthLayer`], then [`require`] or [`GrpcMethods`];
+//! 6. [`AuthLayer`], with a requirement or followed by [`require`] or [`GrpcMethods`];
 //! 7. body limits, decompression and everything else that reads a body: no byte of it is requested
 //!    before the key has been checked.
 //!

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use http::{Extensions, Request, Uri};
 
 use super::AuthLayer;
-use crate::adapter::require::Require;
+use crate::policy::Requirement;
 
 /// Returns the full path, including the prefix that `Router::nest` strips.
 pub(super) fn path<'r>(uri: &'r Uri, extensions: &'r Extensions) -> &'r str {
@@ -48,17 +48,22 @@ impl AuthLayer {
         self
     }
 
-    /// Returns this layer with a requirement.
-    pub(in crate::adapter) fn demanding(mut self, demanded: Require) -> Self {
-        self.change().demanded = Some(demanded);
-        self
+    /// Returns this layer for a route with this requirement. The route says whether it needs a key.
+    pub(in crate::adapter) fn of_route(
+        self,
+        requirement: &Requirement,
+        key_optional: bool,
+    ) -> Self {
+        let mut of_route = self.require(requirement.clone());
+        of_route.change().set_key_optional(key_optional);
+        of_route
     }
 
     /// Returns this layer for routes that need no key, where requests are only counted; `None` if
     /// there is nothing to count them by.
     pub(in crate::adapter) fn without_key(mut self) -> Option<Self> {
         let authenticator = self.authenticator().without_key()?;
-        self.change().authenticator = authenticator;
+        self.change().only_count(authenticator);
         Some(self)
     }
 }

@@ -20,7 +20,6 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use portunus::adapter::actix::{Auth, ProtectedRouter};
 use portunus::adapter::axum::AuthLayer;
-use portunus::adapter::tower::require;
 use portunus::adapter::{actix, axum as on_axum};
 use portunus::scope;
 use portunus_test_support::Fixture;
@@ -98,7 +97,7 @@ async fn a_route_of_a_router_allocates_as_a_passing_layer_and_the_tower_layer() 
     let key = fixture.issue(&["a"]).await.0;
     let authenticator = fixture.bearer().build().unwrap();
     let layer = AuthLayer::new(authenticator.clone());
-    let service = layer.layer(require(scope!("a")).layer(Inner));
+    let service = layer.clone().require(scope!("a")).layer(Inner);
     let added = of_tower(service, &key) - of_tower(Inner, &key);
     assert!(added > 0, "the principal is allocated");
 

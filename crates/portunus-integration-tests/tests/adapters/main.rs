@@ -10,6 +10,7 @@
 
 mod actix_server;
 mod allocations;
+mod demanding;
 mod diagnostics;
 mod forgotten;
 mod identity;

@@ -81,6 +81,13 @@ async fn site(
             .layer(inner);
         return layer.optional_key().layer(inner).oneshot(request).await;
     }
+    // Those beneath the prefix have their requirement inside of the layer, the others in it.
+    if let Some(demand) = demand_of(request.uri().path(), &demands)
+        && !request.uri().path().starts_with(NEST)
+    {
+        let inner = service_fn(|request: Asked| handler(&request));
+        return layer.require(demand).layer(inner).oneshot(request).await;
+    }
     let inner = service_fn(move |request: Asked| {
         let demand = demand_of(request.uri().path(), &demands);
         async move {
