@@ -188,9 +188,7 @@ impl KeyFormat {
         &'a self,
         text: &'a [u8],
     ) -> Result<ParsedKey<'a>, FormatMismatch> {
-        let rest = text
-            .strip_prefix(self.prefix.as_bytes())
-            .ok_or(FormatMismatch::Shape)?;
+        let rest = strip(&self.prefix, text).ok_or(FormatMismatch::Shape)?;
         let (environment, rest) = strip_token(&self.environments, rest)?;
         let (kind, rest) = strip_token(&self.kinds, rest)?;
         let checked = self.checksum.map_or(0, Checksum::length);
@@ -318,6 +316,27 @@ impl KeyFormat {
     }
 }
 
+/// Returns what follows this start of a text. A short one is compared here, without a call.
+#[inline]
+fn strip<'a>(start: &str, text: &'a [u8]) -> Option<&'a [u8]> {
+    let (begin, rest) = text.split_at_checked(start.len())?;
+    let start = start.as_bytes();
+    // Two parts that may overlap.
+    let is_equal = match start.len() {
+        1 | 2 => ends::<1>(begin) == ends(start),
+        3 | 4 => ends::<3>(begin) == ends(start),
+        5..=8 => ends::<4>(begin) == ends(start),
+        9..=16 => ends::<8>(begin) == ends(start),
+        _ => begin == start,
+    };
+    is_equal.then_some(rest)
+}
+
+/// Returns the first and the last bytes.
+fn ends<const N: usize>(text: &[u8]) -> (Option<&[u8; N]>, Option<&[u8; N]>) {
+    (text.first_chunk(), text.last_chunk())
+}
+
 fn strip_token<'a, T>(
     tokens: &'a [(String, T)],
     text: &'a [u8],
@@ -328,8 +347,8 @@ fn strip_token<'a, T>(
     tokens
         .iter()
         .find_map(|(token, value)| {
-            text.strip_prefix(token.as_bytes())
-                .map(|rest| (Some(value), rest))
+            let rest = strip(token, text)?;
+            Some((Some(value), rest))
         })
         .ok_or(FormatMismatch::Shape)
 }

@@ -94,13 +94,13 @@ impl Scope {
     /// that is at least as wide.
     #[must_use]
     pub fn covers(&self, required: &Self) -> bool {
-        let required = required.as_str();
-        match self.as_str().strip_suffix('*') {
-            // The prefix of `document:*` keeps its separator, so neither the bare prefix nor a name
-            // with the other separator starts with it. A valid scope never ends in a separator, so
-            // any scope that starts with the prefix is deeper.
-            Some(prefix) if self.wildcard => required.starts_with(prefix),
-            _ => self.as_str() == required,
+        let (own, required) = (self.as_str(), required.as_str());
+        // The prefix of `document:*` keeps its separator, so neither the bare prefix nor a name with
+        // the other separator starts with it. A valid scope never ends in a separator, so any scope
+        // that starts with the prefix is deeper.
+        match self.wildcard {
+            true => required.starts_with(own.trim_end_matches('*')),
+            false => own == required,
         }
     }
 

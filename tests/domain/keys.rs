@@ -535,6 +535,35 @@ fn a_plaintext_key_prints_redacted() {
 }
 
 #[test]
+fn a_key_with_one_wrong_byte_in_its_prefix_or_token_is_none() {
+    let letters = "abcdefghijklmnopqrst";
+    for length in 0..=letters.len() {
+        // As long a prefix, and as long a token after a prefix of two.
+        let prefix = KeyFormat::builder(&letters[..length]);
+        let mut formats = vec![(prefix, 0)];
+        if length > 0 {
+            let token = KeyFormat::builder("x_");
+            formats.push((token.kind(&letters[..length], KeyKind::App), 2));
+        }
+        for (builder, start) in formats {
+            let format = builder.random(Alphabet::BASE62, 32).build().unwrap();
+            let kind = (start > 0).then_some(KeyKind::App);
+            let key = format.generate(None, kind).unwrap().reveal();
+            assert!(format.parse(&key).is_ok(), "{key}");
+            for place in start..start + length {
+                for bit in 0..5 {
+                    let mut other = key.clone().into_bytes();
+                    other[place] ^= 1 << bit;
+                    let other = String::from_utf8(other).unwrap();
+                    assert!(format.parse(&other).is_err(), "{other} for {key}");
+                }
+                assert!(format.parse(&key[..place]).is_err(), "{key}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_mask_keeps_the_prefix_and_the_last_four_characters() {
     let format = plain().checksum(Checksum::Crc32Base62).build().unwrap();
     let key = format
