@@ -12,14 +12,17 @@
 use std::convert::Infallible;
 use std::env;
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response};
 use http_body_util::Full;
-use portunus::adapter::tower::{AuthLayer, HttpHead, require};
+use portunus::adapter::tower::{AuthLayer, HttpHead};
 use portunus::audit::{AuditTrail, MemoryAudit};
 use portunus::authenticator::Attempt;
 use portunus::credit::{CreditAccount, Credits, MemoryCreditStore, NewGrant};
@@ -129,15 +132,22 @@ fn main() {
     }
     let key = issued.key.reveal();
     let value = format!("Bearer {key}");
+    // With the peer's address, where axum's server puts it.
+    let peer = ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 443)));
     let request = || {
         Request::get("/v2/documents")
             .header("authorization", &value)
+            .extension(peer)
             .body(Full::<Bytes>::default())
             .expect("a valid request")
     };
     let inner = service_fn(|request: Request<Full<Bytes>>| async move {
         black_box(&request);
-        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        // With a header, as nearly all responses.
+        let mut response = Response::new(Full::<Bytes>::default());
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        Ok::<_, Infallible>(response)
     });
     // Takes a block of credits; the calls are paid from it.
     let first = request();
@@ -157,7 +167,7 @@ fn main() {
         }
         "layer" | "layer-without-fields" | "layer-audit" | "layer-credits" => {
             let needed = Requirement::none().any_workspace();
-            let mut service = AuthLayer::new(authenticator).layer(require(needed).layer(inner));
+            let mut service = AuthLayer::new(authenticator).require(needed).layer(inner);
             (0..calls).for_each(|_| {
                 let response = now(service.call(request())).expect("it never fails");
                 assert_eq!(black_box(response).status(), 200);

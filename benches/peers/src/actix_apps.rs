@@ -17,7 +17,7 @@ use portunus::scope;
 use portunus::store::MemoryStore;
 
 use crate::contender::{Check, Client, Contender, Credentials, bare, client};
-use crate::library::{built, described, format, issued};
+use crate::library::{built, described, format, issued, writing_uses};
 use crate::shape::{PATH, PEER, Settings, now, secret};
 
 async fn handler() -> &'static str {
@@ -99,10 +99,10 @@ pub fn httpauth(settings: Settings) -> Contender {
 }
 
 pub fn protected(settings: Settings) -> Contender {
-    let format = format(false);
-    let keys = built(described(settings, MemoryStore::new(), format.clone()));
+    let (format, store) = (format(false), MemoryStore::new());
+    let keys = built(described(settings, store.clone(), format.clone()));
     let credentials = issued(settings, &keys, &format);
-    let checks = Check::COMPLETE_WITH_FIELDS;
+    let (checks, write) = (Check::COMPLETE_WITH_FIELDS, writing_uses(&keys, &store));
     Contender::new("actix, Portunus", checks, credentials, move || {
         let router = ProtectedRouter::new(keys.middleware());
         let router = router.route(
@@ -111,4 +111,5 @@ pub fn protected(settings: Settings) -> Contender {
         );
         served(now(test::init_service(App::new().service(router))))
     })
+    .settling(write)
 }

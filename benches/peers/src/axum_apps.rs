@@ -15,7 +15,7 @@ use tower::Service;
 use tower::layer::layer_fn;
 
 use crate::contender::{Check, Contender, Credentials, bare, client};
-use crate::library::{built, described, format, issued};
+use crate::library::{built, described, format, issued, writing_uses};
 use crate::shape::{PATH, PEER, Settings, now};
 
 async fn handler() {}
@@ -78,8 +78,8 @@ pub fn passing(settings: Settings) -> Contender {
 }
 
 pub fn protected(settings: Settings) -> Contender {
-    let format = format(false);
-    let keys = built(described(settings, MemoryStore::new(), format.clone()));
+    let (format, store) = (format(false), MemoryStore::new());
+    let keys = built(described(settings, store.clone(), format.clone()));
     let credentials = issued(settings, &keys, &format);
     let router = keys
         .router()
@@ -94,4 +94,5 @@ pub fn protected(settings: Settings) -> Contender {
         credentials,
         router,
     )
+    .settling(writing_uses(&keys, &store))
 }

@@ -164,10 +164,14 @@ impl Contender {
         })
     }
 
-    /// Sets what is done after each round, outside of the time.
+    /// Adds to what is done after each round, outside of the time.
     #[must_use]
     pub fn settling(mut self, settle: impl Fn() + Send + Sync + 'static) -> Self {
-        self.settle = Box::new(settle);
+        let earlier = self.settle;
+        self.settle = Box::new(move || {
+            earlier();
+            settle();
+        });
         self
     }
 

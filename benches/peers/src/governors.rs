@@ -17,7 +17,7 @@ use tower_governor::{GovernorError, GovernorLayer};
 
 use crate::contender::{Check, Contender, Credentials, client};
 use crate::gate::{Gate, Gated};
-use crate::shape::{Body, Settings, bearer, now, request, secret};
+use crate::shape::{Body, Settings, answer, bearer, now, request, secret};
 use crate::straightforward::Keyed;
 
 fn credentials(settings: Settings) -> Credentials {
@@ -91,7 +91,7 @@ impl Service<Request<Body>> for AxumInner {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         black_box(&request);
-        ready(Ok(Response::default()))
+        ready(Ok(answer()))
     }
 }
 

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use portunus::adapter::tower::require;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, AuditTrail};
 use portunus::config::{Policy, Responses};
 use portunus::key::{Alphabet, Checksum, Environment, KeyFormat, KeyKind, Owner};
@@ -19,7 +18,7 @@ use tower::Layer;
 
 use crate::awaited::Awaited;
 use crate::contender::{Check, Contender, Credentials};
-use crate::shape::{ENVIRONMENT, Inner, NETWORKS, SCOPES, Settings, next_year, now};
+use crate::shape::{ENVIRONMENT, Inner, NETWORKS, SCOPES, Settings, next_year, now, soon};
 
 /// How often audit events are flushed: more often than by default, because more of them than fit
 /// into the queue would be recorded meanwhile.
@@ -111,14 +110,21 @@ fn contender(
     settings: Settings,
     describe: impl FnOnce(PortunusBuilder) -> PortunusBuilder,
 ) -> Contender {
-    let format = format(false);
-    let builder = described(settings, MemoryStore::new(), format.clone());
+    let (format, store) = (format(false), MemoryStore::new());
+    let builder = described(settings, store.clone(), format.clone());
     let keys = built(describe(builder));
     let credentials = issued(settings, &keys, &format);
-    let service = keys
-        .layer()
-        .layer(require(scope!("document:read")).layer(Inner));
-    Contender::tower(name, checks, credentials, service)
+    let layer = keys.layer().require(scope!("document:read"));
+    let service = layer.layer(Inner);
+    let write = writing_uses(&keys, &store);
+    Contender::tower(name, checks, credentials, service).settling(write)
+}
+
+/// Writes the counted uses to the store, as the periodic jobs of a service do.
+pub fn writing_uses(keys: &Portunus, store: &MemoryStore) -> impl Fn() + use<> {
+    let usage = keys.authenticator().usage().clone();
+    let store = store.usage().expect("the store counts uses");
+    move || soon(usage.flush(&*store)).expect("the store accepts them")
 }
 
 fn no_fields() -> Responses {
@@ -164,19 +170,21 @@ pub fn audited(settings: Settings) -> Contender {
 /// Without fields, over a store that must be awaited, with the default cache in front of it.
 pub fn cached(settings: Settings) -> Contender {
     let format = format(false);
-    let store = Awaited(Arc::new(MemoryStore::new()));
-    let builder = described(settings, store, format.clone())
+    let store = MemoryStore::new();
+    let awaited = Awaited(Arc::new(store.clone()));
+    let builder = described(settings, awaited, format.clone())
         .cache(Cache::new().bus(LocalBus::new()))
         .responses(no_fields());
     let keys = built(builder);
     let credentials = issued(settings, &keys, &format);
-    let service = keys
-        .layer()
-        .layer(require(scope!("document:read")).layer(Inner));
+    let layer = keys.layer().require(scope!("document:read"));
+    let service = layer.layer(Inner);
+    let write = writing_uses(&keys, &store);
     Contender::tower(
         "Portunus, no fields, cached",
         Check::COMPLETE,
         credentials,
         service,
     )
+    .settling(write)
 }

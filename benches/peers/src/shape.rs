@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use sha2_010::{Digest, Sha256};
@@ -93,6 +93,14 @@ pub fn refusal(status: StatusCode) -> Response<Body> {
     response
 }
 
+/// A response with a header, as nearly all have.
+pub fn answer<B: Default>() -> Response<B> {
+    let mut response = Response::new(B::default());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
 /// The protected service, which does nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Inner;
@@ -108,7 +116,18 @@ impl Service<Request<Body>> for Inner {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         black_box(&request);
-        ready(Ok(Response::new(Body::default())))
+        ready(Ok(answer()))
+    }
+}
+
+/// Runs a future that only lets other tasks run in between.
+pub fn soon<F: Future>(future: F) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
     }
 }
 
