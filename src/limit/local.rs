@@ -20,6 +20,8 @@
 //! 5. Counts are freed only once the cell was idle for longer than its widest window. A quota that
 //!    is changed starts with all units that the former windows still hold.
 
+mod builder;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -33,6 +35,7 @@ use async_trait::async_trait;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+pub use self::builder::LocalLimiterBuilder;
 use super::cell::State;
 use super::entry::{Cell, is_of_address};
 use super::overflow::Overflow;
@@ -40,7 +43,7 @@ use super::window::nanos;
 use super::{
     BucketId, Decision, LimitBucket, LimitRequest, LimiterError, RateLimiter, WindowState,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 
 /// So many that the sweep of one, which a request may do, takes 50 µs with 250 000 buckets. That of all,
 /// by the periodic jobs and at the cap, takes 25 ms.
@@ -442,62 +445,5 @@ impl RateLimiter for LocalLimiter {
 impl fmt::Debug for LocalLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LocalLimiter({} live buckets)", self.live_buckets())
-    }
-}
-
-/// Builder for [`LocalLimiter`].
-#[derive(Debug)]
-#[must_use = "a builder does nothing until build()"]
-pub struct LocalLimiterBuilder {
-    clock: Option<Arc<dyn Clock>>,
-    most: usize,
-    most_addresses: Option<usize>,
-}
-
-impl LocalLimiterBuilder {
-    /// Sets the maximum number of live buckets, besides those of addresses; 250 000 by default. With
-    /// the default quotas, a live bucket takes less than 450 bytes. A request that needs one more is
-    /// an [outage](crate::Limits::on_outage).
-    pub fn most_buckets(mut self, most: usize) -> Self {
-        self.most = most;
-        self
-    }
-
-    /// Sets the maximum number of live buckets of client addresses; half of
-    /// [`most_buckets`](Self::most_buckets) by default. Further addresses share one bucket for
-    /// each class, until there is room for them: nobody is admitted more often than the policy
-    /// allows, and buckets of keys are not affected.
-    pub fn most_addresses(mut self, most: usize) -> Self {
-        self.most_addresses = Some(most);
-        self
-    }
-
-    /// Sets the clock; the system's monotonic clock by default.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
-        self
-    }
-
-    /// Builds the limiter.
-    #[must_use]
-    pub fn build(self) -> LocalLimiter {
-        static IDS: AtomicU64 = AtomicU64::new(0);
-        LocalLimiter {
-            inner: Arc::new(Inner {
-                id: IDS.fetch_add(1, Ordering::Relaxed),
-                clock: self
-                    .clock
-                    .unwrap_or_else(|| Arc::new(SystemClock::default())),
-                hasher: RandomState::new(),
-                shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-                live: AtomicUsize::new(0),
-                addresses: AtomicUsize::new(0),
-                overflow: Overflow::default(),
-                most: self.most,
-                most_addresses: self.most_addresses.unwrap_or(self.most / 2),
-                next_shard: AtomicUsize::new(0),
-                next_full_sweep: AtomicU64::new(0),
-            }),
-        }
     }
 }

@@ -14,10 +14,9 @@ impl Auth {
     }
 
     /// Returns this middleware for a route with this requirement. The route says whether it needs a key.
-    pub(super) fn of_route(self, requirement: &Requirement, key_optional: bool) -> Self {
-        let mut of_route = self.require(requirement.clone());
-        of_route.change().set_key_optional(key_optional);
-        of_route
+    pub(super) fn of_route(mut self, requirement: &Requirement, key_optional: bool) -> Self {
+        self.change().be_of_route(requirement, key_optional);
+        self
     }
 
     /// Returns this middleware for routes that need no key, where requests are only counted; `None` if

@@ -112,9 +112,10 @@ impl<C: Carrier> Exchange<C> {
         self.demanded.push(requirement);
     }
 
-    /// Sets whether requests without a key need not meet what is required.
+    /// Requires this of a route, too, which says itself whether requests without a key pass.
     #[cfg(any(feature = "actix-web", feature = "axum"))]
-    pub(super) fn set_key_optional(&mut self, key_is_optional: bool) {
+    pub(super) fn be_of_route(&mut self, requirement: &Requirement, key_is_optional: bool) {
+        self.demand(requirement.clone());
         self.key_is_optional = key_is_optional;
     }
 

@@ -50,13 +50,12 @@ impl AuthLayer {
 
     /// Returns this layer for a route with this requirement. The route says whether it needs a key.
     pub(in crate::adapter) fn of_route(
-        self,
+        mut self,
         requirement: &Requirement,
         key_optional: bool,
     ) -> Self {
-        let mut of_route = self.require(requirement.clone());
-        of_route.change().set_key_optional(key_optional);
-        of_route
+        self.change().be_of_route(requirement, key_optional);
+        self
     }
 
     /// Returns this layer for routes that need no key, where requests are only counted; `None` if
