@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::fault::{Fault, Refusal};
 use crate::lease::{ANSWER_LIMIT, UNLISTEN, lost};
@@ -274,14 +274,14 @@ impl Trust {
         self.door.0.primary.distrusted.load(Ordering::SeqCst) != self.counted
     }
 
-    /// Waits until it is known that they lead to the wrong server.
-    pub(crate) async fn lost(&self) {
-        while !self.is_lost() {
-            sleep(WATCHED_EVERY).await;
-            if !self.door.0.primary.is_known() {
-                continue;
+    /// Waits until it is known that they lead to the wrong server, at most for this long.
+    pub(crate) async fn lost(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while !self.is_lost() && Instant::now() < until {
+            sleep_until(until.min(Instant::now() + WATCHED_EVERY)).await;
+            if self.door.0.primary.is_known() {
+                let _ = timeout_at(until, self.door.ask(WATCHED_EVERY)).await;
             }
-            drop(self.door.ask(WATCHED_EVERY).await);
         }
     }
 }

@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::door::{Door, Trust};
 use crate::fault::{Fault, Refusal};
@@ -310,16 +310,18 @@ impl Watch<'_> {
         self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Fault> {
-        let answer = timeout(self.limit, answer);
-        let answer = match self.trust {
-            None => answer.await,
-            Some(trust) => tokio::select! {
-                biased;
-                answer = answer => answer,
-                () = trust.lost() => Ok(Err(lost())),
-            },
+        // A single timer: one that is set for each statement wakes the thread that waits for all.
+        let in_vain = async {
+            match self.trust {
+                None => sleep(self.limit).await,
+                Some(trust) => trust.lost(self.limit).await,
+            }
         };
-        Ok(answer.unwrap_or_else(|_| Err(lost()))?)
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer?),
+            () = in_vain => Err(lost().into()),
+        }
     }
 }
 

@@ -102,19 +102,26 @@ pub(crate) async fn find<D: Database>(database: &D, digest: &KeyDigest) -> Answe
     let Some(lookups) = database.lookups() else {
         return database.read(Find(&[*digest])).await;
     };
+    let alone = async || {
+        let _turn = Turn(database, lookups);
+        database.read(Find(&[*digest])).await
+    };
+    // Usually at once, and then without a second timer: a statement has this limit itself.
+    let Some(mut given) = lookups.start_or_wait(digest) else {
+        return alone().await;
+    };
     let answer = async {
         loop {
-            let Some(given) = lookups.start_or_wait(digest) else {
-                let _turn = Turn(database, lookups);
-                return database.read(Find(&[*digest])).await;
-            };
-            // The turn that would have answered may have ended.
             if let Ok(answer) = given.await {
                 return answer;
             }
+            // The turn that would have answered has ended.
+            match lookups.start_or_wait(digest) {
+                Some(next) => given = next,
+                None => return alone().await,
+            }
         }
     };
-    // A statement has this limit itself; here, it includes the wait for one.
     match timeout(D::LOOK_UP_LIMIT, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(Refusal::TooLong(D::LOOK_UP_LIMIT).into()),

@@ -39,9 +39,10 @@ impl Operation for Find<'_> {
         if let [digest] = self.0 {
             return find_one(session, digest).await;
         }
+        let dialect = session.dialect();
         let (mut keys, mut others) = (Vec::new(), Vec::new());
         for candidates in self.0.chunks(DIGESTS) {
-            for mut row in session.rows(sql::find::FIND, eight(candidates)).await? {
+            for mut row in session.rows(dialect.find, eight(candidates)).await? {
                 let ended = row.int("ended")?;
                 let id = row.text("id")?;
                 row.rename(TABLE, &id);

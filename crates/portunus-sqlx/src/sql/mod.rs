@@ -294,6 +294,8 @@ pub(crate) enum Tell {
 
 /// The statements that differ between the two databases.
 pub(crate) struct Dialect {
+    /// Selects the keys with one of eight digests of one secret, and what else the digests were used for.
+    pub(crate) find: &'static str,
     /// Selects the keys with a digest: whether it is recorded as that of another key, the scheme, and
     /// the record.
     pub(crate) find_one: &'static str,
@@ -349,6 +351,7 @@ pub(crate) struct Dialect {
 
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Dialect = Dialect {
+    find: find::SQLITE,
     find_one: find::SQLITE_ONE,
     find_each: find::SQLITE_EACH,
     is_packed: true,
@@ -405,6 +408,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
 
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Dialect = Dialect {
+    find: find::POSTGRES,
     find_one: find::POSTGRES_ONE,
     find_each: find::POSTGRES_EACH,
     is_packed: false,

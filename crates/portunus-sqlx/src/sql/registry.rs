@@ -11,7 +11,7 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
     let mut all = vec![
         dialect.find_one,
         dialect.find_each,
-        find::FIND,
+        dialect.find,
         RECORD,
         OWNERS,
         RECORDS_OF_USER,
