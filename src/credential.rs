@@ -92,6 +92,7 @@ pub(crate) enum Credential<'a> {
 /// # Errors
 /// `INVALID_REQUEST` for repeated or multiple credentials, `INVALID_FORMAT` for ones that are too
 /// long.
+#[inline(always)] // So that the type of the head is known.
 pub(crate) fn read<'a>(
     head: &'a dyn RequestHead,
     accepted: &'a [Accepted],

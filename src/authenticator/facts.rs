@@ -67,6 +67,7 @@ impl Facts {
 
 impl Inner {
     /// Reads the remaining facts, once it is known that the request has a key or a token.
+    #[inline(always)] // So that the type of the head is known.
     pub(super) fn read(&self, head: &dyn RequestHead, routes: &RouteClasses, facts: &mut Facts) {
         if let Some(transport) = &self.transport {
             facts.secure = transport.is_met_by(head);
@@ -86,6 +87,7 @@ impl Inner {
     }
 
     /// Reads the facts by which a request is counted.
+    #[inline(always)]
     pub(super) fn read_for_limits(
         &self,
         head: &dyn RequestHead,

@@ -121,6 +121,7 @@ impl Inner {
     }
 
     /// Takes the steps that read the head.
+    #[inline(always)] // So that the type of the head is known.
     fn present(
         &self,
         head: &dyn RequestHead,

@@ -26,6 +26,7 @@ pub(super) enum RequestedActor {
 
 impl RequestedActor {
     /// Returns whether the request may name a user.
+    #[inline(always)]
     pub(super) fn may_be_in(head: &dyn RequestHead) -> bool {
         head.may_have_any(&FIELDS)
     }

@@ -62,6 +62,7 @@ impl<C: Carrier> Mappings<C> {
     }
 
     /// Sets the values of all mappings; for an anonymous request, removes those of outer layers.
+    #[inline]
     pub(super) fn put(
         &self,
         principal: Option<&KeyPrincipal>,
