@@ -2,15 +2,17 @@
 
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::Request;
 use http::header::AUTHORIZATION;
 use portunus::adapter::axum::get as get_protected;
-use portunus::scope;
+use portunus::config::Responses;
+use portunus::limit::LimitFields;
 use portunus::store::MemoryStore;
+use portunus::{Portunus, scope};
 use tower::Service;
 use tower::layer::layer_fn;
 
@@ -60,39 +62,73 @@ fn app(
     })
 }
 
+fn router_alone() -> Router {
+    Router::new().route(PATH, get(handler))
+}
+
+fn router_protected(keys: &Portunus) -> Router {
+    let handler = get_protected(handler).require(scope!("document:read"));
+    keys.router().route(PATH, handler).into_router()
+}
+
 pub fn alone(settings: Settings) -> Contender {
-    let router = Router::new().route(PATH, get(handler));
-    app("axum alone", &[], bare(settings.keys).credentials, router)
+    let credentials = bare(settings.keys).credentials;
+    app("axum alone", &[], credentials, router_alone())
 }
 
 pub fn passing(settings: Settings) -> Contender {
-    let router = Router::new()
-        .route(PATH, get(handler))
-        .route_layer(layer_fn(PassOn));
-    app(
-        "axum, passing on",
-        &[],
-        bare(settings.keys).credentials,
-        router,
-    )
+    let credentials = bare(settings.keys).credentials;
+    let router = router_alone().route_layer(layer_fn(PassOn));
+    app("axum, passing on", &[], credentials, router)
 }
 
 pub fn protected(settings: Settings) -> Contender {
     let (format, store) = (format(false), MemoryStore::new());
     let keys = built(described(settings, store.clone(), format.clone()));
     let credentials = issued(settings, &keys, &format);
-    let router = keys
-        .router()
-        .route(
-            PATH,
-            get_protected(handler).require(scope!("document:read")),
-        )
-        .into_router();
-    app(
-        "axum, Portunus",
-        Check::COMPLETE_WITH_FIELDS,
-        credentials,
-        router,
-    )
-    .settling(writing_uses(&keys, &store))
+    let checks = Check::COMPLETE_WITH_FIELDS;
+    let router = router_protected(&keys);
+    app("axum, Portunus", checks, credentials, router).settling(writing_uses(&keys, &store))
+}
+
+/// An app to be served on a socket, and what its clients send.
+pub struct Served {
+    pub name: &'static str,
+    pub router: Router,
+    pub credentials: Credentials,
+    /// Runs as long as the app is served, if the app has jobs.
+    pub jobs: Option<Portunus>,
+}
+
+/// The app alone, with the layer, and with the layer and its fields. All clients have the address
+/// [`PEER`], which the keys are allowed to be used from.
+pub fn served(settings: Settings) -> [Served; 3] {
+    let protected = |name, fields| {
+        let (format, store) = (format(false), MemoryStore::new());
+        let responses = Responses::new().limit_fields(fields);
+        let builder = described(settings, store, format.clone());
+        let keys = built(builder.responses(responses));
+        Served {
+            name,
+            router: router_protected(&keys),
+            credentials: issued(settings, &keys, &format),
+            jobs: Some(keys),
+        }
+    };
+    let alone = Served {
+        name: "axum alone",
+        router: router_alone(),
+        credentials: bare(settings.keys).credentials,
+        jobs: None,
+    };
+    let without_fields = protected("axum, Portunus, no fields", LimitFields::Off);
+    let all = [
+        alone,
+        without_fields,
+        protected("axum, Portunus", LimitFields::default()),
+    ];
+    all.map(|served| Served {
+        router: served.router.layer(Extension(ConnectInfo(PEER))),
+        ..served
+    })
 }

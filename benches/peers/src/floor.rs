@@ -2,7 +2,8 @@
 //!
 //! An identity hash of the digest's first word, networks as masks, scopes as bits, two fixed
 //! windows of one atomic word each, and one reading of a coarse clock. Fixed windows admit twice
-//! the quota around the end of a window.
+//! the quota around the end of a window: the second contender has the limiter of Portunus instead,
+//! whose windows slide.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,9 +14,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{Request, StatusCode};
 use ipnet::IpNet;
+use portunus::RateLimiter;
+use portunus::key::KeyFamily;
+use portunus::limit::{BucketId, LimitBucket, LimitRequest, LimiterSlot, LocalLimiter};
+use portunus::quota::Quotas;
 
 use crate::contender::{Check, Contender, Credentials};
 use crate::gate::{Gate, Gated};
+use crate::limiters::quotas;
 use crate::shape::{
     Body, NEEDED, NETWORKS, SCOPES, Settings, bearer, digest, next_year, peer, secret,
 };
@@ -62,8 +68,74 @@ impl Window {
     }
 }
 
+/// The limits of all keys.
+trait Limits: Send + Sync + 'static {
+    /// What a key has used.
+    type Used: Send + Sync;
+
+    fn new(settings: Settings) -> Self;
+    fn unused(number: u64) -> Self::Used;
+
+    /// Whether one more request is admitted, at this second.
+    fn admit(&self, used: &Self::Used, second: u64) -> bool;
+}
+
+/// Two windows that begin when the one before has ended.
+struct Fixed {
+    per_minute: u64,
+    per_hour: u64,
+}
+
+impl Limits for Fixed {
+    type Used = [Window; 2];
+
+    fn new(settings: Settings) -> Self {
+        Self {
+            per_minute: settings.per_minute.into(),
+            per_hour: settings.per_hour.into(),
+        }
+    }
+
+    fn unused(_: u64) -> [Window; 2] {
+        Self::Used::default()
+    }
+
+    fn admit(&self, [minute, hour]: &[Window; 2], second: u64) -> bool {
+        minute.admits(second / 60, self.per_minute) && hour.admits(second / 3600, self.per_hour)
+    }
+}
+
+/// The limiter of Portunus.
+struct Sliding {
+    limiter: LocalLimiter,
+    quotas: Quotas,
+}
+
+impl Limits for Sliding {
+    type Used = (KeyFamily, LimiterSlot);
+
+    fn new(settings: Settings) -> Self {
+        let limiter = LocalLimiter::builder().most_buckets(settings.keys + 1);
+        Self {
+            limiter: limiter.build(),
+            quotas: quotas(settings),
+        }
+    }
+
+    fn unused(number: u64) -> Self::Used {
+        let family = KeyFamily::new(&format!("key_{number:022}"));
+        (family.expect("a valid name"), LimiterSlot::new())
+    }
+
+    fn admit(&self, (family, slot): &Self::Used, _: u64) -> bool {
+        let bucket = LimitBucket::new(BucketId::Family(family), &self.quotas).with_slot(slot);
+        let answer = self.limiter.try_acquire(&LimitRequest::new(&[bucket], 1));
+        matches!(answer, Some(Ok(decision)) if decision.is_admitted())
+    }
+}
+
 /// The principal that handlers find in the extensions.
-pub struct KeyInfo {
+pub struct KeyInfo<U> {
     digest: [u64; 4],
     /// Networks as mask and address, with IPv4 mapped into IPv6.
     networks: [(u128, u128); 3],
@@ -73,15 +145,13 @@ pub struct KeyInfo {
     /// In seconds since 1970.
     expires_at: u64,
     uses: AtomicU64,
-    minute: Window,
-    hour: Window,
+    used: U,
 }
 
-struct Floor {
-    keys: HashMap<u64, Arc<KeyInfo>, BuildHasherDefault<Identity>>,
+struct Floor<L: Limits> {
+    keys: HashMap<u64, Arc<KeyInfo<L::Used>>, BuildHasherDefault<Identity>>,
     needed: u8,
-    per_minute: u64,
-    per_hour: u64,
+    limits: L,
 }
 
 fn words(digest: [u8; 32]) -> [u64; 4] {
@@ -127,7 +197,7 @@ fn since_1970(time: SystemTime) -> u64 {
         .map_or(0, |time| time.as_secs())
 }
 
-impl Floor {
+impl<L: Limits> Floor<L> {
     fn add(&mut self, number: u64, scopes: &[&str]) -> String {
         let secret = secret(number);
         let digest = words(digest(&secret));
@@ -138,15 +208,14 @@ impl Floor {
             is_live: true,
             expires_at: since_1970(next_year()),
             uses: AtomicU64::new(0),
-            minute: Window::default(),
-            hour: Window::default(),
+            used: L::unused(number),
         };
         self.keys.insert(digest[0], Arc::new(info));
         format!("Bearer {secret}")
     }
 }
 
-impl Gate for Floor {
+impl<L: Limits> Gate for Floor<L> {
     fn admit(&self, request: &mut Request<Body>) -> Result<(), StatusCode> {
         let secret = bearer(request).ok_or(StatusCode::UNAUTHORIZED)?;
         let digest = words(digest(secret));
@@ -161,9 +230,7 @@ impl Gate for Floor {
         if !info.is_live || !may_call_from {
             return Err(StatusCode::FORBIDDEN);
         }
-        if !info.minute.admits(now / 60, self.per_minute)
-            || !info.hour.admits(now / 3600, self.per_hour)
-        {
+        if !self.limits.admit(&info.used, now) {
             return Err(StatusCode::TOO_MANY_REQUESTS);
         }
         info.uses.fetch_add(1, Ordering::Relaxed);
@@ -176,12 +243,11 @@ impl Gate for Floor {
     }
 }
 
-pub fn contender(settings: Settings) -> Contender {
+fn built<L: Limits>(name: &'static str, settings: Settings) -> Contender {
     let mut floor = Floor {
         keys: HashMap::default(),
         needed: scope_bits(&[NEEDED]),
-        per_minute: settings.per_minute.into(),
-        per_hour: settings.per_hour.into(),
+        limits: L::new(settings),
     };
     let numbers = 0..settings.keys as u64;
     let credentials = Credentials {
@@ -189,5 +255,13 @@ pub fn contender(settings: Settings) -> Contender {
         unknown: format!("Bearer {}", secret(u64::MAX)),
         without_scope: floor.add(u64::MAX - 1, &SCOPES[..2]),
     };
-    Contender::tower("floor", Check::COMPLETE, credentials, Gated::new(floor))
+    Contender::tower(name, Check::COMPLETE, credentials, Gated::new(floor))
+}
+
+pub fn contender(settings: Settings) -> Contender {
+    built::<Fixed>("floor", settings)
+}
+
+pub fn with_sliding_windows(settings: Settings) -> Contender {
+    built::<Sliding>("floor, sliding windows", settings)
 }

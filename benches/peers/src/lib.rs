@@ -30,6 +30,8 @@ pub mod plan;
 pub mod prefixed;
 pub mod rounds;
 pub mod scenarios;
+#[cfg(target_os = "linux")]
+pub mod served;
 pub mod shape;
 pub mod straightforward;
 pub mod table;

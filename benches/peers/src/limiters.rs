@@ -17,17 +17,18 @@ use crate::straightforward::Keyed;
 /// Asks a limiter about a key by number.
 pub type Ask = Box<dyn Fn(usize) -> bool>;
 
+/// The quotas of each key.
+pub fn quotas(settings: Settings) -> Quotas {
+    let both = [
+        Quota::per_minute(settings.per_minute.into()),
+        Quota::per_hour(settings.per_hour.into()),
+    ];
+    Quotas::new(both.into_iter().flatten()).expect("valid quotas")
+}
+
 pub fn by_slot(settings: Settings) -> Ask {
     let limiter = LocalLimiter::builder().most_buckets(settings.keys).build();
-    let quotas = Quotas::new(
-        [
-            Quota::per_minute(settings.per_minute.into()),
-            Quota::per_hour(settings.per_hour.into()),
-        ]
-        .into_iter()
-        .flatten(),
-    )
-    .expect("valid quotas");
+    let quotas = quotas(settings);
     let keys: Vec<_> = (0..settings.keys)
         .map(|key| KeyFamily::new(&format!("key_{key:022}")).expect("a valid name"))
         .map(|family| (family, LimiterSlot::new()))

@@ -146,3 +146,17 @@ fn open_elements(svg: &str) -> Vec<&str> {
     }
     open
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_apps_on_sockets_answer_each_request_of_wrk() {
+    // It fails if one is not answered with 200.
+    for keys in [1, 1_000] {
+        let costs = peers::served::measure(keys, 1, 1);
+        assert_eq!(costs.len(), 3);
+        for cost in costs {
+            assert!(cost.requests > 100, "{cost:?}");
+            assert!(cost.all.0 >= cost.user.0, "{cost:?}");
+        }
+    }
+}
