@@ -27,28 +27,33 @@ fn cpu_time() -> [u64; 2] {
     [next().expect("a number"), next().expect("a number")]
 }
 
+/// The end of a script for `wrk`, after the functions that add requests.
+const SCRIPT: &str = "
+function request()
+    next = next % #requests + 1
+    return requests[next]
+end
+function done(summary)
+    local errors = summary.errors
+    print('REQUESTS ' .. summary.requests .. ' WRONG ' .. errors.status + errors.connect + errors.read)
+end
+";
+
 /// A script for `wrk` that sends these values of `Authorization` in turn.
 fn script(authorizations: &[String]) -> String {
-    let mut script = "local requests = {}\nlocal add = function(value) requests[#requests + 1] = \
-                      wrk.format('GET', nil, { Authorization = value }) end\ninit = function()\n"
-        .to_owned();
+    let mut script = "next, requests = 0, {}\n".to_owned();
+    let mut init = "function init()\n".to_owned();
     // A function may have 65 536 constants.
-    let parts = authorizations.chunks(10_000);
-    for (number, part) in parts.enumerate() {
-        let _ = writeln!(script, "  add_{number}()");
-        let mut own = format!("add_{number} = function()\n");
+    for (number, part) in authorizations.chunks(10_000).enumerate() {
+        let _ = writeln!(script, "function add_{number}()");
         for value in part {
-            let _ = writeln!(own, "  add('{value}')");
+            let request = format!("wrk.format('GET', nil, {{ Authorization = '{value}' }})");
+            let _ = writeln!(script, "    table.insert(requests, {request})");
         }
-        script.insert_str(0, &(own + "end\n"));
+        let _ = writeln!(script, "end");
+        let _ = writeln!(init, "    add_{number}()");
     }
-    // The functions above use `add`, which is therefore global.
-    script = script.replace("local add = ", "add = ");
-    script
-        + "end\nlocal next = 0\nrequest = function()\n  next = next % #requests + 1\n  return \
-              requests[next]\nend\ndone = function(summary)\n  local wrong = \
-              summary.errors.status + summary.errors.connect + summary.errors.read\n  \
-              print('REQUESTS ' .. summary.requests .. ' WRONG ' .. wrong)\nend\n"
+    script + &init + "end\n" + SCRIPT
 }
 
 /// Sends requests for some seconds; returns how many were answered.
