@@ -9,13 +9,21 @@
     reason = "a benchmark may stop where it cannot go on"
 )]
 
+#[cfg(target_os = "linux")]
 use peers::served::measure;
 
+#[cfg(target_os = "linux")]
 fn setting(name: &str, otherwise: u32) -> u32 {
     let set = std::env::var(name).ok();
     set.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("this reads the CPU time from /proc, which only Linux has");
+}
+
+#[cfg(target_os = "linux")]
 fn main() {
     let (seconds, rounds) = (setting("SERVED_SECONDS", 3), setting("SERVED_ROUNDS", 7));
     for keys in [1, 100_000] {
@@ -23,7 +31,8 @@ fn main() {
         for cost in measure(keys, seconds, rounds as usize) {
             let of = |(time, ratio): (f64, f64)| format!("{time:6.2} µs {ratio:5.2}");
             let (user, all) = (of(cost.user), of(cost.all));
-            println!("  {:<26} user {user}   user and kernel {all}", cost.name);
+            let (name, busy) = (cost.name, cost.busy * 100.0);
+            println!("  {name:<26} user {user}   user and kernel {all}   {busy:.0} % busy");
         }
     }
 }

@@ -3,10 +3,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
+use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
@@ -30,18 +34,19 @@ fn cpu_time() -> [u64; 2] {
 /// The end of a script for `wrk`, after the functions that add requests.
 const SCRIPT: &str = "
 function request()
-    next = next % #requests + 1
-    return requests[next]
+    sent = sent % #requests + 1
+    return requests[sent]
 end
 function done(summary)
-    local errors = summary.errors
-    print('REQUESTS ' .. summary.requests .. ' WRONG ' .. errors.status + errors.connect + errors.read)
+    local wrong = 0
+    for _, count in pairs(summary.errors) do wrong = wrong + count end
+    print('REQUESTS ' .. summary.requests .. ' WRONG ' .. wrong)
 end
 ";
 
 /// A script for `wrk` that sends these values of `Authorization` in turn.
 fn script(authorizations: &[String]) -> String {
-    let mut script = "next, requests = 0, {}\n".to_owned();
+    let mut script = "sent, requests = 0, {}\n".to_owned();
     let mut init = "function init()\n".to_owned();
     // A function may have 65 536 constants.
     for (number, part) in authorizations.chunks(10_000).enumerate() {
@@ -56,7 +61,7 @@ fn script(authorizations: &[String]) -> String {
     script + &init + "end\n" + SCRIPT
 }
 
-/// Sends requests for some seconds; returns how many were answered.
+/// Sends requests for some seconds; returns how many were answered. Each answer is below 400.
 fn send(address: SocketAddr, script: &Path, seconds: u32) -> u64 {
     let output = Command::new("wrk")
         .args(["--threads", "1", "--connections", CONNECTIONS])
@@ -65,13 +70,14 @@ fn send(address: SocketAddr, script: &Path, seconds: u32) -> u64 {
         .arg(format!("http://{address}{PATH}"))
         .output()
         .expect("wrk is missing (Debian: apt-get install wrk)");
-    let output = String::from_utf8(output.stdout).expect("text");
+    let [output, errors] = [output.stdout, output.stderr].map(String::from_utf8);
+    let (output, errors) = (output.expect("text"), errors.expect("text"));
     let counts = output
         .lines()
         .find_map(|line| line.strip_prefix("REQUESTS "));
     let (requests, wrong) = counts
         .and_then(|counts| counts.split_once(" WRONG "))
-        .expect("counts");
+        .unwrap_or_else(|| panic!("no counts: {output} {errors}"));
     assert_eq!(wrong, "0", "{output}");
     requests.parse().expect("a number")
 }
@@ -89,24 +95,23 @@ pub struct Cost {
     pub user: (f64, f64),
     /// The same with that in the kernel.
     pub all: (f64, f64),
+    /// The part of the time in which the server computed; 1 if it is what limits the rate.
+    pub busy: f64,
     /// The number of requests that were answered.
     pub requests: u64,
 }
+
+/// The microseconds in user mode and in the kernel, and the number of requests.
+type Round = ([f64; 2], u64);
 
 /// An app that is being served.
 struct Running {
     name: &'static str,
     address: SocketAddr,
-    script: PathBuf,
+    script: NamedTempFile,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.script);
-    }
-}
-
-fn start(runtime: &Runtime, number: usize, app: Served) -> Running {
+fn start(runtime: &Runtime, app: Served) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = runtime.block_on(TcpListener::bind(any)).expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -115,58 +120,63 @@ fn start(runtime: &Runtime, number: usize, app: Served) -> Running {
     if let Some(jobs) = app.jobs {
         runtime.spawn(async move { jobs.run(std::future::pending()).await });
     }
-    let file = format!("served-{}-{number}.lua", std::process::id());
-    let path = std::env::temp_dir().join(file);
-    fs::write(&path, script(&app.credentials.good)).expect("a file");
+    let mut file = NamedTempFile::new().expect("a file");
+    let script = script(&app.credentials.good);
+    file.write_all(script.as_bytes()).expect("written");
     Running {
         name: app.name,
         address,
-        script: path,
+        script: file,
     }
 }
 
-/// Measures all apps with this many keys, round by round. Each round sends requests to each app for some
-/// seconds; the first, which uses each key for the first time, does not count.
+/// Measures all apps with this many keys, round by round, in an order that rotates. Each round sends
+/// requests to each app for some seconds; the first, which uses each key for the first time, does not count.
 ///
 /// # Panics
-/// If `wrk` is missing, or a request is not answered with 200.
+/// If `wrk` is missing, or a request is refused or not answered.
 pub fn measure(keys: usize, seconds: u32, rounds: usize) -> Vec<Cost> {
     // One thread for the server, one for wrk.
     let builder = &mut Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let apps = served(Settings::plenty(keys)).into_iter().enumerate();
-    let apps: Vec<_> = apps
-        .map(|(number, app)| start(&runtime, number, app))
-        .collect();
-    let mut measured = vec![(Vec::new(), Vec::new(), 0); apps.len()];
+    let apps = served(Settings::plenty(keys)).into_iter();
+    let apps: Vec<_> = apps.map(|app| start(&runtime, app)).collect();
+    let mut measured = vec![Vec::new(); apps.len()];
     for round in 0..=rounds {
-        let mut alone = None;
-        for (app, (user, all, answered)) in apps.iter().zip(&mut measured) {
+        for place in 0..apps.len() {
+            let number = (round + place) % apps.len();
+            let app = &apps[number];
             let before = cpu_time();
-            let requests = send(app.address, &app.script, seconds);
+            let requests = send(app.address, app.script.path(), seconds);
+            // The jobs write the last uses, which must not count for the next app.
+            thread::sleep(Duration::from_secs(1));
             let after = cpu_time();
-            let [of_user, of_kernel] =
-                [0, 1].map(|of| (after[of] - before[of]) as f64 * 10_000.0 / requests as f64);
-            let of_all = of_user + of_kernel;
-            let alone = alone.get_or_insert((of_user, of_all));
+            let micros = [0, 1].map(|of| (after[of] - before[of]) as f64 * 10_000.0);
             if round > 0 {
-                user.push((of_user, of_user / alone.0));
-                all.push((of_all, of_all / alone.1));
-                *answered += requests;
+                measured[number].push((micros, requests));
             }
         }
     }
-    let both = |values: Vec<(f64, f64)>| {
-        let (times, ratios) = values.into_iter().unzip();
-        (median(times), median(ratios))
-    };
-    let apps = apps.iter().zip(measured);
-    let costs = apps.map(|(app, (user, all, requests))| Cost {
-        name: app.name,
-        user: both(user),
-        all: both(all),
-        requests,
+    let apps = apps.iter().zip(&measured);
+    let costs = apps.map(|(app, own)| {
+        let each = |([user, kernel], requests): &Round, with_kernel: bool| {
+            (user + if with_kernel { *kernel } else { 0.0 }) / *requests as f64
+        };
+        let both = |with_kernel| {
+            let times = own.iter().map(|round| each(round, with_kernel));
+            let alone = measured[0].iter().map(|round| each(round, with_kernel));
+            let ratios = times.clone().zip(alone).map(|(time, alone)| time / alone);
+            (median(times.collect()), median(ratios.collect()))
+        };
+        let busy = own.iter().map(|([user, kernel], _)| user + kernel);
+        Cost {
+            name: app.name,
+            user: both(false),
+            all: both(true),
+            busy: median(busy.collect()) / (f64::from(seconds) * 1e6),
+            requests: own.iter().map(|(_, requests)| requests).sum(),
+        }
     });
     costs.collect()
 }

@@ -150,7 +150,7 @@ fn open_elements(svg: &str) -> Vec<&str> {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_apps_on_sockets_answer_each_request_of_wrk() {
-    // It fails if one is not answered with 200.
+    // It fails if one is not.
     for keys in [1, 1_000] {
         let costs = peers::served::measure(keys, 1, 1);
         assert_eq!(costs.len(), 3);

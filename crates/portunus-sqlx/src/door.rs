@@ -279,7 +279,7 @@ impl Trust {
         let until = Instant::now() + limit;
         while !self.is_lost() && Instant::now() < until {
             sleep_until(until.min(Instant::now() + WATCHED_EVERY)).await;
-            if self.door.0.primary.is_known() {
+            if Instant::now() < until && self.door.0.primary.is_known() {
                 let _ = timeout_at(until, self.door.ask(WATCHED_EVERY)).await;
             }
         }

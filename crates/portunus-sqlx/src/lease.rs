@@ -226,7 +226,7 @@ impl Lease {
             connection: connection.ok_or(sqlx::Error::PoolClosed)?,
             statements,
             watch: Watch {
-                limit: STATEMENT_LIMIT,
+                limit: Some(STATEMENT_LIMIT),
                 trust: Some(&self.trust),
             },
         })
@@ -298,8 +298,8 @@ pub(crate) struct On<'c> {
 /// How long a statement may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watch<'c> {
-    /// The longest time.
-    pub(crate) limit: Duration,
+    /// The longest time, if there is one.
+    pub(crate) limit: Option<Duration>,
     /// The trust in the connection, without which it is given up earlier.
     pub(crate) trust: Option<&'c Trust>,
 }
@@ -312,9 +312,10 @@ impl Watch<'_> {
     ) -> Result<T, Fault> {
         // A single timer: one that is set for each statement wakes the thread that waits for all.
         let in_vain = async {
-            match self.trust {
-                None => sleep(self.limit).await,
-                Some(trust) => trust.lost(self.limit).await,
+            match (self.limit, self.trust) {
+                (None, _) => std::future::pending().await,
+                (Some(limit), None) => sleep(limit).await,
+                (Some(limit), Some(trust)) => trust.lost(limit).await,
             }
         };
         tokio::select! {

@@ -1,7 +1,6 @@
 //! A transaction of the host on the keys' PostgreSQL database.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use portunus::manage::{KeyManager, ManageError};
 use portunus::store::StoreError;
@@ -67,7 +66,7 @@ impl PostgresStore {
             // The connection may be one of a pooler.
             statements: Statements::Unnamed,
             watch: Watch {
-                limit: Duration::MAX,
+                limit: None,
                 trust: None,
             },
         };

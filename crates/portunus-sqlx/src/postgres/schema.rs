@@ -136,7 +136,7 @@ impl Postgres {
             connection,
             statements: self.statements(),
             watch: Watch {
-                limit: Duration::MAX,
+                limit: None,
                 trust: None,
             },
         }

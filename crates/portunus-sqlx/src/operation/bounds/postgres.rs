@@ -34,7 +34,7 @@ impl Explained {
             connection: &mut self.connection,
             statements: Statements::Named,
             watch: Watch {
-                limit: std::time::Duration::from_secs(60),
+                limit: Some(std::time::Duration::from_secs(60)),
                 trust: None,
             },
         }
