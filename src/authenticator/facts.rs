@@ -87,7 +87,7 @@ impl Inner {
     }
 
     /// Reads the facts by which a request is counted.
-    #[inline(always)]
+    #[inline(always)] // For the same reason.
     pub(super) fn read_for_limits(
         &self,
         head: &dyn RequestHead,

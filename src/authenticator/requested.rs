@@ -26,7 +26,7 @@ pub(super) enum RequestedActor {
 
 impl RequestedActor {
     /// Returns whether the request may name a user.
-    #[inline(always)]
+    #[inline(always)] // So that the type of the head is known.
     pub(super) fn may_be_in(head: &dyn RequestHead) -> bool {
         head.may_have_any(&FIELDS)
     }
