@@ -1,42 +1,40 @@
 //! Usage counts of keys, kept in memory without waiting and written to the store in batches.
 //!
 //! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
-//! use after the entry's uses were taken puts the entry into a list. What is in the list is taken by
-//! key: by the periodic jobs, by a flush and by a read; and a little by each request that makes a long
-//! list longer. So the list keeps few entries that a cache has evicted, the uses of several entries of
-//! one key are added, and no request does the work of many.
+//! use after the entry's uses were taken puts the entry into a list (`listed`). What is in the lists is
+//! taken by key: by the periodic jobs, by a flush and by a read; and a little by each request that makes
+//! a long list longer. So the lists keep few entries that a cache has evicted, the uses of several
+//! entries of one key are added, and no request does the work of many.
 //!
 //! A flush subtracts counts only after the store has accepted them: a flush that fails or is dropped
 //! leaves every count unchanged. A crash loses only what was counted since the last flush.
 
+mod listed;
 mod reading;
+mod unwritten;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::fmt;
-use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
 
+use self::listed::{List, Listed};
+use self::unwritten::Unwritten;
 use self::watch::Watch;
 use crate::clock::{Clock, let_others_run};
 use crate::entry::Entry;
-use crate::key::KeyId;
 use crate::lock::{Mutex, MutexGuard};
-use crate::store::{StoreError, Usage, UsageDelta, UsageStore};
+use crate::store::{StoreError, UsageDelta, UsageStore};
 
 /// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
 
-/// The maximum number of keys with unwritten uses, each of which takes at most 350 bytes.
-const MOST_KEYS: usize = 1_000_000;
-
-/// The length of the list of entries from which requests take the uses of the oldest. It bounds the
-/// memory of entries that nothing else needs any more.
-const MOST_LISTED: usize = 16_384;
+/// The length of a list from which requests take the uses of its oldest entries. It bounds the memory of
+/// entries that nothing else needs any more: 3 MB for each list.
+const MOST_LISTED: usize = 4096;
 
 /// How many entries a request takes from a longer list. The list becomes shorter again even if most
 /// requests find that something else takes uses at the moment.
@@ -57,7 +55,7 @@ pub struct UsageRecorder {
 #[derive(Default)]
 struct Shared {
     /// The entries with uses: the use that makes a count 1 adds the entry.
-    listed: Mutex<VecDeque<Entry>>,
+    listed: Listed,
     unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
@@ -66,68 +64,14 @@ struct Shared {
     watch: Watch,
 }
 
-/// The uses that were taken from entries, until the store has accepted them.
-struct Unwritten {
-    /// In the order of the ids: a database then writes the rows of a part next to each other, rather
-    /// than a page for each. No insertion moves all others, which a request would wait for.
-    by_id: BTreeMap<KeyId, Usage>,
-    most_keys: usize,
-    /// The number of uses for which there was no capacity.
-    lost: u64,
-    /// How often a flush has subtracted what it wrote.
-    flushes: u64,
-}
-
-impl Default for Unwritten {
-    fn default() -> Self {
-        Self {
-            by_id: BTreeMap::new(),
-            most_keys: MOST_KEYS,
-            lost: 0,
-            flushes: 0,
-        }
-    }
-}
-
-impl Unwritten {
-    /// Takes the uses of an entry.
-    fn take(&mut self, entry: &Entry) {
-        let id = &entry.record.id;
-        let (count, last_used_at, last_ip) = entry.usage.take();
-        // An entry with very many uses is listed twice.
-        if count == 0 {
-            return;
-        }
-        let count = u64::from(count);
-        let has_capacity = self.by_id.len() < self.most_keys;
-        let usage = match has_capacity {
-            true => Some(self.by_id.entry(id.clone()).or_default()),
-            false => self.by_id.get_mut(id),
-        };
-        let Some(usage) = usage else {
-            self.lost += count;
-            return;
-        };
-        // Not the latest time, for the reason that `UsageCell::count` gives.
-        usage.last_used_at = Some(last_used_at);
-        usage.last_ip = last_ip.or(usage.last_ip);
-        usage.count += count;
-    }
-
-    /// Returns the unwritten uses of a key, if there are any.
-    fn of(&self, id: &KeyId) -> Option<UsageDelta> {
-        self.by_id.get(id).and_then(|usage| delta(id, usage))
-    }
-}
-
-fn delta(id: &KeyId, usage: &Usage) -> Option<UsageDelta> {
-    let last = usage.last_used_at?;
-    Some(UsageDelta::new(
-        id.clone(),
-        usage.count,
-        last,
-        usage.last_ip,
-    ))
+/// Takes the uses of the entries that were listed first. Entries that nothing else needs are freed
+/// after the lock.
+fn take_oldest(list: &List, mut unwritten: MutexGuard<'_, Unwritten>, most: usize) {
+    // Out of the list first: a use from now on lists its entry again.
+    let oldest: SmallVec<[Entry; TAKEN_BY_REQUEST]> = list.take(most);
+    oldest.iter().for_each(|entry| unwritten.take(entry));
+    drop(unwritten);
+    drop(oldest);
 }
 
 impl UsageRecorder {
@@ -148,53 +92,41 @@ impl UsageRecorder {
             self.shared.unwritten.lock().take(entry);
             return;
         }
-        let length = {
-            let mut listed = self.shared.listed.lock();
-            listed.push_back(entry.clone());
-            listed.len()
-        };
+        let list = self.shared.listed.own();
+        let length = list.push(entry.clone());
         if length > MOST_LISTED
             // A request does not wait for a flush: a later one takes the uses.
             && let Some(unwritten) = self.shared.unwritten.try_lock()
         {
-            self.take_oldest(unwritten, TAKEN_BY_REQUEST);
+            take_oldest(list, unwritten, TAKEN_BY_REQUEST);
         }
-    }
-
-    /// Takes the uses of the entries that were listed first. Entries that nothing else needs are freed
-    /// after the lock.
-    fn take_oldest(&self, mut unwritten: MutexGuard<'_, Unwritten>, most: usize) {
-        // Out of the list first: a use from now on lists its entry again.
-        let oldest = || self.shared.listed.lock().pop_front();
-        let oldest = iter::repeat_with(oldest)
-            .take(most)
-            .map_while(|entry| entry);
-        let oldest: SmallVec<[Entry; TAKEN_BY_REQUEST]> =
-            oldest.inspect(|entry| unwritten.take(entry)).collect();
-        drop(unwritten);
-        drop(oldest);
     }
 
     /// Takes the uses of all entries that are listed now, so that requests need not.
     pub(crate) async fn collect(&self) {
-        let mut left = self.shared.listed.lock().len();
-        while left > 0 {
-            let part = left.min(TAKEN_BY_JOBS);
-            self.take_oldest(self.shared.unwritten.lock(), part);
-            left -= part;
-            if left > 0 {
-                let_others_run().await;
+        self.shared.unwritten.lock().passes += 1;
+        let mut in_a_row = 0;
+        for list in self.shared.listed.each() {
+            let mut left = list.len();
+            while left > 0 {
+                if in_a_row == TAKEN_BY_JOBS {
+                    let_others_run().await;
+                    in_a_row = 0;
+                }
+                let part = left.min(TAKEN_BY_JOBS - in_a_row);
+                take_oldest(list, self.shared.unwritten.lock(), part);
+                (left, in_a_row) = (left - part, in_a_row + part);
             }
+            list.shrink_to(MOST_LISTED);
         }
-        // A burst may have taken much.
-        self.shared.listed.lock().shrink_to_fit();
     }
 
     /// Takes the uses of all listed entries, and returns what is unwritten.
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
-        let unwritten = self.shared.unwritten.lock();
-        let listed = self.shared.listed.lock().len();
-        self.take_oldest(unwritten, listed);
+        self.shared.unwritten.lock().passes += 1;
+        for list in self.shared.listed.each() {
+            take_oldest(list, self.shared.unwritten.lock(), usize::MAX);
+        }
         self.shared.unwritten.lock()
     }
 
@@ -229,17 +161,14 @@ impl UsageRecorder {
 
     /// Returns what is not written yet, in the order of the ids.
     fn counted(&self) -> Vec<UsageDelta> {
-        let unwritten = self.unwritten();
-        let all = unwritten.by_id.iter();
-        all.filter_map(|(id, usage)| delta(id, usage)).collect()
+        self.unwritten().deltas()
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process
     /// exits, these are lost.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        let unwritten = self.unwritten();
-        unwritten.by_id.values().map(|usage| usage.count).sum()
+        self.unwritten().uses()
     }
 
     /// Returns how many uses have been written so far.
@@ -256,12 +185,7 @@ impl UsageRecorder {
     fn written(&self, deltas: &[UsageDelta]) {
         let mut unwritten = self.shared.unwritten.lock();
         for delta in deltas {
-            if let btree_map::Entry::Occupied(mut usage) = unwritten.by_id.entry(delta.id.clone()) {
-                usage.get_mut().count -= delta.count;
-                if usage.get().count == 0 {
-                    usage.remove();
-                }
-            }
+            unwritten.subtract(delta);
             let written = &self.shared.written;
             written.fetch_add(delta.count, Ordering::Relaxed);
         }
@@ -286,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::clock::millis;
-    use crate::key::{KeyKind, KeyRecord, Owner};
+    use crate::key::{KeyId, KeyKind, KeyRecord, Owner};
     use crate::scope::{ScopeModel, WildcardModel};
 
     fn ids(count: usize) -> Vec<KeyId> {
@@ -407,25 +331,51 @@ mod tests {
         let usage = UsageRecorder::default();
         let id = KeyId::generate().unwrap();
         let (one, other) = (entry(&id), entry(&id));
-        let listed = || usage.shared.listed.lock().len();
+        let listed = || usage.shared.listed.own().len();
         for _ in 0..3 {
             usage.count(&one, 2, Some(IpAddr::from([192, 0, 2, 1])));
         }
         assert_eq!(listed(), 1);
         usage.count(&other, 1, None);
         assert_eq!(listed(), 2);
-        // Of the entries of one key, the one that was listed later says when; a known address stays.
+        // Of the entries of one key, the latest time counts; a known address stays.
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         let counted = usage.counted();
         let ip = Some(IpAddr::from([192, 0, 2, 1]));
-        assert_eq!(counted, [UsageDelta::new(id.clone(), 4, at(1), ip)]);
+        assert_eq!(counted, [UsageDelta::new(id.clone(), 4, at(2), ip)]);
         assert_eq!(listed(), 0);
         // What is counted while the store accepts a batch is not subtracted with it.
         usage.count(&one, 5, None);
         usage.written(&counted);
         assert_eq!((listed(), usage.pending()), (1, 1));
-        assert_eq!(usage.counted(), [UsageDelta::new(id, 1, at(5), ip)]);
+        // A clock that was ahead is forgotten with the next use.
+        usage.count(&one, 3, None);
+        assert_eq!(usage.counted(), [UsageDelta::new(id, 2, at(3), ip)]);
         assert_eq!(usage.flushed(), 4);
+    }
+
+    #[test]
+    fn of_entries_that_two_threads_used_the_later_use_counts() {
+        let listed = Listed::new(2);
+        let shared = Shared {
+            listed,
+            ..Shared::default()
+        };
+        let usage = UsageRecorder {
+            shared: Arc::new(shared),
+        };
+        let id = KeyId::generate().unwrap();
+        for times in [[1, 2], [2, 1]] {
+            for (list, time) in usage.shared.listed.each().zip(times) {
+                let entry = entry(&id);
+                entry.usage.count(time, None);
+                list.push(entry);
+            }
+            let last = SystemTime::UNIX_EPOCH + Duration::from_millis(2);
+            let counted = usage.counted();
+            assert_eq!(counted, [UsageDelta::new(id.clone(), 2, last, None)]);
+            usage.written(&counted);
+        }
     }
 
     #[test]
@@ -446,7 +396,7 @@ mod tests {
             before = now;
         }
         // The list is as short again as it may be.
-        assert!(usage.shared.listed.lock().len() <= MOST_LISTED);
+        assert!(usage.shared.listed.own().len() <= MOST_LISTED);
         assert_eq!(usage.pending(), 2 * MOST_LISTED as u64);
     }
 
@@ -455,7 +405,7 @@ mod tests {
         let usage = UsageRecorder::default();
         let ids = ids(3 * TAKEN_BY_JOBS + 1);
         ids.iter().for_each(|id| use_once(&usage, id));
-        let listed = || usage.shared.listed.lock().len();
+        let listed = || usage.shared.listed.own().len();
         let mut collecting = pin!(usage.collect());
         let mut lengths = vec![listed()];
         while (&mut collecting).now_or_never().is_none() {
@@ -478,7 +428,7 @@ mod tests {
         drop(first);
         let count = MOST_LISTED + 100;
         for id in ids(count - 1) {
-            assert!(usage.shared.listed.lock().len() <= MOST_LISTED);
+            assert!(usage.shared.listed.own().len() <= MOST_LISTED);
             use_once(&usage, &id);
         }
         assert_eq!(known.strong_count(), 0);
