@@ -32,10 +32,6 @@ use crate::store::{StoreError, UsageDelta, UsageStore};
 /// The maximum number of keys per call of the store, whose other writes wait in the meantime.
 const MOST_AT_ONCE: usize = 1000;
 
-/// The length of a list from which requests take the uses of its oldest entries. It bounds the memory of
-/// entries that nothing else needs any more: 3 MB for each list.
-const MOST_LISTED: usize = 4096;
-
 /// How many entries a request takes from a longer list. The list becomes shorter again even if most
 /// requests find that something else takes uses at the moment.
 const TAKEN_BY_REQUEST: usize = 4;
@@ -69,7 +65,7 @@ struct Shared {
 fn take_oldest(list: &List, mut unwritten: MutexGuard<'_, Unwritten>, most: usize) {
     // Out of the list first: a use from now on lists its entry again.
     let oldest: SmallVec<[Entry; TAKEN_BY_REQUEST]> = list.take(most);
-    oldest.iter().for_each(|entry| unwritten.take(entry));
+    unwritten.take(&oldest);
     drop(unwritten);
     drop(oldest);
 }
@@ -89,12 +85,15 @@ impl UsageRecorder {
     fn list(&self, entry: &Entry, before: u32) {
         if before > 0 {
             // It is listed already. Its next use lists it once more, which does not matter.
-            self.shared.unwritten.lock().take(entry);
+            self.shared
+                .unwritten
+                .lock()
+                .take(std::slice::from_ref(entry));
             return;
         }
-        let list = self.shared.listed.own();
-        let length = list.push(entry.clone());
-        if length > MOST_LISTED
+        let listed = &self.shared.listed;
+        let list = listed.own();
+        if list.push(entry.clone()) > listed.most_in_one()
             // A request does not wait for a flush: a later one takes the uses.
             && let Some(unwritten) = self.shared.unwritten.try_lock()
         {
@@ -104,9 +103,9 @@ impl UsageRecorder {
 
     /// Takes the uses of all entries that are listed now, so that requests need not.
     pub(crate) async fn collect(&self) {
-        self.shared.unwritten.lock().passes += 1;
+        let listed = &self.shared.listed;
         let mut in_a_row = 0;
-        for list in self.shared.listed.each() {
+        for list in listed.each() {
             let mut left = list.len();
             while left > 0 {
                 if in_a_row == TAKEN_BY_JOBS {
@@ -117,13 +116,12 @@ impl UsageRecorder {
                 take_oldest(list, self.shared.unwritten.lock(), part);
                 (left, in_a_row) = (left - part, in_a_row + part);
             }
-            list.shrink_to(MOST_LISTED);
+            list.shrink_to(listed.most_in_one());
         }
     }
 
     /// Takes the uses of all listed entries, and returns what is unwritten.
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
-        self.shared.unwritten.lock().passes += 1;
         for list in self.shared.listed.each() {
             take_oldest(list, self.shared.unwritten.lock(), usize::MAX);
         }
@@ -184,12 +182,10 @@ impl UsageRecorder {
     /// Subtracts what the store has accepted.
     fn written(&self, deltas: &[UsageDelta]) {
         let mut unwritten = self.shared.unwritten.lock();
-        for delta in deltas {
-            unwritten.subtract(delta);
-            let written = &self.shared.written;
-            written.fetch_add(delta.count, Ordering::Relaxed);
-        }
+        deltas.iter().for_each(|delta| unwritten.subtract(delta));
         unwritten.flushes += 1;
+        let uses = deltas.iter().map(|delta| delta.count).sum();
+        self.shared.written.fetch_add(uses, Ordering::Relaxed);
     }
 }
 
@@ -256,7 +252,7 @@ mod tests {
     #[test]
     fn requests_jobs_and_flushes_at_once_lose_no_use_and_count_none_twice() {
         let usage = UsageRecorder::default();
-        let (threads, keys) = (3, MOST_LISTED * 5 / 4);
+        let (threads, keys) = (3, usage.shared.listed.most_in_one() * 5 / 4);
         let entries: Vec<_> = ids(keys).iter().map(entry).collect();
         let uses = (threads * keys) as u64;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -348,46 +344,88 @@ mod tests {
         usage.count(&one, 5, None);
         usage.written(&counted);
         assert_eq!((listed(), usage.pending()), (1, 1));
-        // A clock that was ahead is forgotten with the next use.
-        usage.count(&one, 3, None);
-        assert_eq!(usage.counted(), [UsageDelta::new(id, 2, at(3), ip)]);
+        assert_eq!(usage.counted(), [UsageDelta::new(id, 1, at(5), ip)]);
         assert_eq!(usage.flushed(), 4);
     }
 
-    #[test]
-    fn of_entries_that_two_threads_used_the_later_use_counts() {
-        let listed = Listed::new(2);
+    fn with_lists(lists: usize) -> UsageRecorder {
+        let listed = Listed::new(lists);
         let shared = Shared {
             listed,
             ..Shared::default()
         };
-        let usage = UsageRecorder {
+        UsageRecorder {
             shared: Arc::new(shared),
-        };
+        }
+    }
+
+    #[test]
+    fn of_entries_that_two_threads_used_the_later_use_counts() {
+        let usage = with_lists(2);
         let id = KeyId::generate().unwrap();
-        for times in [[1, 2], [2, 1]] {
+        let address = |time: u64| Some(IpAddr::from([192, 0, 2, u8::try_from(time).unwrap()]));
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        // The first pass takes both, the second one after the other, as jobs that were interrupted do.
+        for (times, together) in [([1, 2], true), ([2, 1], true), ([2, 1], false)] {
             for (list, time) in usage.shared.listed.each().zip(times) {
                 let entry = entry(&id);
-                entry.usage.count(time, None);
+                entry.usage.count(time, address(time));
                 list.push(entry);
+                assert!(together || usage.pending() > 0);
             }
-            let last = SystemTime::UNIX_EPOCH + Duration::from_millis(2);
             let counted = usage.counted();
-            assert_eq!(counted, [UsageDelta::new(id.clone(), 2, last, None)]);
+            let expected = UsageDelta::new(id.clone(), 2, at(2), address(2));
+            assert_eq!(counted, [expected]);
             usage.written(&counted);
         }
+    }
+
+    #[test]
+    fn the_jobs_take_from_all_lists_and_let_other_tasks_run() {
+        let usage = with_lists(3);
+        for (number, id) in ids(600).iter().enumerate() {
+            let entry = entry(id);
+            entry.usage.count(1, None);
+            usage
+                .shared
+                .listed
+                .each()
+                .nth(number / 200)
+                .unwrap()
+                .push(entry);
+        }
+        let mut collecting = pin!(usage.collect());
+        let turns = (0..).find(|_| (&mut collecting).now_or_never().is_some());
+        assert_eq!(turns, Some(600 / TAKEN_BY_JOBS));
+        assert!(usage.shared.listed.each().all(|list| list.len() == 0));
+        assert_eq!(usage.pending(), 600);
+    }
+
+    #[test]
+    fn the_jobs_free_the_memory_that_a_burst_needed() {
+        let usage = with_lists(32);
+        let (list, most) = (usage.shared.listed.own(), usage.shared.listed.most_in_one());
+        // While a flush takes long, requests take nothing.
+        let flush = usage.shared.unwritten.lock();
+        ids(3 * most).iter().for_each(|id| use_once(&usage, id));
+        drop(flush);
+        assert!(list.capacity() >= 3 * most);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(usage.collect());
+        assert!((most..2 * most).contains(&list.capacity()));
     }
 
     #[test]
     fn no_request_takes_the_uses_of_many_entries() {
         let usage = UsageRecorder::default();
         let taken = || usage.shared.unwritten.lock().by_id.len();
+        let most = usage.shared.listed.most_in_one();
         let mut before = 0;
-        for (turn, id) in ids(MOST_LISTED).iter().enumerate() {
+        for (turn, id) in ids(most).iter().enumerate() {
             if turn == 9 {
                 // A flush that takes long: nothing is taken meanwhile.
                 let flush = usage.shared.unwritten.lock();
-                ids(MOST_LISTED).iter().for_each(|id| use_once(&usage, id));
+                ids(most).iter().for_each(|id| use_once(&usage, id));
                 drop(flush);
             }
             use_once(&usage, id);
@@ -396,8 +434,8 @@ mod tests {
             before = now;
         }
         // The list is as short again as it may be.
-        assert!(usage.shared.listed.own().len() <= MOST_LISTED);
-        assert_eq!(usage.pending(), 2 * MOST_LISTED as u64);
+        assert!(usage.shared.listed.own().len() <= most);
+        assert_eq!(usage.pending(), 2 * most as u64);
     }
 
     #[test]
@@ -426,9 +464,10 @@ mod tests {
         let known = Arc::downgrade(&first.policies());
         usage.count(&first, 0, None);
         drop(first);
-        let count = MOST_LISTED + 100;
+        let most = usage.shared.listed.most_in_one();
+        let count = most + 100;
         for id in ids(count - 1) {
-            assert!(usage.shared.listed.own().len() <= MOST_LISTED);
+            assert!(usage.shared.listed.own().len() <= most);
             use_once(&usage, &id);
         }
         assert_eq!(known.strong_count(), 0);

@@ -74,7 +74,7 @@ impl UsageCell {
     pub(crate) fn count(&self, now: u64, ip: Option<IpAddr>) -> u32 {
         // The time is stored first, so that a thread that sees the count sees a time that belongs
         // to it. It is the time of the last counted use, not the latest time: a wrong time from a
-        // clock that was ahead lasts only until the next use.
+        // clock that was ahead lasts only until the next use, unless it is taken before.
         if self.last_used.load(Ordering::Relaxed) != now {
             self.last_used.store(now, Ordering::Relaxed);
         }
@@ -83,6 +83,12 @@ impl UsageCell {
             self.set_address(ip);
         }
         before
+    }
+
+    /// Returns whether there are uses that nobody has taken.
+    #[inline]
+    pub(crate) fn is_used(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
     }
 
     /// Takes the uses: their number, and the time and the address of the last one.

@@ -103,13 +103,15 @@ impl Usage {
     /// Adds new uses. The time of the last use never moves back. The address is replaced only by
     /// the known address of a use that is not older than the last one.
     pub fn add(&mut self, delta: &UsageDelta) {
-        self.count = self.count.saturating_add(delta.count);
-        if self
-            .last_used_at
-            .is_none_or(|last| last <= delta.last_used_at)
-        {
-            self.last_used_at = Some(delta.last_used_at);
-            self.last_ip = delta.last_ip.or(self.last_ip);
+        self.add_uses(delta.count, delta.last_used_at, delta.last_ip);
+    }
+
+    /// The same, without the key.
+    pub(crate) fn add_uses(&mut self, count: u64, last: SystemTime, ip: Option<IpAddr>) {
+        self.count = self.count.saturating_add(count);
+        if self.last_used_at.is_none_or(|known| known <= last) {
+            self.last_used_at = Some(last);
+            self.last_ip = ip.or(self.last_ip);
         }
     }
 }

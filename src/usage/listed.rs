@@ -1,7 +1,7 @@
-//! The entries with uses that nobody has taken yet, in a list for each thread that serves requests.
+//! The entries with uses that nobody has taken yet, in several lists: each thread uses one of them.
 //!
 //! One list for all threads would be written by each of them: with many keys, most uses are the first
-//! since the last were taken, and each would wait for the memory that another core has just changed.
+//! since the last were taken, and each would wait for memory that another core has just changed.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -12,8 +12,16 @@ use std::thread::available_parallelism;
 use crate::entry::Entry;
 use crate::lock::Mutex;
 
-/// The maximum number of lists. Threads share them if there are more.
+/// The number of lists for each core: threads of different services, which take turns in getting numbers,
+/// seldom share one.
+const FOR_EACH_CORE: usize = 4;
+
+/// The maximum number of lists.
 const MOST_LISTS: usize = 32;
+
+/// The number of entries in all lists from which requests take the uses of the oldest, so that the memory
+/// of those that nothing else needs any more is bounded: 90 MB.
+const MOST_LISTED: usize = 131_072;
 
 /// The lists of entries.
 pub(super) struct Listed(Box<[List]>);
@@ -25,11 +33,10 @@ pub(super) struct Listed(Box<[List]>);
 pub(super) struct List(Mutex<VecDeque<Entry>>);
 
 impl Default for Listed {
-    /// A list for each core.
     fn default() -> Self {
         static CORES: OnceLock<usize> = OnceLock::new();
         let cores = CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
-        Self::new((*cores).min(MOST_LISTS))
+        Self::new(cores.saturating_mul(FOR_EACH_CORE).min(MOST_LISTS))
     }
 }
 
@@ -37,6 +44,11 @@ impl Listed {
     /// So many lists, at least one.
     pub(super) fn new(lists: usize) -> Self {
         Self((0..lists.max(1)).map(|_| List::default()).collect())
+    }
+
+    /// Returns the length of a list from which requests take uses.
+    pub(super) fn most_in_one(&self) -> usize {
+        MOST_LISTED / self.0.len()
     }
 
     /// Returns the list of this thread.
@@ -74,6 +86,11 @@ impl List {
         self.0.lock().len()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.0.lock().capacity()
+    }
+
     /// Frees the memory for more entries than this, which a burst needed.
     pub(super) fn shrink_to(&self, entries: usize) {
         self.0.lock().shrink_to(entries);
@@ -81,6 +98,7 @@ impl List {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::HashSet;
     use std::ptr;
@@ -89,26 +107,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_keeps_its_list_and_those_that_start_together_have_different_ones() {
+    fn a_thread_keeps_its_list_and_many_threads_use_all() {
         let listed = Listed::new(4);
-        let own = || ptr::from_ref(listed.own()).addr();
-        let all: HashSet<_> = listed
-            .each()
-            .map(|list| ptr::from_ref(list).addr())
-            .collect();
-        assert_eq!(all.len(), 4);
-        let used = thread::scope(|scope| {
-            let threads: Vec<_> = (0..12).map(|_| scope.spawn(|| (own(), own()))).collect();
-            let used = threads.into_iter().filter_map(|thread| thread.join().ok());
-            let used: Vec<_> = used.collect();
-            assert!(used.iter().all(|(first, again)| first == again));
-            used.into_iter()
-                .map(|(list, _)| list)
-                .collect::<HashSet<_>>()
+        let place = |list: &List| ptr::from_ref(list).addr();
+        let all: HashSet<_> = listed.each().map(place).collect();
+        let used: HashSet<_> = thread::scope(|scope| {
+            let own = || (place(listed.own()), place(listed.own()));
+            let threads: Vec<_> = (0..64).map(|_| scope.spawn(own)).collect();
+            let used = threads.into_iter().map(|thread| thread.join().unwrap());
+            used.map(|(list, again)| {
+                assert_eq!(list, again);
+                list
+            })
+            .collect()
         });
-        assert!(used.len() > 1 && used.is_subset(&all));
-        // There is one for any number of threads.
-        assert_eq!(Listed::new(0).each().count(), 1);
-        assert!((1..=MOST_LISTS).contains(&Listed::default().each().count()));
+        assert_eq!((used.len(), used), (4, all));
+        // There is a list in any case, and all of them together are bounded.
+        for lists in [Listed::new(0), Listed::new(5), Listed::default()] {
+            let count = lists.each().count();
+            assert!((1..=MOST_LISTS).contains(&count), "{count}");
+            assert!(count * lists.most_in_one() <= MOST_LISTED);
+        }
     }
 }

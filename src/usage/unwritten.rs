@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, btree_map};
 
+use smallvec::SmallVec;
+
+use super::TAKEN_BY_REQUEST;
 use crate::entry::Entry;
 use crate::key::KeyId;
 use crate::store::{Usage, UsageDelta};
@@ -13,9 +16,7 @@ const MOST_KEYS: usize = 1_000_000;
 pub(super) struct Unwritten {
     /// In the order of the ids: a database then writes the rows of a part next to each other, rather
     /// than a page for each. No insertion moves all others, which a request would wait for.
-    pub(super) by_id: BTreeMap<KeyId, Taken>,
-    /// How often uses were taken from all lists.
-    pub(super) passes: u64,
+    pub(super) by_id: BTreeMap<KeyId, Usage>,
     pub(super) most_keys: usize,
     /// The number of uses for which there was no capacity.
     pub(super) lost: u64,
@@ -23,19 +24,10 @@ pub(super) struct Unwritten {
     pub(super) flushes: u64,
 }
 
-/// The uses of one key that were taken.
-#[derive(Default)]
-pub(super) struct Taken {
-    pub(super) usage: Usage,
-    /// The pass that took the last of them.
-    pass: u64,
-}
-
 impl Default for Unwritten {
     fn default() -> Self {
         Self {
             by_id: BTreeMap::new(),
-            passes: 0,
             most_keys: MOST_KEYS,
             lost: 0,
             flushes: 0,
@@ -44,64 +36,66 @@ impl Default for Unwritten {
 }
 
 impl Unwritten {
-    /// Takes the uses of an entry.
-    pub(super) fn take(&mut self, entry: &Entry) {
-        let id = &entry.record.id;
-        let (count, last_used_at, last_ip) = entry.usage.take();
-        // An entry with very many uses is listed twice.
-        if count == 0 {
-            return;
+    /// Takes the uses of some entries.
+    pub(super) fn take(&mut self, entries: &[Entry]) {
+        // Plain reads first: the processor then waits for the memory of many entries at once, and not for
+        // that of one after the other, as atomic operations do. Unused are those that are listed twice.
+        let id = |entry: &Entry| entry.usage.is_used().then(|| entry.record.id.clone());
+        let ids: SmallVec<[Option<KeyId>; TAKEN_BY_REQUEST]> = entries.iter().map(id).collect();
+        for (entry, id) in entries.iter().zip(ids) {
+            if let Some(id) = id {
+                self.take_one(entry, id);
+            }
         }
+    }
+
+    fn take_one(&mut self, entry: &Entry, id: KeyId) {
+        let (count, last_used_at, last_ip) = entry.usage.take();
         let count = u64::from(count);
         let has_capacity = self.by_id.len() < self.most_keys;
-        let taken = match has_capacity {
-            true => Some(self.by_id.entry(id.clone()).or_default()),
-            false => self.by_id.get_mut(id),
+        let usage = match has_capacity {
+            true => Some(self.by_id.entry(id).or_default()),
+            false => self.by_id.get_mut(&id),
         };
-        let Some(Taken { usage, pass }) = taken else {
-            self.lost += count;
-            return;
-        };
-        // Several entries of one key may be in the lists of several threads, which have no order. Not
-        // the latest time of all passes, for the reason that `UsageCell::count` gives.
-        let before = usage.last_used_at.filter(|_| *pass == self.passes);
-        usage.last_used_at = before.max(Some(last_used_at));
-        *pass = self.passes;
-        usage.last_ip = last_ip.or(usage.last_ip);
-        usage.count += count;
+        match usage {
+            Some(usage) => usage.add_uses(count, last_used_at, last_ip),
+            None => self.lost += count,
+        }
     }
 
     /// Returns the unwritten uses of a key, if there are any.
     pub(super) fn of(&self, id: &KeyId) -> Option<UsageDelta> {
-        self.by_id.get(id).and_then(|taken| taken.delta(id))
+        self.by_id.get(id).and_then(|usage| delta(id, usage))
     }
 
     /// Returns all unwritten uses, in the order of the ids.
     pub(super) fn deltas(&self) -> Vec<UsageDelta> {
         let all = self.by_id.iter();
-        all.filter_map(|(id, taken)| taken.delta(id)).collect()
+        all.filter_map(|(id, usage)| delta(id, usage)).collect()
     }
 
     /// Returns how many uses are unwritten.
     pub(super) fn uses(&self) -> u64 {
-        self.by_id.values().map(|taken| taken.usage.count).sum()
+        self.by_id.values().map(|usage| usage.count).sum()
     }
 
     /// Subtracts what the store has accepted.
     pub(super) fn subtract(&mut self, delta: &UsageDelta) {
-        if let btree_map::Entry::Occupied(mut taken) = self.by_id.entry(delta.id.clone()) {
-            taken.get_mut().usage.count -= delta.count;
-            if taken.get().usage.count == 0 {
-                taken.remove();
+        if let btree_map::Entry::Occupied(mut usage) = self.by_id.entry(delta.id.clone()) {
+            usage.get_mut().count -= delta.count;
+            if usage.get().count == 0 {
+                usage.remove();
             }
         }
     }
 }
 
-impl Taken {
-    fn delta(&self, id: &KeyId) -> Option<UsageDelta> {
-        let Usage { count, last_ip, .. } = self.usage;
-        let last = self.usage.last_used_at?;
-        Some(UsageDelta::new(id.clone(), count, last, last_ip))
-    }
+fn delta(id: &KeyId, usage: &Usage) -> Option<UsageDelta> {
+    let last = usage.last_used_at?;
+    Some(UsageDelta::new(
+        id.clone(),
+        usage.count,
+        last,
+        usage.last_ip,
+    ))
 }
