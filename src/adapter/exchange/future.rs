@@ -88,10 +88,16 @@ impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
         }
     }
 
+    /// A request that was forwarded, and the report for its response.
+    #[inline]
+    pub(super) fn forwarded(future: S::Future, report: Option<Report>) -> Self {
+        Self::decided(DecidedFuture::passing(future), report)
+    }
+
     /// A request that no authenticator reads.
     #[cfg(feature = "actix-web")]
     pub(in crate::adapter) fn passing(future: S::Future) -> Self {
-        Self::decided(DecidedFuture::passing(future), None)
+        Self::forwarded(future, None)
     }
 
     /// A request that waits.

@@ -66,13 +66,13 @@ impl<C: Carrier> Mappings<C> {
     pub(super) fn put(
         &self,
         principal: Option<&KeyPrincipal>,
-        mapped: Vec<C::Mapping>,
+        mapped: &mut [C::Mapping],
         carrier: &mut C,
     ) {
         for put in &self.at_once {
             put(principal, carrier);
         }
-        for mut mapping in mapped {
+        for mapping in mapped {
             mapping.put(carrier);
         }
     }

@@ -137,8 +137,7 @@ impl<C: Carrier> Exchange<C> {
         S: Inward<Q> + Clone,
     {
         if self.is_counted(&request) {
-            let passing = DecidedFuture::passing(service.forward(request));
-            return ExchangeFuture::decided(passing, None);
+            return ExchangeFuture::forwarded(service.forward(request), None);
         }
         request.hide(&self.secret_fields);
         let mut audit = None;
@@ -148,7 +147,13 @@ impl<C: Carrier> Exchange<C> {
         match attempt {
             // An admission is large, so the usual one is not moved.
             Attempt::Ready(Ok(ref mut admission)) if !self.mappings.must_wait(admission) => {
-                self.pass(admission, Vec::new(), audit, request, service)
+                let report = self.prepare(admission, &mut [], audit, request.carrier_mut());
+                match self.admit(admission, &mut request) {
+                    None => ExchangeFuture::forwarded(service.forward(request), report),
+                    Some(error) => {
+                        ExchangeFuture::decided(refused(request, error, self.grpc), report)
+                    }
+                }
             }
             Attempt::Ready(Err(error)) => self.refuse(&error, audit, request),
             Attempt::Ready(Ok(admission)) => {
@@ -216,8 +221,10 @@ impl<C: Carrier> Exchange<C> {
         demanded.find_map(|demanded| demanded.check(principal, Some(&head)).err())
     }
 
-    /// Forwards an admitted request with the values that inner layers and handlers read, or refuses one
-    /// that does not meet what is required.
+    /// Prepares an admitted request for the inner service, together with [`admit`](Self::admit): records
+    /// the admission in the audit, and sets the values that are created from it. Returns the report for
+    /// the response. The caller forwards the request itself, because each function that a request or a
+    /// report is moved to copies it.
     ///
     /// Authenticating layers may be nested, so the carrier may already have values of an outer one.
     /// Every value is therefore set or removed:
@@ -230,35 +237,10 @@ impl<C: Carrier> Exchange<C> {
     /// - `Anonymous`: set for an anonymous request. One from an outer layer may stay beside a
     ///   principal, which takes precedence everywhere (see `inside`).
     #[inline(always)] // So that the report, which is large, is not moved.
-    fn pass<Q, S>(
-        &self,
-        admission: &mut Authenticated,
-        mapped: Vec<C::Mapping>,
-        audit: Option<RequestAudit>,
-        mut request: Q,
-        service: &mut S,
-    ) -> ExchangeFuture<S, Q>
-    where
-        Q: Incoming<Carrier = C>,
-        S: Inward<Q>,
-    {
-        let report = self.prepare(admission, mapped, audit, request.carrier_mut());
-        let unmet = self.unmet(admission.principal.as_ref(), &request);
-        self.admit(admission, request.carrier_mut());
-        let decided = match unmet {
-            None => DecidedFuture::passing(service.forward(request)),
-            Some(error) => refused(request, error, self.grpc),
-        };
-        ExchangeFuture::decided(decided, report)
-    }
-
-    /// Records an admission in the audit, and sets the values that are created from it. Returns the
-    /// report for the response.
-    #[inline(always)] // So that the report, which is large, is not moved.
     fn prepare(
         &self,
         admission: &Authenticated,
-        mapped: Vec<C::Mapping>,
+        mapped: &mut [C::Mapping],
         mut audit: Option<RequestAudit>,
         carrier: &mut C,
     ) -> Option<Report> {
@@ -287,9 +269,15 @@ impl<C: Carrier> Exchange<C> {
         Report::new(admission, audit, responder, counted)
     }
 
-    /// Sets the caller for inner layers and handlers.
+    /// Sets the caller for inner layers and handlers. Returns the error for a request that does not meet
+    /// what is required.
     #[inline]
-    fn admit(&self, admission: &mut Authenticated, carrier: &mut C) {
+    fn admit<Q>(&self, admission: &mut Authenticated, request: &mut Q) -> Option<AuthError>
+    where
+        Q: Incoming<Carrier = C>,
+    {
+        let unmet = self.unmet(admission.principal.as_ref(), request);
+        let carrier = request.carrier_mut();
         match admission.principal.take() {
             Some(mut principal) => {
                 if self.grpc {
@@ -310,6 +298,7 @@ impl<C: Carrier> Exchange<C> {
                 });
             }
         }
+        unmet
     }
 
     /// Refuses a request. The response is counted and its audit ended here, before the future is

@@ -9,6 +9,7 @@ use super::Exchange;
 use super::future::ExchangeFuture;
 use crate::adapter::carrier::{Carrier, Incoming, Inward};
 use crate::adapter::exchange::Mapped;
+use crate::adapter::inside::refused;
 use crate::audit::RequestAudit;
 use crate::authenticator::{Authenticated, Outcome, PendingAttempt};
 use crate::error::AuthError;
@@ -127,15 +128,21 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
     /// again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeFuture<S, Q>> {
         let outcome = ready!(self.pending.poll(&self.exchange, cx));
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return Poll::Pending;
         };
         let audit = self.pending.audit.take();
-        let mapped = std::mem::take(&mut self.pending.done);
+        let mapped = &mut self.pending.done;
         Poll::Ready(match outcome {
             Ok(mut admission) => {
-                let (exchange, service) = (&self.exchange, &mut self.service);
-                exchange.pass(&mut admission, mapped, audit, request, service)
+                let exchange = &self.exchange;
+                let report = exchange.prepare(&admission, mapped, audit, request.carrier_mut());
+                match exchange.admit(&mut admission, &mut request) {
+                    None => ExchangeFuture::forwarded(self.service.forward(request), report),
+                    Some(error) => {
+                        ExchangeFuture::decided(refused(request, error, exchange.grpc), report)
+                    }
+                }
             }
             Err(error) => self.exchange.refuse(&error, audit, request),
         })
