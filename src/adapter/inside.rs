@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 
 use super::carrier::{Anonymous, Carrier, Holds, Incoming, Inward, carries};
-use super::exchange::DecidedFuture;
 use crate::error::{AuthError, ErrorCode};
 use crate::policy::Requirement;
 use crate::principal::KeyPrincipal;
@@ -100,16 +99,16 @@ pub(super) fn answer<C: Carrier>(
     }
 }
 
-/// Refuses a request.
+/// Returns the response that refuses a request.
 #[cold]
 pub(super) fn refused<Q: Incoming, S: Inward<Q>>(
     request: Q,
     error: AuthError,
     serves_grpc: bool,
-) -> DecidedFuture<S, Q> {
+) -> S::Response {
     let head = request.head(None, None, serves_grpc);
     let (error, answer) = answer(error, request.carrier(), &head);
     drop(head);
     telemetry::set_up_incorrectly(&error);
-    DecidedFuture::refusing(S::refused(request, answer, &error))
+    S::refused(request, answer, &error)
 }

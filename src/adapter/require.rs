@@ -49,7 +49,7 @@ impl Require {
         let passes = self.key_optional && is_anonymous(request.carrier());
         if !passes && let Err(error) = check(&self.requirement, &request) {
             let serves_grpc = serves_grpc(request.carrier());
-            return refused(request, error, serves_grpc);
+            return DecidedFuture::refusing(refused::<Q, S>(request, error, serves_grpc));
         }
         DecidedFuture::passing(service.forward(request))
     }

@@ -71,7 +71,7 @@ where
         let mut routes = self.routes.clone();
         let future = match check {
             Some(auth) => auth.exchange.begin(request, &mut routes),
-            None => ExchangeFuture::passing(routes.forward(request)),
+            None => ExchangeFuture::forwarded(routes.forward(request), None),
         };
         Answering::new(future, is_head, allow)
     }

@@ -13,26 +13,20 @@ use super::report::Report;
 use crate::adapter::carrier::{Incoming, Inward};
 
 pin_project! {
-    /// The future of an exchange.
+    /// The future of an exchange. Not a struct around it: the compiler would move a future, which is
+    /// large, once more.
+    #[project = ExchangeProjection]
     #[must_use = "futures do nothing unless polled"]
-    pub struct ExchangeFuture<S, Q>
+    pub enum ExchangeFuture<S, Q>
     where
         S: Inward<Q>,
         Q: Incoming,
     {
-        #[pin]
-        state: State<S, Q>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<S, Q>
-    where
-        S: Inward<Q>,
-        Q: Incoming,
-    {
-        Decided { #[pin] decided: DecidedFuture<S, Q>, report: Option<Report> },
+        /// Forwarded.
+        Forwarded { #[pin] future: S::Future, report: Option<Report> },
+        /// Refused; `None` once polled.
+        Refused { response: Option<S::Response> },
+        /// Waits.
         Parked { parked: Box<Parked<S, Q>> },
     }
 }
@@ -64,6 +58,12 @@ impl<S: Inward<Q>, Q> DecidedFuture<S, Q> {
     }
 }
 
+/// Returns the response of a refusal. Polled again after it: stays pending.
+fn taken<R, E>(response: &mut Option<R>) -> Poll<Result<R, E>> {
+    let response = response.take();
+    response.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+}
+
 impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
     type Output = Result<S::Response, S::Error>;
 
@@ -71,62 +71,48 @@ impl<S: Inward<Q>, Q> Future for DecidedFuture<S, Q> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             DecidedProjection::Passing { future } => S::poll(future, cx),
-            DecidedProjection::Refused { response } => response
-                .take()
-                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            DecidedProjection::Refused { response } => taken(response),
         }
     }
 }
 
 impl<S: Inward<Q>, Q: Incoming> ExchangeFuture<S, Q> {
-    /// A request that was decided, and the report for its response.
-    #[inline]
-    pub(super) fn decided(decided: DecidedFuture<S, Q>, report: Option<Report>) -> Self {
-        // One expression, so that the future is moved once.
-        Self {
-            state: State::Decided { decided, report },
-        }
-    }
-
     /// A request that was forwarded, and the report for its response.
     #[inline]
-    pub(super) fn forwarded(future: S::Future, report: Option<Report>) -> Self {
-        Self::decided(DecidedFuture::passing(future), report)
+    pub(in crate::adapter) fn forwarded(future: S::Future, report: Option<Report>) -> Self {
+        Self::Forwarded { future, report }
     }
 
-    /// A request that no authenticator reads.
-    #[cfg(feature = "actix-web")]
-    pub(in crate::adapter) fn passing(future: S::Future) -> Self {
-        Self::forwarded(future, None)
+    /// A request that was refused.
+    pub(super) fn refused(response: S::Response) -> Self {
+        let response = Some(response);
+        Self::Refused { response }
     }
 
     /// A request that waits.
     pub(super) fn parking(parked: Parked<S, Q>) -> Self {
         let parked = Box::new(parked);
-        let state = State::Parked { parked };
-        Self { state }
+        Self::Parked { parked }
     }
 }
 
 impl<S: Inward<Q>, Q: Incoming> Future for ExchangeFuture<S, Q> {
     type Output = Result<S::Response, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let next = match state.as_mut().project() {
-                StateProjection::Decided { decided, report } => {
+            let next = match self.as_mut().project() {
+                ExchangeProjection::Forwarded { future, report } => {
                     return if report.is_none() {
-                        decided.poll(cx)
+                        S::poll(future, cx)
                     } else {
-                        decided
-                            .poll(cx)
-                            .map(|answer| reported::<S, Q>(answer, report))
+                        S::poll(future, cx).map(|answer| reported::<S, Q>(answer, report))
                     };
                 }
-                StateProjection::Parked { parked } => ready!(parked.poll(cx)),
+                ExchangeProjection::Refused { response } => return taken(response),
+                ExchangeProjection::Parked { parked } => ready!(parked.poll(cx)),
             };
-            state.set(next.state);
+            self.set(next);
         }
     }
 }

@@ -151,7 +151,7 @@ impl<C: Carrier> Exchange<C> {
                 match self.admit(admission, &mut request) {
                     None => ExchangeFuture::forwarded(service.forward(request), report),
                     Some(error) => {
-                        ExchangeFuture::decided(refused(request, error, self.grpc), report)
+                        ExchangeFuture::refused(self.refused::<Q, S>(request, error, report))
                     }
                 }
             }
@@ -328,7 +328,22 @@ impl<C: Carrier> Exchange<C> {
             .answer(error, &self.head(&request));
         let mut response = S::refused(request, answer, error);
         end(audit, &mut response);
-        ExchangeFuture::decided(DecidedFuture::refusing(response), None)
+        ExchangeFuture::refused(response)
+    }
+
+    /// Refuses a request that was admitted and does not meet what is required. This is reported at once,
+    /// too.
+    #[cold]
+    fn refused<Q, S>(&self, request: Q, error: AuthError, report: Option<Report>) -> S::Response
+    where
+        Q: Incoming<Carrier = C>,
+        S: Inward<Q>,
+    {
+        let mut response = refused::<Q, S>(request, error, self.grpc);
+        if let Some(mut report) = report {
+            report.answered(&mut response);
+        }
+        response
     }
 
     fn head<'r, Q: Incoming<Carrier = C>>(

@@ -9,7 +9,6 @@ use super::Exchange;
 use super::future::ExchangeFuture;
 use crate::adapter::carrier::{Carrier, Incoming, Inward};
 use crate::adapter::exchange::Mapped;
-use crate::adapter::inside::refused;
 use crate::audit::RequestAudit;
 use crate::authenticator::{Authenticated, Outcome, PendingAttempt};
 use crate::error::AuthError;
@@ -140,7 +139,7 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
                 match exchange.admit(&mut admission, &mut request) {
                     None => ExchangeFuture::forwarded(self.service.forward(request), report),
                     Some(error) => {
-                        ExchangeFuture::decided(refused(request, error, exchange.grpc), report)
+                        ExchangeFuture::refused(exchange.refused::<Q, S>(request, error, report))
                     }
                 }
             }

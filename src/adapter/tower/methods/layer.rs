@@ -55,7 +55,7 @@ where
         declare_grpc(request.extensions_mut());
         match demand(&self.table, &request) {
             Ok(()) => DecidedFuture::passing(self.inner.forward(request)),
-            Err(error) => refused(request, error, true),
+            Err(error) => DecidedFuture::refusing(refused::<_, S>(request, error, true)),
         }
     }
 }
