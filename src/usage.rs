@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn requests_jobs_and_flushes_at_once_lose_no_use_and_count_none_twice() {
-        let usage = UsageRecorder::default();
+        let usage = with_lists(8);
         let (threads, keys) = (3, usage.shared.listed.most_in_one() * 5 / 4);
         let entries: Vec<_> = ids(keys).iter().map(entry).collect();
         let uses = (threads * keys) as u64;

@@ -382,6 +382,25 @@ async fn a_client_that_goes_away_is_abandoned() {
     }
 }
 
+#[tokio::test]
+async fn what_a_layer_refuses_is_recorded_although_nobody_waits_for_the_response() {
+    let door = door(false).await;
+    let inner =
+        service_fn(|_: Request<Body>| async { Ok::<Response, Infallible>(Response::default()) });
+    let mut protected = door.layer().require(scope("b")).layer(inner);
+    drop(protected.call(door.request("/")));
+    let event = door.event().await;
+    assert_eq!(event.outcome.as_str(), "INSUFFICIENT_SCOPE");
+    assert_eq!(
+        (event.status, event.key_id),
+        (Some(403), Some(door.record.id.clone()))
+    );
+    // The same request, answered, has no other event.
+    let response = protected.call(door.request("/")).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(door.event().await.outcome.as_str(), "INSUFFICIENT_SCOPE");
+}
+
 /// Polls a future once.
 fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -13,8 +13,8 @@ use super::report::Report;
 use crate::adapter::carrier::{Incoming, Inward};
 
 pin_project! {
-    /// The future of an exchange. Not a struct around it: the compiler would move a future, which is
-    /// large, once more.
+    /// The future of an exchange. One enum, with no struct or future around it: each would move the
+    /// inner service's future, which is large, once more.
     #[project = ExchangeProjection]
     #[must_use = "futures do nothing unless polled"]
     pub enum ExchangeFuture<S, Q>

@@ -8,8 +8,8 @@
 //!    └──────── limit headers, X-User-Id, request id, count, end audit ◀──────────────┘
 //! ```
 //!
-//! What the layer requires is checked before the inner service is called; a refusal is reported as a
-//! response of that.
+//! What the layer requires is checked before the inner service is called; a refusal is reported as that
+//! service's response is, but at once.
 //!
 //! An attempt that is decided at once, with mappings that do not wait, needs no boxed future. The
 //! report is a part of the future, too.

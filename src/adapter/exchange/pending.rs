@@ -131,11 +131,14 @@ impl<S: Inward<Q>, Q: Incoming> Parked<S, Q> {
             return Poll::Pending;
         };
         let audit = self.pending.audit.take();
-        let mapped = &mut self.pending.done;
+        let mut mapped = std::mem::take(&mut self.pending.done);
         Poll::Ready(match outcome {
             Ok(mut admission) => {
                 let exchange = &self.exchange;
-                let report = exchange.prepare(&admission, mapped, audit, request.carrier_mut());
+                let report =
+                    exchange.prepare(&admission, &mut mapped, audit, request.carrier_mut());
+                // What the host's futures hold is free before the inner service is called.
+                drop(mapped);
                 match exchange.admit(&mut admission, &mut request) {
                     None => ExchangeFuture::forwarded(self.service.forward(request), report),
                     Some(error) => {

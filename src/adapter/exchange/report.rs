@@ -53,7 +53,7 @@ impl ResponseFields {
     }
 }
 
-/// The report of a request that passed, for when its response is known.
+/// The report of a request that was admitted, for when its response is known.
 pub(in crate::adapter) struct Report {
     fields: ResponseFields,
     /// The label of the response if this layer counts it.
@@ -98,7 +98,7 @@ impl Report {
         })
     }
 
-    /// Reports the inner service's response.
+    /// Reports the inner service's response, or that of a refusal in its place.
     pub(super) fn answered(&mut self, answer: &mut impl Reply) {
         // A requirement of the route, or the handler, refused the request.
         if let Limited::Key(principal, _) | Limited::Unreported(principal) = &self.fields.limits
