@@ -1,14 +1,16 @@
-//! Reservations of credits over HTTP: a handler that fails, however it does, releases its
-//! reservation, on axum and on actix-web.
+//! Credits over HTTP: a handler that fails, however it does, releases its reservation, on axum and on
+//! actix-web; a request that its layer refuses costs nothing.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use axum::body::Body;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use portunus::Portunus;
+use http::Request;
 use portunus::adapter::actix::require;
 use portunus::adapter::axum::get;
 use portunus::credit::{CreditAccount, CreditAccounts, Credits, MemoryCreditStore, NewGrant};
@@ -17,10 +19,12 @@ use portunus::manage::NewKey;
 use portunus::policy::Requirement;
 use portunus::store::MemoryStore;
 use portunus::testing::ManualClock;
+use portunus::{Portunus, RequestHead};
 use portunus_test_support::wait::soon;
-use portunus_test_support::{Setup, format, tenant};
+use portunus_test_support::{Setup, format, scope, tenant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tower::{Layer, Service as _, service_fn};
 
 fn account() -> CreditAccount {
     CreditAccount::Tenant(tenant("acme"))
@@ -35,8 +39,13 @@ struct Service {
 impl Service {
     /// A service whose tenant has 10 units. Requests cost nothing: handlers reserve.
     async fn new() -> Self {
+        Self::costing(|_| 0).await
+    }
+
+    /// The same, with requests that cost this many units.
+    async fn costing(cost: fn(&dyn RequestHead) -> u64) -> Self {
         let clock = ManualClock::new();
-        let credits = Credits::per_tenant(MemoryCreditStore::new()).cost(|_| 0);
+        let credits = Credits::per_tenant(MemoryCreditStore::new()).cost(cost);
         let setup = Setup::on(MemoryStore::new()).bearer([format()]);
         let builder = setup.clock(clock.clone()).builder().credits(credits);
         let keys = builder.build().unwrap();
@@ -160,4 +169,26 @@ async fn a_failed_handler_on_actix_releases_its_reservation() {
     let service = Service::new().await;
     let at = service.by_actix();
     service.releases_what_failed_handlers_reserved(at).await;
+}
+
+#[tokio::test]
+async fn what_a_layer_refuses_costs_nothing_whether_or_not_the_response_is_awaited() {
+    for awaited in [true, false] {
+        let service = Service::costing(|_| 1).await;
+        let inner = service_fn(async |_: Request<Body>| {
+            Ok::<_, Infallible>(http::Response::new(Body::empty()))
+        });
+        let mut protected = service.keys.layer().require(scope("b")).layer(inner);
+        for _ in 0..5 {
+            let request =
+                Request::get("/").header("authorization", format!("Bearer {}", service.secret));
+            let refused = protected.call(request.body(Body::empty()).unwrap());
+            if awaited {
+                assert_eq!(refused.await.unwrap().status(), 403);
+            }
+        }
+        // The node gives back the block from which it pays.
+        service.keys.run(std::future::ready(())).await;
+        assert_eq!(service.available().await, 10, "awaited: {awaited}");
+    }
 }
