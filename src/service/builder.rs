@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jobs::{self, Jobs, Retention};
+use super::jobs::{self, Jobs};
 use super::lookup_only::LookupOnly;
 use super::notices::{CreditNotices, Days, Notices, Passed};
+use super::work::Retention;
 use super::{Parts, Portunus};
 use crate::audit::AuditTrail;
 use crate::authenticator::{Authenticator, AuthenticatorParts};
@@ -131,7 +132,8 @@ impl PortunusBuilder {
 
     /// Sets how often each node writes the uses of keys to the store: every half second by default, which
     /// is also the least, and at most every ten minutes. A key that is used often is then written less
-    /// often. A node that is killed loses the uses that it has not written, and `last_used_at` and the
+    /// often. Where a write takes long, the next one waits twenty times as long, or five seconds if that
+    /// is less. A node that is killed loses the uses that it has not written, and `last_used_at` and the
     /// counts of an hour may be late by this time.
     pub fn count_uses_every(mut self, every: Duration) -> Self {
         self.counts_every = every.clamp(LEAST_BETWEEN_COUNTS, MOST_BETWEEN_COUNTS);

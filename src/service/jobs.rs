@@ -20,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Maintenance;
 use super::notices::Notices;
-use super::work::Work;
+use super::work::{Retention, Work};
 use crate::audit::AuditTrail;
 use crate::authenticator::Authenticator;
 use crate::clock::within;
@@ -31,6 +31,11 @@ use crate::usage::UsageRecorder;
 
 /// Time limit of one run of a job. The rest of its work is done in the next run.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// How many times as long as a write of uses took, the next one waits, but at most
+/// [`LONGEST_REST`]. Many keys on a slow database would otherwise keep it busy all the time.
+const REST: u32 = 20;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Interval at which due times are checked while jobs run.
 const TICK: Duration = Duration::from_millis(100);
@@ -43,25 +48,6 @@ const LAST_ROUND: Duration = Duration::from_secs(10);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-/// Retention periods: 90 days by default, `None` means forever.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Retention {
-    /// Hourly usage counts.
-    pub(crate) usage: Option<Duration>,
-    /// Audit events.
-    pub(crate) events: Option<Duration>,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        let ninety_days = Duration::from_secs(90 * 24 * 60 * 60);
-        Self {
-            usage: Some(ninety_days),
-            events: Some(ninety_days),
-        }
-    }
-}
 
 /// What the jobs work on. An absent part has no jobs.
 #[derive(Debug)]
@@ -321,6 +307,7 @@ impl Jobs {
     /// Runs a job within its time limit and sets when it is due again.
     async fn perform(&self, job: Running<'_>) -> Result<(), Failure> {
         let Job { work, slot } = job.0;
+        let begun = self.parts.now();
         let done = match (*work, self.parts.trail()) {
             // Callers that wait for a flush must learn that it was abandoned.
             (Work::Events(sink), Some(trail)) => {
@@ -334,7 +321,11 @@ impl Jobs {
         };
         let now = self.parts.now();
         let (every, again) = match work {
-            Work::Usage => (self.parts.counts_every, work.every().1),
+            Work::Usage => {
+                let rest = now.saturating_sub(begun).saturating_mul(REST);
+                let every = self.parts.counts_every.max(rest.min(LONGEST_REST));
+                (every, work.every().1)
+            }
             work => work.every(),
         };
         let mut slot = slot.lock();

@@ -1,4 +1,4 @@
-//! The kinds of periodic jobs: their names and how often each is due.
+//! The kinds of periodic jobs: their names, how often each is due, and what deletion keeps.
 
 use std::fmt;
 use std::time::Duration;
@@ -75,6 +75,25 @@ impl fmt::Display for Work {
             Self::DeleteEvents(sink) => {
                 write!(f, "delete the old events of audit sink {}", sink + 1)
             }
+        }
+    }
+}
+
+/// Retention periods: 90 days by default, `None` means forever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    /// Hourly usage counts.
+    pub(crate) usage: Option<Duration>,
+    /// Audit events.
+    pub(crate) events: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let ninety_days = Duration::from_secs(90 * 24 * 60 * 60);
+        Self {
+            usage: Some(ninety_days),
+            events: Some(ninety_days),
         }
     }
 }

@@ -42,7 +42,8 @@ pub struct ListQuery {
     /// Only keys that expire before this instant, including those that have expired already.
     pub expires_before: Option<SystemTime>,
     /// Only keys that existed at this instant and have not been used since. Uses that no node has
-    /// stored yet do not count: a node stores its own about twice a second.
+    /// stored yet do not count: see
+    /// [`count_uses_every`](crate::PortunusBuilder::count_uses_every).
     pub unused_since: Option<SystemTime>,
     /// Only keys whose name, description or masked secret contains this string, ignoring ASCII
     /// case.

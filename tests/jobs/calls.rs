@@ -74,6 +74,55 @@ async fn uses_are_written_as_seldom_as_the_host_sets() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_slow_at_writing_uses_rests_twenty_times_as_long() {
+    // How long a write takes, and how long after its end the next one begins, in milliseconds.
+    for (asked, takes, rests) in [
+        (500, 25, 500),
+        (500, 26, 520),
+        (500, 100, 2000),
+        (500, 1000, 5000),
+        (7000, 1000, 7000),
+        (500, 3000, 5000),
+    ] {
+        let millis = Duration::from_millis;
+        let every = |keys: PortunusBuilder| keys.count_uses_every(millis(asked));
+        let desk = Desk::with(&[], |trail| trail, every).await;
+        let clock = desk.clock.clone();
+        let slow = async move { clock.advance(millis(takes)) };
+        desk.store.once(RECORD, slow);
+        desk.count(1).await;
+        assert_eq!(desk.keys.maintain().await.uses_written, 1);
+        desk.count(1).await;
+        desk.clock.advance(millis(rests - 1));
+        assert_eq!(
+            desk.keys.maintain().await.uses_written,
+            0,
+            "{asked} {takes}"
+        );
+        desk.clock.advance(millis(1));
+        assert_eq!(
+            desk.keys.maintain().await.uses_written,
+            1,
+            "{asked} {takes}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_write_of_uses_that_failed_after_a_while_is_tried_again_soon() {
+    let desk = Desk::new(&[]).await;
+    let clock = desk.clock.clone();
+    desk.store
+        .once(RECORD, async move { clock.advance(Duration::from_secs(2)) });
+    desk.store.fail(RECORD);
+    desk.count(1).await;
+    assert_eq!(names(&desk.keys.maintain().await), ["write usage"]);
+    desk.store.recover();
+    desk.clock.advance(Duration::from_millis(500));
+    assert_eq!(desk.keys.maintain().await.uses_written, 1);
+}
+
+#[tokio::test]
 async fn a_requested_flush_is_done_by_the_next_call() {
     let sink = Remote::default();
     let desk = Desk::new(&[&sink]).await;

@@ -1,6 +1,6 @@
 //! Prints the CPU time of a request over a socket, with and without Portunus (see `benches/README.md`).
 //!
-//! `SERVED_SECONDS` is the length of a round of one app (3), `SERVED_ROUNDS` their number (7).
+//! `SERVED_SECONDS` is the length of a round of one app (10), `SERVED_ROUNDS` their number (5).
 
 #![allow(
     clippy::expect_used,
@@ -25,7 +25,7 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 fn main() {
-    let (seconds, rounds) = (setting("SERVED_SECONDS", 3), setting("SERVED_ROUNDS", 7));
+    let (seconds, rounds) = (setting("SERVED_SECONDS", 10), setting("SERVED_ROUNDS", 5));
     for keys in [1, 100_000] {
         println!("keys: {keys}; CPU time of a request, medians of {rounds} rounds of {seconds} s");
         for cost in measure(keys, seconds, rounds as usize) {
