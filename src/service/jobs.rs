@@ -201,6 +201,8 @@ impl Jobs {
         let mut failures = Vec::new();
         self.round(Which::Due, &mut failures).await;
         self.log_losses();
+        // So that the report does not take the uses of many keys at once.
+        self.parts.usage().collect().await;
         let mut reported = self.reported.lock();
         let since = std::mem::replace(&mut *reported, self.totals());
         drop(reported);
@@ -350,7 +352,7 @@ impl Jobs {
             at.unwrap_or(SystemTime::UNIX_EPOCH)
         };
         match work {
-            Work::Collect => parts.usage().collect().await,
+            Work::Collect => parts.usage().collect_many().await,
             Work::Usage => {
                 if let Some(store) = &parts.counts {
                     parts.usage().flush(&**store).await?;

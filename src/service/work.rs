@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The work of a periodic job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Takes the counts of uses from keys.
+    /// Takes the counts of uses from keys, if they are many.
     Collect,
     /// Writes usage.
     Usage,

@@ -19,18 +19,35 @@ const FOR_EACH_CORE: usize = 4;
 /// The maximum number of lists.
 const MOST_LISTS: usize = 32;
 
-/// The number of entries in all lists from which requests take the uses of the oldest, so that the memory
-/// of those that nothing else needs any more is bounded: 90 MB.
+/// The number of entries in all lists from which their uses are taken before they are written: by the
+/// jobs, and until those run, of the oldest by requests. So the memory of entries that nothing else needs
+/// any more is bounded: 90 MB, or twice as much if a thread leaves a long list behind.
 const MOST_LISTED: usize = 131_072;
 
-/// The lists of entries.
-pub(super) struct Listed(Box<[List]>);
+/// How many entries a list adds before they are counted for all lists.
+pub(super) const COUNTED_AT_ONCE: usize = 256;
 
-/// The entries that some threads have used, oldest first. In lines of the processor's cache that no other
-/// list is in: processors fetch two at a time.
+/// The lists of entries.
+pub(super) struct Listed {
+    lists: Box<[List]>,
+    /// The number of entries in all lists, but for the last ones of each. Not changed by each use, because
+    /// all threads share it.
+    total: AtomicUsize,
+    most: usize,
+}
+
+/// The entries that some threads have used. In lines of the processor's cache that no other list is in:
+/// processors fetch two at a time.
 #[repr(align(128))]
 #[derive(Default)]
-pub(super) struct List(Mutex<VecDeque<Entry>>);
+pub(super) struct List(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    oldest_first: VecDeque<Entry>,
+    /// How many of them are in the total.
+    counted: usize,
+}
 
 impl Default for Listed {
     fn default() -> Self {
@@ -43,12 +60,56 @@ impl Default for Listed {
 impl Listed {
     /// So many lists, at least one.
     pub(super) fn new(lists: usize) -> Self {
-        Self((0..lists.max(1)).map(|_| List::default()).collect())
+        Self::with_most(lists, MOST_LISTED)
     }
 
-    /// Returns the length of a list from which requests take uses.
+    pub(super) fn with_most(lists: usize, most: usize) -> Self {
+        Self {
+            lists: (0..lists.max(1)).map(|_| List::default()).collect(),
+            total: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    /// Returns the length of a list from which requests take uses, once all together are too long.
     pub(super) fn most_in_one(&self) -> usize {
-        MOST_LISTED / self.0.len()
+        self.most / self.lists.len()
+    }
+
+    /// Returns whether all together are too long.
+    pub(super) fn are_long(&self) -> bool {
+        self.total.load(Ordering::Relaxed) > self.most
+    }
+
+    /// Adds an entry to the list of this thread. Returns the list if the request must take uses.
+    pub(super) fn push(&self, entry: Entry) -> Option<&List> {
+        let list = self.own();
+        self.push_to(list, entry).then_some(list)
+    }
+
+    /// Adds an entry. Returns whether the list is too long.
+    pub(super) fn push_to(&self, list: &List, entry: Entry) -> bool {
+        let mut entries = list.0.lock();
+        entries.oldest_first.push_back(entry);
+        let len = entries.oldest_first.len();
+        let uncounted = len - entries.counted;
+        if uncounted >= COUNTED_AT_ONCE {
+            entries.counted = len;
+            self.total.fetch_add(uncounted, Ordering::Relaxed);
+        }
+        drop(entries);
+        len > self.most_in_one() && self.are_long()
+    }
+
+    /// Removes the oldest entries of a list, at most so many.
+    pub(super) fn take<T: FromIterator<Entry>>(&self, list: &List, most: usize) -> T {
+        let mut entries = list.0.lock();
+        let count = entries.oldest_first.len().min(most);
+        let taken = entries.oldest_first.drain(..count).collect();
+        let uncounted = entries.counted.min(count);
+        entries.counted -= uncounted;
+        self.total.fetch_sub(uncounted, Ordering::Relaxed);
+        taken
     }
 
     /// Returns the list of this thread.
@@ -58,42 +119,28 @@ impl Listed {
             static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
         }
         let number = NUMBER.with(|number| *number);
-        &self.0[number % self.0.len()]
+        &self.lists[number % self.lists.len()]
     }
 
     /// Returns all lists.
     pub(super) fn each(&self) -> impl Iterator<Item = &List> {
-        self.0.iter()
+        self.lists.iter()
     }
 }
 
 impl List {
-    /// Adds an entry. Returns how many there are now.
-    pub(super) fn push(&self, entry: Entry) -> usize {
-        let mut list = self.0.lock();
-        list.push_back(entry);
-        list.len()
-    }
-
-    /// Removes the oldest entries, at most so many.
-    pub(super) fn take<T: FromIterator<Entry>>(&self, most: usize) -> T {
-        let mut list = self.0.lock();
-        let count = list.len().min(most);
-        list.drain(..count).collect()
-    }
-
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().oldest_first.len()
     }
 
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.0.lock().capacity()
+        self.0.lock().oldest_first.capacity()
     }
 
     /// Frees the memory for more entries than this, which a burst needed.
     pub(super) fn shrink_to(&self, entries: usize) {
-        self.0.lock().shrink_to(entries);
+        self.0.lock().oldest_first.shrink_to(entries);
     }
 }
 
