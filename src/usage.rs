@@ -2,7 +2,7 @@
 //!
 //! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
 //! use after the entry's uses were taken puts the entry into a list (`listed`). A flush and a read take
-//! what is in the lists, by key. Until then a key that is used again costs nothing more. Where many
+//! what is in the lists, by key. Before that, a key that is used again costs nothing more. Where many
 //! entries are listed, some of which a cache has evicted, the periodic jobs take them, and if there are
 //! still too many, each request takes a few: no request does the work of many.
 //!
@@ -20,6 +20,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -28,6 +29,7 @@ use self::unwritten::Unwritten;
 use self::watch::Watch;
 use crate::clock::{Clock, let_others_run};
 use crate::entry::Entry;
+use crate::key::KeyId;
 use crate::lock::{Mutex, MutexGuard};
 use crate::store::{StoreError, UsageDelta, UsageStore};
 
@@ -45,18 +47,22 @@ const TAKEN_BY_JOBS: usize = 256;
 const MOST_IN_A_CELL: u32 = 1 << 31;
 
 /// Counts the uses of keys. Clones share the counts.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct UsageRecorder {
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
+    /// Whether nothing writes uses, so that they are not counted.
+    is_off: bool,
     /// The entries with uses: the use that makes a count 1 adds the entry.
     listed: Listed,
     unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
+    /// The last key that a flush wrote, if it had not the time for all: the next one goes on after it.
+    reached: Mutex<Option<KeyId>>,
     /// The number of uses written.
     written: AtomicU64,
     watch: Watch,
@@ -74,13 +80,35 @@ impl Shared {
     }
 }
 
+/// What a flush has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    /// How long the store took.
+    pub(crate) took: Duration,
+    /// Whether everything that was counted before it is written.
+    pub(crate) is_all: bool,
+}
+
 impl UsageRecorder {
+    /// A recorder that counts uses, unless nothing would write them.
+    pub(crate) fn new(counts: bool) -> Self {
+        let shared = Shared {
+            is_off: !counts,
+            ..Shared::default()
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
     /// Counts one use of a key at this time, in milliseconds since the Unix epoch.
     #[inline]
     pub(crate) fn count(&self, entry: &Entry, now: u64, ip: Option<IpAddr>) {
-        let before = entry.usage.count(now, ip);
-        if before.is_multiple_of(MOST_IN_A_CELL) {
-            self.list(entry, before);
+        if !self.shared.is_off {
+            let before = entry.usage.count(now, ip);
+            if before.is_multiple_of(MOST_IN_A_CELL) {
+                self.list(entry, before);
+            }
         }
         self.shared.watch.authenticated(now);
     }
@@ -160,13 +188,41 @@ impl UsageRecorder {
     /// Returns an error if the store does not accept a batch of up to a thousand keys; the counts
     /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
+        let always = || Duration::ZERO;
+        let flushed = self.flush_for(store, Duration::MAX, always).await;
+        flushed.map(drop)
+    }
+
+    /// The same, but ends between two batches once the store has taken this long. The next flush begins
+    /// with the keys that were left.
+    pub(crate) async fn flush_for(
+        &self,
+        store: &dyn UsageStore,
+        longest: Duration,
+        monotonic: impl Fn() -> Duration,
+    ) -> Result<Flushed, StoreError> {
         let _turn = self.shared.flushing.lock().await;
         self.collect().await;
-        for part in self.counted().chunks(MOST_AT_ONCE) {
+        let mut counted = self.counted();
+        if let Some(reached) = self.shared.reached.lock().take() {
+            let first = counted.partition_point(|delta| delta.id <= reached);
+            counted.rotate_left(first);
+        }
+        let mut parts = counted.chunks(MOST_AT_ONCE);
+        let begun = monotonic();
+        let took = || monotonic().saturating_sub(begun);
+        while let Some(part) = parts.next() {
             store.record_usage(part).await?;
             self.written(part);
+            if took() >= longest && parts.len() > 0 {
+                *self.shared.reached.lock() = part.last().map(|delta| delta.id.clone());
+                break;
+            }
         }
-        Ok(())
+        Ok(Flushed {
+            took: took(),
+            is_all: parts.len() == 0,
+        })
     }
 
     /// Returns what is not written yet, in the order of the ids.
@@ -175,7 +231,7 @@ impl UsageRecorder {
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process
-    /// exits, these are lost.
+    /// exits, these are lost. Looks at each key that was used since the last flush, 0.3 µs each.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.unwritten().uses()
@@ -198,6 +254,12 @@ impl UsageRecorder {
         unwritten.flushes += 1;
         let uses = deltas.iter().map(|delta| delta.count).sum();
         self.shared.written.fetch_add(uses, Ordering::Relaxed);
+    }
+}
+
+impl Default for UsageRecorder {
+    fn default() -> Self {
+        Self::new(true)
     }
 }
 

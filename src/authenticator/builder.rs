@@ -20,6 +20,8 @@ use crate::usage::UsageRecorder;
 pub(crate) struct AuthenticatorParts {
     pub(crate) credentials: Credentials,
     pub(crate) store: Arc<dyn KeyLookup>,
+    /// Whether uses are counted: something writes them.
+    pub(crate) counts_uses: bool,
     /// The store in which digests of older schemes are replaced.
     pub(crate) rehash_in: Option<Arc<dyn KeyStore>>,
     pub(crate) limits: Limits,
@@ -38,6 +40,7 @@ impl Authenticator {
     /// Returns an error if no key can be presented, or if limits have no effect.
     pub(crate) fn new(parts: AuthenticatorParts) -> Result<Self, BuildError> {
         let AuthenticatorParts {
+            counts_uses,
             credentials,
             store,
             rehash_in,
@@ -83,7 +86,7 @@ impl Authenticator {
                     Arc::clone(&clock),
                 )),
                 clock,
-                usage: UsageRecorder::default(),
+                usage: UsageRecorder::new(counts_uses),
                 transport: policy.transport,
                 client_ip: policy.client_ip,
                 owner_standing: actors.standing,

@@ -397,11 +397,14 @@ impl KeyManager {
 
     /// Returns the usage of keys, including uses that are not written yet.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut reading = self.inner.authenticator.usage().begin_reading().await;
         loop {
             let mut usage = match &self.counts {
-                Some(counts) if !ids.is_empty() => counts.usage_of(ids).await?,
-                _ => vec![Usage::default(); ids.len()],
+                Some(counts) => counts.usage_of(ids).await?,
+                None => vec![Usage::default(); ids.len()],
             };
             if let Some(unwritten) = reading.unwritten(ids) {
                 for (usage, delta) in usage.iter_mut().zip(unwritten) {

@@ -132,9 +132,10 @@ impl PortunusBuilder {
 
     /// Sets how often each node writes the uses of keys to the store: every half second by default, which
     /// is also the least, and at most every ten minutes. A key that is used often is then written less
-    /// often. Where a write takes long, the next one waits twenty times as long, or five seconds if that
-    /// is less. A node that is killed loses the uses that it has not written, and `last_used_at` and the
-    /// counts of an hour may be late by this time.
+    /// often. After a write that took long, there is a pause of twenty times as long in any case, but no
+    /// more than five seconds because of it; and what is not written within 2.5 seconds is written after
+    /// the pause. A node that is killed loses the uses that it has not written. `last_used_at` and the
+    /// counts of an hour may be late by the time between two writes.
     pub fn count_uses_every(mut self, every: Duration) -> Self {
         self.counts_every = every.clamp(LEAST_BETWEEN_COUNTS, MOST_BETWEEN_COUNTS);
         self
@@ -218,10 +219,12 @@ impl PortunusBuilder {
             credits.notices.clear();
         }
         let formats = self.credentials.formats();
+        let counts = store.usage();
         let authenticator = Authenticator::new(AuthenticatorParts {
             credentials: self.credentials,
             rehash_in: managed.then(|| Arc::clone(&store)),
             store: Arc::clone(&store) as Arc<dyn KeyLookup>,
+            counts_uses: counts.is_some(),
             limits: self.limits,
             credits,
             actors: self.actors,
@@ -237,7 +240,6 @@ impl PortunusBuilder {
             let plans = Arc::clone(authenticator.tenant_plans()) as Arc<dyn InvalidationListener>;
             bus.subscribe(Arc::downgrade(&plans));
         }
-        let counts = store.usage();
         let manager = KeyManager::new(
             authenticator.clone(),
             store,

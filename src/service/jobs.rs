@@ -32,10 +32,13 @@ use crate::usage::UsageRecorder;
 /// Time limit of one run of a job. The rest of its work is done in the next run.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How many times as long as a write of uses took, the next one waits, but at most
-/// [`LONGEST_REST`]. Many keys on a slow database would otherwise keep it busy all the time.
+/// The pause after a write of uses, as a multiple of the time that it took; at most [`LONGEST_REST`]. Many
+/// keys on a slow database would otherwise keep it busy all the time.
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// How long uses are written at a time. The others follow after the pause.
+const LONGEST_WRITE: Duration = Duration::from_millis(2500);
 
 /// Interval at which due times are checked while jobs run.
 const TICK: Duration = Duration::from_millis(100);
@@ -161,6 +164,7 @@ impl Jobs {
         work.extend(parts.notices.iter().map(|_| Work::Notices));
         work.extend([
             Work::Collect,
+            Work::Release,
             Work::Rehash,
             Work::Bulk,
             Work::SweepLimiter,
@@ -309,12 +313,12 @@ impl Jobs {
     /// Runs a job within its time limit and sets when it is due again.
     async fn perform(&self, job: Running<'_>) -> Result<(), Failure> {
         let Job { work, slot } = job.0;
-        let begun = self.parts.now();
         let done = match (*work, self.parts.trail()) {
             // Callers that wait for a flush must learn that it was abandoned.
             (Work::Events(sink), Some(trail)) => {
                 let flushed = trail.flush_sink(sink, LIMIT).await;
-                flushed.map_err(|error| error.map_or_else(|| timed_out(LIMIT), Into::into))
+                let failed = |error: Option<_>| error.map_or_else(|| timed_out(LIMIT), Into::into);
+                flushed.map(|()| work.every().0).map_err(failed)
             }
             _ => {
                 let done = within(LIMIT, self.work(*work)).await;
@@ -322,19 +326,11 @@ impl Jobs {
             }
         };
         let now = self.parts.now();
-        let (every, again) = match work {
-            Work::Usage => {
-                let rest = now.saturating_sub(begun).saturating_mul(REST);
-                let every = self.parts.counts_every.max(rest.min(LONGEST_REST));
-                (every, work.every().1)
-            }
-            work => work.every(),
-        };
         let mut slot = slot.lock();
-        slot.due = now.saturating_add(if done.is_ok() { every } else { again });
+        slot.due = now.saturating_add(*done.as_ref().unwrap_or(&work.every().1));
         let is_new = |at: Duration| now.saturating_sub(at) >= LOG_EVERY;
         match &done {
-            Ok(()) => slot.logged = None,
+            Ok(_) => slot.logged = None,
             Err(why) if slot.logged.is_none_or(is_new) => {
                 slot.logged = Some(now);
                 telemetry::job_failed(&work.to_string(), &**why);
@@ -342,10 +338,11 @@ impl Jobs {
             Err(_) => {}
         }
         drop(slot);
-        done
+        done.map(drop)
     }
 
-    async fn work(&self, work: Work) -> Result<(), Failure> {
+    /// Does the work of a job. Returns when it is due again.
+    async fn work(&self, work: Work) -> Result<Duration, Failure> {
         let parts = &self.parts;
         let before = |kept: Option<Duration>| {
             let at = kept.and_then(|kept| parts.authenticator.clock().now().checked_sub(kept));
@@ -353,9 +350,18 @@ impl Jobs {
         };
         match work {
             Work::Collect => parts.usage().collect_many().await,
+            Work::Release => parts.usage().collect().await,
             Work::Usage => {
                 if let Some(store) = &parts.counts {
-                    parts.usage().flush(&**store).await?;
+                    let flush = parts
+                        .usage()
+                        .flush_for(&**store, LONGEST_WRITE, || parts.now());
+                    let flushed = flush.await?;
+                    let rest = flushed.took.saturating_mul(REST).min(LONGEST_REST);
+                    return Ok(match flushed.is_all {
+                        true => rest.max(parts.counts_every),
+                        false => rest,
+                    });
                 }
             }
             Work::Publish => {
@@ -406,7 +412,7 @@ impl Jobs {
             }
             Work::Events(_) => {}
         }
-        Ok(())
+        Ok(work.every().0)
     }
 
     fn flushes_requested(&self) -> u64 {

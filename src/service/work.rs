@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(super) enum Work {
     /// Takes the counts of uses from keys, if they are many.
     Collect,
+    /// Takes them in any case: keys that a cache has evicted then need no memory.
+    Release,
     /// Writes usage.
     Usage,
     /// Writes the events of one sink.
@@ -37,6 +39,7 @@ impl Work {
     pub(super) const fn every(self) -> (Duration, Duration) {
         let (every, again) = match self {
             Self::Collect => (100, 100),
+            Self::Release => (5_000, 5_000),
             Self::Events(_) | Self::Publish | Self::Rehash => (200, 500),
             Self::Usage | Self::Bulk | Self::Credits => (500, 500),
             Self::SweepLimiter => (20_000, 20_000),
@@ -61,6 +64,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Collect => f.write_str("collect usage"),
+            Self::Release => f.write_str("release evicted keys"),
             Self::Usage => f.write_str("write usage"),
             Self::Events(sink) => write!(f, "write the events of audit sink {}", sink + 1),
             Self::Publish => f.write_str("publish key changes"),

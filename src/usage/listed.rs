@@ -19,9 +19,10 @@ const FOR_EACH_CORE: usize = 4;
 /// The maximum number of lists.
 const MOST_LISTS: usize = 32;
 
-/// The number of entries in all lists from which their uses are taken before they are written: by the
-/// jobs, and until those run, of the oldest by requests. So the memory of entries that nothing else needs
-/// any more is bounded: 90 MB, or twice as much if a thread leaves a long list behind.
+/// With more entries than this in all lists, uses are taken before a flush: all of them by the jobs, and
+/// until those run, a few of the oldest by each request. So the memory of entries that nothing else needs
+/// any more is bounded: 90 MB with records of usual size, or twice as much if a thread leaves a long list
+/// behind.
 const MOST_LISTED: usize = 131_072;
 
 /// How many entries a list adds before they are counted for all lists.
@@ -30,8 +31,8 @@ pub(super) const COUNTED_AT_ONCE: usize = 256;
 /// The lists of entries.
 pub(super) struct Listed {
     lists: Box<[List]>,
-    /// The number of entries in all lists, but for the last ones of each. Not changed by each use, because
-    /// all threads share it.
+    /// The number of entries in all lists, except up to 255 of the newest of each: each use would
+    /// otherwise change what all threads share.
     total: AtomicUsize,
     most: usize,
 }
@@ -79,6 +80,11 @@ impl Listed {
     /// Returns whether all together are too long.
     pub(super) fn are_long(&self) -> bool {
         self.total.load(Ordering::Relaxed) > self.most
+    }
+
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// Adds an entry to the list of this thread. Returns the list if the request must take uses.

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use portunus::audit::{AuditTrail, AuditTrailBuilder, MemoryAudit};
 use portunus::config::{Credentials, Limits};
-use portunus::key::{KeyHasher, KeyKind, Owner};
+use portunus::key::{KeyHasher, KeyId, KeyKind, Owner};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
 use portunus::manage::{ImportedDigest, NewImport, NewKey};
 use portunus::store::MemoryStore;
 use portunus::testing::{Call, ManualClock, Point};
 use portunus::{Clock, Portunus, PortunusBuilder};
-use portunus_test_support::{Head, format, live};
+use portunus_test_support::{Head, format, live, tenant};
 use sha2::{Digest, Sha512};
 
 use crate::desk::{Desk, RECORD, Remote, names, poll, until};
@@ -106,6 +106,58 @@ async fn a_store_that_is_slow_at_writing_uses_rests_twenty_times_as_long() {
             "{asked} {takes}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_write_of_many_uses_pauses_and_then_goes_on_with_the_others() {
+    let seldom = |keys: PortunusBuilder| keys.count_uses_every(Duration::from_secs(300));
+    let desk = Desk::with(&[], |trail| trail, seldom).await;
+    let manager = desk.keys.manager();
+    let mut keys = Vec::new();
+    for _ in 0..2_500 {
+        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
+        let issued = manager.issue(new).await.unwrap();
+        keys.push((issued.record.id.clone(), Head::bearer(&issued.key.reveal())));
+    }
+    keys.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let use_all = async |keys: &[(KeyId, Head)]| {
+        for (_, head) in keys {
+            let used = desk.keys.authenticator().authenticate(head).await;
+            used.unwrap();
+        }
+    };
+    let counts = desk.store.inner().usage().unwrap();
+    let used = async |keys: &[(KeyId, Head)]| {
+        let ids: Vec<_> = keys.iter().map(|(id, _)| id.clone()).collect();
+        let usage = counts.usage_of(&ids).await.unwrap();
+        usage.iter().map(|usage| usage.count).sum::<u64>()
+    };
+    let next_takes = |millis| {
+        let clock = desk.clock.clone();
+        let slow = async move { clock.advance(Duration::from_millis(millis)) };
+        desk.store.once(RECORD, slow);
+    };
+    let after = async |millis| {
+        desk.clock.advance(Duration::from_millis(millis));
+        let done = desk.keys.maintain().await;
+        assert_eq!(names(&done), [""; 0]);
+        done.uses_written
+    };
+    // The store gets a thousand keys at a time.
+    let (first, second) = (&keys[..1000], &keys[1000..2000]);
+    use_all(&keys).await;
+    next_takes(2_500);
+    assert_eq!((after(0).await, used(first).await), (1000, 1000));
+    assert_eq!(after(4_999).await, 0);
+    // Those that are used again do not push the others back.
+    use_all(first).await;
+    next_takes(2_500);
+    assert_eq!((after(1).await, used(second).await), (1000, 1000));
+    next_takes(2_499);
+    assert_eq!((after(5_000).await, used(&keys).await), (1500, 3500));
+    // Only now does the pause that the host has set begin.
+    use_all(first).await;
+    assert_eq!((after(299_999).await, after(1).await), (0, 1000));
 }
 
 #[tokio::test]

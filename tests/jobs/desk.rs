@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use portunus::audit::{Action, AuditError, AuditEvent, AuditSink, AuditTrail, AuditTrailBuilder};
 use portunus::config::Limits;
-use portunus::key::{KeyId, Owner};
+use portunus::key::{KeyDigest, KeyHasher, KeyId, Owner};
 use portunus::manage::NewKey;
 use portunus::store::{
     BusError, Cache, Invalidation, InvalidationBus, InvalidationListener, KeyStore,
@@ -199,6 +199,11 @@ impl Desk {
             let used = self.keys.authenticator().authenticate(&head).await;
             used.unwrap();
         }
+    }
+
+    /// The digest of the key.
+    pub(crate) fn digest(&self) -> KeyDigest {
+        KeyHasher::sha256().digest(&self.secret)
     }
 
     /// Returns how many uses are stored.

@@ -1,11 +1,15 @@
 //! The jobs as a task: until the shutdown signal, and the final run.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use portunus::Maintenance;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, MemoryAudit};
+use portunus::key::Owner;
+use portunus::manage::NewKey;
+use portunus::store::{Cache, MemoryStore, StoredKey};
+use portunus::{Maintenance, Portunus, PortunusBuilder};
+use portunus_test_support::{Head, format, tenant};
 
 use crate::desk::{Desk, RECORD, Remote, names, until};
 
@@ -99,4 +103,50 @@ async fn the_final_run_lets_the_runtime_make_progress() {
     assert_eq!(done.events_waiting, 0, "{done:?}");
     assert!(done.failures.is_empty(), "{done:?}");
     assert_eq!(log.all().len(), 3);
+}
+
+#[tokio::test]
+async fn a_service_that_only_looks_keys_up_counts_no_uses_and_stops_at_once() {
+    let store = MemoryStore::new();
+    let issuer = Portunus::builder(format()).store(store.clone());
+    let issuer = issuer.build().unwrap();
+    let new = NewKey::new("a key", Owner::tenant(tenant("acme")));
+    let issued = issuer.manager().issue(new).await.unwrap();
+    let keys = Portunus::builder(format()).lookup(store.clone());
+    let keys = keys.build().unwrap();
+    let head = Head::bearer(&issued.key.reveal());
+    keys.authenticator().authenticate(&head).await.unwrap();
+    assert_eq!(keys.authenticator().usage().pending(), 0);
+    let begun = Instant::now();
+    let done = keys.run(async {}).await;
+    assert_eq!((done.uses_waiting, names(&done)), (0, vec![]));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{begun:?}");
+}
+
+#[tokio::test]
+async fn a_used_key_that_the_cache_has_dropped_is_released_before_its_uses_are_written() {
+    let seldom = |keys: PortunusBuilder| {
+        let keys = keys.count_uses_every(Duration::from_secs(600));
+        keys.cache(Cache::none())
+    };
+    let sink = Remote::default();
+    let desk = Arc::new(Desk::with(&[&sink], |trail| trail, seldom).await);
+    let (stop, run) = start(&desk);
+    // The first round, in which everything is due.
+    desk.note([1]);
+    until(|| sink.events() == [1]).await;
+    let digest = desk.digest();
+    let found = desk.store.inner().find(&[digest]).await.unwrap().unwrap();
+    let record = Arc::clone(found.record());
+    // As from a database: nothing else has it.
+    let stored = Arc::new(StoredKey::new(digest, record));
+    desk.store.always_find(Arc::clone(&stored));
+    let before = Arc::strong_count(&stored);
+    desk.count(1).await;
+    assert_eq!(Arc::strong_count(&stored), before + 1);
+    desk.clock.advance(Duration::from_secs(5));
+    until(|| Arc::strong_count(&stored) == before).await;
+    assert_eq!(desk.used().await, 0);
+    drop(stop);
+    assert_eq!(run.await.unwrap().uses_written, 1);
 }

@@ -102,8 +102,9 @@ pub struct Cost {
     pub requests: u64,
 }
 
-/// The microseconds in user mode and in the kernel, and the number of requests.
-type Round = ([f64; 2], u64);
+/// The microseconds in user mode and in the kernel, the number of requests, and the ticks while they were
+/// sent.
+type Round = ([f64; 2], u64, u64);
 
 /// An app that is being served.
 struct Running {
@@ -114,8 +115,8 @@ struct Running {
     keys: Option<Portunus>,
 }
 
-/// Waits until the jobs have written what was used, for which they rest up to five seconds. It must not
-/// count for the next app.
+/// Waits until the jobs have written what was used, up to five seconds later: that work must not be
+/// measured with the next app.
 fn settle(app: &Running) {
     let begun = Instant::now();
     loop {
@@ -168,17 +169,18 @@ pub fn measure(keys: usize, seconds: u32, rounds: usize) -> Vec<Cost> {
             let app = &apps[number];
             let before = cpu_time();
             let requests = send(app.address, app.script.path(), seconds);
+            let sent = cpu_time().iter().sum::<u64>() - before.iter().sum::<u64>();
             settle(app);
             let after = cpu_time();
             let micros = [0, 1].map(|of| (after[of] - before[of]) as f64 * 10_000.0);
             if round > 0 {
-                measured[number].push((micros, requests));
+                measured[number].push((micros, requests, sent));
             }
         }
     }
     let apps = apps.iter().zip(&measured);
     let costs = apps.map(|(app, own)| {
-        let each = |([user, kernel], requests): &Round, with_kernel: bool| {
+        let each = |([user, kernel], requests, _): &Round, with_kernel: bool| {
             (user + if with_kernel { *kernel } else { 0.0 }) / *requests as f64
         };
         let both = |with_kernel| {
@@ -187,13 +189,13 @@ pub fn measure(keys: usize, seconds: u32, rounds: usize) -> Vec<Cost> {
             let ratios = times.clone().zip(alone).map(|(time, alone)| time / alone);
             (median(times.collect()), median(ratios.collect()))
         };
-        let busy = own.iter().map(|([user, kernel], _)| user + kernel);
+        let busy = own.iter().map(|(_, _, ticks)| *ticks as f64);
         Cost {
             name: app.name,
             user: both(false),
             all: both(true),
-            busy: median(busy.collect()) / (f64::from(seconds) * 1e6),
-            requests: own.iter().map(|(_, requests)| requests).sum(),
+            busy: median(busy.collect()) / (f64::from(seconds) * 100.0),
+            requests: own.iter().map(|(_, requests, _)| requests).sum(),
         }
     });
     costs.collect()
