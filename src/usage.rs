@@ -54,7 +54,7 @@ pub struct UsageRecorder {
 
 #[derive(Default)]
 struct Shared {
-    /// Whether nothing writes uses, so that they are not counted.
+    /// Whether nothing writes uses, so that no entry is listed.
     is_off: bool,
     /// The entries with uses: the use that makes a count 1 adds the entry.
     listed: Listed,
@@ -104,17 +104,18 @@ impl UsageRecorder {
     /// Counts one use of a key at this time, in milliseconds since the Unix epoch.
     #[inline]
     pub(crate) fn count(&self, entry: &Entry, now: u64, ip: Option<IpAddr>) {
-        if !self.shared.is_off {
-            let before = entry.usage.count(now, ip);
-            if before.is_multiple_of(MOST_IN_A_CELL) {
-                self.list(entry, before);
-            }
+        let before = entry.usage.count(now, ip);
+        if before.is_multiple_of(MOST_IN_A_CELL) {
+            self.list(entry, before);
         }
         self.shared.watch.authenticated(now);
     }
 
     #[cold]
     fn list(&self, entry: &Entry, before: u32) {
+        if self.shared.is_off {
+            return;
+        }
         if before > 0 {
             // It is listed already. Its next use lists it once more, which does not matter.
             self.shared
