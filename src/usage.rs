@@ -2,12 +2,13 @@
 //!
 //! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
 //! use after the entry's uses were taken puts the entry into a list (`listed`). A flush and a read take
-//! what is in the lists, by key. Before that, a key that is used again costs nothing more. Where many
-//! entries are listed, some of which a cache has evicted, the periodic jobs take them, and if there are
-//! still too many, each request takes a few: no request does the work of many.
+//! what is in the lists, by key. Before that, a key that is used again costs nothing more. The periodic
+//! jobs take it, too: every five seconds, so that entries that a cache has evicted are freed, or sooner
+//! if many are listed. If there are still too many, each request takes a few: no request does the work
+//! of many.
 //!
 //! A flush subtracts counts only after the store has accepted them: a flush that fails or is dropped
-//! leaves every count unchanged. A crash loses only what was counted since the last flush.
+//! leaves every count unchanged. A crash loses only what was not written.
 
 mod listed;
 mod reading;
@@ -61,11 +62,19 @@ struct Shared {
     unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
-    /// The last key that a flush wrote, if it had not the time for all: the next one goes on after it.
-    reached: Mutex<Option<KeyId>>,
+    pass: Mutex<Pass>,
     /// The number of uses written.
     written: AtomicU64,
     watch: Watch,
+}
+
+impl Pass {
+    /// Notes that the store is given keys up to this one, and that it has not accepted them yet. Returns
+    /// whether it has not accepted others before.
+    fn give(&mut self, last: KeyId) -> bool {
+        self.after = Some(last);
+        std::mem::replace(&mut self.has_gaps, true)
+    }
 }
 
 impl Shared {
@@ -80,13 +89,23 @@ impl Shared {
     }
 }
 
+/// A pass over all keys with uses, in the order of their ids, by one flush or by several.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The last key that the store was given. Those before it that are used again belong to the next pass,
+    /// which would otherwise never begin.
+    after: Option<KeyId>,
+    /// Whether the store has not accepted some of the keys.
+    has_gaps: bool,
+}
+
 /// What a flush has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flushed {
     /// How long the store took.
     pub(crate) took: Duration,
-    /// Whether everything that was counted before it is written.
-    pub(crate) is_all: bool,
+    /// Whether a pass is complete: everything that was counted before it began is written.
+    pub(crate) is_complete: bool,
 }
 
 impl UsageRecorder {
@@ -133,7 +152,7 @@ impl UsageRecorder {
     }
 
     /// Takes the uses of all entries that are listed now if they are many, so that requests need not. A
-    /// few stay where they are until they are written: a key that is used again is then not taken twice.
+    /// few stay where they are: a key that is used again is then not taken twice.
     pub(crate) async fn collect_many(&self) {
         if self.shared.listed.are_long() {
             self.collect().await;
@@ -179,8 +198,8 @@ impl UsageRecorder {
         self.shared.watch.jobs_are_run();
     }
 
-    /// Writes what was counted since the last flush, after any other running flush. Call it on an
-    /// interval and before the process exits.
+    /// Writes what was counted since the last flush, after any other running flush. The periodic jobs do
+    /// this. Nothing is counted unless the key store has a [usage store](crate::store::KeyStore::usage).
     ///
     /// Dropping the future loses no count. If the store has already accepted the batch by then, it
     /// receives the same counts again.
@@ -189,13 +208,14 @@ impl UsageRecorder {
     /// Returns an error if the store does not accept a batch of up to a thousand keys; the counts
     /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
+        let _turn = self.shared.flushing.lock().await;
+        *self.shared.pass.lock() = Pass::default();
         let always = || Duration::ZERO;
-        let flushed = self.flush_for(store, Duration::MAX, always).await;
-        flushed.map(drop)
+        self.go_on(store, Duration::MAX, always).await.map(drop)
     }
 
-    /// The same, but ends between two batches once the store has taken this long. The next flush begins
-    /// with the keys that were left.
+    /// Goes on with the pass, or begins one, and ends between two batches once the store has taken this
+    /// long. A batch that is not accepted is left to the next pass, which then follows at once.
     pub(crate) async fn flush_for(
         &self,
         store: &dyn UsageStore,
@@ -203,32 +223,50 @@ impl UsageRecorder {
         monotonic: impl Fn() -> Duration,
     ) -> Result<Flushed, StoreError> {
         let _turn = self.shared.flushing.lock().await;
-        self.collect().await;
-        let mut counted = self.counted();
-        if let Some(reached) = self.shared.reached.lock().take() {
-            let first = counted.partition_point(|delta| delta.id <= reached);
-            counted.rotate_left(first);
-        }
-        let mut parts = counted.chunks(MOST_AT_ONCE);
-        let begun = monotonic();
-        let took = || monotonic().saturating_sub(begun);
-        while let Some(part) = parts.next() {
-            store.record_usage(part).await?;
-            self.written(part);
-            if took() >= longest && parts.len() > 0 {
-                *self.shared.reached.lock() = part.last().map(|delta| delta.id.clone());
-                break;
-            }
-        }
-        Ok(Flushed {
-            took: took(),
-            is_all: parts.len() == 0,
-        })
+        self.go_on(store, longest, monotonic).await
     }
 
-    /// Returns what is not written yet, in the order of the ids.
-    fn counted(&self) -> Vec<UsageDelta> {
-        self.unwritten().deltas()
+    /// The turn to flush must be held.
+    async fn go_on(
+        &self,
+        store: &dyn UsageStore,
+        longest: Duration,
+        monotonic: impl Fn() -> Duration,
+    ) -> Result<Flushed, StoreError> {
+        self.collect().await;
+        let begun = monotonic();
+        loop {
+            let after = self.shared.pass.lock().after.clone();
+            let part = self
+                .shared
+                .unwritten
+                .lock()
+                .after(after.as_ref(), MOST_AT_ONCE);
+            if let Some(last) = part.last() {
+                // Also if the store does not answer, or nothing polls this any more.
+                let had_gaps = self.shared.pass.lock().give(last.id.clone());
+                store.record_usage(&part).await?;
+                self.written(&part);
+                self.shared.pass.lock().has_gaps = had_gaps;
+            }
+            let took = monotonic().saturating_sub(begun);
+            let is_at_the_end = part.len() < MOST_AT_ONCE;
+            let pass = &mut *self.shared.pass.lock();
+            let is_complete = is_at_the_end && !pass.has_gaps;
+            if is_at_the_end {
+                *pass = Pass::default();
+            }
+            if is_complete || took >= longest {
+                return Ok(Flushed { took, is_complete });
+            }
+        }
+    }
+
+    /// Returns whether a pass has begun, is not at its end, and the store has accepted all of it so far.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_in_a_pass(&self) -> bool {
+        let pass = self.shared.pass.lock();
+        pass.after.is_some() && !pass.has_gaps
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process

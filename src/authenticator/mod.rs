@@ -400,7 +400,7 @@ impl Authenticator {
         &self.inner.responder
     }
 
-    /// Returns the usage recorder. Flush it periodically and before the process exits.
+    /// Returns the usage recorder, which the periodic jobs flush.
     #[must_use]
     pub fn usage(&self) -> &UsageRecorder {
         &self.inner.usage

@@ -397,15 +397,12 @@ impl KeyManager {
 
     /// Returns the usage of keys, including uses that are not written yet.
     async fn usage_of(&self, ids: &[KeyId]) -> Result<Vec<Usage>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
+        let Some(counts) = self.counts.as_ref().filter(|_| !ids.is_empty()) else {
+            return Ok(vec![Usage::default(); ids.len()]);
+        };
         let mut reading = self.inner.authenticator.usage().begin_reading().await;
         loop {
-            let mut usage = match &self.counts {
-                Some(counts) => counts.usage_of(ids).await?,
-                None => vec![Usage::default(); ids.len()],
-            };
+            let mut usage = counts.usage_of(ids).await?;
             if let Some(unwritten) = reading.unwritten(ids) {
                 for (usage, delta) in usage.iter_mut().zip(unwritten) {
                     delta.into_iter().for_each(|delta| usage.add(&delta));

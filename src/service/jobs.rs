@@ -37,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const REST: u32 = 20;
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// How long uses are written at a time. The others follow after the pause.
+/// A write of uses ends after this time. The remaining keys follow after the pause.
 const LONGEST_WRITE: Duration = Duration::from_millis(2500);
 
 /// Interval at which due times are checked while jobs run.
@@ -239,7 +239,8 @@ impl Jobs {
             loop {
                 self.round(Which::Last, &mut failures).await;
                 // A request that ends during shutdown may record an event while others are written.
-                if !failures.is_empty() || !self.has_unsaved_work() {
+                let goes_on = failures.is_empty() || self.parts.usage().is_in_a_pass();
+                if !goes_on || !self.has_unsaved_work() {
                     return;
                 }
                 tokio::time::sleep(TICK / 10).await;
@@ -358,10 +359,11 @@ impl Jobs {
                         .flush_for(&**store, LONGEST_WRITE, || parts.now());
                     let flushed = flush.await?;
                     let rest = flushed.took.saturating_mul(REST).min(LONGEST_REST);
-                    return Ok(match flushed.is_all {
-                        true => rest.max(parts.counts_every),
-                        false => rest,
-                    });
+                    let every = match flushed.is_complete {
+                        true => parts.counts_every,
+                        false => work.every().0,
+                    };
+                    return Ok(rest.max(every));
                 }
             }
             Work::Publish => {

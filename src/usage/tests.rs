@@ -13,6 +13,13 @@ use crate::clock::millis;
 use crate::key::{KeyId, KeyKind, KeyRecord, Owner};
 use crate::scope::{ScopeModel, WildcardModel};
 
+impl UsageRecorder {
+    /// All that is not written yet.
+    fn counted(&self) -> Vec<UsageDelta> {
+        self.unwritten().after(None, usize::MAX)
+    }
+}
+
 fn ids(count: usize) -> Vec<KeyId> {
     (0..count).map(|_| KeyId::generate().unwrap()).collect()
 }

@@ -1,6 +1,7 @@
 //! The uses that were taken from entries and are not written yet, by key.
 
 use std::collections::{BTreeMap, btree_map};
+use std::ops::Bound;
 
 use smallvec::SmallVec;
 
@@ -68,10 +69,12 @@ impl Unwritten {
         self.by_id.get(id).and_then(|usage| delta(id, usage))
     }
 
-    /// Returns all unwritten uses, in the order of the ids.
-    pub(super) fn deltas(&self) -> Vec<UsageDelta> {
-        let all = self.by_id.iter();
-        all.filter_map(|(id, usage)| delta(id, usage)).collect()
+    /// Returns the unwritten uses of the keys after this one in the order of the ids, at most so many.
+    pub(super) fn after(&self, id: Option<&KeyId>, most: usize) -> Vec<UsageDelta> {
+        let first = id.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.by_id.range::<KeyId, _>((first, Bound::Unbounded));
+        let deltas = keys.filter_map(|(id, usage)| delta(id, usage));
+        deltas.take(most).collect()
     }
 
     /// Returns how many uses are unwritten.

@@ -1,33 +1,18 @@
 //! The memory of a key in a cache: as read from a database, and compiled by its first request.
 
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use allocation_counter::measure;
-use async_trait::async_trait;
 use portunus::authenticator::Attempt;
-use portunus::key::{KeyDigest, KeyHasher, KeyId, KeyKind, KeyRecord, Owner};
+use portunus::key::{KeyHasher, KeyId, KeyKind, KeyRecord, Owner};
 use portunus::network::AllowList;
-use portunus::store::{KeyLookup, KeyStore, MemoryStore, StoreError, StoredKey};
+use portunus::store::{Cache, KeyStore, MemoryStore, StoredKey};
+use portunus::testing::FaultyStore;
 use portunus::{Limits, Portunus};
 use portunus_test_support::{Head, format, live, scope, tenant};
 
 const KEYS: u16 = 500;
-
-/// Finds the same key at each lookup.
-#[derive(Debug, Default)]
-struct Finds(Mutex<Option<Arc<StoredKey>>>);
-
-#[async_trait]
-impl KeyLookup for Finds {
-    async fn find(&self, digests: &[KeyDigest]) -> Result<Option<Arc<StoredKey>>, StoreError> {
-        self.find_now(digests).unwrap()
-    }
-
-    fn find_now(&self, _: &[KeyDigest]) -> Option<Result<Option<Arc<StoredKey>>, StoreError>> {
-        Some(Ok(self.0.lock().unwrap().clone()))
-    }
-}
 
 /// The stored form of a record with three scopes and three networks.
 fn stored(number: u16) -> String {
@@ -56,9 +41,10 @@ fn a_cached_key_takes_little_memory() {
         .unwrap()
         .reveal();
     let digest = KeyHasher::sha256().digest(&key);
-    let found = Arc::new(Finds::default());
+    let found = FaultyStore::new();
     let keys = Portunus::builder(format())
-        .lookup(Arc::clone(&found))
+        .store(found.clone())
+        .cache(Cache::none())
         .limits(Limits::none())
         .build()
         .unwrap();
@@ -67,7 +53,7 @@ fn a_cached_key_takes_little_memory() {
     let read = |json: &String| {
         let record = KeyRecord::from_json(json).unwrap();
         let stored = Arc::new(StoredKey::new(digest, record));
-        *found.0.lock().unwrap() = Some(Arc::clone(&stored));
+        found.always_find(Arc::clone(&stored));
         assert!(matches!(
             black_box(authenticator.attempt(&head)),
             Attempt::Ready(Ok(_))
@@ -85,6 +71,7 @@ fn a_cached_key_takes_little_memory() {
     let written = || {
         let counts = MemoryStore::new().usage().unwrap();
         let usage = authenticator.usage();
+        assert_eq!(usage.pending(), u64::from(KEYS));
         runtime.block_on(usage.flush(&*counts)).unwrap();
     };
     written();

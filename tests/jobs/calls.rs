@@ -153,11 +153,51 @@ async fn a_write_of_many_uses_pauses_and_then_goes_on_with_the_others() {
     use_all(first).await;
     next_takes(2_500);
     assert_eq!((after(1).await, used(second).await), (1000, 1000));
+    // They are written with the next pass, and only after this one does the host's interval begin.
     next_takes(2_499);
-    assert_eq!((after(5_000).await, used(&keys).await), (1500, 3500));
-    // Only now does the pause that the host has set begin.
-    use_all(first).await;
+    assert_eq!((after(5_000).await, used(&keys).await), (500, 2500));
     assert_eq!((after(299_999).await, after(1).await), (0, 1000));
+    assert_eq!(used(first).await, 2000);
+}
+
+#[tokio::test]
+async fn a_batch_that_the_store_refuses_keeps_no_others_back() {
+    let seldom = |keys: PortunusBuilder| keys.count_uses_every(Duration::from_secs(300));
+    let desk = Desk::with(&[], |trail| trail, seldom).await;
+    let mut keys = Vec::new();
+    for _ in 0..1_500 {
+        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
+        let issued = desk.keys.manager().issue(new).await.unwrap();
+        let head = Head::bearer(&issued.key.reveal());
+        let used = desk.keys.authenticator().authenticate(&head).await;
+        used.unwrap();
+        keys.push(issued.record.id.clone());
+    }
+    keys.sort();
+    let counts = desk.store.inner().usage().unwrap();
+    let used = async |keys: &[KeyId]| {
+        let usage = counts.usage_of(keys).await.unwrap();
+        usage.iter().map(|usage| usage.count).sum::<u64>()
+    };
+    let after = async |millis| {
+        desk.clock.advance(Duration::from_millis(millis));
+        let done = desk.keys.maintain().await;
+        (done.uses_written, names(&done).len())
+    };
+    desk.store.fail(RECORD);
+    assert_eq!(after(0).await, (0, 1));
+    desk.store.recover();
+    // The next write goes on with the others, and then tries those again.
+    desk.store.once(RECORD, async {});
+    let store = desk.store.clone();
+    desk.store.once(RECORD, async move { store.fail(RECORD) });
+    assert_eq!(
+        (after(500).await, used(&keys[1000..]).await),
+        ((500, 1), 500)
+    );
+    desk.store.recover();
+    assert_eq!((after(500).await, used(&keys).await), ((1000, 0), 1500));
+    assert_eq!(after(500).await, (0, 0));
 }
 
 #[tokio::test]
