@@ -62,19 +62,11 @@ struct Shared {
     unwritten: Mutex<Unwritten>,
     /// Held by the running flush.
     flushing: futures_util::lock::Mutex<()>,
+    /// What the next flush goes on with.
     pass: Mutex<Pass>,
     /// The number of uses written.
     written: AtomicU64,
     watch: Watch,
-}
-
-impl Pass {
-    /// Notes that the store is given keys up to this one, and that it has not accepted them yet. Returns
-    /// whether it has not accepted others before.
-    fn give(&mut self, last: KeyId) -> bool {
-        self.after = Some(last);
-        std::mem::replace(&mut self.has_gaps, true)
-    }
 }
 
 impl Shared {
@@ -95,17 +87,36 @@ struct Pass {
     /// The last key that the store was given. Those before it that are used again belong to the next pass,
     /// which would otherwise never begin.
     after: Option<KeyId>,
-    /// Whether the store has not accepted some of the keys.
+    /// Whether another pass is to follow at once: some of the keys before that one must be written, too.
     has_gaps: bool,
+    /// Whether the last flush ended early, and failed in nothing.
+    is_owed: bool,
 }
 
-/// What a flush has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Flushed {
-    /// How long the store took.
-    pub(crate) took: Duration,
-    /// Whether a pass is complete: everything that was counted before it began is written.
-    pub(crate) is_complete: bool,
+impl Pass {
+    /// Notes that the store is given keys up to this one, and has not accepted them yet. Returns whether
+    /// there were gaps before.
+    fn give(&mut self, last: KeyId) -> bool {
+        self.after = Some(last);
+        self.is_owed = false;
+        std::mem::replace(&mut self.has_gaps, true)
+    }
+
+    /// Makes the pass that is under way be followed by another one, which also has what was counted since
+    /// the keys of this one were written.
+    fn repeat(&mut self) {
+        self.has_gaps |= self.after.is_some();
+    }
+
+    /// Ends a flush, at the end of the pass or before. Returns whether everything is written.
+    fn end(&mut self, is_at_the_end: bool) -> bool {
+        let is_complete = is_at_the_end && !self.has_gaps;
+        if is_at_the_end {
+            *self = Self::default();
+        }
+        self.is_owed = !is_complete;
+        is_complete
+    }
 }
 
 impl UsageRecorder {
@@ -199,7 +210,9 @@ impl UsageRecorder {
     }
 
     /// Writes what was counted since the last flush, after any other running flush. The periodic jobs do
-    /// this. Nothing is counted unless the key store has a [usage store](crate::store::KeyStore::usage).
+    /// this; a host that calls them by [`maintain`](crate::Portunus::maintain) also flushes before the
+    /// process exits. Nothing is counted unless the key store has a
+    /// [usage store](crate::store::KeyStore::usage).
     ///
     /// Dropping the future loses no count. If the store has already accepted the batch by then, it
     /// receives the same counts again.
@@ -209,19 +222,24 @@ impl UsageRecorder {
     /// that it has not accepted are kept for the next flush.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
         let _turn = self.shared.flushing.lock().await;
-        *self.shared.pass.lock() = Pass::default();
+        self.repeat_pass();
         let always = || Duration::ZERO;
-        self.go_on(store, Duration::MAX, always).await.map(drop)
+        let (_, flushed) = self.go_on(store, Duration::MAX, always).await;
+        flushed.map(drop)
     }
 
     /// Goes on with the pass, or begins one, and ends between two batches once the store has taken this
-    /// long. A batch that is not accepted is left to the next pass, which then follows at once.
+    /// long. Ends with the error of a batch that is not accepted: the next call goes on behind it, and at
+    /// the end of the pass begins another one.
+    ///
+    /// Returns how long the accepted batches took, and whether everything is written that was counted
+    /// before the call in which the pass began.
     pub(crate) async fn flush_for(
         &self,
         store: &dyn UsageStore,
         longest: Duration,
         monotonic: impl Fn() -> Duration,
-    ) -> Result<Flushed, StoreError> {
+    ) -> (Duration, Result<bool, StoreError>) {
         let _turn = self.shared.flushing.lock().await;
         self.go_on(store, longest, monotonic).await
     }
@@ -232,9 +250,10 @@ impl UsageRecorder {
         store: &dyn UsageStore,
         longest: Duration,
         monotonic: impl Fn() -> Duration,
-    ) -> Result<Flushed, StoreError> {
+    ) -> (Duration, Result<bool, StoreError>) {
         self.collect().await;
         let begun = monotonic();
+        let mut took = Duration::ZERO;
         loop {
             let after = self.shared.pass.lock().after.clone();
             let part = self
@@ -245,28 +264,30 @@ impl UsageRecorder {
             if let Some(last) = part.last() {
                 // Also if the store does not answer, or nothing polls this any more.
                 let had_gaps = self.shared.pass.lock().give(last.id.clone());
-                store.record_usage(&part).await?;
+                if let Err(error) = store.record_usage(&part).await {
+                    return (took, Err(error));
+                }
                 self.written(&part);
                 self.shared.pass.lock().has_gaps = had_gaps;
+                took = monotonic().saturating_sub(begun);
             }
-            let took = monotonic().saturating_sub(begun);
-            let is_at_the_end = part.len() < MOST_AT_ONCE;
-            let pass = &mut *self.shared.pass.lock();
-            let is_complete = is_at_the_end && !pass.has_gaps;
-            if is_at_the_end {
-                *pass = Pass::default();
-            }
+            let is_complete = self.shared.pass.lock().end(part.len() < MOST_AT_ONCE);
             if is_complete || took >= longest {
-                return Ok(Flushed { took, is_complete });
+                return (took, Ok(is_complete));
             }
+            let_others_run().await;
         }
     }
 
-    /// Returns whether a pass has begun, is not at its end, and the store has accepted all of it so far.
+    /// Makes the next flush write what was counted since a pass began that is under way, too.
+    pub(crate) fn repeat_pass(&self) {
+        self.shared.pass.lock().repeat();
+    }
+
+    /// Returns whether the last flush ended early, and failed in nothing.
     #[cfg(feature = "tokio")]
-    pub(crate) fn is_in_a_pass(&self) -> bool {
-        let pass = self.shared.pass.lock();
-        pass.after.is_some() && !pass.has_gaps
+    pub(crate) fn is_owed(&self) -> bool {
+        self.shared.pass.lock().is_owed
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process

@@ -400,7 +400,8 @@ impl Authenticator {
         &self.inner.responder
     }
 
-    /// Returns the usage recorder, which the periodic jobs flush.
+    /// Returns the usage recorder. The periodic jobs flush it; a host that calls them by
+    /// [`maintain`](crate::Portunus::maintain) also flushes it before the process exits.
     #[must_use]
     pub fn usage(&self) -> &UsageRecorder {
         &self.inner.usage

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 
-use super::Maintenance;
+use super::maintenance::{Maintenance, Totals};
 use super::notices::Notices;
 use super::work::{Retention, Work};
 use crate::audit::AuditTrail;
@@ -88,6 +88,8 @@ pub(crate) struct Jobs {
     parts: Parts,
     jobs: Vec<Job>,
     deleted: Deleted,
+    /// The pause after the last write of uses.
+    rest: Mutex<Duration>,
     /// Whether the service stops, so that credits are given back.
     stops: AtomicBool,
     /// Whether the metrics were described after the service was built: the host may have installed the
@@ -127,20 +129,6 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.slot.lock().runs = false;
     }
-}
-
-/// What was done and lost since the start.
-#[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    uses: u64,
-    events: u64,
-    changes: u64,
-    rehashes: u64,
-    hours_deleted: u64,
-    events_deleted: u64,
-    uses_lost: u64,
-    events_lost: u64,
-    events_throttled: u64,
 }
 
 /// Which jobs a round runs.
@@ -188,6 +176,7 @@ impl Jobs {
             jobs: work.into_iter().map(job).collect(),
             parts,
             deleted: Deleted::default(),
+            rest: Mutex::default(),
             stops: AtomicBool::new(false),
             described: Once::new(),
             reported: Mutex::default(),
@@ -203,7 +192,8 @@ impl Jobs {
         self.parts.usage().jobs_are_run();
         self.described.call_once(telemetry::describe);
         let mut failures = Vec::new();
-        self.round(Which::Due, &mut failures).await;
+        self.round(Which::Due, &mut HashSet::new(), &mut failures)
+            .await;
         self.log_losses();
         // So that the report does not take the uses of many keys at once.
         self.parts.usage().collect().await;
@@ -224,7 +214,8 @@ impl Jobs {
         loop {
             let (seen, mut failures) = (self.flushes_requested(), Vec::new());
             let next = async {
-                self.round(Which::Due, &mut failures).await;
+                self.round(Which::Due, &mut HashSet::new(), &mut failures)
+                    .await;
                 self.log_losses();
                 let asked = pin!(self.flush_requested_since(seen));
                 select(pin!(tokio::time::sleep(TICK)), asked).await;
@@ -233,13 +224,14 @@ impl Jobs {
                 break;
             }
         }
-        let mut failures = Vec::new();
+        let (mut failed, mut failures) = (HashSet::new(), Vec::new());
         self.stops.store(true, Ordering::Relaxed);
+        self.parts.usage().repeat_pass();
         let last = async {
             loop {
-                self.round(Which::Last, &mut failures).await;
+                self.round(Which::Last, &mut failed, &mut failures).await;
                 // A request that ends during shutdown may record an event while others are written.
-                let goes_on = failures.is_empty() || self.parts.usage().is_in_a_pass();
+                let goes_on = failures.is_empty() || self.parts.usage().is_owed();
                 if !goes_on || !self.has_unsaved_work() {
                     return;
                 }
@@ -254,19 +246,24 @@ impl Jobs {
         self.report(since, failures)
     }
 
-    /// Runs jobs concurrently. While the first ones run, jobs that become due again are run again,
-    /// except those that have failed in this round. None is started after the first ones have ended.
-    async fn round(&self, which: Which, failures: &mut Vec<(String, Failure)>) {
+    /// Runs jobs concurrently, except those that have failed. While the first ones run, jobs that become
+    /// due again are run again. None is started after the first ones have ended.
+    async fn round(
+        &self,
+        which: Which,
+        failed: &mut HashSet<usize>,
+        failures: &mut Vec<(String, Failure)>,
+    ) {
         let mut running = FuturesUnordered::new();
-        let (mut first, mut failed) = (HashSet::new(), HashSet::new());
+        let mut first = HashSet::new();
         let mut begins = true;
         loop {
             let seen = self.flushes_requested();
             for (index, job) in self.jobs.iter().enumerate() {
                 // The final round runs each job once: repeating jobs without work would keep this
                 // task from yielding, and tokio withholds progress from a task that never yields.
-                let again = which == Which::Due && !first.is_empty() && !failed.contains(&index);
-                let may_begin = begins || again;
+                let again = which == Which::Due && !first.is_empty();
+                let may_begin = (begins || again) && !failed.contains(&index);
                 if let Some(job) = may_begin.then(|| self.begin(job, which)).flatten() {
                     if begins {
                         first.insert(index);
@@ -328,7 +325,12 @@ impl Jobs {
         };
         let now = self.parts.now();
         let mut slot = slot.lock();
-        slot.due = now.saturating_add(*done.as_ref().unwrap_or(&work.every().1));
+        let pause = *done.as_ref().unwrap_or(&work.every().1);
+        let rest = match work {
+            Work::Usage => std::mem::take(&mut *self.rest.lock()),
+            _ => Duration::ZERO,
+        };
+        slot.due = now.saturating_add(pause.max(rest));
         let is_new = |at: Duration| now.saturating_sub(at) >= LOG_EVERY;
         match &done {
             Ok(_) => slot.logged = None,
@@ -357,13 +359,11 @@ impl Jobs {
                     let flush = parts
                         .usage()
                         .flush_for(&**store, LONGEST_WRITE, || parts.now());
-                    let flushed = flush.await?;
-                    let rest = flushed.took.saturating_mul(REST).min(LONGEST_REST);
-                    let every = match flushed.is_complete {
-                        true => parts.counts_every,
-                        false => work.every().0,
-                    };
-                    return Ok(rest.max(every));
+                    let (took, flushed) = flush.await;
+                    *self.rest.lock() = took.saturating_mul(REST).min(LONGEST_REST);
+                    if flushed? {
+                        return Ok(parts.counts_every);
+                    }
                 }
             }
             Work::Publish => {

@@ -37,3 +37,17 @@ pub struct Maintenance {
     /// reason. Their remaining work is done in the next round.
     pub failures: Vec<(String, Box<dyn Error + Send + Sync>)>,
 }
+
+/// What was done and lost since the start.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Totals {
+    pub(super) uses: u64,
+    pub(super) events: u64,
+    pub(super) changes: u64,
+    pub(super) rehashes: u64,
+    pub(super) hours_deleted: u64,
+    pub(super) events_deleted: u64,
+    pub(super) uses_lost: u64,
+    pub(super) events_lost: u64,
+    pub(super) events_throttled: u64,
+}

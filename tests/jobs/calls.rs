@@ -11,7 +11,7 @@ use portunus::config::{Credentials, Limits};
 use portunus::key::{KeyHasher, KeyId, KeyKind, Owner};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
 use portunus::manage::{ImportedDigest, NewImport, NewKey};
-use portunus::store::MemoryStore;
+use portunus::store::{KeyStore, MemoryStore};
 use portunus::testing::{Call, ManualClock, Point};
 use portunus::{Clock, Portunus, PortunusBuilder};
 use portunus_test_support::{Head, format, live, tenant};
@@ -182,22 +182,74 @@ async fn a_batch_that_the_store_refuses_keeps_no_others_back() {
     let after = async |millis| {
         desk.clock.advance(Duration::from_millis(millis));
         let done = desk.keys.maintain().await;
-        (done.uses_written, names(&done).len())
+        let failed = names(&done).contains(&"write usage");
+        assert_eq!(names(&done).len(), usize::from(failed));
+        (done.uses_written, failed)
     };
-    desk.store.fail(RECORD);
-    assert_eq!(after(0).await, (0, 1));
+    let next_takes = |millis, fails| {
+        let (clock, store) = (desk.clock.clone(), desk.store.clone());
+        let step = async move {
+            clock.advance(Duration::from_millis(millis));
+            if fails {
+                store.fail(RECORD);
+            }
+        };
+        desk.store.once(RECORD, step);
+    };
+    next_takes(0, true);
+    assert_eq!(after(0).await, (0, true));
     desk.store.recover();
     // The next write goes on with the others, and then tries those again.
-    desk.store.once(RECORD, async {});
-    let store = desk.store.clone();
-    desk.store.once(RECORD, async move { store.fail(RECORD) });
+    next_takes(50, false);
+    next_takes(0, true);
     assert_eq!(
         (after(500).await, used(&keys[1000..]).await),
-        ((500, 1), 500)
+        ((500, true), 500)
     );
     desk.store.recover();
-    assert_eq!((after(500).await, used(&keys).await), ((1000, 0), 1500));
-    assert_eq!(after(500).await, (0, 0));
+    // The pause after what was accepted is kept.
+    assert_eq!(after(999).await, (0, false));
+    assert_eq!((after(1).await, used(&keys).await), ((1000, false), 1500));
+    // Now everything is written, and the host's interval begins.
+    desk.count(1).await;
+    assert_eq!(after(299_999).await, (0, false));
+    assert_eq!(after(1).await, (1, false));
+}
+
+#[tokio::test]
+async fn a_flush_by_the_host_writes_all_although_the_jobs_are_in_the_middle() {
+    let desk = Desk::new(&[]).await;
+    let mut heads = Vec::new();
+    for _ in 0..1_500 {
+        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
+        let issued = desk.keys.manager().issue(new).await.unwrap();
+        heads.push(Head::bearer(&issued.key.reveal()));
+    }
+    let use_all = async || {
+        for head in &heads {
+            let used = desk.keys.authenticator().authenticate(head).await;
+            used.unwrap();
+        }
+    };
+    use_all().await;
+    let clock = desk.clock.clone();
+    let slow = async move { clock.advance(Duration::from_secs(3)) };
+    desk.store.once(RECORD, slow);
+    assert_eq!(desk.keys.maintain().await.uses_written, 1000);
+    use_all().await;
+    let (usage, counts) = (
+        desk.keys.authenticator().usage(),
+        desk.store.usage().unwrap(),
+    );
+    usage.flush(&*counts).await.unwrap();
+    assert_eq!(usage.pending(), 0);
+    use_all().await;
+    // A batch that is refused is not the first one of the next flush.
+    desk.store.fail(RECORD);
+    usage.flush(&*counts).await.unwrap_err();
+    desk.store.recover();
+    usage.flush(&*counts).await.unwrap();
+    assert_eq!(usage.pending(), 0);
 }
 
 #[tokio::test]
