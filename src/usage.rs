@@ -89,7 +89,7 @@ struct Pass {
     after: Option<KeyId>,
     /// Whether another pass is to follow at once: some of the keys before that one must be written, too.
     has_gaps: bool,
-    /// Whether the last flush ended early, and failed in nothing.
+    /// Whether the last flush succeeded, but ended before everything was written.
     is_owed: bool,
 }
 
@@ -244,7 +244,7 @@ impl UsageRecorder {
         self.go_on(store, longest, monotonic).await
     }
 
-    /// The turn to flush must be held.
+    /// Does that for a caller who holds the turn to flush.
     async fn go_on(
         &self,
         store: &dyn UsageStore,
@@ -284,7 +284,7 @@ impl UsageRecorder {
         self.shared.pass.lock().repeat();
     }
 
-    /// Returns whether the last flush ended early, and failed in nothing.
+    /// Returns whether the last flush succeeded, but ended before everything was written.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_owed(&self) -> bool {
         self.shared.pass.lock().is_owed

@@ -134,8 +134,8 @@ impl PortunusBuilder {
     /// is also the least, and at most every ten minutes. A key that is used often is then written less
     /// often. After each write, the next one waits for twenty times as long as it took, at most five
     /// seconds, and for this interval if everything is written. What is not written within 2.5 seconds
-    /// waits for later writes, with five seconds in between. A node that is killed loses the uses that it has not
-    /// written, and until they are, `last_used_at` and the counts of an hour lack them.
+    /// waits for later writes, with five seconds in between. A node that is killed loses the uses that it
+    /// has not written, and until they are, `last_used_at` and the counts of an hour lack them.
     pub fn count_uses_every(mut self, every: Duration) -> Self {
         self.counts_every = every.clamp(LEAST_BETWEEN_COUNTS, MOST_BETWEEN_COUNTS);
         self

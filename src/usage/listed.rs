@@ -54,17 +54,16 @@ impl Default for Listed {
     fn default() -> Self {
         static CORES: OnceLock<usize> = OnceLock::new();
         let cores = CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
-        Self::new(cores.saturating_mul(FOR_EACH_CORE).min(MOST_LISTS))
+        Self::new(
+            cores.saturating_mul(FOR_EACH_CORE).min(MOST_LISTS),
+            MOST_LISTED,
+        )
     }
 }
 
 impl Listed {
-    /// So many lists, at least one.
-    pub(super) fn new(lists: usize) -> Self {
-        Self::with_most(lists, MOST_LISTED)
-    }
-
-    pub(super) fn with_most(lists: usize, most: usize) -> Self {
+    /// So many lists, at least one, and the number of entries from which they are too long.
+    pub(super) fn new(lists: usize, most: usize) -> Self {
         Self {
             lists: (0..lists.max(1)).map(|_| List::default()).collect(),
             total: AtomicUsize::new(0),
@@ -161,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_its_list_and_many_threads_use_all() {
-        let listed = Listed::new(4);
+        let listed = Listed::new(4, MOST_LISTED);
         let place = |list: &List| ptr::from_ref(list).addr();
         let all: HashSet<_> = listed.each().map(place).collect();
         let used: HashSet<_> = thread::scope(|scope| {
@@ -175,8 +174,9 @@ mod tests {
             .collect()
         });
         assert_eq!((used.len(), used), (4, all));
-        // There is a list in any case, and all of them together are bounded.
-        for lists in [Listed::new(0), Listed::new(5), Listed::default()] {
+        // There is a list in any case, and the shares of all are within the bound.
+        let of = |lists| Listed::new(lists, MOST_LISTED);
+        for lists in [of(0), of(5), Listed::default()] {
             let count = lists.each().count();
             assert!((1..=MOST_LISTS).contains(&count), "{count}");
             assert!(count * lists.most_in_one() <= MOST_LISTED);

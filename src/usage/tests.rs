@@ -166,7 +166,7 @@ fn with_lists(lists: usize) -> UsageRecorder {
 }
 
 fn with_most(lists: usize, most: usize) -> UsageRecorder {
-    let listed = Listed::with_most(lists, most);
+    let listed = Listed::new(lists, most);
     let shared = Shared {
         listed,
         ..Shared::default()

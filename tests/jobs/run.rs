@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, MemoryAudit};
 use portunus::key::Owner;
 use portunus::manage::NewKey;
@@ -147,9 +148,7 @@ async fn uses_that_take_several_writes_are_written_at_the_end_although_a_sink_fa
             "between two writes" => {
                 next_is_slow();
                 desk.clock.advance(Duration::from_millis(500));
-                while written().await < 1000 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
+                until(|| written().now_or_never() >= Some(1000)).await;
                 // Also those that are written already.
                 use_all().await;
                 uses += 2_500;
@@ -159,11 +158,11 @@ async fn uses_that_take_several_writes_are_written_at_the_end_although_a_sink_fa
         (0..3).for_each(|_| next_is_slow());
         bad.fail(true);
         desk.note([1]);
+        let calls = bad.calls();
         drop(stop);
-        if stopped == "during a write" {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            desk.store.release(RECORD);
-        }
+        // The last round has begun.
+        until(|| bad.calls() > calls).await;
+        desk.store.release(RECORD);
         let done = run.await.unwrap();
         assert_eq!((done.uses_waiting, written().await), (0, uses), "{stopped}");
         assert_eq!(names(&done), ["write the events of audit sink 1"]);
