@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ enum How {
     RightButImprecise,
     /// Splits a change into several, in another order, with repetitions.
     RightButSplit,
+    /// Takes several beats to reconnect.
+    RightButSlow,
     DropsEveryTenth,
     NotifiesOnlyOthers,
     NotifiesOnlyItself,
@@ -78,7 +80,9 @@ struct Connection {
 struct Shared {
     how: How,
     wire: UnboundedSender<(Instant, Message)>,
-    cut: AtomicBool,
+    /// Locked while a message is sent: no beat is between a reconnection and its `Anew`, and none
+    /// that was begun before a disconnection is sent after it.
+    cut: Mutex<bool>,
     listeners: Mutex<Vec<(Weak<dyn InvalidationListener>, bool)>>,
     kept: Mutex<Vec<Arc<dyn InvalidationListener>>>,
 }
@@ -96,7 +100,7 @@ impl SmallBus {
         let shared = Arc::new(Shared {
             how,
             wire,
-            cut: AtomicBool::new(false),
+            cut: Mutex::new(false),
             listeners,
             kept,
         });
@@ -126,13 +130,24 @@ impl Shared {
         let _ = self.wire.send((Instant::now() + LAG, message));
     }
 
+    fn send_unless_cut(&self, message: impl FnOnce() -> Message) {
+        let is_cut = self.cut.lock().unwrap();
+        if !*is_cut {
+            self.send(message());
+        }
+    }
+
     fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::SeqCst)
+        *self.cut.lock().unwrap()
     }
 
     fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
+        let mut is_cut = self.cut.lock().unwrap();
+        *is_cut = cut;
         if !cut {
+            if self.how == RightButSlow {
+                std::thread::sleep(BEAT * 2);
+            }
             self.send(Message::Anew);
         }
     }
@@ -282,11 +297,10 @@ async fn beat(node: Weak<Shared>) {
             ProofFromFormer if node.is_cut() && last.elapsed() < Duration::from_secs(1) => {
                 node.caught_up(Duration::ZERO);
             }
-            _ if node.is_cut() => {}
-            _ => {
+            _ => node.send_unless_cut(|| {
                 last = Instant::now();
-                node.send(Message::Beat(last));
-            }
+                Message::Beat(last)
+            }),
         }
         drop(node);
         sleep(BEAT).await;
@@ -347,19 +361,12 @@ impl InvalidationBus for SmallBus {
                 what.tenants.extend(one.tenants);
             }
         }
-        for node in self
-            .fabric
-            .nodes
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|node| !node.is_cut())
-        {
+        for node in self.fabric.nodes.lock().unwrap().iter() {
             let is_own = Arc::ptr_eq(node, &self.shared);
             match how {
                 NotifiesOnlyOthers if is_own => {}
                 NotifiesOnlyItself if !is_own => {}
-                _ => node.send(Message::Changed(what.clone())),
+                _ => node.send_unless_cut(|| Message::Changed(what.clone())),
             }
         }
         Ok(())
@@ -417,7 +424,7 @@ async fn the_local_bus_passes_with_a_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn correct_small_buses_pass() {
     let mut tasks = JoinSet::new();
-    for how in [Right, RightButImprecise, RightButSplit] {
+    for how in [Right, RightButImprecise, RightButSplit, RightButSlow] {
         tasks.spawn(async move { (how, tried(how, Duration::from_secs(1)).await) });
     }
     for (how, outcome) in tasks.join_all().await {
