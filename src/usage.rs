@@ -3,9 +3,9 @@
 //! The counter of a key is in its entry; counting takes no lock and no lookup, except that the first
 //! use after the entry's uses were taken puts the entry into a list (`listed`). A flush and a read take
 //! what is in the lists, by key. Before that, a key that is used again costs nothing more. The periodic
-//! jobs take it, too: every five seconds, so that entries that a cache has evicted are freed, or sooner
-//! if many are listed. If there are still too many, each request takes a few: no request does the work
-//! of many.
+//! jobs take it, too: every five seconds (`maintain` at each call), so that entries that a cache has
+//! evicted are freed, or sooner if many are listed. If there are still too many, each request takes a
+//! few: no request does the work of many.
 //!
 //! A flush subtracts counts only after the store has accepted them: a flush that fails or is dropped
 //! leaves every count unchanged. A crash loses only what was not written.
@@ -60,10 +60,8 @@ struct Shared {
     /// The entries with uses: the use that makes a count 1 adds the entry.
     listed: Listed,
     unwritten: Mutex<Unwritten>,
-    /// Held by the running flush.
-    flushing: futures_util::lock::Mutex<()>,
-    /// What the next flush goes on with.
-    pass: Mutex<Pass>,
+    /// Held by the running flush: what the next one goes on with.
+    pass: futures_util::lock::Mutex<Pass>,
     /// The number of uses written.
     written: AtomicU64,
     watch: Watch,
@@ -89,8 +87,6 @@ struct Pass {
     after: Option<KeyId>,
     /// Whether another pass is to follow at once: some of the keys before that one must be written, too.
     has_gaps: bool,
-    /// Whether the last flush succeeded, but ended before everything was written.
-    is_owed: bool,
 }
 
 impl Pass {
@@ -98,7 +94,6 @@ impl Pass {
     /// there were gaps before.
     fn give(&mut self, last: KeyId) -> bool {
         self.after = Some(last);
-        self.is_owed = false;
         std::mem::replace(&mut self.has_gaps, true)
     }
 
@@ -108,14 +103,9 @@ impl Pass {
         self.has_gaps |= self.after.is_some();
     }
 
-    /// Ends a flush, at the end of the pass or before. Returns whether everything is written.
-    fn end(&mut self, is_at_the_end: bool) -> bool {
-        let is_complete = is_at_the_end && !self.has_gaps;
-        if is_at_the_end {
-            *self = Self::default();
-        }
-        self.is_owed = !is_complete;
-        is_complete
+    /// Ends. Returns whether everything is written.
+    fn end(&mut self) -> bool {
+        !std::mem::take(self).has_gaps
     }
 }
 
@@ -218,76 +208,63 @@ impl UsageRecorder {
     /// receives the same counts again.
     ///
     /// # Errors
-    /// Returns an error if the store does not accept a batch of up to a thousand keys; the counts
-    /// that it has not accepted are kept for the next flush.
+    /// Returns an error if the store does not accept a batch of up to a thousand keys. The counts that
+    /// it has not accepted are kept for the next flush. Those of the other keys are written, unless two
+    /// batches in a row are not accepted.
     pub async fn flush(&self, store: &dyn UsageStore) -> Result<(), StoreError> {
-        let _turn = self.shared.flushing.lock().await;
-        self.repeat_pass();
-        let always = || Duration::ZERO;
-        let (_, flushed) = self.go_on(store, Duration::MAX, always).await;
-        flushed.map(drop)
+        let flushed = self.flush_for(store, true, Duration::MAX, || Duration::ZERO);
+        flushed.await.map(drop)
     }
 
-    /// Goes on with the pass, or begins one, and ends between two batches once the store has taken this
-    /// long. Ends with the error of a batch that is not accepted: the next call goes on behind it, and at
-    /// the end of the pass begins another one.
+    /// Goes on with the pass, or begins one, and ends between two batches after this time. A batch that is
+    /// not accepted is tried again in another pass, and its error returned at the end, or at once if the
+    /// next one is not accepted, either.
     ///
-    /// Returns how long the accepted batches took, and whether everything is written that was counted
-    /// before the call in which the pass began.
+    /// Returns whether everything is written that was counted before the call in which the pass began, or
+    /// before this one if `all` is set.
     pub(crate) async fn flush_for(
         &self,
         store: &dyn UsageStore,
+        all: bool,
         longest: Duration,
         monotonic: impl Fn() -> Duration,
-    ) -> (Duration, Result<bool, StoreError>) {
-        let _turn = self.shared.flushing.lock().await;
-        self.go_on(store, longest, monotonic).await
-    }
-
-    /// Does that for a caller who holds the turn to flush.
-    async fn go_on(
-        &self,
-        store: &dyn UsageStore,
-        longest: Duration,
-        monotonic: impl Fn() -> Duration,
-    ) -> (Duration, Result<bool, StoreError>) {
+    ) -> Result<bool, StoreError> {
+        let mut pass = self.shared.pass.lock().await;
+        if all {
+            pass.repeat();
+        }
         self.collect().await;
         let begun = monotonic();
-        let mut took = Duration::ZERO;
+        let (mut refused, mut was_refused) = (None, false);
         loop {
-            let after = self.shared.pass.lock().after.clone();
-            let part = self
-                .shared
-                .unwritten
-                .lock()
-                .after(after.as_ref(), MOST_AT_ONCE);
+            let part = {
+                let unwritten = self.shared.unwritten.lock();
+                unwritten.after(pass.after.as_ref(), MOST_AT_ONCE)
+            };
             if let Some(last) = part.last() {
                 // Also if the store does not answer, or nothing polls this any more.
-                let had_gaps = self.shared.pass.lock().give(last.id.clone());
-                if let Err(error) = store.record_usage(&part).await {
-                    return (took, Err(error));
+                let had_gaps = pass.give(last.id.clone());
+                match store.record_usage(&part).await {
+                    Ok(()) => {
+                        self.written(&part);
+                        (pass.has_gaps, was_refused) = (had_gaps, false);
+                    }
+                    Err(error) if was_refused => return Err(error),
+                    Err(error) => {
+                        refused.get_or_insert(error);
+                        was_refused = true;
+                    }
                 }
-                self.written(&part);
-                self.shared.pass.lock().has_gaps = had_gaps;
-                took = monotonic().saturating_sub(begun);
             }
-            let is_complete = self.shared.pass.lock().end(part.len() < MOST_AT_ONCE);
-            if is_complete || took >= longest {
-                return (took, Ok(is_complete));
+            let is_at_the_end = part.len() < MOST_AT_ONCE;
+            let is_complete = is_at_the_end && pass.end();
+            let ends = is_complete || monotonic().saturating_sub(begun) >= longest;
+            match refused.take_if(|_| is_at_the_end || ends) {
+                Some(error) => return Err(error),
+                None if ends => return Ok(is_complete),
+                None => let_others_run().await,
             }
-            let_others_run().await;
         }
-    }
-
-    /// Makes the next flush write what was counted since a pass began that is under way, too.
-    pub(crate) fn repeat_pass(&self) {
-        self.shared.pass.lock().repeat();
-    }
-
-    /// Returns whether the last flush succeeded, but ended before everything was written.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn is_owed(&self) -> bool {
-        self.shared.pass.lock().is_owed
     }
 
     /// Returns how many counted uses are not written yet. After the last flush before the process

@@ -88,8 +88,6 @@ pub(crate) struct Jobs {
     parts: Parts,
     jobs: Vec<Job>,
     deleted: Deleted,
-    /// The pause after the last write of uses.
-    rest: Mutex<Duration>,
     /// Whether the service stops, so that credits are given back.
     stops: AtomicBool,
     /// Whether the metrics were described after the service was built: the host may have installed the
@@ -176,7 +174,6 @@ impl Jobs {
             jobs: work.into_iter().map(job).collect(),
             parts,
             deleted: Deleted::default(),
-            rest: Mutex::default(),
             stops: AtomicBool::new(false),
             described: Once::new(),
             reported: Mutex::default(),
@@ -226,13 +223,11 @@ impl Jobs {
         }
         let (mut failed, mut failures) = (HashSet::new(), Vec::new());
         self.stops.store(true, Ordering::Relaxed);
-        self.parts.usage().repeat_pass();
         let last = async {
             loop {
                 self.round(Which::Last, &mut failed, &mut failures).await;
                 // A request that ends during shutdown may record an event while others are written.
-                let goes_on = failures.is_empty() || self.parts.usage().is_owed();
-                if !goes_on || !self.has_unsaved_work() {
+                if !self.has_unsaved_work(&failed) {
                     return;
                 }
                 tokio::time::sleep(TICK / 10).await;
@@ -311,6 +306,7 @@ impl Jobs {
     /// Runs a job within its time limit and sets when it is due again.
     async fn perform(&self, job: Running<'_>) -> Result<(), Failure> {
         let Job { work, slot } = job.0;
+        let began = self.parts.now();
         let done = match (*work, self.parts.trail()) {
             // Callers that wait for a flush must learn that it was abandoned.
             (Work::Events(sink), Some(trail)) => {
@@ -327,10 +323,10 @@ impl Jobs {
         let mut slot = slot.lock();
         let pause = *done.as_ref().unwrap_or(&work.every().1);
         let rest = match work {
-            Work::Usage => std::mem::take(&mut *self.rest.lock()),
+            Work::Usage => now.saturating_sub(began).saturating_mul(REST),
             _ => Duration::ZERO,
         };
-        slot.due = now.saturating_add(pause.max(rest));
+        slot.due = now.saturating_add(pause.max(rest.min(LONGEST_REST)));
         let is_new = |at: Duration| now.saturating_sub(at) >= LOG_EVERY;
         match &done {
             Ok(_) => slot.logged = None,
@@ -356,12 +352,10 @@ impl Jobs {
             Work::Release => parts.usage().collect().await,
             Work::Usage => {
                 if let Some(store) = &parts.counts {
-                    let flush = parts
-                        .usage()
-                        .flush_for(&**store, LONGEST_WRITE, || parts.now());
-                    let (took, flushed) = flush.await;
-                    *self.rest.lock() = took.saturating_mul(REST).min(LONGEST_REST);
-                    if flushed? {
+                    let all = self.stops.load(Ordering::Relaxed);
+                    let usage = parts.usage();
+                    let flush = usage.flush_for(&**store, all, LONGEST_WRITE, || parts.now());
+                    if flush.await? {
                         return Ok(parts.counts_every);
                     }
                 }
@@ -429,17 +423,21 @@ impl Jobs {
         }
     }
 
-    /// Returns whether work is waiting that would be lost with the process.
+    /// Returns whether work is waiting that would be lost with the process, other than that of jobs that
+    /// have failed.
     #[cfg(feature = "tokio")]
-    fn has_unsaved_work(&self) -> bool {
+    fn has_unsaved_work(&self, failed: &HashSet<usize>) -> bool {
         let now = self.report(self.totals(), Vec::new());
-        now.uses_waiting + now.events_waiting + now.changes_waiting > 0
+        let fails = |of: fn(Work) -> bool| failed.iter().any(|job| of(self.jobs[*job].work));
+        (now.uses_waiting > 0 && !fails(|work| work == Work::Usage))
+            || (now.events_waiting > 0 && !fails(|work| matches!(work, Work::Events(_))))
+            || (now.changes_waiting > 0 && !fails(|work| work == Work::Publish))
     }
 
     /// Logs how much was lost since the last such message.
     fn log_losses(&self) {
-        let (totals, now) = (self.totals(), self.parts.now());
         let mut logged = self.logged.lock();
+        let (totals, now) = (self.totals(), self.parts.now());
         let (before, at) = *logged;
         let losses = [
             ("audit events", totals.events_lost - before.events_lost),

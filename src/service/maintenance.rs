@@ -20,7 +20,7 @@ pub struct Maintenance {
     pub hours_deleted: u64,
     /// Audit events deleted because they were older than the retention.
     pub events_deleted: u64,
-    /// Uses lost because too many keys had unwritten uses at once.
+    /// Uses lost because more than a million keys had unwritten uses at once.
     pub uses_lost: u64,
     /// Audit events lost because a sink accepted none for too long.
     pub events_lost: u64,

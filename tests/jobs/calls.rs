@@ -1,5 +1,6 @@
 //! One call of the jobs: what it does, loses and reports if something hangs, fails or is dropped.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -112,26 +113,7 @@ async fn a_store_that_is_slow_at_writing_uses_rests_twenty_times_as_long() {
 async fn a_write_of_many_uses_pauses_and_then_goes_on_with_the_others() {
     let seldom = |keys: PortunusBuilder| keys.count_uses_every(Duration::from_secs(300));
     let desk = Desk::with(&[], |trail| trail, seldom).await;
-    let manager = desk.keys.manager();
-    let mut keys = Vec::new();
-    for _ in 0..2_500 {
-        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
-        let issued = manager.issue(new).await.unwrap();
-        keys.push((issued.record.id.clone(), Head::bearer(&issued.key.reveal())));
-    }
-    keys.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let use_all = async |keys: &[(KeyId, Head)]| {
-        for (_, head) in keys {
-            let used = desk.keys.authenticator().authenticate(head).await;
-            used.unwrap();
-        }
-    };
-    let counts = desk.store.inner().usage().unwrap();
-    let used = async |keys: &[(KeyId, Head)]| {
-        let ids: Vec<_> = keys.iter().map(|(id, _)| id.clone()).collect();
-        let usage = counts.usage_of(&ids).await.unwrap();
-        usage.iter().map(|usage| usage.count).sum::<u64>()
-    };
+    let (heads, keys) = desk.many_keys(2_500).await;
     let next_takes = |millis| {
         let clock = desk.clock.clone();
         let slow = async move { clock.advance(Duration::from_millis(millis)) };
@@ -145,40 +127,27 @@ async fn a_write_of_many_uses_pauses_and_then_goes_on_with_the_others() {
     };
     // The store gets a thousand keys at a time.
     let (first, second) = (&keys[..1000], &keys[1000..2000]);
-    use_all(&keys).await;
+    desk.use_all(&heads).await;
     next_takes(2_500);
-    assert_eq!((after(0).await, used(first).await), (1000, 1000));
+    assert_eq!((after(0).await, desk.used_of(first).await), (1000, 1000));
     assert_eq!(after(4_999).await, 0);
     // Those that are used again do not push the others back.
-    use_all(first).await;
+    desk.use_all(&heads[..1000]).await;
     next_takes(2_500);
-    assert_eq!((after(1).await, used(second).await), (1000, 1000));
+    assert_eq!((after(1).await, desk.used_of(second).await), (1000, 1000));
     // They are written with the next pass, and only after this one does the host's interval begin.
     next_takes(2_499);
-    assert_eq!((after(5_000).await, used(&keys).await), (500, 2500));
+    assert_eq!((after(5_000).await, desk.used_of(&keys).await), (500, 2500));
     assert_eq!((after(299_999).await, after(1).await), (0, 1000));
-    assert_eq!(used(first).await, 2000);
+    assert_eq!(desk.used_of(first).await, 2000);
 }
 
 #[tokio::test]
 async fn a_batch_that_the_store_refuses_keeps_no_others_back() {
     let seldom = |keys: PortunusBuilder| keys.count_uses_every(Duration::from_secs(300));
     let desk = Desk::with(&[], |trail| trail, seldom).await;
-    let mut keys = Vec::new();
-    for _ in 0..1_500 {
-        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
-        let issued = desk.keys.manager().issue(new).await.unwrap();
-        let head = Head::bearer(&issued.key.reveal());
-        let used = desk.keys.authenticator().authenticate(&head).await;
-        used.unwrap();
-        keys.push(issued.record.id.clone());
-    }
-    keys.sort();
-    let counts = desk.store.inner().usage().unwrap();
-    let used = async |keys: &[KeyId]| {
-        let usage = counts.usage_of(keys).await.unwrap();
-        usage.iter().map(|usage| usage.count).sum::<u64>()
-    };
+    let (heads, keys) = desk.many_keys(1_500).await;
+    desk.use_all(&heads).await;
     let after = async |millis| {
         desk.clock.advance(Duration::from_millis(millis));
         let done = desk.keys.maintain().await;
@@ -190,26 +159,26 @@ async fn a_batch_that_the_store_refuses_keeps_no_others_back() {
         let (clock, store) = (desk.clock.clone(), desk.store.clone());
         let step = async move {
             clock.advance(Duration::from_millis(millis));
-            if fails {
-                store.fail(RECORD);
+            match fails {
+                true => store.fail(RECORD),
+                false => store.recover(),
             }
         };
         desk.store.once(RECORD, step);
     };
+    // The others are written by the same write, which is reported as failed.
     next_takes(0, true);
-    assert_eq!(after(0).await, (0, true));
-    desk.store.recover();
-    // The next write goes on with the others, and then tries those again.
     next_takes(50, false);
-    next_takes(0, true);
     assert_eq!(
-        (after(500).await, used(&keys[1000..]).await),
+        (after(0).await, desk.used_of(&keys[1000..]).await),
         ((500, true), 500)
     );
-    desk.store.recover();
-    // The pause after what was accepted is kept.
+    // After the pause, those of the refused batch are tried again.
     assert_eq!(after(999).await, (0, false));
-    assert_eq!((after(1).await, used(&keys).await), ((1000, false), 1500));
+    assert_eq!(
+        (after(1).await, desk.used_of(&keys).await),
+        ((1000, false), 1500)
+    );
     // Now everything is written, and the host's interval begins.
     desk.count(1).await;
     assert_eq!(after(299_999).await, (0, false));
@@ -217,53 +186,102 @@ async fn a_batch_that_the_store_refuses_keeps_no_others_back() {
 }
 
 #[tokio::test]
+async fn a_store_that_refuses_two_batches_in_a_row_gets_no_more_of_them() {
+    let desk = Desk::new(&[]).await;
+    let (heads, _) = desk.many_keys(4_500).await;
+    desk.use_all(&heads).await;
+    let recover = || {
+        let store = desk.store.clone();
+        desk.store.once(RECORD, async move { store.recover() });
+    };
+    let nothing = || desk.store.once(RECORD, async {});
+    desk.store.fail(RECORD);
+    // The third call would succeed.
+    nothing();
+    nothing();
+    recover();
+    let done = desk.keys.maintain().await;
+    assert_eq!((done.uses_written, names(&done)), (0, vec!["write usage"]));
+    // It goes on behind them, and ends with them.
+    let done = desk.next().await;
+    assert_eq!((done.uses_written, names(&done)), (4_500, vec![]));
+}
+
+#[tokio::test]
+async fn a_write_that_is_dropped_is_followed_by_the_keys_behind_it() {
+    let desk = Desk::new(&[]).await;
+    let (heads, keys) = desk.many_keys(1_500).await;
+    desk.use_all(&heads).await;
+    desk.store.hold(RECORD);
+    assert!(poll(desk.keys.maintain(), 9).is_none());
+    assert_eq!(desk.store.in_flight(), 0);
+    desk.store.release(RECORD);
+    // So slow that the write ends after the first batch that it gives.
+    let clock = desk.clock.clone();
+    let slow = async move { clock.advance(Duration::from_secs(3)) };
+    desk.store.once(RECORD, slow);
+    assert_eq!(desk.next().await.uses_written, 500);
+    let counts = desk.store.inner().usage().unwrap();
+    let usage = counts.usage_of(&keys).await.unwrap();
+    let written: Vec<_> = usage.iter().map(|usage| usage.count).collect();
+    assert_eq!(written[..1000], [0; 1000]);
+    assert_eq!(written[1000..], [1; 500]);
+    desk.clock.advance(Duration::from_secs(5));
+    assert_eq!(desk.keys.maintain().await.uses_written, 1000);
+}
+
+#[tokio::test]
 async fn a_flush_by_the_host_writes_all_although_the_jobs_are_in_the_middle() {
     let desk = Desk::new(&[]).await;
-    let mut heads = Vec::new();
-    for _ in 0..1_500 {
-        let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
-        let issued = desk.keys.manager().issue(new).await.unwrap();
-        heads.push(Head::bearer(&issued.key.reveal()));
-    }
-    let use_all = async || {
-        for head in &heads {
-            let used = desk.keys.authenticator().authenticate(head).await;
-            used.unwrap();
-        }
-    };
-    use_all().await;
+    let (heads, _) = desk.many_keys(1_500).await;
+    desk.use_all(&heads).await;
     let clock = desk.clock.clone();
     let slow = async move { clock.advance(Duration::from_secs(3)) };
     desk.store.once(RECORD, slow);
     assert_eq!(desk.keys.maintain().await.uses_written, 1000);
-    use_all().await;
+    desk.use_all(&heads).await;
     let (usage, counts) = (
         desk.keys.authenticator().usage(),
         desk.store.usage().unwrap(),
     );
     usage.flush(&*counts).await.unwrap();
     assert_eq!(usage.pending(), 0);
-    use_all().await;
-    // A batch that is refused is not the first one of the next flush.
+    desk.use_all(&heads).await;
+    // A batch that is refused keeps no others back, and is not the first one of the next flush.
     desk.store.fail(RECORD);
+    let store = desk.store.clone();
+    desk.store.once(RECORD, async {});
+    desk.store.once(RECORD, async move { store.recover() });
     usage.flush(&*counts).await.unwrap_err();
-    desk.store.recover();
+    assert_eq!(usage.pending(), 1000);
     usage.flush(&*counts).await.unwrap();
     assert_eq!(usage.pending(), 0);
 }
 
 #[tokio::test]
-async fn a_write_of_uses_that_failed_after_a_while_is_tried_again_soon() {
-    let desk = Desk::new(&[]).await;
-    let clock = desk.clock.clone();
-    desk.store
-        .once(RECORD, async move { clock.advance(Duration::from_secs(2)) });
-    desk.store.fail(RECORD);
-    desk.count(1).await;
-    assert_eq!(names(&desk.keys.maintain().await), ["write usage"]);
-    desk.store.recover();
-    desk.clock.advance(Duration::from_millis(500));
-    assert_eq!(desk.keys.maintain().await.uses_written, 1);
+async fn a_store_that_refuses_uses_slowly_or_hangs_has_the_same_pause() {
+    // How long the store takes, and how long after that it is tried again; without an answer, the job's
+    // time limit is five seconds.
+    for (takes, hangs, rests) in [(10, false, 500), (200, false, 4000), (5000, true, 5000)] {
+        let millis = Duration::from_millis;
+        let desk = Desk::new(&[]).await;
+        let clock = desk.clock.clone();
+        let slow = async move {
+            clock.advance(millis(takes));
+            if hangs {
+                pending::<()>().await;
+            }
+        };
+        desk.store.once(RECORD, slow);
+        desk.store.fail(RECORD);
+        desk.count(1).await;
+        assert_eq!(names(&desk.keys.maintain().await), ["write usage"]);
+        desk.store.recover();
+        desk.clock.advance(millis(rests - 1));
+        assert_eq!(desk.keys.maintain().await.uses_written, 0, "{takes}");
+        desk.clock.advance(millis(1));
+        assert_eq!(desk.keys.maintain().await.uses_written, 1, "{takes}");
+    }
 }
 
 #[tokio::test]

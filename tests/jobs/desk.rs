@@ -201,6 +201,33 @@ impl Desk {
         }
     }
 
+    /// Issues further keys: their requests, and their ids, both in the order of the ids.
+    pub(crate) async fn many_keys(&self, count: usize) -> (Vec<Head>, Vec<KeyId>) {
+        let mut keys = Vec::new();
+        for _ in 0..count {
+            let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
+            let issued = self.keys.manager().issue(new).await.unwrap();
+            keys.push((Head::bearer(&issued.key.reveal()), issued.record.id.clone()));
+        }
+        keys.sort_by(|(_, one), (_, other)| one.cmp(other));
+        keys.into_iter().unzip()
+    }
+
+    /// Uses each of these keys once.
+    pub(crate) async fn use_all(&self, heads: &[Head]) {
+        for head in heads {
+            let used = self.keys.authenticator().authenticate(head).await;
+            used.unwrap();
+        }
+    }
+
+    /// Returns how many uses of these keys are stored.
+    pub(crate) async fn used_of(&self, keys: &[KeyId]) -> u64 {
+        let counts = self.store.inner().usage().unwrap();
+        let usage = counts.usage_of(keys).await.unwrap();
+        usage.iter().map(|usage| usage.count).sum()
+    }
+
     /// The digest of the key.
     pub(crate) fn digest(&self) -> KeyDigest {
         KeyHasher::sha256().digest(&self.secret)

@@ -114,30 +114,14 @@ async fn uses_that_take_several_writes_are_written_at_the_end_although_a_sink_fa
         let (stop, run) = start(&desk);
         desk.note([0]);
         until(|| bad.events() == [0]).await;
-        let (mut heads, mut ids) = (Vec::new(), Vec::new());
-        for _ in 0..2_500 {
-            let new = NewKey::new("another key", Owner::tenant(tenant("acme")));
-            let issued = desk.keys.manager().issue(new).await.unwrap();
-            heads.push(Head::bearer(&issued.key.reveal()));
-            ids.push(issued.record.id.clone());
-        }
-        let use_all = async || {
-            for head in &heads {
-                let used = desk.keys.authenticator().authenticate(head).await;
-                used.unwrap();
-            }
-        };
-        use_all().await;
+        let (heads, ids) = desk.many_keys(2_500).await;
+        desk.use_all(&heads).await;
         let next_is_slow = || {
             let clock = desk.clock.clone();
             let slow = async move { clock.advance(Duration::from_secs(3)) };
             desk.store.once(RECORD, slow);
         };
-        let counts = desk.store.inner().usage().unwrap();
-        let written = async || {
-            let usage = counts.usage_of(&ids).await.unwrap();
-            usage.iter().map(|usage| usage.count).sum::<u64>()
-        };
+        let written = || desk.used_of(&ids);
         let mut uses = 2_500;
         match stopped {
             "during a write" => {
@@ -150,7 +134,7 @@ async fn uses_that_take_several_writes_are_written_at_the_end_although_a_sink_fa
                 desk.clock.advance(Duration::from_millis(500));
                 until(|| written().now_or_never() >= Some(1000)).await;
                 // Also those that are written already.
-                use_all().await;
+                desk.use_all(&heads).await;
                 uses += 2_500;
             }
             _ => {}
@@ -167,6 +151,28 @@ async fn uses_that_take_several_writes_are_written_at_the_end_although_a_sink_fa
         assert_eq!((done.uses_waiting, written().await), (0, uses), "{stopped}");
         assert_eq!(names(&done), ["write the events of audit sink 1"]);
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_at_the_end_keeps_no_others_back() {
+    let sink = Remote::default();
+    let desk = Arc::new(Desk::new(&[&sink]).await);
+    let (stop, run) = start(&desk);
+    desk.note([0]);
+    until(|| sink.events() == [0]).await;
+    let (heads, ids) = desk.many_keys(2_500).await;
+    desk.use_all(&heads).await;
+    desk.store.fail(RECORD);
+    let store = desk.store.clone();
+    desk.store.once(RECORD, async {});
+    desk.store.once(RECORD, async move { store.recover() });
+    drop(stop);
+    let done = run.await.unwrap();
+    assert_eq!(
+        (done.uses_waiting, names(&done)),
+        (1000, vec!["write usage"])
+    );
+    assert_eq!(desk.used_of(&ids[1000..]).await, 1500);
 }
 
 #[tokio::test]

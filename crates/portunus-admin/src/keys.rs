@@ -109,8 +109,8 @@ pub(crate) struct ListParameters {
     /// Only keys that expire before this time, including those that have expired already.
     #[param(value_type = Option<terms::Time>)]
     pub(crate) expires_before: Option<String>,
-    /// Only keys that existed at this time and have not been used since. Uses of the last seconds
-    /// may be missing.
+    /// Only keys that existed at this time and have not been used since. Uses of the last seconds, or
+    /// minutes if the service writes them less often, may be missing.
     #[param(value_type = Option<terms::Time>)]
     pub(crate) unused_since: Option<String>,
     /// Only keys with this text in the name, description or masked secret. ASCII case is ignored.
