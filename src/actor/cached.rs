@@ -184,7 +184,9 @@ impl<D: Directory> Directory for CachedDirectory<D> {
     fn tenant_changed(&self, tenant: &TenantId) {
         self.inner.tenant_changed(tenant);
         self.clears.fetch_add(1, Ordering::SeqCst);
-        self.found.retain(|(of, _), _| of != tenant);
+        // A collaborator belongs to another tenant than the one that asked.
+        self.found
+            .retain(|(of, _), (user, _)| of != tenant && user.tenant_id != *tenant);
         self.missing.retain(|(of, _), _| of != tenant);
     }
 

@@ -1318,6 +1318,24 @@ async fn both_kinds_of_answers_are_remembered_until_their_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_tenant_forgets_its_users_and_what_it_asked_for() {
+    let (people, clock) = (People::new(), ManualClock::new());
+    let directory = remembering(&people, &clock, 100, MINUTE);
+    // Of the tenant acme itself, and a collaborator of another one.
+    for who in [id(ANN), id("cora")] {
+        assert!(found(&directory, &who).await);
+    }
+    assert_eq!(people.asked().len(), 2);
+    for (changed, asks) in [("third", [0, 0]), ("other", [0, 1]), ("acme", [1, 1])] {
+        directory.tenant_changed(&tenant(changed));
+        for (who, asks) in [id(ANN), id("cora")].iter().zip(asks) {
+            assert!(found(&directory, who).await);
+            assert_eq!(people.asked().len(), asks, "{changed} {who:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_time_to_live_of_nothing_remembers_nothing() {
     let (people, clock) = (People::new(), ManualClock::new());
     let directory = remembering(&people, &clock, 100, Duration::ZERO);
