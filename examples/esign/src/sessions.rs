@@ -66,8 +66,8 @@ pub(crate) const DASHBOARD: &Area = &Area {
 /// How long a session lasts, in seconds.
 const LIFETIME: u64 = 8 * 3600;
 
-/// The most sessions that are kept. The oldest ones end first.
-const MOST_SESSIONS: usize = 1000;
+/// The most sessions of an operator. Its oldest ones end first.
+const MOST_SESSIONS: usize = 100;
 
 /// The longest body of a login, in bytes.
 const LONGEST_LOGIN: usize = 4096;
@@ -151,7 +151,11 @@ impl Sessions {
             ends: Instant::now() + Duration::from_secs(LIFETIME),
         };
         let mut open = self.open();
-        open.truncate(MOST_SESSIONS - 1);
+        let mut others = 1;
+        open.retain(|other| {
+            others += usize::from(other.operator.scope == session.operator.scope);
+            other.operator.scope != session.operator.scope || others <= MOST_SESSIONS
+        });
         open.push_front(session);
         Ok(id)
     }

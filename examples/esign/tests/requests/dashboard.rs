@@ -153,6 +153,20 @@ fn a_key_that_was_used_five_times_has_used_five_of_its_minute() {
 }
 
 #[test]
+fn an_operator_who_signs_in_again_and_again_ends_only_its_own_sessions() {
+    let server = Server::of("allsign");
+    let owner = sign_in(&server, "/dashboard", "owner");
+    let status = |cookie: &str| get(&server, "/dashboard", cookie).status;
+    let cookies: Vec<_> = (0..101)
+        .map(|_| sign_in(&server, "/dashboard", "outsider"))
+        .collect();
+    assert_eq!(status(&owner), 200);
+    assert_eq!(status(&cookies[0]), 303, "the oldest one of a hundred");
+    assert_eq!(status(&cookies[1]), 200);
+    assert_eq!(status(&cookies[100]), 200);
+}
+
+#[test]
 fn a_wrong_token_shows_the_form_again_and_too_many_are_refused() {
     let server = Server::of("allsign");
     let wrong = || post("/dashboard/login", "", "token=op_wrong_secret");
