@@ -158,7 +158,7 @@ impl PendingCall {
         self.is_answered = true;
         // The dashboard refuses with a redirection to the login, too.
         if status >= 400 || error.is_some() {
-            // 405 has no error code and is recorded as not found.
+            // 405 is no `AuthError`, and is recorded as not found.
             let code = error.map_or(ErrorCode::NotFound, AuthError::code);
             self.call
                 .record(&self.shared, AuditOutcome::Refused(code), Some(status));

@@ -33,10 +33,8 @@ pub(crate) struct Problem<'p> {
     status: u16,
     /// A human-readable explanation. The wording may change.
     detail: &'p str,
-    /// Absent for 405.
-    #[schema(value_type = terms::Code, required = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'p str>,
+    #[schema(value_type = terms::Code)]
+    code: &'p str,
     /// The member of the request that is wrong, with dots between nested names: `owner.user_id`.
     /// Absent if the problem is not about one.
     #[schema(value_type = String, required = false)]
@@ -51,6 +49,9 @@ pub(crate) struct Problem<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     import: Option<ImportedKeys<'p>>,
 }
+
+/// The code of 405, which no request with a key gets from the library.
+pub(crate) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
 
 /// An error response of the management API.
 #[derive(Debug, Clone)]
@@ -217,7 +218,7 @@ pub(crate) async fn method_not_allowed(State(shared): State<Shared>, request: Re
         title: "Method Not Allowed",
         status: 405,
         detail: "This path does not support this method",
-        code: None,
+        code: METHOD_NOT_ALLOWED,
         field: None,
         violated_policies: None,
         import: None,

@@ -14,6 +14,8 @@ use utoipa::openapi::schema::AnyOf;
 use utoipa::openapi::{Object, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::fault::METHOD_NOT_ALLOWED;
+
 use crate::patterns;
 
 /// An identifier: 1 to 128 visible ASCII characters.
@@ -200,7 +202,7 @@ names! {
     /// What changed the balance of a grant.
     LedgerKind: LEDGER_KINDS.iter().map(|kind| kind.as_str());
     /// A machine-readable error code. The meaning of a code never changes.
-    Code: ErrorCode::ALL.iter().map(|code| code.as_str());
+    Code: ErrorCode::ALL.iter().map(|code| code.as_str()).chain([METHOD_NOT_ALLOWED]);
 }
 
 /// Every status of a key.

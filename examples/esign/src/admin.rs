@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
@@ -131,7 +132,7 @@ struct UserBody {
 pub(crate) async fn change_user(
     State(app): State<App>,
     TenantOwner(operator): TenantOwner,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     body: Bytes,
 ) -> Result<Response, Fault> {
     let not_json =
@@ -146,9 +147,10 @@ pub(crate) async fn change_user(
     let tenant = operator
         .tenant()
         .ok_or_else(|| forbidden("The operator must belong to a tenant"))?;
-    let changed = app
-        .directory
-        .change(tenant, &id, asked.role, asked.suspended);
+    let changed = id.ok().and_then(|Path(id)| {
+        let directory = &app.directory;
+        directory.change(tenant, &id, asked.role, asked.suspended)
+    });
     let user =
         changed.ok_or_else(|| AuthError::with_detail(ErrorCode::NotFound, "User not found"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(json!(user))).into_response())

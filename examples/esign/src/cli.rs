@@ -216,6 +216,11 @@ fn describe(error: &clap::Error) -> String {
             return format!("invalid value for {flag}");
         }
     }
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        return format!("also required: {}", missing.join(", "));
+    }
     let mut text = error.to_string();
     for argument in std::env::args() {
         let (flag, value) = argument.split_once('=').unwrap_or_default();

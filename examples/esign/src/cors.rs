@@ -14,6 +14,7 @@ use axum::http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ETAG, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::map_request;
 use portunus_admin::Origin;
 use tower::{ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
@@ -31,6 +32,18 @@ pub(crate) fn is_trusted(trusted: &[Origin], origin: &[u8]) -> bool {
     let text = str::from_utf8(origin).ok();
     text.and_then(|text| text.parse().ok())
         .is_some_and(|origin| trusted.contains(&origin))
+}
+
+/// Marks a plain `OPTIONS` that has another method until it has passed the CORS layer, which treats every
+/// `OPTIONS` as a preflight.
+#[derive(Debug, Clone)]
+struct PlainOptions;
+
+async fn restore_method(mut request: Request) -> Request {
+    if request.extensions_mut().remove::<PlainOptions>().is_some() {
+        *request.method_mut() = Method::OPTIONS;
+    }
+    request
 }
 
 /// Wraps the router in CORS: the management API allows exactly the trusted origins, everything else
@@ -52,29 +65,26 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
         .allow_origin(AllowOrigin::predicate(listed))
         .expose_headers([exposed.clone(), vec![ETAG]].concat());
     let for_others = cors.allow_origin(Any).expose_headers(exposed);
+    let app = Router::new()
+        .fallback_service(app)
+        .layer(map_request(restore_method));
     let management = app.clone().layer(for_management);
-    let others = app.clone().layer(for_others);
-    Router::new().fallback_service(service_fn(move |request: Request| {
+    let others = app.layer(for_others);
+    Router::new().fallback_service(service_fn(move |mut request: Request| {
         let with_cors = match is_management(request.uri().path()) {
             true => management.clone(),
             false => others.clone(),
         };
-        let plain = app.clone();
         async move {
             let options = request.method() == Method::OPTIONS;
-            // The CORS layer treats every OPTIONS as a preflight, but a preflight has these two
-            // fields (Fetch §4.8).
+            // A preflight has these two fields (Fetch §4.8).
             let headers = request.headers();
             let preflight = options
                 && headers.contains_key(ORIGIN)
                 && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
             if options && !preflight {
-                return Ok::<_, Infallible>(
-                    plain
-                        .oneshot(request)
-                        .await
-                        .unwrap_or_else(|never| match never {}),
-                );
+                *request.method_mut() = Method::GET;
+                request.extensions_mut().insert(PlainOptions);
             }
             let mut response = with_cors
                 .oneshot(request)
@@ -85,7 +95,7 @@ pub(crate) fn outermost(app: Router, trusted: Arc<[Origin]>) -> Router {
                 // Added by axum's method router inside the layer.
                 response.headers_mut().remove(ALLOW);
             }
-            Ok(response)
+            Ok::<_, Infallible>(response)
         }
     }))
 }

@@ -10,8 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method as HttpMethod, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use portunus::KeyPrincipal;
 use portunus::adapter::axum::{ProtectedRouter, delete, get, patch, post, put};
+use portunus::{AuthError, ErrorCode, KeyPrincipal};
 
 pub(crate) use server::serve;
 
@@ -84,7 +84,10 @@ async fn call(
     let mut segments = Vec::new();
     if route.has_segments() {
         let path = Path::<Vec<String>>::from_request_parts(&mut parts, &()).await;
-        segments = path.map_err(IntoResponse::into_response)?.0;
+        // Not UTF-8: nothing has such an id.
+        segments = path
+            .map_err(|_| app.refuse(&AuthError::new(ErrorCode::NotFound)))?
+            .0;
     }
     let mut bytes = Bytes::new();
     if route.method.has_body() {

@@ -119,7 +119,8 @@ async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
         .header(CONTENT_TYPE, &call.media)
         .body(Body::from(call.body.clone()));
     let request = request.map_err(|_| unreadable())?;
-    if call.media.starts_with("multipart/form-data") {
+    let media = call.media.to_ascii_lowercase();
+    if media.starts_with("multipart/form-data") {
         let mut parts = Multipart::from_request(request, &())
             .await
             .map_err(|_| unreadable())?;
@@ -134,7 +135,7 @@ async fn fields(call: &Call) -> Result<Map<String, Value>, AuthError> {
         }
         return Ok(fields);
     }
-    if call.media.starts_with("application/x-www-form-urlencoded") {
+    if media.starts_with("application/x-www-form-urlencoded") {
         let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &())
             .await
             .map_err(|_| unreadable())?;

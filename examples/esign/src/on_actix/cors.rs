@@ -52,12 +52,10 @@ pub(super) async fn outermost<B: MessageBody>(
         return Ok(request.into_response(response).map_into_right_body());
     }
     let mut response = next.call(request).await?.map_into_left_body();
-    if !options {
-        response
-            .headers_mut()
-            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, sharing.exposed.clone());
-        sharing.write(response.headers_mut());
-    }
+    response
+        .headers_mut()
+        .insert(ACCESS_CONTROL_EXPOSE_HEADERS, sharing.exposed.clone());
+    sharing.write(response.headers_mut());
     Ok(response)
 }
 

@@ -536,6 +536,9 @@ fn refusals_can_be_read_across_origins() {
         (403, Call::get("/v2/documents").bearer(&weak.key)),
         (404, Call::get("/nowhere")),
         (405, Call::new("PATCH", "/v2/documents").bearer(&weak.key)),
+        // Not a preflight.
+        (401, Call::new("OPTIONS", "/v2/documents")),
+        (405, Call::new("OPTIONS", "/v2/documents").bearer(&weak.key)),
     ] {
         let answer = server.send(&origin(call));
         assert_eq!(answer.status, status);
@@ -724,4 +727,42 @@ fn data_is_apart_by_tenant() {
         server.get("/whoami", &theirs.key).json()["tenant_id"],
         "tenant_xyz789"
     );
+}
+
+#[test]
+fn an_id_that_is_not_utf_8_is_unknown_like_any_other() {
+    for (profile, method, path) in [
+        ("allsign", "DELETE", "/v2/documents/"),
+        ("insigner", "GET", "/api/v1/documents/"),
+        ("insigner", "DELETE", "/api/v1/bulk_sends/"),
+        ("iusign", "GET", "/v1/envelopes/"),
+    ] {
+        let server = Server::of(profile);
+        let scopes = match profile {
+            "iusign" => json!({}),
+            _ => json!({ "scopes": ["*"] }),
+        };
+        let issued = server.issue(scopes);
+        let of = |id: &str| {
+            let call = Call::new(method, &format!("{path}{id}"));
+            server.send(&server.with_key(call, &issued.key))
+        };
+        let unknown = of("unknown");
+        assert_eq!(unknown.status, 404, "{path}: {}", unknown.text());
+        for id in ["%FF", "%ED%A0%80", "a%C3"] {
+            let answer = of(id);
+            assert_eq!(answer.status, 404, "{path}{id}");
+            assert_eq!(answer.text(), unknown.text(), "{path}{id}");
+            assert_eq!(answer.fields("cache-control"), ["no-store"], "{path}{id}");
+        }
+    }
+    let server = Server::of("allsign");
+    let unknown = |id: &str| {
+        let call = Call::new("PUT", &format!("/demo/users/{id}"));
+        let call = call.json(&json!({ "suspended": true }));
+        let answer = server.send(&call.bearer(&server.operator("owner")));
+        (answer.status, answer.text())
+    };
+    assert_eq!(unknown("%FF"), unknown("nobody"));
+    assert_eq!(unknown("%FF").0, 404);
 }

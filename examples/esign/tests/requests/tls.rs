@@ -490,8 +490,8 @@ fn assert_refused_to_start(flags: &[&str], named: &str) {
 fn one_of_the_two_flags_is_not_enough() {
     let folder = Folder::new("one-flag");
     let (certificate, key) = folder.certificate("server");
-    assert_refused_to_start(&["--tls-cert", &certificate], "required");
-    assert_refused_to_start(&["--tls-key", &key], "required");
+    assert_refused_to_start(&["--tls-cert", &certificate], "required: --tls-key");
+    assert_refused_to_start(&["--tls-key", &key], "required: --tls-cert");
     assert_refused_to_start(&["--tls-cert"], "--tls-cert");
 }
 
