@@ -440,7 +440,10 @@ async fn credits_are_given_back_if_a_later_step_refuses_or_the_client_has_gone()
         for _ in 0..50 {
             let head = Head::bearer(&fixture.secret).with("x-user-id", "ann");
             let request = node.authenticator().authenticate(&head);
-            let limit = Duration::from_millis(5);
+            let limit = match hangs {
+                true => Duration::from_millis(5),
+                false => Duration::from_secs(60),
+            };
             match tokio::time::timeout(limit, request).await {
                 Ok(refused) => {
                     let refused = refused.map(drop);

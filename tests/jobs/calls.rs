@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use portunus::audit::{AuditTrail, AuditTrailBuilder, MemoryAudit};
 use portunus::config::{Credentials, Limits};
-use portunus::key::{KeyHasher, KeyId, KeyKind, Owner};
+use portunus::key::{KeyHasher, KeyKind, Owner};
 use portunus::limit::{Decision, LimitRequest, LimiterError, RateLimiter};
 use portunus::manage::{ImportedDigest, NewImport, NewKey};
 use portunus::store::{KeyStore, MemoryStore};
 use portunus::testing::{Call, ManualClock, Point};
 use portunus::{Clock, Portunus, PortunusBuilder};
-use portunus_test_support::{Head, format, live, tenant};
+use portunus_test_support::{Head, format, live};
 use sha2::{Digest, Sha512};
 
 use crate::desk::{Desk, RECORD, Remote, names, poll, until};

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use portunus::audit::{AuditError, AuditEvent, AuditSink, MemoryAudit};
 use portunus::key::Owner;
 use portunus::manage::NewKey;
-use portunus::store::{Cache, KeyStore, MemoryStore, StoredKey};
+use portunus::store::{Cache, MemoryStore, StoredKey};
 use portunus::{Maintenance, Portunus, PortunusBuilder};
 use portunus_test_support::{Head, format, tenant};
 

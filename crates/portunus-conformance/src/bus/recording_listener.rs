@@ -15,6 +15,33 @@ const FIRST: u32 = 5;
 /// The polling interval.
 pub(super) const EVERY: Duration = Duration::from_millis(1);
 
+/// The most of a step of waiting that counts: what is longer, the machine or the process stood still.
+const LONGEST_STEP: Duration = Duration::from_millis(50);
+
+/// A time limit while something is polled.
+struct Limit {
+    left: Duration,
+    last: Instant,
+}
+
+impl Limit {
+    fn new(longest: Duration) -> Self {
+        Self {
+            left: longest,
+            last: Instant::now(),
+        }
+    }
+
+    /// Waits until the next look. Returns whether the time limit was over before.
+    async fn passes(&mut self) -> bool {
+        let is_over = self.left.is_zero();
+        tokio::time::sleep(EVERY).await;
+        let step = self.last.elapsed().min(LONGEST_STEP);
+        (self.left, self.last) = (self.left.saturating_sub(step), Instant::now());
+        is_over
+    }
+}
+
 /// A change by a node.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
@@ -97,13 +124,13 @@ impl RecordingListener {
 
     /// Waits until `caught_up` covers everything up to this moment.
     async fn wait_until_covered(&self, moment: Instant, longest: Duration) -> Checked {
+        let mut limit = Limit::new(longest);
         while !self.covers(moment) {
             ensure!(
-                moment.elapsed() <= longest,
+                !limit.passes().await,
                 "caught_up was not called in time for {longest:?}, {}",
                 self.shown()
             );
-            tokio::time::sleep(EVERY).await;
         }
         Ok(())
     }
@@ -119,19 +146,18 @@ impl RecordingListener {
 
     /// Waits until each acknowledged change was received.
     pub(super) async fn receives(&self, changes: &[Change], longest: Duration) -> Checked {
-        let started = Instant::now();
+        let mut limit = Limit::new(longest);
         for change in changes
             .iter()
             .filter(|change| change.acknowledged.is_some())
         {
             while self.place_of(change).is_none() {
                 ensure!(
-                    started.elapsed() <= longest,
+                    !limit.passes().await,
                     "{} was not received within {longest:?}, {}",
                     shown(&change.what),
                     self.shown()
                 );
-                tokio::time::sleep(EVERY).await;
             }
         }
         Ok(())

