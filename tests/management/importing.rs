@@ -1,12 +1,16 @@
 //! Importing keys from another system: digests in every notation, effective at once, rehashed on
 //! first use, and never imported twice.
 
-use crate::life::{Desk, HOUR, acme, ending, field, issue, named, refused, with_scopes};
+use crate::life::{
+    Desk, HOUR, acme, ann, ending, field, issue, named, operator, refused, with_scopes,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use portunus::ErrorCode;
 use portunus::audit::{Action, AuditOutcome};
-use portunus::key::{DigestScheme, KeyHasher, KeyKind, Owner, Pepper};
-use portunus::manage::{ImportedDigest, ManageError, NewImport, NewKey};
+use portunus::key::{DigestScheme, KeyHasher, KeyKind, Owner, Pepper, WorkspaceId};
+use portunus::manage::{
+    Denied, ImportedDigest, KeyManager, ManageError, NewImport, NewKey, Operator, Role, own_keys,
+};
 use portunus::store::KeyLookup;
 use portunus::store::ListQuery;
 use portunus_profiles::Profile;
@@ -537,5 +541,139 @@ async fn salted_digests_are_refused_with_the_reason() {
     for (scheme, text) in [("sha256", "2"), ("sha256", "argon2"), ("sha256", "é$2")] {
         let error = ImportedDigest::from_hex(scheme, text).unwrap_err();
         assert_eq!(error.to_string(), "digest: not hexadecimal");
+    }
+}
+
+/// The digest of a key under an accepted scheme.
+fn taken(scheme: &str, key: &str) -> ImportedDigest {
+    ImportedDigest::new(scheme, &digest(scheme, key)).unwrap()
+}
+
+/// A new key that reaches one workspace.
+fn within(workspace: &str) -> NewKey {
+    let mut new = with_scopes(&["a"]);
+    new.workspaces = Some(vec![WorkspaceId::new(workspace).unwrap()]);
+    new
+}
+
+/// An operator of acme, with what its keys may grant.
+fn of_acme(name: &str, role: Role) -> Operator {
+    operator(name, "acme", role).with_authority([scope("a")])
+}
+
+/// Operators who do not see all keys of acme, and a key that each of them may import.
+fn confined(host: &KeyManager) -> [(KeyManager, NewKey); 3] {
+    let self_serve = |role| {
+        let ann = of_acme("ann", role).in_organization();
+        host.under(own_keys()).by(ann)
+    };
+    let mut own = NewKey::new("own", ann()).with_scopes([scope("a")]);
+    own.kind = KeyKind::User;
+    let admin = of_acme("bob", Role::Admin).in_workspaces([WorkspaceId::new("ws1").unwrap()]);
+    [
+        (self_serve(Role::Member), own.clone()),
+        (self_serve(Role::Owner), own),
+        (host.by(admin), within("ws1")),
+    ]
+}
+
+/// Returns a refusal by the policy.
+fn denied<T: std::fmt::Debug>(result: Result<T, ManageError>) -> Denied {
+    match result {
+        Err(ManageError::Forbidden(denied)) => denied,
+        other => panic!("expected a refusal by the policy: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_operator_who_does_not_see_a_key_cannot_end_it_by_an_older_digest_of_its_secret() {
+    let desk = moving();
+    let host = desk.host();
+    for (manager, new) in confined(&host) {
+        // A key that this operator does not see, and one that was imported and is not used yet.
+        let (key, record) = issue(&host, within("ws2")).await;
+        let imported = stranger();
+        let import = NewImport::new(taken("sha512", &imported), within("ws2"));
+        host.import(import).await.unwrap();
+        assert!(manager.get(&record.id).await.is_err());
+        let before = desk.all().await;
+        let mut refusals = Vec::new();
+        for scheme in SCHEMES {
+            for key in [&key, &imported, &stranger()] {
+                let import = NewImport::new(taken(scheme, key), new.clone());
+                refusals.push(denied(manager.import(import.clone()).await));
+                let event = desk.last_event().await;
+                assert_eq!(
+                    (event.action, event.outcome),
+                    (
+                        Action::KeyImport,
+                        AuditOutcome::Refused(ErrorCode::Forbidden)
+                    )
+                );
+                let outcomes = manager.import_many(vec![import]).await.unwrap();
+                refusals.extend(outcomes.into_iter().map(denied));
+            }
+        }
+        assert_eq!(refusals.len(), 18);
+        let first = &refusals[0];
+        assert!(
+            refusals.iter().all(|refusal| refusal == first),
+            "whether or not the digest is known: {refusals:?}"
+        );
+        assert_eq!(first.field, Some("digest"));
+        assert!(first.reason.contains("hmac-sha256:2"), "{first}");
+        assert_eq!(desk.all().await, before);
+        for key in [&key, &imported] {
+            assert_eq!(desk.refusal(key).await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_who_does_not_see_all_keys_imports_under_the_current_scheme() {
+    let desk = moving();
+    let host = desk.host();
+    let current = |key: &str| {
+        let digest = desk.hasher.digest(key).to_bytes();
+        ImportedDigest::new("hmac-sha256:2", &digest).unwrap()
+    };
+    for (manager, new) in confined(&host) {
+        let key = stranger();
+        let import = NewImport::new(current(&key), new.clone());
+        let imported = manager.import(import).await.unwrap();
+        assert_eq!(desk.refusal(&key).await, None);
+        manager.revoke(&imported.record.id, None).await.unwrap();
+        assert_eq!(desk.refusal(&key).await, Some(ErrorCode::KeyRevoked));
+        // Such a digest is known if the key is.
+        let (key, _) = issue(&host, within("ws2")).await;
+        let import = NewImport::new(current(&key), new);
+        assert_eq!(refused(manager.import(import).await), ErrorCode::Conflict);
+        assert_eq!(desk.refusal(&key).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_who_sees_all_keys_of_its_tenant_imports_under_an_older_scheme() {
+    let desk = moving();
+    let host = desk.host();
+    let workspace = || [WorkspaceId::new("ws1").unwrap()];
+    for operator in [
+        of_acme("olga", Role::Owner),
+        of_acme("olga", Role::Owner).in_workspaces(workspace()),
+        of_acme("bob", Role::Admin).in_organization(),
+    ] {
+        let manager = host.by(operator);
+        for scheme in SCHEMES {
+            let keys = [stranger(), stranger()];
+            let [one, other] = keys
+                .each_ref()
+                .map(|key| NewImport::new(taken(scheme, key), with_scopes(&["a"])));
+            manager.import(one).await.unwrap();
+            let outcomes = manager.import_many(vec![other]).await.unwrap();
+            assert!(matches!(outcomes[0], Ok(Some(_))), "{outcomes:?}");
+            for key in &keys {
+                assert_eq!(desk.refusal(key).await, None, "{scheme}");
+            }
+        }
     }
 }

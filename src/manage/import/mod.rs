@@ -11,9 +11,9 @@ pub use digest::ImportedDigest;
 use super::check::check_time;
 use super::text;
 use super::watch::Watch;
-use super::{Idempotency, Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
+use super::{Denied, Idempotency, Issued, KeyManager, ManageError, ManagedKey, NewKey, Rotated};
 use crate::audit::Action;
-use crate::key::{KeyDigest, KeyFamily, KeyRecord, Revocation};
+use crate::key::{DigestScheme, KeyDigest, KeyFamily, KeyRecord, Revocation};
 use crate::store::{Usage, UsageDelta, WriteBatch};
 
 /// The largest number of uses that an import can state: as many as every reader of JSON represents
@@ -89,6 +89,13 @@ impl KeyManager {
     /// As for [`issue`](Self::issue); [`ManageError::DigestKnown`] if a key with this digest exists
     /// or existed, even if it was deleted; [`ManageError::Invalid`] for a scheme that the service
     /// does not accept, and for a history that cannot be true.
+    ///
+    /// [`ManageError::Forbidden`] about the field `digest` for a scheme other than the [current
+    /// one](crate::key::KeyHasher::scheme), whether or not the digest is known, if the operator is
+    /// confined to its own keys or to workspaces, or if the policy
+    /// [lists](super::OperatorPolicy::lists) only some keys of the tenant to it for another reason.
+    /// Otherwise it could end a key that it does not see, by importing and revoking an older digest
+    /// of the same secret.
     pub async fn import(&self, import: NewImport) -> Result<ManagedKey, ManageError> {
         let mut watch = self.watch(Action::KeyImport);
         let imported = self.try_import(import, &mut watch).await;
@@ -166,6 +173,7 @@ impl KeyManager {
         }
         watch.makes(&record);
         self.may(Action::KeyImport, &record)?;
+        self.may_import_under(scheme)?;
         let limits = self
             .limits_of(record.plan.as_ref(), &record.owner.tenant_id)
             .await?;
@@ -179,6 +187,23 @@ impl KeyManager {
             digest,
             quota,
         })
+    }
+
+    /// Checks whether the operator may import digests of this scheme.
+    ///
+    /// Within a tenant, a secret that was revoked under one of its digests is revoked under all of
+    /// them. Stores refuse a known digest, but an older digest of a known secret is new to them: an
+    /// operator who imports and revokes it ends the key that has the secret. Only the scheme counts
+    /// here, so that a refusal does not reveal whether the digest is known.
+    fn may_import_under(&self, scheme: DigestScheme) -> Result<(), ManageError> {
+        let current = self.inner.authenticator.hasher().scheme();
+        if scheme == current || self.sees_all() {
+            return Ok(());
+        }
+        let why = format!(
+            "You do not see all keys of the tenant, so you can only import {current} digests"
+        );
+        Err(Denied::because(why).about("digest").into())
     }
 
     /// Returns the successor of a rotated key as shown to operators. What cannot be read is left

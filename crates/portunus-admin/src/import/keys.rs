@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use portunus::audit::{Action, AuditOutcome};
 use portunus::manage::{KeyManager, NewImport};
 use portunus::{AuthError, ErrorCode};
 use serde::Deserialize;
@@ -42,6 +43,9 @@ pub enum ImportFormat {
 /// Each key is checked as by [`KeyManager::import`], with the rights of the manager's operator. A line
 /// that is refused does not stop the others. If the import is interrupted, repeat it with the same
 /// stream: keys that are there already are recognized ([`KeyManager::import_many`]).
+///
+/// A refused line is an audit event with its code and the field that is wrong, and no more of the
+/// line. As in [`KeyManager::import_many`], at most a hundred of them are recorded in a minute.
 ///
 /// The events of the last keys are written by the service's periodic jobs. A program without them
 /// calls [`AuditTrail::flush`](portunus::audit::AuditTrail::flush) at its end.
@@ -170,7 +174,7 @@ impl KeyImport {
         }
         let Some(bytes) = record.bytes else {
             let why = format!("longer than {MOST_BYTES} bytes, up to line {}", record.end);
-            self.refuse(line, &Fault::new(ErrorCode::TooLarge, why));
+            self.refuse_unsent(line, &Fault::new(ErrorCode::TooLarge, why));
             return Ok(());
         };
         if bytes.trim_ascii().is_empty() {
@@ -203,7 +207,7 @@ impl KeyImport {
                 self.import().await?;
                 return Err(self.stopped(line, fault));
             }
-            Err(fault) => self.refuse(line, &fault),
+            Err(fault) => self.refuse_unsent(line, &fault),
         }
         if self.imports.len() == MOST_KEYS || self.pending >= MOST_PENDING {
             self.import().await?;
@@ -240,6 +244,18 @@ impl KeyImport {
             Some((line, fault)) => Err(self.stopped(line, fault)),
             None => Ok(()),
         }
+    }
+
+    /// Refuses a line that does not reach the manager, and records it like the lines that the
+    /// manager refuses. Nothing else does: the response to the whole import is not a refusal.
+    fn refuse_unsent(&mut self, line: u64, fault: &Fault) {
+        let error = fault.error();
+        let outcome = AuditOutcome::Refused(error.code());
+        // Without the reason: it may quote the line, and so a secret in the wrong place.
+        self.manager.note_call(Action::KeyImport, outcome, |event| {
+            event.detail = error.field().map(str::to_owned);
+        });
+        self.refuse(line, fault);
     }
 
     fn refuse(&mut self, line: u64, fault: &Fault) {

@@ -1,15 +1,21 @@
 //! Importing many keys as lines of JSON and as CSV.
 
+use axum::Router;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use portunus::manage::{Operator, Role};
-use portunus_admin::{ImportFormat, KeyImport};
+use portunus::audit::{Action, AuditEvent, AuditTrail, MemoryAudit};
+use portunus::key::{Alphabet, KeyFormat, KeyHasher, Pepper, TenantId, UserId};
+use portunus::manage::{Operator, Role, own_keys};
+use portunus::store::MemoryStore;
+use portunus::testing::ManualClock;
+use portunus_admin::{Admin, ImportFormat, KeyImport};
+use portunus_test_support::Setup;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::content::{Then, chunks};
 use crate::everywhere::fresh_hex;
-use crate::fixture::{Ask, Fixture, Health, NEST, send};
+use crate::fixture::{Ask, Fixture, Health, NEST, Names, send};
 
 const LINES: &str = "application/x-ndjson";
 const CSV: &str = "text/csv";
@@ -431,4 +437,177 @@ async fn a_line_that_was_cut_off_is_not_imported() {
         json!([]),
         "the rest comes with a retry"
     );
+}
+
+/// A service whose keys have peppered digests, and that accepts SHA-256 as an older scheme.
+struct Peppered {
+    /// The API of the administrators.
+    api: Router,
+    /// The API for self-serve.
+    own: Router,
+    trail: AuditTrail,
+    log: MemoryAudit,
+}
+
+impl Peppered {
+    fn new() -> Self {
+        let log = MemoryAudit::new(100_000);
+        let trail = AuditTrail::builder().sink(log.clone()).build();
+        let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+        let hasher = KeyHasher::hmac_sha256(Pepper::new(1, &[7; 32]).unwrap());
+        let keys = Setup::on(MemoryStore::new())
+            .bearer([format.build().unwrap()])
+            .hasher(hasher.accept_sha256().unwrap())
+            .clock(ManualClock::new())
+            .audit(trail.clone())
+            .keys();
+        let nest = |admin: Admin| Router::new().nest(NEST, admin.into_router());
+        Self {
+            api: nest(Admin::new(&keys, Names)),
+            own: nest(Admin::new(&keys, Names).operators(own_keys())),
+            trail,
+            log,
+        }
+    }
+
+    /// Returns everything that was recorded.
+    async fn events(&self) -> Vec<AuditEvent> {
+        self.trail.flush().await.unwrap();
+        self.log.all()
+    }
+}
+
+/// Outcome and detail of each event, sorted.
+fn told(events: &[AuditEvent]) -> Vec<(&str, Option<&str>)> {
+    let told = events
+        .iter()
+        .map(|event| (event.outcome.as_str(), event.detail.as_deref()));
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    told
+}
+
+#[tokio::test]
+async fn an_operator_who_does_not_see_all_keys_imports_no_older_digest() {
+    let service = Peppered::new();
+    let issue = Ask::new("POST", "/keys").json(&json!({ "name": "the tenant's" }));
+    let issued = send(&service.api, &issue).await.json();
+    let secret = issued["key"].as_str().unwrap();
+    let digest = KeyHasher::sha256().digest(secret).to_bytes();
+    let of_secret: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let older = |hex: &str| {
+        let digest = json!({ "scheme": "sha256", "hex": hex });
+        json!({ "name": "squatted", "digest": digest }).to_string()
+    };
+    // An operator who sees all keys.
+    let known = older(&fresh_hex());
+    let report = send(&service.api, &import(LINES, known.clone())).await;
+    assert_eq!(counts(&report.json()), (1, 0, 0));
+    for (router, operator) in [
+        (&service.api, "admin"),
+        (&service.own, "u1"),
+        (&service.own, "owner"),
+    ] {
+        let lines = [older(&of_secret), known.clone(), older(&fresh_hex())];
+        let ask = import(LINES, lines.join("\n")).by(operator);
+        let report = send(router, &ask).await.json();
+        assert_eq!(counts(&report), (0, 0, 3), "{operator}: {report}");
+        let refusals = refusals(&report);
+        for (_, code, detail) in &refusals {
+            assert_eq!((&**code, detail), ("FORBIDDEN", &refusals[0].2));
+        }
+        for line in lines {
+            let ask = Ask::new("POST", "/import").raw(line).by(operator);
+            let answer = send(router, &ask).await;
+            let problem = answer.json();
+            assert_eq!(answer.status, 403, "{operator}: {problem}");
+            assert_eq!(problem["field"], "digest");
+            assert_eq!(problem["detail"], refusals[0].2);
+        }
+    }
+    let verify = Ask::new("POST", "/verify").json(&json!({ "key": secret }));
+    let verified = send(&service.api, &verify).await.json();
+    assert_eq!(verified["active"], true);
+}
+
+#[tokio::test]
+async fn each_refused_line_is_an_event_without_its_content() {
+    let service = Peppered::new();
+    let with = |change: fn(&mut Value)| {
+        let mut object = line("5ca1ab1e");
+        change(&mut object);
+        object.to_string()
+    };
+    let lines = [
+        with(|line| line["owner"] = json!({ "tenant_id": "tenant_ours" })),
+        with(|line| line["digest"]["hex"] = json!("5ca1ab1e")),
+        with(|line| line["acme_5ca1ab1e"] = json!(1)),
+        "{5ca1ab1e".to_owned(),
+        "5ca1ab1e".repeat(40_000),
+        // Only the manager refuses this one.
+        with(|line| line["name"] = json!("")),
+        line("good").to_string(),
+    ];
+    let ask = import(LINES, lines.join("\n")).by("outsider");
+    let report = send(&service.api, &ask).await.json();
+    assert_eq!(counts(&report), (1, 0, 6), "{report}");
+    let events = service.events().await;
+    let expected = [
+        ("FORBIDDEN", None),
+        ("INVALID_BODY", None),
+        ("INVALID_BODY", Some("digest")),
+        ("INVALID_BODY", Some("name")),
+        ("INVALID_REQUEST", None),
+        ("OK", None),
+        ("TOO_LARGE", None),
+    ];
+    assert_eq!(told(&events), expected);
+    for event in &events {
+        assert_eq!(event.action, Action::KeyImport);
+        let tenant = event.tenant_id.as_ref().map(TenantId::as_str);
+        assert_eq!(tenant, Some("tenant_theirs"));
+        let actor = event.actor.as_ref();
+        let actor = actor.and_then(|actor| actor.user_id.as_ref());
+        assert_eq!(actor.map(UserId::as_str), Some("outsider"));
+    }
+    let whole = serde_json::to_string(&events).unwrap();
+    assert!(!whole.contains("5ca1ab1e"), "{whole}");
+    let header = "name,digest.scheme,digest.hex,request_count";
+    let rows = format!("{header}\n5ca1ab1e\na,sha256,5ca1ab1e,\na,sha256,,5ca1ab1e\n");
+    let ask = import(CSV, rows).by("outsider");
+    let report = send(&service.api, &ask).await.json();
+    assert_eq!(counts(&report), (0, 0, 3), "{report}");
+    let events = service.events().await.split_off(expected.len());
+    let expected = [
+        ("INVALID_BODY", None),
+        ("INVALID_BODY", None),
+        ("INVALID_BODY", Some("digest")),
+    ];
+    assert_eq!(told(&events), expected);
+}
+
+#[tokio::test]
+async fn many_refused_lines_leave_a_hundred_events_and_how_many_are_missing() {
+    let service = Peppered::new();
+    let mut foreign = line("foreign");
+    foreign["owner"] = json!({ "tenant_id": "tenant_ours" });
+    let mut unnamed = line("");
+    unnamed["owner"] = json!({ "tenant_id": "tenant_theirs" });
+    // Half of them are refused by the manager: they count together.
+    let body = format!("{foreign}\n{unnamed}\n").repeat(250);
+    let ask = import(LINES, body).by("outsider");
+    let report = send(&service.api, &ask).await.json();
+    assert_eq!(counts(&report), (0, 0, 500));
+    let events = service.events().await.into_iter();
+    let (lost, kept): (Vec<_>, Vec<_>) =
+        events.partition(|event| event.action == Action::EventsLost);
+    let expected: [(&str, Option<&str>); 100] = [("FORBIDDEN", None); 100];
+    assert_eq!(told(&kept), expected);
+    let lost = lost.iter().filter_map(|event| event.count);
+    assert_eq!(lost.sum::<u64>(), 400);
+    // The same body as a single import is one event, as before.
+    let service = Peppered::new();
+    let ask = Ask::new("POST", "/import").json(&foreign).by("outsider");
+    assert_eq!(send(&service.api, &ask).await.status, 403);
+    assert_eq!(service.events().await.len(), 1);
 }
