@@ -27,7 +27,8 @@ impl KeyManager {
     /// Returns this manager under a precondition. An operation changes a key only if `holds`
     /// returns true for the version of the record that it was checked against, or for `None` if it
     /// creates a key (issue, import). Otherwise it is refused with
-    /// [`ManageError::PreconditionFailed`]. Reads ignore the precondition.
+    /// [`ManageError::PreconditionFailed`]. Reads ignore the precondition, except for
+    /// [`bulk_count`](Self::bulk_count).
     ///
     /// The precondition is evaluated last (RFC 9110 §13.2.1). A request that is repeated under its
     /// [`Idempotency`](super::Idempotency) is recognized before that. A previous precondition of

@@ -173,12 +173,24 @@ impl KeyStore for MemoryStore {
     }
 
     async fn open_bulk_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
-        let state = self.state();
-        let all = state.bulk_operations.values();
-        let mut open: Vec<_> = all.filter(|one| one.ended_at.is_none()).cloned().collect();
+        let is_open = |one: &&BulkOperation| one.ended_at.is_none();
+        let mut open: Vec<_> = {
+            let state = self.state();
+            let all = state.bulk_operations.values();
+            all.filter(is_open).cloned().collect()
+        };
         open.sort_by(|one, other| (one.started_at, &one.id).cmp(&(other.started_at, &other.id)));
-        open.truncate(100);
-        Ok(open)
+        // Each with its place among those of its tenant. The second sort keeps the order by age.
+        let mut so_far = HashMap::<_, usize>::new();
+        let ranked = open.into_iter().map(|one| {
+            let rank = so_far.entry(one.tenant()).or_default();
+            *rank += 1;
+            (*rank, one)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.truncate(100);
+        Ok(ranked.into_iter().map(|(_, one)| one).collect())
     }
 
     fn usage(&self) -> Option<Arc<dyn UsageStore>> {

@@ -241,7 +241,13 @@ pub trait KeyStore: KeyLookup {
         Err(bulk::not_kept())
     }
 
-    /// Returns the bulk operations that have not ended, oldest first, at most 100. None by default.
+    /// Returns the bulk operations that have not ended, at most 100: first the oldest one of each
+    /// tenant ([`BulkOperation::tenant`]), then the second one of each, and so on; within each of these
+    /// groups, oldest first. Operations without a tenant are treated as those of one more tenant.
+    /// Operations with the same `started_at` are ordered by id. None by default.
+    ///
+    /// An operation that is not listed is not continued, so a tenant with many operations must not
+    /// keep those of others out of the list.
     ///
     /// # Errors
     /// Returns an error if the store does not respond.

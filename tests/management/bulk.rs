@@ -414,6 +414,21 @@ async fn a_precondition_applies_to_the_start() {
 }
 
 #[tokio::test]
+async fn a_precondition_applies_to_a_dry_run_after_the_selection_was_checked() {
+    let desk = Desk::new();
+    let unmet = desk.host().only_if(|version| version.is_some());
+    let counted = unmet.bulk_count(BulkSelection::All).await;
+    assert_eq!(refused(counted), ErrorCode::PreconditionFailed);
+    let unfiltered = matching(&desk, |_| ());
+    assert_eq!(field(unmet.bulk_count(unfiltered).await), "filter");
+    let named = BulkSelection::Ids(vec![KeyId::generate().unwrap()]);
+    let counted = unmet.bulk_count(named).await;
+    assert_eq!(refused(counted), ErrorCode::PreconditionFailed);
+    let met = desk.host().only_if(|version| version.is_none());
+    assert_eq!(met.bulk_count(BulkSelection::All).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn nodes_share_an_operation_and_process_no_key_twice() {
     let desk = Desk::new();
     let nodes: Vec<_> = (0..4).map(|_| service(&desk)).collect();

@@ -9,6 +9,7 @@
 )]
 
 mod bulk;
+mod bulk_fairness;
 mod changes;
 mod events;
 mod host_rules;

@@ -4,6 +4,7 @@
 mod part;
 mod plan;
 mod step;
+mod turns;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,8 +16,8 @@ pub(super) use step::Steps;
 use self::plan::{Picked, Plan, Under};
 use super::{Denied, Idempotency, ImportedDigest, KeyManager, ManageError, text};
 use crate::audit::Action;
-use crate::key::{KeyId, PlanName};
-use crate::store::{BulkOperation, Cursor, ListQuery, Rejected};
+use crate::key::{KeyDigest, KeyId, PlanName};
+use crate::store::{BulkOperation, Cursor, ListQuery, Rejected, StoredKey};
 
 /// What a bulk operation does to each of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,13 +80,18 @@ impl KeyManager {
     ///
     /// With `request`, a repeated call returns the operation of the first one.
     ///
+    /// A tenant may have 20 operations open at a time. Operators that belong to no tenant have 20
+    /// together. Starts on several nodes at the same moment may exceed this. Steps are done in turn
+    /// between tenants, however many operations each has.
+    ///
     /// # Errors
     /// [`ManageError::Invalid`] for a query without a filter, too many digests or ids, an invalid reason, an
     /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`], also
     /// [under another policy](Self::under) than the service's and [`own_keys`](super::own_keys), which
-    /// the jobs do not know;
-    /// [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep bulk
-    /// operations.
+    /// the jobs do not know; [`ManageError::Conflict`] if the tenant has too many open operations (20,
+    /// or fewer while 100 are open in total); [`ManageError::Refused`] if digests cannot be looked up
+    /// in time; [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep
+    /// bulk operations.
     pub async fn bulk(
         &self,
         keys: BulkSelection,
@@ -133,19 +139,22 @@ impl KeyManager {
             BulkAction::Disable | BulkAction::Enable | BulkAction::Plan(None) => {}
         }
         let now = self.now();
+        let id = match &request {
+            Some(request) => request.id().clone(),
+            None => KeyId::generate()?,
+        };
+        let tenant = self.operator.tenant().cloned();
+        let start = self.inner.steps.starts.begin(tenant, id.clone())?;
         let (picked, unknown) = self.picked(keys).await?;
+        // After the selection: an operator that may list no keys does not learn what is open.
+        start.check(&self.store.open_bulk_operations().await?)?;
         if !self.precondition_holds(None) {
             return Err(ManageError::PreconditionFailed);
         }
-        let id = match &request {
-            Some(request) => request.id().clone(),
-            None => {
-                let id = KeyId::generate()?;
-                // A store that keeps no operations says so here, and need not know the change.
-                self.store.bulk_operation(&id).await?;
-                id
-            }
-        };
+        if request.is_none() {
+            // A store that keeps no operations says so here, and need not know the change.
+            self.store.bulk_operation(&id).await?;
+        }
         let mut operation = BulkOperation::new(id, now);
         operation.failed = unknown.len() as u64;
         operation.failures = unknown;
@@ -205,12 +214,17 @@ impl KeyManager {
     }
 
     /// Counts the keys that a bulk operation would concern now, as far as the operator can list
-    /// them. Reads all of them, page by page. The operation may still be refused for some.
+    /// them. Reads all of them, page by page. The operation may still be refused for some. The
+    /// precondition of [`only_if`](Self::only_if) is evaluated as for the operation.
     ///
     /// # Errors
-    /// As for [`bulk`](Self::bulk).
+    /// As for [`bulk`](Self::bulk), regardless of how many operations are open.
     pub async fn bulk_count(&self, keys: BulkSelection) -> Result<u64, ManageError> {
-        let mut query = match self.picked(keys).await?.0 {
+        let (picked, _) = self.picked(keys).await?;
+        if !self.precondition_holds(None) {
+            return Err(ManageError::PreconditionFailed);
+        }
+        let mut query = match picked {
             Picked::Ids(ids) => return Ok(ids.len() as u64),
             Picked::Keys(query) => query,
         };
@@ -291,6 +305,10 @@ impl KeyManager {
 
     /// Finds the keys of digests that the operator can list. Another tenant's key is as unknown as one
     /// that does not exist.
+    ///
+    /// The management API counts unknown secrets of an operator (`POST /verify`), but not unknown
+    /// digests: after a leak, most of a thousand may be unknown, and a count that allows this would
+    /// stop nobody. Digests cannot be guessed, and [turns](Self::find_in_turn) leave room for requests.
     async fn with_digests(
         &self,
         digests: Vec<ImportedDigest>,
@@ -300,7 +318,7 @@ impl KeyManager {
         let seen = self.narrow(ListQuery::new(now))?;
         let (mut ids, mut unknown) = (Vec::new(), Vec::new());
         for (place, digest) in (1..).zip(digests) {
-            let found = self.store.find(&[digest.digest()]).await?;
+            let found = self.find_in_turn(digest.digest()).await?;
             match found.map(|key| key.record().clone()) {
                 Some(record) if seen.selects(&record, &Default::default()) => {
                     ids.push(record.id.clone());
@@ -311,6 +329,16 @@ impl KeyManager {
         ids.sort();
         ids.dedup();
         Ok((Picked::Ids(ids), unknown))
+    }
+
+    /// Looks a digest up in turn with the lookups of requests, as [`verify`](Self::verify) does.
+    async fn find_in_turn(&self, digest: KeyDigest) -> Result<Option<Arc<StoredKey>>, ManageError> {
+        let digests = [digest];
+        if let Some(found) = self.store.find_now(&digests) {
+            return Ok(found?);
+        }
+        let _turn = self.inner.authenticator.turn(&digests).await?;
+        Ok(self.store.find(&digests).await?)
     }
 
     /// Finds the keys of ids that the operator can list.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::BulkAction;
@@ -213,4 +214,39 @@ impl Plan {
             .tenant()
             .is_none_or(|own| tenant.is_some_and(|tenant| tenant == own))
     }
+}
+
+/// What tells whose operation it is. Other members are ignored, because an operation that only a
+/// newer node can read has a tenant, too.
+#[derive(Deserialize)]
+struct Origin {
+    by: OriginOperator,
+}
+
+#[derive(Deserialize)]
+struct OriginOperator {
+    user: Option<(IgnoredAny, TenantId, IgnoredAny)>,
+}
+
+/// What an operation does.
+#[derive(Deserialize)]
+struct Effect {
+    action: BulkAction,
+}
+
+impl BulkOperation {
+    /// Returns the tenant of the operator that started the operation. `None` for an operator that
+    /// belongs to no tenant, such as the service itself, and for an operation that cannot be read. A
+    /// store needs it for [`open_bulk_operations`](crate::store::KeyStore::open_bulk_operations).
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        let origin: Origin = serde_json::from_str(&self.plan).ok()?;
+        origin.by.user.map(|(_, tenant, _)| tenant)
+    }
+}
+
+/// Whether an operation takes access away from its keys: a tenant's other operations can wait.
+pub(super) fn takes_access(operation: &BulkOperation) -> bool {
+    let effect = serde_json::from_str::<Effect>(&operation.plan);
+    effect.is_ok_and(|effect| matches!(effect.action, BulkAction::Revoke(_) | BulkAction::Disable))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::PAGE;
 use super::part::Part;
 use super::plan::{Counting, Picked, Plan, Under};
+use super::turns::{Starts, Turns};
 use crate::audit::shortened;
 use crate::key::{KeyId, KeyRecord};
 use crate::manage::{ATTEMPTS, KeyManager, ManageError, own_keys};
@@ -25,13 +26,22 @@ const MOST_NAMED: usize = PAGE;
 /// The length of a reason, in bytes.
 const LONGEST_REASON: usize = 300;
 
-/// How many keys a step has on this node: fewer after one that was not completed.
+/// What a node knows about the steps of operations.
 #[derive(Debug)]
-pub(in crate::manage) struct Steps(AtomicUsize);
+pub(in crate::manage) struct Steps {
+    /// How many keys a step has on this node: fewer after one that was not completed.
+    size: AtomicUsize,
+    pub(super) turns: Turns,
+    pub(super) starts: Starts,
+}
 
 impl Default for Steps {
     fn default() -> Self {
-        Self(AtomicUsize::new(PAGE))
+        Self {
+            size: AtomicUsize::new(PAGE),
+            turns: Turns::default(),
+            starts: Starts::default(),
+        }
     }
 }
 
@@ -39,13 +49,13 @@ impl Steps {
     /// Begins a step. Until [`done`](Self::done), the next step has half as many keys, because this
     /// one may be too long.
     fn begin(&self) -> usize {
-        let size = self.0.load(Ordering::Relaxed).clamp(1, PAGE);
-        self.0.store((size / 2).max(1), Ordering::Relaxed);
+        let size = self.size.load(Ordering::Relaxed).clamp(1, PAGE);
+        self.size.store((size / 2).max(1), Ordering::Relaxed);
         size
     }
 
     fn done(&self, size: usize) {
-        self.0.store((size * 2).min(PAGE), Ordering::Relaxed);
+        self.size.store((size * 2).min(PAGE), Ordering::Relaxed);
     }
 }
 
@@ -73,26 +83,23 @@ pub(super) fn first(operation: &BulkOperation) -> WriteBatch {
 }
 
 impl KeyManager {
-    /// Continues the open operations, one step of each in turn, for about two seconds. Dropping the
-    /// future loses nothing.
+    /// Continues the open operations for about two seconds, one step at a time, in turn between
+    /// tenants. Dropping the future loses nothing.
     pub(crate) async fn continue_bulk_operations(&self) -> Result<(), StoreError> {
         let until = self.clock().monotonic().saturating_add(RUN);
-        let mut open = self.store.open_bulk_operations().await?;
+        let open = self.store.open_bulk_operations().await?;
+        let mut round = self.inner.steps.turns.round(open);
         let mut failed = None;
-        while !open.is_empty() {
-            let mut left = Vec::new();
-            for operation in open {
-                match self.step(&operation).await {
-                    Ok(Some(next)) if next.ended_at.is_none() => left.push(next),
-                    // It has ended, or another node continues it.
-                    Ok(_) => {}
-                    Err(error) => failed = Some(error),
-                }
-                if self.clock().monotonic() >= until {
-                    return failed.map_or(Ok(()), Err);
-                }
+        while let Some(turn) = round.next_turn() {
+            let done = self.step(&turn.operation).await;
+            match done {
+                Ok(next) => round.done(turn, next),
+                // It waits for the next run, and is behind the others there.
+                Err(error) => failed = Some(error),
             }
-            open = left;
+            if self.clock().monotonic() >= until {
+                break;
+            }
         }
         failed.map_or(Ok(()), Err)
     }

@@ -314,7 +314,8 @@ fn bulk() -> [Call; 2] {
         )
         .about(
             "The service processes the keys one by one, with the rights that the operator has now, \
-             and with an event for each. A dry run only counts them.",
+             and with an event for each. A tenant may have 20 operations open at a time. A dry run only \
+             counts them.",
         )
         .header("Idempotency-Key", once, matching("^[!-~]{1,255}$"))
         .body::<BulkRequest>(Required::True)
@@ -324,7 +325,7 @@ fn bulk() -> [Call; 2] {
             json::<BulkView<'static>>("The operation was started.")
                 .header("Location", always("Location")),
         )
-        .refused(&[422]),
+        .refused(&[409, 422]),
         call(
             HttpMethod::Get,
             "/keys/bulk/{id}",

@@ -96,6 +96,18 @@ pub(crate) async fn many_keys_are_changed(fixture: &Fixture) {
     let body = json!({ "filter": { "all": true }, "action": "enable", "dry_run": true });
     let counted = fixture.expect(200, start(&body)).await.json();
     assert!(counted["count"].as_u64().unwrap() > 4, "{counted}");
+
+    // A tenant has at most 20 open ones.
+    let body = json!({ "filter": filter, "action": "disable" });
+    let mut last = String::new();
+    for _ in 0..20 {
+        let started = fixture.expect(202, start(&body)).await.json();
+        started["id"].as_str().unwrap().clone_into(&mut last);
+    }
+    let refused = fixture.expect(409, start(&body)).await.json();
+    assert_eq!(refused["code"], "CONFLICT");
+    ended(fixture, &last).await;
+    fixture.expect(202, start(&body)).await;
 }
 
 #[tokio::test]

@@ -6,14 +6,19 @@ use tokio::task::JoinSet;
 
 use super::tools::{
     Store, apply, at, batch, change, digest, found_id, id, insert, put_a, record, rejected, stored,
+    tenant, user,
 };
-use crate::report::{Checked, Failure};
-use portunus::key::KeyId;
-use portunus::store::{BulkOperation, Change, Condition, Rejected, WriteBatch};
+use crate::report::{Checked, Failure, valid};
+use portunus::Portunus;
+use portunus::key::{Alphabet, KeyFormat, KeyId};
+use portunus::manage::{BulkAction, BulkSelection, Operator, Role};
+use portunus::store::{BulkOperation, Change, Condition, MemoryStore, Rejected, WriteBatch};
 
 checks!(CHECKS: Store {
     "a bulk operation is returned as stored, and is open until it has ended"
         => bulk_kept depends on [versions],
+    "a tenant with many open bulk operations does not keep those of others out of the list"
+        => bulk_fair depends on [bulk_kept],
     "a step of a bulk operation is stored once"
         => bulk_once depends on [bulk_kept],
     "a step of a bulk operation and its changes are applied together or not at all"
@@ -71,6 +76,49 @@ async fn bulk_kept(store: Store) -> Checked {
         store.get(&id("a")).await?,
         None,
         "a key with the id of an operation"
+    );
+    Ok(())
+}
+
+/// An operation as the library's manager writes it for an operator of a tenant.
+async fn started_by(operator: Operator) -> Result<BulkOperation, Failure> {
+    let format = KeyFormat::builder("acme_").random(Alphabet::BASE62, 32);
+    let keys = Portunus::builder(valid(format.build())).store(MemoryStore::new());
+    let manager = valid(keys.build()).manager().by(operator);
+    let started = manager.bulk(BulkSelection::All, BulkAction::Disable, None);
+    Ok(started.await?)
+}
+
+async fn bulk_fair(store: Store) -> Checked {
+    let boss = |of: &str| Operator::new(user("boss"), tenant(of), Role::Owner);
+    let crowd = started_by(boss("crowd")).await?;
+    // A store may read the tenant from JSON within JSON.
+    let odd = Operator::new(user(r#"a","b\"#), tenant(r#"o"th\er"#), Role::Owner);
+    let others = [
+        started_by(odd).await?,
+        started_by(boss(r#"o"th\er"#)).await?,
+    ];
+    let named = |of: &BulkOperation, name: &str, seconds: u64| {
+        let mut named = of.clone();
+        (named.id, named.started_at) = (id(name), at(seconds));
+        step(&named)
+    };
+    let mut changes = Vec::new();
+    for number in 0..101 {
+        changes.push(named(&crowd, &format!("crowd{number}"), 1_000 + number));
+    }
+    changes.push(named(&others[0], "other0", 5_000));
+    changes.push(named(&others[1], "other1", 5_001));
+    changes.push(step(&operation("nobodys", 6_000)));
+    apply(&store, changes).await?;
+    let mut expected = ["crowd0", "other0", "nobodys", "crowd1", "other1"]
+        .map(id)
+        .to_vec();
+    expected.extend((2..97).map(|number| id(&format!("crowd{number}"))));
+    ensure_eq!(
+        open(&store).await?,
+        expected,
+        "the oldest of each tenant, then the second one of each, and so on"
     );
     Ok(())
 }

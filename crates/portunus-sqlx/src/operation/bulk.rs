@@ -77,7 +77,8 @@ impl Operation for OpenBulk {
 
     async fn run(&self, session: &mut dyn Session) -> Result<Self::Answer, Fault> {
         let mut open = Vec::new();
-        for row in session.rows(sql::bulk::OPEN, vec![i64::MIN.into()]).await? {
+        let sql = session.dialect().open_bulk;
+        for row in session.rows(sql, vec![i64::MIN.into()]).await? {
             let mut row = row.of(TABLE, "of an operation");
             let id = row.text("id")?;
             match read(&row.text("operation")?, &id) {

@@ -322,6 +322,8 @@ pub(crate) struct Dialect {
     pub(crate) add_usage: &'static [&'static str],
     /// The same for the totals only.
     pub(crate) add_totals: &'static str,
+    /// Selects the bulk operations that have not ended.
+    pub(crate) open_bulk: &'static str,
     /// Deletes recorded changes.
     pub(crate) forget_recorded: &'static str,
     /// Appends entries to the ledger of an account.
@@ -364,6 +366,7 @@ pub(crate) static SQLITE: Dialect = Dialect {
     note_use: usage::SQLITE_NOTE,
     add_usage: &usage::SQLITE_ADD,
     add_totals: usage::SQLITE_ADD_TOTALS,
+    open_bulk: bulk::SQLITE_OPEN,
     forget_recorded: outbox::SQLITE_FORGET,
     append_entries: credit::SQLITE_APPEND,
     insert_many: &insert::SQLITE,
@@ -421,6 +424,7 @@ pub(crate) static POSTGRES: Dialect = Dialect {
     note_use: usage::POSTGRES_NOTE,
     add_usage: &usage::POSTGRES_ADD,
     add_totals: usage::POSTGRES_ADD_TOTALS,
+    open_bulk: bulk::POSTGRES_OPEN,
     forget_recorded: outbox::POSTGRES_FORGET,
     append_entries: credit::POSTGRES_APPEND,
     insert_many: &insert::POSTGRES,

@@ -38,7 +38,7 @@ pub(crate) fn statements(dialect: &'static Dialect) -> Vec<&'static str> {
         bulk::ADD,
         bulk::STEP,
         bulk::OF_ID,
-        bulk::OPEN,
+        dialect.open_bulk,
         bulk::FORGET,
         credit::LOAD,
         credit::ADD,
