@@ -52,12 +52,37 @@ pub(crate) async fn passed(
     passed
 }
 
-/// Waits until requests are answered; two seconds at most.
+/// Waits until requests are answered; five seconds at most.
 pub(crate) async fn recovers(limiter: &RedisLimiter) -> Duration {
     let (began, quotas) = (Instant::now(), quotas([(1, 1)]));
     while ask(limiter, "recovers", &quotas).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(2), "no recovery");
+        assert!(began.elapsed() < Duration::from_secs(5), "no recovery");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     began.elapsed()
+}
+
+/// How long requests with the default deadline took while a server does not answer.
+#[derive(Debug, Default)]
+pub(crate) struct Took {
+    pub(crate) count: usize,
+    /// Of those that waited, for about a deadline.
+    waits: Vec<Duration>,
+}
+
+impl Took {
+    pub(crate) fn note(&mut self, took: Duration) {
+        self.count += 1;
+        let waited = took >= Duration::from_millis(40);
+        self.waits.extend(waited.then_some(took));
+    }
+
+    /// Asserts that at most this many waited. A busy machine may delay some of them, but not all.
+    pub(crate) fn assert_few_waits(&self, most: usize) {
+        let Self { count, waits } = self;
+        assert!(waits.len() <= most, "{waits:?} of {count} waited");
+        let (shortest, longest) = (waits.iter().min(), waits.iter().max());
+        assert!(shortest < Some(&Duration::from_millis(250)), "{waits:?}");
+        assert!(longest < Some(&Duration::from_secs(2)), "{waits:?}");
+    }
 }

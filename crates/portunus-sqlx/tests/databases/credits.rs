@@ -196,8 +196,11 @@ async fn kill_at_random(
     let node = Node::start(address, "acme", None);
     let rest = balance.available;
     let counted = Arc::clone(&node.spent);
-    let is_over = || counted.load(Ordering::SeqCst) >= rest;
-    until_async("the rest is spent", is_over).await;
+    let so_far = || counted.load(Ordering::SeqCst);
+    while so_far() < rest {
+        let before = so_far();
+        until_async("more of the rest is spent", || so_far() > before).await;
+    }
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(tokio::task::block_in_place(|| node.stop()), rest);
     assert_eq!(accounts.balance(&of).await.unwrap().available, 0);

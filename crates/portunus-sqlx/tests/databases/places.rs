@@ -25,7 +25,7 @@ const PLACE: Duration = Duration::from_secs(5);
 /// How long it may take, once it has one.
 const READ: Duration = Duration::from_secs(10);
 /// An allowance for a busy machine.
-const SLACK: Duration = Duration::from_millis(1_500);
+const SLACK: Duration = Duration::from_secs(3);
 
 /// Asserts that an error is one of an unavailable database, which is a 503 in HTTP, and its cause.
 fn assert_says(error: &StoreError, why: &str) {
@@ -49,7 +49,7 @@ async fn lookups<S: KeyStore + Clone + 'static>(store: S) -> ! {
                 let asked = Instant::now();
                 assert_eq!(found(&store, digest(1)).await, Some(id("a")));
                 let took = asked.elapsed();
-                assert!(took < Duration::from_secs(1), "a lookup took {took:?}");
+                assert!(took < Duration::from_secs(3), "a lookup took {took:?}");
             });
         }
         tasks.join_all().await;

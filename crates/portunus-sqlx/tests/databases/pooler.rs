@@ -222,7 +222,7 @@ async fn a_pooler_that_loses_its_server_or_hangs_costs_at_most_a_time_limit() {
         let asked = Instant::now();
         let found = store.find(&[digest(1)]).await;
         assert!(
-            asked.elapsed() < Duration::from_millis(3_700),
+            asked.elapsed() < Duration::from_millis(4_700),
             "{:?}",
             asked.elapsed()
         );
@@ -302,7 +302,7 @@ async fn a_bus_that_receives_nothing_from_its_store_reports_it() {
         let asked = Instant::now();
         let error = bus.check().await.unwrap_err().to_string();
         assert!(
-            asked.elapsed() < Duration::from_millis(2_500),
+            asked.elapsed() < Duration::from_secs(5),
             "{what}: {:?}",
             asked.elapsed()
         );
@@ -321,7 +321,7 @@ async fn a_bus_that_receives_nothing_from_its_store_reports_it() {
     let error = bus.check().await.unwrap_err().to_string();
     assert!(error.contains("Connection refused"), "{error}");
     assert!(
-        asked.elapsed() < Duration::from_secs(1),
+        asked.elapsed() < Duration::from_secs(3),
         "{:?}",
         asked.elapsed()
     );

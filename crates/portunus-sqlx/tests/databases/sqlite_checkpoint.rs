@@ -15,8 +15,8 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 /// The size of the log after which SQLite writes it back to the file.
 const CHECKPOINT: u64 = 1_000 * 4_096;
-/// The time within which everything works again.
-const BACK: Duration = Duration::from_secs(1);
+/// The time within which everything works again: a connection would wait five seconds for a lock.
+const BACK: Duration = Duration::from_secs(4);
 
 fn size(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()

@@ -227,7 +227,7 @@ async fn a_full_disk_rejects_only_writes_until_there_is_space() {
             assert_eq!(other.tell("issue", &fresh), "done");
             assert_eq!(other.tell("use", &fresh), "done");
             assert!(
-                room.elapsed() < Duration::from_secs(1),
+                room.elapsed() < Duration::from_secs(4),
                 "{:?}",
                 room.elapsed()
             );

@@ -61,7 +61,7 @@ async fn stores_on_one_file_receive_changes_within_two_polls() {
     println!(
         "100 writes were received {p50:?} (p50) and {p99:?} (p99) after they were acknowledged"
     );
-    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
+    assert!(p99 <= Duration::from_secs(2), "{p99:?}");
     assert!(p50 <= Duration::from_millis(100), "{p50:?}");
 }
 
@@ -272,5 +272,5 @@ async fn a_write_of_another_process_is_received() {
         "20 writes of another process were received after {:?} (p50), {:?} (longest)",
         latencies[10], latencies[19]
     );
-    assert!(latencies[19] <= Duration::from_secs(1));
+    assert!(latencies[19] <= Duration::from_secs(2));
 }
