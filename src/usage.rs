@@ -236,6 +236,8 @@ impl UsageRecorder {
         self.collect().await;
         let begun = monotonic();
         let (mut refused, mut was_refused) = (None, false);
+        // Whether the pass began with this call, or is to end before all keys.
+        let mut is_whole = !all || pass.after.is_none();
         loop {
             let part = {
                 let unwritten = self.shared.unwritten.lock();
@@ -258,6 +260,10 @@ impl UsageRecorder {
             }
             let is_at_the_end = part.len() < MOST_AT_ONCE;
             let is_complete = is_at_the_end && pass.end();
+            if is_at_the_end && !std::mem::replace(&mut is_whole, true) {
+                // What was refused is tried again in the next pass, which follows.
+                refused = None;
+            }
             let ends = is_complete || monotonic().saturating_sub(begun) >= longest;
             match refused.take_if(|_| is_at_the_end || ends) {
                 Some(error) => return Err(error),

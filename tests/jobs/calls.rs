@@ -256,6 +256,21 @@ async fn a_flush_by_the_host_writes_all_although_the_jobs_are_in_the_middle() {
     assert_eq!(usage.pending(), 1000);
     usage.flush(&*counts).await.unwrap();
     assert_eq!(usage.pending(), 0);
+    // In the middle, too: what is before it is written by the next pass, and the batch itself, if it is
+    // accepted then.
+    desk.use_all(&heads).await;
+    let clock = desk.clock.clone();
+    let slow = async move { clock.advance(Duration::from_secs(3)) };
+    desk.store.once(RECORD, slow);
+    desk.clock.advance(Duration::from_secs(5));
+    assert_eq!(desk.keys.maintain().await.uses_waiting, 500);
+    desk.use_all(&heads).await;
+    desk.store.fail(RECORD);
+    let store = desk.store.clone();
+    desk.store.once(RECORD, async {});
+    desk.store.once(RECORD, async move { store.recover() });
+    usage.flush(&*counts).await.unwrap();
+    assert_eq!(usage.pending(), 0);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use step::Steps;
 
 use self::plan::{Picked, Plan, Under};
+use self::turns::MOST_OPEN;
 use super::{Denied, Idempotency, ImportedDigest, KeyManager, ManageError, text};
 use crate::audit::Action;
 use crate::key::{KeyDigest, KeyId, PlanName};
@@ -80,16 +81,17 @@ impl KeyManager {
     ///
     /// With `request`, a repeated call returns the operation of the first one.
     ///
-    /// A tenant may have 20 operations open at a time. Operators that belong to no tenant have 20
-    /// together. Starts on several nodes at the same moment may exceed this. Steps are done in turn
-    /// between tenants, however many operations each has.
+    /// A tenant may have 20 operations open at a time, and an operator who does not see all keys of the
+    /// tenant starts no more when it has 10. Starts on several nodes at the same moment may exceed
+    /// this. Operators that belong to no tenant, such as the service itself, have no bound. Steps are
+    /// done in turn between tenants, however many operations each has.
     ///
     /// # Errors
     /// [`ManageError::Invalid`] for a query without a filter, too many digests or ids, an invalid reason, an
     /// undeclared plan, or an idempotency key of another request; [`ManageError::Forbidden`], also
     /// [under another policy](Self::under) than the service's and [`own_keys`](super::own_keys), which
-    /// the jobs do not know; [`ManageError::Conflict`] if the tenant has too many open operations (20,
-    /// or fewer while 100 are open in total); [`ManageError::Refused`] if digests cannot be looked up
+    /// the jobs do not know; [`ManageError::Conflict`] if the tenant has too many open operations (fewer
+    /// suffice while 90 are open in total); [`ManageError::Refused`] if digests cannot be looked up
     /// in time; [`ManageError::PreconditionFailed`]; or a store error, also if the store does not keep
     /// bulk operations.
     pub async fn bulk(
@@ -139,15 +141,24 @@ impl KeyManager {
             BulkAction::Disable | BulkAction::Enable | BulkAction::Plan(None) => {}
         }
         let now = self.now();
+        let (picked, unknown) = self.picked(keys).await?;
         let id = match &request {
             Some(request) => request.id().clone(),
             None => KeyId::generate()?,
         };
-        let tenant = self.operator.tenant().cloned();
-        let start = self.inner.steps.starts.begin(tenant, id.clone())?;
-        let (picked, unknown) = self.picked(keys).await?;
-        // After the selection: an operator that may list no keys does not learn what is open.
-        start.check(&self.store.open_bulk_operations().await?)?;
+        // Until the operation is stored. After the selection: an operator that may list no keys does not
+        // learn what is open.
+        let tenant = self.operator.tenant();
+        let start = tenant.map(|it| self.inner.steps.starts.begin(it.clone(), id.clone()));
+        if let Some(start) = &start {
+            // One user must not keep the others of its tenant from ending a key.
+            let most = if self.sees_all() {
+                MOST_OPEN
+            } else {
+                MOST_OPEN / 2
+            };
+            start.check(&self.store.open_bulk_operations().await?, most)?;
+        }
         if !self.precondition_holds(None) {
             return Err(ManageError::PreconditionFailed);
         }

@@ -88,13 +88,13 @@ impl KeyManager {
     pub(crate) async fn continue_bulk_operations(&self) -> Result<(), StoreError> {
         let until = self.clock().monotonic().saturating_add(RUN);
         let open = self.store.open_bulk_operations().await?;
-        let mut round = self.inner.steps.turns.round(open);
+        let turns = &self.inner.steps.turns;
+        let mut waiting = turns.waiting(open);
         let mut failed = None;
-        while let Some(turn) = round.next_turn() {
+        while let Some(turn) = turns.next(&mut waiting) {
             let done = self.step(&turn.operation).await;
             match done {
-                Ok(next) => round.done(turn, next),
-                // It waits for the next run, and is behind the others there.
+                Ok(next) => turns.succeeded(turn, next, &mut waiting),
                 Err(error) => failed = Some(error),
             }
             if self.clock().monotonic() >= until {

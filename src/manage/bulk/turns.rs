@@ -15,88 +15,78 @@ use crate::lock::Mutex;
 use crate::manage::ManageError;
 use crate::store::BulkOperation;
 
-/// The largest number of open operations of a tenant. The errors below name it.
-const MOST_OPEN: usize = 20;
-/// The largest number of operations that a store lists.
-const MOST_LISTED: usize = 100;
+/// The largest number of open operations of a tenant.
+pub(super) const MOST_OPEN: usize = 20;
+/// From this length on, a store's list may lack operations: it has at most a hundred, and those that
+/// cannot be read are left out of it.
+const FULL: usize = 90;
 
 const TOO_MANY: ManageError = ManageError::Conflict(
-    "20 bulk operations of this tenant are open, which is the limit: wait until one has ended",
-);
-const TOO_MANY_OF_ALL: ManageError = ManageError::Conflict(
-    "too many bulk operations are open: wait until one of this tenant has ended",
+    "too many bulk operations of this tenant are open (at most 20, and 10 where an operator who does not see \
+     all its keys starts one): wait until one has ended",
 );
 
-/// A tenant; `None` for the operators that belong to no tenant, which count as one.
+/// A tenant; `None` for the operators that belong to no tenant.
 type Party = Option<TenantId>;
 
-/// The operations that are being started on this node, oldest first.
+/// The operations of tenants that are being started on this node.
 #[derive(Debug, Default)]
-pub(super) struct Starts(Mutex<HashMap<Party, Vec<KeyId>>>);
+pub(super) struct Starts(Mutex<Vec<(TenantId, KeyId)>>);
 
 /// An operation that is being started, until this is dropped.
 #[must_use]
 pub(super) struct Start<'s> {
     starts: &'s Starts,
-    party: Party,
+    tenant: TenantId,
     id: KeyId,
-    /// The party's operations that were being started before this one.
-    earlier: Vec<KeyId>,
+    /// The tenant's operations that were being started before this one.
+    earlier: BTreeSet<KeyId>,
 }
 
 impl Starts {
     /// Begins to start an operation. Concurrent calls do not see each other's operations in the
-    /// store, so they are counted here. A call counts the earlier ones only: if it counted all, too
-    /// many at once would refuse each other.
-    ///
-    /// # Errors
-    /// [`ManageError::Conflict`] if too many are being started: what a call does before its
-    /// operation is stored, such as looking up digests, is bounded too.
-    pub(super) fn begin(&self, party: Party, id: KeyId) -> Result<Start<'_>, ManageError> {
+    /// store, so they are counted here: the earlier ones only, since too many at once would refuse each
+    /// other otherwise.
+    pub(super) fn begin(&self, tenant: TenantId, id: KeyId) -> Start<'_> {
         let mut all = self.0.lock();
-        let own = all.entry(party.clone()).or_default();
         // A request that is repeated at once has the same id, and is one operation.
-        let others: BTreeSet<_> = own.iter().filter(|other| **other != id).collect();
-        if others.len() >= MOST_OPEN {
-            return Err(TOO_MANY);
-        }
-        let earlier = others.into_iter().cloned().collect();
-        own.push(id.clone());
-        Ok(Start {
+        let others = all
+            .iter()
+            .filter(|(of, other)| *of == tenant && *other != id);
+        let earlier = others.map(|(_, other)| other.clone()).collect();
+        all.push((tenant.clone(), id.clone()));
+        Start {
             starts: self,
-            party,
+            tenant,
             id,
             earlier,
-        })
+        }
     }
 }
 
 impl Start<'_> {
-    /// Checks that the party may have another operation beside those that are open. `open` must have
-    /// been read after [`begin`](Starts::begin).
+    /// Checks that the tenant has fewer than `most` other operations. `open` must have been read
+    /// after [`begin`](Starts::begin).
     ///
     /// # Errors
     /// [`ManageError::Conflict`].
-    pub(super) fn check(&self, open: &[BulkOperation]) -> Result<(), ManageError> {
+    pub(super) fn check(&self, open: &[BulkOperation], most: usize) -> Result<(), ManageError> {
         let mut own: BTreeSet<_> = self.earlier.iter().collect();
         let mut listed = HashMap::<Party, usize>::new();
         for operation in open {
             let party = operation.tenant();
-            if party == self.party && operation.id != self.id {
+            if party.as_ref() == Some(&self.tenant) && operation.id != self.id {
                 own.insert(&operation.id);
             }
             *listed.entry(party).or_default() += 1;
         }
-        if own.len() >= MOST_OPEN {
-            return Err(TOO_MANY);
-        }
         // A full list omits only operations of parties that have about the most in it. The number
         // is exact for the others, and unknown for these. Whoever has none listed may start one.
-        let most = listed.into_values().max().unwrap_or_default();
-        let is_exact = open.len() < MOST_LISTED || own.len() + 1 < most;
-        match is_exact || own.is_empty() {
+        let largest = listed.into_values().max().unwrap_or_default();
+        let is_exact = open.len() < FULL || own.is_empty() || own.len() + 1 < largest;
+        match own.len() < most && is_exact {
             true => Ok(()),
-            false => Err(TOO_MANY_OF_ALL),
+            false => Err(TOO_MANY),
         }
     }
 }
@@ -104,15 +94,10 @@ impl Start<'_> {
 impl Drop for Start<'_> {
     fn drop(&mut self) {
         let mut all = self.starts.0.lock();
-        let Some(own) = all.get_mut(&self.party) else {
-            return;
-        };
-        if let Some(place) = own.iter().position(|id| *id == self.id) {
-            own.remove(place);
-        }
-        if own.is_empty() {
-            all.remove(&self.party);
-        }
+        let own = all
+            .iter()
+            .position(|(of, id)| *of == self.tenant && *id == self.id);
+        own.map(|place| all.swap_remove(place));
     }
 }
 
@@ -129,93 +114,89 @@ struct Past {
     operations: HashMap<KeyId, Last>,
 }
 
-/// The last turn of an operation. One that has had none is before all others.
-#[derive(Debug, Clone, Copy, Default)]
+/// The last turn of an operation, or those before it was first listed.
+#[derive(Debug, Clone, Copy)]
 struct Last {
+    turn: u64,
     /// Also true while the step runs: a step that never returns must not be the first one again.
     has_failed: bool,
-    turn: u64,
-}
-
-/// The operations of one run that wait for a turn.
-pub(super) struct Round<'t> {
-    turns: &'t Turns,
-    waiting: Vec<Waiting>,
 }
 
 /// An operation that waits for a turn, or has it.
 pub(super) struct Waiting {
     party: Party,
     takes_access: bool,
-    /// The place in the store's list.
-    place: usize,
     pub(super) operation: BulkOperation,
 }
 
 impl Turns {
-    /// Begins a run with these operations, as the store lists them.
-    pub(super) fn round(&self, open: Vec<BulkOperation>) -> Round<'_> {
-        let waiting: Vec<_> = (0..)
-            .zip(open)
-            .map(|(place, operation)| Waiting {
-                party: operation.tenant(),
-                takes_access: takes_access(&operation),
-                place,
-                operation,
-            })
-            .collect();
-        let mut past = self.0.lock();
+    /// Lets these operations wait, in the order of the store's list. New tenants and operations wait
+    /// behind those that did so before: however many come, each has its turn.
+    pub(super) fn waiting(&self, open: Vec<BulkOperation>) -> Vec<Waiting> {
+        let waiting = open.into_iter().map(|operation| Waiting {
+            party: operation.tenant(),
+            takes_access: takes_access(&operation),
+            operation,
+        });
+        let waiting: Vec<_> = waiting.collect();
+        let past = &mut *self.0.lock();
         // No more is remembered than the store lists.
         past.parties
             .retain(|party, _| waiting.iter().any(|one| one.party == *party));
         past.operations
             .retain(|id, _| waiting.iter().any(|one| one.operation.id == *id));
-        drop(past);
-        Round {
-            turns: self,
-            waiting,
+        let new = Last {
+            turn: past.turns,
+            has_failed: false,
+        };
+        for Waiting {
+            party, operation, ..
+        } in &waiting
+        {
+            past.parties.entry(party.clone()).or_insert(new.turn);
+            past.operations.entry(operation.id.clone()).or_insert(new);
         }
+        waiting
     }
-}
 
-impl Round<'_> {
-    /// Returns the operation that has the next turn.
+    /// Takes the operation that has the next turn.
     ///
     /// The tenant comes first whose last turn is the longest ago, however many operations it has. Of
-    /// its operations, one whose last step failed comes after the others, and one that revokes or
-    /// disables keys before the rest; they take turns otherwise.
-    pub(super) fn next_turn(&mut self) -> Option<Waiting> {
-        let past = &mut *self.turns.0.lock();
+    /// its operations, those that revoke or disable keys come before the rest, unless their last step
+    /// failed, which may be because of them. They take turns otherwise.
+    pub(super) fn next(&self, waiting: &mut Vec<Waiting>) -> Option<Waiting> {
+        let past = &mut *self.0.lock();
         let order = |one: &Waiting| {
-            let party = past.parties.get(&one.party).copied().unwrap_or_default();
-            let last = past.operations.get(&one.operation.id).copied();
-            let last = last.unwrap_or_default();
-            let urgency = Reverse(one.takes_access);
-            (party, last.has_failed, urgency, last.turn, one.place)
+            let last = past.operations.get(&one.operation.id);
+            let is_urgent = one.takes_access && last.is_some_and(|last| !last.has_failed);
+            let party = past.parties.get(&one.party).copied();
+            (party, Reverse(is_urgent), last.map(|last| last.turn))
         };
-        let each = self.waiting.iter().enumerate();
+        let each = waiting.iter().enumerate();
         let (index, _) = each.min_by_key(|(_, one)| order(one))?;
-        let next = self.waiting.swap_remove(index);
+        let next = waiting.remove(index);
         past.turns += 1;
         let last = Last {
-            has_failed: true,
             turn: past.turns,
+            has_failed: true,
         };
         past.parties.insert(next.party.clone(), last.turn);
         past.operations.insert(next.operation.id.clone(), last);
         Some(next)
     }
 
-    /// Ends a turn in which the step succeeded. `next` is the operation after the step, unless
-    /// another node continues it. After a step that failed, the operation waits for the next run.
-    pub(super) fn done(&mut self, turn: Waiting, next: Option<BulkOperation>) {
-        let mut past = self.turns.0.lock();
-        if let Some(last) = past.operations.get_mut(&turn.operation.id) {
+    /// Notes that the step of a turn succeeded, and lets the operation wait for another turn if it has
+    /// further steps that no other node does. After a step that failed, it waits for the next run.
+    pub(super) fn succeeded(
+        &self,
+        turn: Waiting,
+        next: Option<BulkOperation>,
+        waiting: &mut Vec<Waiting>,
+    ) {
+        if let Some(last) = self.0.lock().operations.get_mut(&turn.operation.id) {
             last.has_failed = false;
         }
-        drop(past);
-        if let Some(operation) = next.filter(|next| next.ended_at.is_none()) {
-            self.waiting.push(Waiting { operation, ..turn });
-        }
+        let next = next.filter(|next| next.ended_at.is_none());
+        waiting.extend(next.map(|operation| Waiting { operation, ..turn }));
     }
 }

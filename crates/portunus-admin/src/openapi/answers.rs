@@ -6,7 +6,7 @@ use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::{Content, Object, Ref, RefOr, Response, ResponseBuilder, Type};
 
-use crate::fault::Problem;
+use crate::fault::{METHOD_NOT_ALLOWED, Problem};
 
 /// An error response: status, name and description.
 struct Refusal(u16, &'static str, &'static str);
@@ -84,12 +84,14 @@ pub(super) fn responses() -> Vec<(&'static str, RefOr<Response>)> {
         let when = format!("{when} Codes: {}.", codes.join(", "));
         (*name, refusal(*status, &when).into())
     });
-    let method = "The path does not support this method.";
+    let method = format!("The path does not support this method. Codes: `{METHOD_NOT_ALLOWED}`.");
     let other = "An error response with a status that the service chose.";
     each.chain([
         (
             "MethodNotAllowed",
-            refusal(405, method).header("Allow", always("Allow")).into(),
+            refusal(405, &method)
+                .header("Allow", always("Allow"))
+                .into(),
         ),
         (OTHER, refusal(0, other).into()),
     ])

@@ -18,23 +18,26 @@ pub(super) const EVERY: Duration = Duration::from_millis(1);
 /// The most of a step of waiting that counts: what is longer, the machine or the process stood still.
 const LONGEST_STEP: Duration = Duration::from_millis(50);
 
-/// A time limit while something is polled.
+/// A time limit while something is polled. In any case, it is over after four times as long.
 struct Limit {
     left: Duration,
     last: Instant,
+    ends: Instant,
 }
 
 impl Limit {
     fn new(longest: Duration) -> Self {
+        let last = Instant::now();
         Self {
             left: longest,
-            last: Instant::now(),
+            last,
+            ends: last + longest * 4,
         }
     }
 
     /// Waits until the next look. Returns whether the time limit was over before.
     async fn passes(&mut self) -> bool {
-        let is_over = self.left.is_zero();
+        let is_over = self.left.is_zero() || self.last >= self.ends;
         tokio::time::sleep(EVERY).await;
         let step = self.last.elapsed().min(LONGEST_STEP);
         (self.left, self.last) = (self.left.saturating_sub(step), Instant::now());

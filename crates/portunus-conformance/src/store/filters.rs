@@ -47,7 +47,6 @@ async fn put(store: &Store, records: Vec<KeyRecord>) -> Result<Vec<KeyRecord>, F
     Ok(records)
 }
 
-/// Compares a list with what the query selects from all records.
 /// The keys of a page, and the most keys that are examined for it.
 type PageSize = (usize, Option<usize>);
 
@@ -59,6 +58,7 @@ const PAGE_SIZES: [PageSize; 5] = [
     (50, Some(4)),
 ];
 
+/// Compares a list with what the query selects from all records.
 async fn agrees(store: &Store, records: &[KeyRecord], what: &str, query: ListQuery) -> Checked {
     agrees_in(&PAGE_SIZES, store, records, what, query).await
 }

@@ -17,7 +17,7 @@ use portunus_test_support::redis::{Cluster, Redis, Sentinels};
 /// The longest time until nodes work after a server returned: two seconds, but a machine that also runs
 /// other tests may take longer. `scripts/measure nodes` asks for two.
 fn recovers() -> Duration {
-    seconds("NODES_RECOVERY_SECONDS", 6)
+    seconds("NODES_RECOVERY_SECONDS", 4)
 }
 /// How many requests a limited key may make in a minute.
 const N: usize = 60;

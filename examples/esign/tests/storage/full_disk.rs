@@ -99,7 +99,7 @@ fn while_the_disk_is_full_reads_continue_and_afterwards_writes_do() {
             change(&server, fresh.id(), &json!({ "name": "another name" }));
             assert_eq!(rotate(&server, fresh.id(), &json!({})).status, 201);
             assert!(
-                room.elapsed() < Duration::from_secs(5),
+                room.elapsed() < Duration::from_secs(4),
                 "{:?}",
                 room.elapsed()
             );
