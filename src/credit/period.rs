@@ -178,6 +178,10 @@ impl Period {
     /// Returns the start of a period, in milliseconds since the Unix epoch; 0 for one before it.
     pub(super) fn start(&self, index: i64) -> Option<u64> {
         let zone = self.zone()?;
+        // Its local time may occur twice, and another instant would be meant.
+        if let (0, Some(anchor)) = (index, self.anchor) {
+            return Some(anchor);
+        }
         let units = index.checked_mul(i64::from(self.count.get()))?;
         let span = match self.unit {
             Unit::Month => Span::new().try_months(units),

@@ -138,6 +138,26 @@ fn instants_at_the_ends_of_time_have_a_period_or_none_but_do_not_panic() {
     }
 }
 
+#[test]
+fn a_period_starts_at_an_anchor_whose_local_time_occurs_twice() {
+    let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    // In Paris, 02:00 occurred at 0:00 and at 1:00 UTC on 30 October 2011.
+    for anchor in [1_319_932_800, 1_319_936_400] {
+        for period in [Period::monthly(), Period::weekly(), Period::daily()] {
+            let period = period.in_zone("Europe/Paris").unwrap();
+            let period = period.anchored(time(anchor));
+            let (start, end) = period.around(time(anchor)).unwrap();
+            assert_eq!(start, time(anchor));
+            let before = start - Duration::from_millis(1);
+            assert_eq!(period.around(before).unwrap().1, start);
+            // At the same local time.
+            assert_eq!(period.around(end).unwrap().0, end);
+            let local = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(local.as_secs() % 86_400, 3_600);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
