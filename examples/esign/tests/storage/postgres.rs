@@ -196,8 +196,10 @@ fn told_to_stop_while_the_database_is_away_it_stops() {
     let issued = server.issue(json!({}));
     assert_eq!(server.get("/whoami", &issued.key).status, 200);
     postgres.stop();
-    // Answered from the cache. The use before it may have been written.
-    assert_eq!(server.get("/whoami", &issued.key).status, 200);
+    // Answered from the cache, unless the database took long to stop. The use before it may have been
+    // written.
+    let status = server.get("/whoami", &issued.key).status;
+    assert!(matches!(status, 200 | 503), "{status}");
     let ended = server.stop();
     assert_eq!(ended.code, Some(3), "{ended:?}");
     let lost = ["1 key uses", "2 key uses"];
