@@ -615,6 +615,41 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[tokio::test]
+async fn a_miss_of_several_digests_ends_when_one_of_them_changes_although_others_are_known() {
+    let (store, clock) = (MemoryStore::new(), ManualClock::new());
+    let (node, _) = local_nodes(&store, &clock);
+    let insert = |key: u64, of: &str| {
+        let mut record = record(key);
+        record.owner = Owner::tenant(tenant(of));
+        Change::Insert {
+            digest: digest(key),
+            record: Box::new(record),
+        }
+    };
+    let id = |key: u64| record(key).id;
+    for change in [
+        insert(3, "another"),
+        insert(0, "acme"),
+        Change::Delete(id(0)),
+        insert(1, "acme"),
+    ] {
+        node.apply(&WriteBatch::new().change(change)).await.unwrap();
+    }
+    // The first digest is a key's whose tenant has ended the secret.
+    let all = [1, 3, 0].map(digest);
+    assert!(node.find(&all).await.unwrap().is_none());
+    let change = Change::Rehash {
+        id: id(1),
+        from: digest(1),
+        to: digest(4),
+    };
+    node.apply(&WriteBatch::new().change(change)).await.unwrap();
+    assert!(node.find(&all[..1]).await.unwrap().is_none());
+    let found = node.find(&all).await.unwrap().expect("the other tenant's");
+    assert_eq!(found.record().id, id(3));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -131,7 +131,8 @@ impl Shared {
     /// deleted key, which ends the secret. Misses are cached per digest and can be combined: each
     /// is valid only while its digest has gained no key, and a digest whose key was deleted never
     /// gets another one. A miss of a lookup with several digests may depend on such a deleted key.
-    /// It is therefore used only if this lookup has all of those digests in the same order.
+    /// It is therefore used only if this lookup has all of those digests in the same order, and none of
+    /// them has changed: a miss of one of them alone may be newer.
     pub(super) fn cached_answer(&self, digests: &[KeyDigest]) -> Option<Option<Arc<StoredKey>>> {
         let recent = self.clock.monotonic_recently();
         let mut all_unknown = !digests.is_empty();
@@ -142,9 +143,12 @@ impl Shared {
                 return Some(Some(known.stored));
             }
             let is_valid = |Unknown { mark, queried }: Unknown| {
+                let unchanged = |digest: &KeyDigest| self.digest_unchanged(digest, mark);
                 self.is_still_fresh(mark, recent)
-                    && self.digest_unchanged(digest, mark)
-                    && queried.is_none_or(|queried| is_subsequence(&queried, digests))
+                    && unchanged(digest)
+                    && queried.is_none_or(|queried| {
+                        is_subsequence(&queried, digests) && queried.iter().all(unchanged)
+                    })
             };
             all_unknown = all_unknown && self.unknown.get(digest).is_some_and(is_valid);
         }
