@@ -34,14 +34,7 @@ impl KeyManager {
         let hasher = self.inner.authenticator.hasher();
         let mut digests = Candidates::new();
         hasher.candidates(key.as_bytes(), &mut digests);
-        let found = match self.store.find_now(digests.as_slice()) {
-            Some(found) => found,
-            None => {
-                let _turn = self.inner.authenticator.turn(digests.as_slice()).await?;
-                self.store.find(digests.as_slice()).await
-            }
-        };
-        let Some(stored) = found? else {
+        let Some(stored) = self.find_in_turn(digests.as_slice()).await? else {
             return Ok(None);
         };
         let matches = digests

@@ -276,7 +276,7 @@ async fn operations_that_are_started_at_once_do_not_exceed_the_bound() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_operation_may_start_one_however_many_are_open() {
+async fn a_tenant_without_an_operation_may_start_one_however_many_are_open() {
     let desk = Desk::new();
     let service = service(&desk);
     // A store's list may lack some of so many.

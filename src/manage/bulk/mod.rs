@@ -329,7 +329,7 @@ impl KeyManager {
         let seen = self.narrow(ListQuery::new(now))?;
         let (mut ids, mut unknown) = (Vec::new(), Vec::new());
         for (place, digest) in (1..).zip(digests) {
-            let found = self.find_in_turn(digest.digest()).await?;
+            let found = self.find_in_turn(&[digest.digest()]).await?;
             match found.map(|key| key.record().clone()) {
                 Some(record) if seen.selects(&record, &Default::default()) => {
                     ids.push(record.id.clone());
@@ -342,14 +342,16 @@ impl KeyManager {
         Ok((Picked::Ids(ids), unknown))
     }
 
-    /// Looks a digest up in turn with the lookups of requests, as [`verify`](Self::verify) does.
-    async fn find_in_turn(&self, digest: KeyDigest) -> Result<Option<Arc<StoredKey>>, ManageError> {
-        let digests = [digest];
-        if let Some(found) = self.store.find_now(&digests) {
+    /// Looks up the digests of a secret in turn with the lookups of requests.
+    pub(super) async fn find_in_turn(
+        &self,
+        digests: &[KeyDigest],
+    ) -> Result<Option<Arc<StoredKey>>, ManageError> {
+        if let Some(found) = self.store.find_now(digests) {
             return Ok(found?);
         }
-        let _turn = self.inner.authenticator.turn(&digests).await?;
-        Ok(self.store.find(&digests).await?)
+        let _turn = self.inner.authenticator.turn(digests).await?;
+        Ok(self.store.find(digests).await?)
     }
 
     /// Finds the keys of ids that the operator can list.

@@ -81,7 +81,8 @@ impl Start<'_> {
             *listed.entry(party).or_default() += 1;
         }
         // A full list omits only operations of parties that have about the most in it. The number
-        // is exact for the others, and unknown for these. Whoever has none listed may start one.
+        // is exact for the others, and unknown for these. A tenant that has none listed may
+        // start one.
         let largest = listed.into_values().max().unwrap_or_default();
         let is_exact = open.len() < FULL || own.is_empty() || own.len() + 1 < largest;
         match own.len() < most && is_exact {
